@@ -1,0 +1,51 @@
+"""Exporting: all that a plugin needs, and all that it may import from core."""
+
+from eventcore.exporting.context import ExporterContext, Rejected, RetryLater, Secret, StoppingEvent
+from eventcore.exporting.hookspecs import Exporter, ExporterHooks, hookimpl
+from eventcore.recording.names import canonical_name
+from eventcore.recording.trace_context import TraceContext
+from eventcore.recording.values import (
+    Attributes,
+    AttributeValue,
+    CounterData,
+    GaugeData,
+    HistogramData,
+    HistogramPoint,
+    Labels,
+    MetricData,
+    NumberPoint,
+    Resource,
+    SpanData,
+    SpanEvent,
+    SpanKind,
+    SpanLink,
+    SpanStatus,
+)
+
+__all__ = [
+    "AttributeValue",
+    "Attributes",
+    "CounterData",
+    "Exporter",
+    "ExporterContext",
+    "ExporterHooks",
+    "GaugeData",
+    "HistogramData",
+    "HistogramPoint",
+    "Labels",
+    "MetricData",
+    "NumberPoint",
+    "Rejected",
+    "Resource",
+    "RetryLater",
+    "Secret",
+    "SpanData",
+    "SpanEvent",
+    "SpanKind",
+    "SpanLink",
+    "SpanStatus",
+    "StoppingEvent",
+    "TraceContext",
+    "canonical_name",
+    "hookimpl",
+]

@@ -1,0 +1,212 @@
+"""Cells: where a recorded value is added up, once, however many exporters there are.
+
+On builds with the global interpreter lock the cells take no lock of their own. CPython hands the lock over only at calls and
+backward jumps, so a read-modify-write without either is not interrupted; every method below does its calls first. That is the
+interpreter's behaviour and not the language's promise: a stress test guards it on each version. Where there is no global lock,
+``locked`` twins are used.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from bisect import bisect_left
+from math import inf
+from time import perf_counter
+from typing import Any, Final, NoReturn, TypeVar
+
+from eventcore.errors import InvalidMeasurement
+from eventcore.recording.values import Labels
+
+__all__ = ["CounterCell", "GaugeCell", "HistogramCell", "Timing", "UpDownCounterCell", "counting", "locked_where_needed", "silent"]
+
+
+def _refuse(value: object, expected: str) -> NoReturn:
+    if not isinstance(value, (int, float)):
+        raise InvalidMeasurement(f"cannot record {value!r:.80} of type {type(value).__name__}: expected {expected}")
+    raise InvalidMeasurement(f"cannot record {value!r:.80}: expected {expected}")
+
+
+class CounterCell:
+    """A total that only grows."""
+
+    __slots__ = ("labels", "total")
+
+    def __init__(self, labels: Labels = ()) -> None:
+        self.labels = labels
+        self.total: int | float = 0
+
+    def add(self, amount: int | float = 1) -> None:
+        """Add ``amount``, which is finite and not negative."""
+        try:
+            fits = 0 <= amount < inf
+        except TypeError:
+            fits = False
+        if not fits:
+            _refuse(amount, "a finite number, 0 or more")
+        self.total += amount
+
+
+class UpDownCounterCell:
+    """A sum that may shrink."""
+
+    __slots__ = ("labels", "total")
+
+    def __init__(self, labels: Labels = ()) -> None:
+        self.labels = labels
+        self.total: int | float = 0
+
+    def add(self, amount: int | float) -> None:
+        """Add ``amount``, which is finite and may be negative."""
+        try:
+            fits = -inf < amount < inf
+        except TypeError:
+            fits = False
+        if not fits:
+            _refuse(amount, "a finite number")
+        self.total += amount
+
+
+class GaugeCell:
+    """The last value that was set; ``None`` while it is unknown."""
+
+    __slots__ = ("labels", "value")
+
+    def __init__(self, labels: Labels = ()) -> None:
+        self.labels = labels
+        self.value: int | float | None = None
+
+    def set(self, value: int | float | None) -> None:
+        """Set the finite ``value``; ``None`` makes the series absent until it is known again."""
+        if value is not None:
+            try:
+                fits = -inf < value < inf
+            except TypeError:
+                fits = False
+            if not fits:
+                _refuse(value, "a finite number, or None where it is not known")
+        self.value = value
+
+
+class HistogramCell:
+    """Counts per bucket, minimum, maximum and sum in one list, so that one ``list.copy`` sees them agree."""
+
+    __slots__ = ("boundaries", "labels", "state")
+
+    def __init__(self, boundaries: tuple[float, ...], labels: Labels = ()) -> None:
+        self.labels = labels
+        self.boundaries = boundaries
+        # [bucket, …, bucket above all boundaries, minimum, maximum, sum]
+        self.state: list[Any] = [0] * (len(boundaries) + 1) + [inf, -inf, 0.0]
+
+    def record(self, value: int | float) -> None:
+        """Count the finite ``value`` in its bucket."""
+        try:
+            bucket = bisect_left(self.boundaries, value)
+            fits = -inf < value < inf
+        except TypeError:
+            fits = False
+        if not fits:
+            _refuse(value, "a finite number")
+        state = self.state
+        state[bucket] += 1
+        state[-1] += value
+        if value < state[-3]:
+            state[-3] = value
+        if value > state[-2]:
+            state[-2] = value
+
+    def time(self) -> Timing:
+        """A context manager that records the seconds which its block takes, also when the block raises.
+
+        >>> cell = HistogramCell((0.1, 1.0))
+        >>> with cell.time():
+        ...     pass
+        >>> cell.copy()[0]
+        1
+        """
+        return Timing(self)
+
+    def copy(self) -> list[Any]:
+        """The state at one instant; the layout is the one of ``state``."""
+        return self.state.copy()
+
+
+class Timing:
+    """One run of a timer."""
+
+    __slots__ = ("_cell", "_start")
+
+    def __init__(self, cell: HistogramCell) -> None:
+        self._cell = cell
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._cell.record(perf_counter() - self._start)
+
+
+Cell = TypeVar("Cell", CounterCell, UpDownCounterCell, GaugeCell, HistogramCell)
+_RECORDING_METHOD: Final = {CounterCell: "add", UpDownCounterCell: "add", GaugeCell: "set", HistogramCell: "record"}
+
+
+def _variant(cell: type[Any], prefix: str, slots: tuple[str, ...], members: dict[str, Any]) -> type[Any]:
+    name = prefix + cell.__name__
+    return type(name, (cell,), {"__slots__": slots, "__module__": __name__, "__qualname__": name, **members})
+
+
+def locked_where_needed(cell: type[Cell], *, gil: bool | None = None) -> type[Cell]:
+    """The class to use on this interpreter: ``cell`` itself where a global lock makes it atomic, else a twin with a lock.
+
+    A gauge needs no lock anywhere: setting it is one store.
+    """
+    if gil is None:
+        gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if gil or issubclass(cell, GaugeCell):
+        return cell
+    method = _RECORDING_METHOD[cell]
+    record = getattr(cell, method)
+
+    def __init__(self: Any, *args: Any) -> None:
+        cell.__init__(self, *args)
+        # Re-entrant, because a signal handler may record while the same thread holds it.
+        self._lock = threading.RLock()
+
+    def locked(self: Any, value: Any = 1) -> None:
+        with self._lock:
+            record(self, value)
+
+    def copy(self: Any) -> list[Any]:
+        with self._lock:
+            return self.state.copy()  # type: ignore[no-any-return]  # only histograms are copied
+
+    return _variant(cell, "Locked", ("_lock",), {"__init__": __init__, method: locked, "copy": copy})
+
+
+def counting(cell: type[Cell]) -> type[Cell]:
+    """A twin that also counts its ``measurements``: the series for label values beyond the cap.
+
+    The gauge among them counts and keeps no value, for the last of many unrelated values says nothing.
+    """
+    method = _RECORDING_METHOD[cell]
+    record = getattr(cell, method)
+
+    def __init__(self: Any, *args: Any) -> None:
+        cell.__init__(self, *args)
+        self.measurements = 0
+
+    def counted(self: Any, value: Any = 1) -> None:
+        record(self, None if issubclass(cell, GaugeCell) else value)
+        self.measurements += 1
+
+    return _variant(cell, "Overflow", ("measurements",), {"__init__": __init__, method: counted})
+
+
+def silent(cell: type[Cell]) -> type[Cell]:
+    """A twin that records nothing, for telemetry that is switched off."""
+
+    def ignore(self: object, value: object = 1) -> None:
+        pass
+
+    return _variant(cell, "Silent", (), {_RECORDING_METHOD[cell]: ignore})

@@ -1,0 +1,65 @@
+"""The identity of a span across processes, as in W3C Trace Context (https://www.w3.org/TR/trace-context/)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, final
+
+import msgspec
+
+__all__ = ["TraceContext"]
+
+_SAMPLED: Final = 0x01
+# A future version may append fields after another dash; version ff is invalid, and version 00 has exactly four fields.
+_TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+# Section 3.3.1.5 of the standard: vendors must propagate at least 512 characters.
+_MAX_TRACESTATE: Final = 512
+_PRINTABLE: Final = re.compile(r"[\t\x20-\x7e]*")
+
+
+@final
+class TraceContext(msgspec.Struct, frozen=True, gc=False):
+    """Trace id (128 bits), span id (64 bits), flags and ``tracestate`` of one span.
+
+    >>> context = TraceContext.from_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    >>> context.sampled, hex(context.span_id)
+    (True, '0xf067aa0ba902b7')
+    >>> context.traceparent
+    '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
+    """
+
+    trace_id: int
+    span_id: int
+    trace_flags: int = 0
+    tracestate: str = ""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the one who began the trace records it."""
+        return bool(self.trace_flags & _SAMPLED)
+
+    @property
+    def valid(self) -> bool:
+        """Whether this names a span: ids of 0 are reserved for "none"."""
+        return self.trace_id != 0 and self.span_id != 0
+
+    @property
+    def traceparent(self) -> str:
+        """The header's text, in version 00."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.trace_flags:02x}"
+
+    @classmethod
+    def from_traceparent(cls, traceparent: str, tracestate: str = "") -> TraceContext | None:
+        """Read the two headers; ``None`` when ``traceparent`` is malformed, as the standard asks.
+
+        A ``tracestate`` that is too long (over 512 characters) or not printable is dropped without harming the rest.
+        """
+        match = _TRACEPARENT.fullmatch(traceparent) if len(traceparent) <= 1024 else None
+        if match is None or (match[1] == "00" and match[5]):
+            return None
+        trace_id, span_id = int(match[2], 16), int(match[3], 16)
+        if not trace_id or not span_id:
+            return None
+        if len(tracestate) > _MAX_TRACESTATE or not _PRINTABLE.fullmatch(tracestate):
+            tracestate = ""
+        return cls(trace_id, span_id, int(match[4], 16), tracestate)

@@ -1,0 +1,182 @@
+"""What collect returns: plain frozen values, the same for every exporter.
+
+``gc=False`` keeps ten thousand points from being walked by the garbage collector; it is sound because none of these values
+can be part of a reference cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias, final
+
+import msgspec
+
+from eventcore.recording.trace_context import TraceContext
+
+__all__ = [
+    "AttributeValue",
+    "Attributes",
+    "Collection",
+    "CounterData",
+    "GaugeData",
+    "HistogramData",
+    "HistogramPoint",
+    "Labels",
+    "MetricData",
+    "NumberPoint",
+    "Resource",
+    "SpanData",
+    "SpanEvent",
+    "SpanKind",
+    "SpanLink",
+    "SpanStatus",
+]
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+"""Label names with their values, in the order of the instrument's ``label_names``; ``dict(labels)`` makes a mapping."""
+
+AttributeValue: TypeAlias = str | bool | int | float | tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]
+Attributes: TypeAlias = tuple[tuple[str, AttributeValue], ...]
+SpanKind: TypeAlias = Literal["internal", "server", "client", "producer", "consumer"]
+SpanStatus: TypeAlias = Literal["unset", "ok", "error"]
+
+
+@final
+class NumberPoint(msgspec.Struct, frozen=True, gc=False):
+    """The value of one series of a counter or gauge.
+
+    A counter's value is the total since ``start_time_ns``; times are nanoseconds since the Unix epoch.
+    """
+
+    labels: Labels
+    value: int | float
+    start_time_ns: int
+    time_ns: int
+
+
+@final
+class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
+    """One series of a histogram since ``start_time_ns``: ``count``, ``sum`` and ``buckets`` agree with each other.
+
+    ``buckets[i]`` counts the values in ``(boundaries[i-1], boundaries[i]]``; the last one those above every boundary. Buckets
+    are not cumulative. ``min`` and ``max`` are ``None`` when ``count`` is 0.
+    """
+
+    labels: Labels
+    count: int
+    sum: float
+    min: float | None
+    max: float | None
+    buckets: tuple[int, ...]
+    start_time_ns: int
+    time_ns: int
+
+
+@final
+class CounterData(msgspec.Struct, frozen=True, gc=False):
+    """A monotonic counter: totals that only grow."""
+
+    name: str
+    unit: str
+    description: str
+    label_names: tuple[str, ...]
+    points: tuple[NumberPoint, ...]
+
+
+@final
+class GaugeData(msgspec.Struct, frozen=True, gc=False):
+    """A current value; ``additive`` is true for an up-down counter, whose series may be summed."""
+
+    name: str
+    unit: str
+    description: str
+    label_names: tuple[str, ...]
+    points: tuple[NumberPoint, ...]
+    additive: bool = False
+
+
+@final
+class HistogramData(msgspec.Struct, frozen=True, gc=False):
+    """A distribution over fixed ``boundaries`` (ascending upper bounds, inclusive; the last bucket has none)."""
+
+    name: str
+    unit: str
+    description: str
+    label_names: tuple[str, ...]
+    boundaries: tuple[float, ...]
+    points: tuple[HistogramPoint, ...]
+
+
+MetricData: TypeAlias = CounterData | GaugeData | HistogramData
+
+
+@final
+class Collection(msgspec.Struct, frozen=True):
+    """All series at about one time: each consistent in itself, without one instant for all."""
+
+    time_ns: int
+    counters: tuple[CounterData, ...]
+    gauges: tuple[GaugeData, ...]
+    histograms: tuple[HistogramData, ...]
+
+    def __iter__(self) -> Iterator[MetricData]:
+        yield from self.counters
+        yield from self.gauges
+        yield from self.histograms
+
+
+@final
+class SpanEvent(msgspec.Struct, frozen=True, gc=False):
+    """Something that happened at one time within a span."""
+
+    name: str
+    time_ns: int
+    attributes: Attributes = ()
+
+
+@final
+class SpanLink(msgspec.Struct, frozen=True, gc=False):
+    """A span of this or another trace that caused this one without being its parent."""
+
+    context: TraceContext
+    attributes: Attributes = ()
+
+
+@final
+class SpanData(msgspec.Struct, frozen=True, gc=False):
+    """A finished span. ``parent_span_id`` is 0 for the root of a trace; times are nanoseconds since the Unix epoch.
+
+    ``correlation_id`` and ``causation_id`` are the ones of event sourcing, ``None`` when the span has none.
+    """
+
+    name: str
+    kind: SpanKind
+    context: TraceContext
+    parent_span_id: int
+    start_time_ns: int
+    end_time_ns: int
+    attributes: Attributes = ()
+    events: tuple[SpanEvent, ...] = ()
+    links: tuple[SpanLink, ...] = ()
+    status: SpanStatus = "unset"
+    status_description: str = ""
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    dropped_attributes: int = 0
+    dropped_events: int = 0
+    dropped_links: int = 0
+
+
+@final
+class Resource(msgspec.Struct, frozen=True):
+    """What produces the telemetry: ``service.name``, ``service.instance.id`` and what the configuration adds.
+
+    >>> Resource((("service.name", "shop"),)).get("service.name")
+    'shop'
+    """
+
+    attributes: Attributes
+
+    def get(self, name: str) -> AttributeValue | None:
+        """The value of one attribute, ``None`` when the resource does not have it."""
+        return dict(self.attributes).get(name)
