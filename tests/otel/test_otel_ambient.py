@@ -1,0 +1,74 @@
+"""The ambient OpenTelemetry span, and our own calls beside an instrumented gRPC."""
+
+from __future__ import annotations
+
+import timeit
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, use_span
+
+from eventcore.exporting import TraceContext
+from eventcore_otel import OpenTelemetryExporter
+from tests.otel.receiver import Receiver
+from tests.otel.values import Driver, span
+
+
+@pytest.fixture
+def ambient() -> Callable[[], TraceContext | None]:
+    return OpenTelemetryExporter().trace_context()
+
+
+def test_without_a_span_there_is_no_ambient_context(ambient: Callable[[], TraceContext | None]) -> None:
+    assert ambient() is None
+
+
+def test_the_current_span_is_the_ambient_context(ambient: Callable[[], TraceContext | None]) -> None:
+    with TracerProvider().get_tracer("application").start_as_current_span("request") as request:
+        context = request.get_span_context()
+        assert ambient() == TraceContext(context.trace_id, context.span_id, int(context.trace_flags), "")
+    assert ambient() is None
+
+
+def test_a_parent_from_another_process_keeps_its_tracestate_and_flags(ambient: Callable[[], TraceContext | None]) -> None:
+    remote = SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(0), trace_state=TraceState([("a", "1"), ("b", "2")]))
+    with use_span(NonRecordingSpan(remote)):
+        assert ambient() == TraceContext(5, 6, 0, "a=1,b=2")
+
+
+def test_a_span_that_is_not_valid_is_none(ambient: Callable[[], TraceContext | None]) -> None:
+    with use_span(NonRecordingSpan(SpanContext(0, 0, is_remote=False))):
+        assert ambient() is None
+
+
+def test_asking_where_there_is_no_span_costs_less_than_a_microsecond(ambient: Callable[[], TraceContext | None]) -> None:
+    best = min(timeit.repeat(ambient, number=2000, repeat=20)) / 2000
+    assert best < 1e-6
+
+
+@pytest.fixture
+def instrumented_grpc() -> Iterator[None]:
+    """Every gRPC call of this process is traced, as auto-instrumentation does it."""
+    instrumentor = GrpcInstrumentorClient()  # type: ignore[no-untyped-call]  # not typed yet
+    instrumentor.instrument()
+    yield
+    instrumentor.uninstrument()
+
+
+@pytest.mark.usefixtures("instrumented_grpc")
+def test_an_instrumented_grpc_leaves_our_own_calls_alone(receiver: Receiver) -> None:
+    with use_span(NonRecordingSpan(SpanContext(5, 6, is_remote=False, trace_flags=TraceFlags(1)))):
+        driver = Driver(OpenTelemetryExporter(endpoint=receiver.endpoint))
+        assert driver.spans([span()]) is None
+        driver.shutdown()
+        # What anybody else calls in the same process is traced, and tells the server so.
+        with grpc.insecure_channel(receiver.endpoint.removeprefix("http://")) as channel:
+            TraceServiceStub(channel).Export(ExportTraceServiceRequest())  # type: ignore[no-untyped-call]  # generated code
+    ours, other = receiver.metadata
+    assert "traceparent" in other
+    assert "traceparent" not in ours
