@@ -1,0 +1,90 @@
+"""The page as an ASGI application, to be mounted in Starlette, FastAPI or Django."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from eventcore_prometheus.negotiation import time_limit
+from eventcore_prometheus.scraping import Response, ScrapeError, Scraper, not_allowed, present, unavailable
+
+__all__ = ["ASGIApplication", "make_asgi_app"]
+
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+ASGIApplication: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+
+
+def make_asgi_app(current: Callable[[], Scraper | None], longest: float) -> ASGIApplication:
+    """An application that answers on every path that it is mounted at.
+
+    Args:
+        current: gives the scraper of the running exporter, ``None`` while it does not run.
+        longest: seconds that a scrape may take at most.
+    """
+
+    async def metrics(scope: _Message, receive: _Receive, send: _Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            headers = _Headers(scope)
+            response = await _respond(scope["method"], headers, current(), longest)
+            await _answer(response, send, with_body=scope["method"] != "HEAD")
+        else:
+            await receive()
+            await send({"type": f"{scope['type']}.close"})
+
+    return metrics
+
+
+class _Headers:
+    def __init__(self, scope: _Message) -> None:
+        self._pairs = scope.get("headers") or ()
+
+    def get(self, name: bytes) -> str:
+        """All values of a header, which is the same as one value with commas."""
+        return ",".join(value.decode("latin-1") for key, value in self._pairs if key.lower() == name)
+
+
+async def _respond(method: str, headers: _Headers, scraper: Scraper | None, longest: float) -> Response:
+    if method not in ("GET", "HEAD"):
+        return not_allowed()
+    if scraper is None:
+        return unavailable(
+            "the exporter does not run; register it with the store or the telemetry, and see why it may have stopped"
+        )
+    if not scraper.enter():
+        return unavailable("too many scrapes at once")
+    try:
+        page = await scraper.fresh_async(time_limit(headers.get(b"x-prometheus-scrape-timeout-seconds"), longest))
+        # Compressing takes its time, and others may be at it: that is done beside the loop.
+        work = asyncio.to_thread(present, page, headers.get(b"accept"), headers.get(b"accept-encoding"))
+        return await asyncio.wait_for(work, longest)
+    except ScrapeError as error:
+        return unavailable(str(error))
+    except TimeoutError:
+        return unavailable("no thread was free to compress the page")
+    finally:
+        scraper.leave()
+
+
+async def _answer(response: Response, send: _Send, *, with_body: bool) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    headers.append((b"content-length", str(response.length).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if with_body:
+        for piece in response.body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Sending need not wait for anything, so that others would not get their turn.
+            await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _lifespan(receive: _Receive, send: _Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

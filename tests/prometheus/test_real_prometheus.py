@@ -1,0 +1,91 @@
+"""A real Prometheus server and its own linter, against a real telemetry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.real_parts.fixtures import StartPrometheus
+from tests.real_parts.prometheus import PromtoolResult
+from tests.real_parts.waiting import wait_until
+
+Run = Callable[..., Any]
+
+LABELS = ("store", "command.type", "outcome")
+STRANGE = 'quote " backslash \\ newline \n return \r tab \t é 日本 🎈 100% {x="y"} \x7f'
+
+
+def record(telemetry: Any) -> None:
+    commands = telemetry.counter(
+        "eventcore.commands.total", unit="{command}", description="Commands by outcome.", labels=LABELS
+    )
+    commands.labels("default", "Transfer", "committed").add(41)
+    commands.labels("default", "Transfer", "rejected").add(1)
+    duration = telemetry.histogram("eventcore.commands.duration", unit="s", description='With "quotes" and \\.', labels=LABELS)
+    for seconds in (0.00005, 0.003, 0.003, 0.7, 60.0):
+        duration.labels("default", "Transfer", "committed").record(seconds)
+    written = telemetry.counter("eventcore.events.written", unit="{event}", description="Events.", labels=("event.type",))
+    written.labels(STRANGE).add(2**40)
+    telemetry.gauge("eventcore.streams.active", unit="{stream}", description="Streams touched lately.").labels().set(12)
+    telemetry.gauge("eventcore.store.size", unit="By", description="Size.").labels().set(1234567.5)
+    telemetry.up_down_counter("eventcore.commands.active", unit="{command}", description="Running.").labels().add(-3)
+
+
+async def test_promtool_finds_nothing_to_complain_about(run: Run, promtool_check: Callable[[bytes], PromtoolResult]) -> None:
+    running = await run()
+    record(running.telemetry)
+    answer = await asyncio.to_thread(running.scrape)
+    checked = await asyncio.to_thread(promtool_check, answer.body)
+    assert checked.ok, checked.output
+    assert checked.output == ""
+
+
+async def test_a_prometheus_server_shows_the_same_numbers_as_were_recorded(
+    run: Run, prometheus_server: StartPrometheus
+) -> None:
+    running = await run()
+    record(running.telemetry)
+    server = await asyncio.to_thread(prometheus_server, running.target)
+    await asyncio.to_thread(server.wait_until_up)
+    expected = {
+        'eventcore_commands_total{command_type="Transfer",outcome="committed",store="default"}': 41,
+        'eventcore_commands_total{outcome="rejected"}': 1,
+        "sum(eventcore_commands_total)": 42,
+        "eventcore_command_duration_seconds_count": 5,
+        "eventcore_command_duration_seconds_sum": 60.70605,
+        'eventcore_command_duration_seconds_bucket{le="0.0001"}': 1,
+        'eventcore_command_duration_seconds_bucket{le="0.005"}': 3,
+        'eventcore_command_duration_seconds_bucket{le="1.0"}': 4,
+        'eventcore_command_duration_seconds_bucket{le="+Inf"}': 5,
+        "eventcore_events_written_total": 2**40,
+        "eventcore_streams_active": 12,
+        "eventcore_store_size_bytes": 1234567.5,
+        "eventcore_commands_active": -3,
+    }
+    found = {query: await asyncio.to_thread(server.value, query) for query in expected}
+    assert found == pytest.approx(expected, rel=1e-12)
+    (written,) = await asyncio.to_thread(server.query, "eventcore_events_written_total")
+    assert written.labels["event_type"] == STRANGE
+
+
+async def test_each_scrape_shows_what_was_recorded_since_until_the_exporter_is_gone(
+    run: Run, prometheus_server: StartPrometheus
+) -> None:
+    running = await run()
+    # Prometheus would take the zero byte for the end of the page.
+    counter = running.telemetry.counter("orders", labels=("zero",)).labels("a\x00b")
+    counter.add(1)
+    server = await asyncio.to_thread(prometheus_server, running.target)
+
+    def shows(expected: float | None) -> Callable[[], bool]:
+        return lambda: [sample.value for sample in server.query("orders_total")] == ([] if expected is None else [expected])
+
+    await asyncio.to_thread(wait_until, shows(1), 20)
+    counter.add(9)
+    await asyncio.to_thread(wait_until, shows(10), 20)
+    await running.telemetry.unregister_exporter("prometheus", 5.0)
+    await asyncio.to_thread(wait_until, shows(None), 20)
+    assert await asyncio.to_thread(server.value, "up") == 0
