@@ -11,6 +11,7 @@ import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
 
 from eventcore.exporting import TraceContext
+from eventcore.errors import ConfigurationError
 from eventcore.telemetry import Telemetry
 from eventcore_otel import OpenTelemetryExporter
 from tests.otel.receiver import Receiver, receiving
@@ -253,9 +254,19 @@ async def test_an_exporter_that_refuses_its_settings_says_all_that_is_wrong_and_
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     settings = {"endpoint": "http://collector:4318/v1/traces", "headers": {"authorization": "s3cr3t\n"}}
-    async with Telemetry(config={"exporters": {"enabled": ["otel"], "otel": settings}}) as telemetry:
+    with pytest.raises(ConfigurationError) as raised:
+        async with Telemetry(config={"exporters": {"enabled": ["otel"], "otel": settings}}):
+            pass
+    [fault] = raised.value.faults
+    assert (fault.where, fault.key) == ("arguments", "exporters.otel")
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf': expected grpc" in fault.problem
+    assert "gRPC takes no path" in fault.problem
+    assert "the value of 'authorization' has characters" in fault.problem
+    assert "s3cr3t" not in str(raised.value)
+
+
+async def test_an_environment_for_another_protocol_fails_the_exporter_and_not_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    async with Telemetry(exporters=["otel"]) as telemetry:
         [failed] = telemetry.failed_exporters
     assert "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf': expected grpc" in failed.reason
-    assert "gRPC takes no path" in failed.reason
-    assert "the value of 'authorization' has characters" in failed.reason
-    assert "s3cr3t" not in failed.reason

@@ -62,19 +62,29 @@ class Collector:
         counters: list[CounterData] = []
         gauges: list[GaugeData] = []
         histograms: list[HistogramData] = []
-        slice_end = time.thread_time() + _SLICE
+        rest = _Pace().rest
         for instrument in self._registry.instruments() if self._registry.enabled else ():
-            match instrument.collect(observed.get(instrument, {}), start, now):
+            match instrument.collect(observed.get(instrument, {}), start, now, rest):
                 case CounterData() as data:
                     counters.append(data)
                 case GaugeData() as data:
                     gauges.append(data)
                 case HistogramData() as data:
                     histograms.append(data)
-            if time.thread_time() > slice_end:
-                time.sleep(_REST)
-                slice_end = time.thread_time() + _SLICE
+            rest()
         return Collection(now, tuple(counters), tuple(gauges), tuple(histograms))
+
+
+class _Pace:
+    """Rests when a slice of processor time has been used."""
+
+    def __init__(self) -> None:
+        self._slice_end = time.thread_time() + _SLICE
+
+    def rest(self) -> None:
+        if time.thread_time() > self._slice_end:
+            time.sleep(_REST)
+            self._slice_end = time.thread_time() + _SLICE
 
 
 class _Sampling:

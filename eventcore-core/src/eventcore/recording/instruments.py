@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
@@ -36,9 +36,21 @@ Callback: TypeAlias = Callable[[], Any]
 
 _OVERFLOW: Final = "_overflow_"
 _MAX_LABEL_LENGTH: Final = 1024
+_SLICE: Final = 250
 _logger: Final = logging.getLogger(__name__)
 
+T = TypeVar("T")
 CellT = TypeVar("CellT", CounterCell, UpDownCounterCell, GaugeCell, HistogramCell)
+
+
+def _no_rest() -> None:
+    """For a collection that nobody waits beside."""
+
+
+def _slices(cells: list[T]) -> Iterator[list[T]]:
+    """Parts that take well below a millisecond to collect."""
+    for begin in range(0, len(cells), _SLICE):
+        yield cells[begin : begin + _SLICE]
 
 
 class CallbackHandle:
@@ -136,8 +148,10 @@ class Instrument(Generic[CellT]):
         for cell in (self._overflow, *self._series.copy().values()):
             cell.__init__(*self._arguments(tuple(value for _, value in cell.labels)))
 
-    def collect(self, observations: Observations, start_time_ns: int, time_ns: int) -> MetricData | None:
-        """The frozen values of all series, or ``None`` when there is none."""
+    def collect(
+        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
+    ) -> MetricData | None:
+        """The frozen values of all series, or ``None`` when there is none; ``rest`` is called now and then."""
         raise NotImplementedError  # pragma: no cover  # each instrument has its own
 
     def check_observation(self, value: object) -> bool:
@@ -193,10 +207,16 @@ class Instrument(Generic[CellT]):
             for values, observation in list(observations.items())[: self._limit]
         ]
 
-    def _number_points(self, observations: Observations, start: int, now: int, value: str) -> tuple[NumberPoint, ...]:
-        known = [(cell.labels, getattr(cell, value)) for cell in self._cells()]
-        known += self._observed(observations)
-        return tuple([NumberPoint(labels, number, start, now) for labels, number in known if number is not None])
+    def _number_points(
+        self, observations: Observations, start: int, now: int, rest: Callable[[], None], value: str
+    ) -> tuple[NumberPoint, ...]:
+        points: list[NumberPoint] = []
+        for cells in _slices(self._cells()):
+            known = [(cell.labels, getattr(cell, value)) for cell in cells]
+            points += [NumberPoint(labels, number, start, now) for labels, number in known if number is not None]
+            rest()
+        points += [NumberPoint(labels, number, start, now) for labels, number in self._observed(observations)]
+        return tuple(points)
 
 
 class Counter(Instrument[CounterCell]):
@@ -213,9 +233,11 @@ class Counter(Instrument[CounterCell]):
         """A total is finite and not negative."""
         return isinstance(value, (int, float)) and 0 <= value < inf
 
-    def collect(self, observations: Observations, start_time_ns: int, time_ns: int) -> CounterData | None:
+    def collect(
+        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
+    ) -> CounterData | None:
         """The totals since ``start_time_ns``."""
-        points = self._number_points(observations, start_time_ns, time_ns, "total")
+        points = self._number_points(observations, start_time_ns, time_ns, rest, "total")
         return CounterData(self.name, self.unit, self.description, self.label_names, points) if points else None
 
 
@@ -229,9 +251,11 @@ class UpDownCounter(Instrument[UpDownCounterCell]):
         """Add to the only series of an instrument without labels."""
         self.labels().add(amount)
 
-    def collect(self, observations: Observations, start_time_ns: int, time_ns: int) -> GaugeData | None:
+    def collect(
+        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
+    ) -> GaugeData | None:
         """The sums now."""
-        points = self._number_points(observations, start_time_ns, time_ns, "total")
+        points = self._number_points(observations, start_time_ns, time_ns, rest, "total")
         return GaugeData(self.name, self.unit, self.description, self.label_names, points, additive=True) if points else None
 
 
@@ -245,9 +269,11 @@ class Gauge(Instrument[GaugeCell]):
         """Set the only series of an instrument without labels; ``None`` makes it absent."""
         self.labels().set(value)
 
-    def collect(self, observations: Observations, start_time_ns: int, time_ns: int) -> GaugeData | None:
+    def collect(
+        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
+    ) -> GaugeData | None:
         """The values now; a series without one is absent."""
-        points = self._number_points(observations, start_time_ns, time_ns, "value")
+        points = self._number_points(observations, start_time_ns, time_ns, rest, "value")
         return GaugeData(self.name, self.unit, self.description, self.label_names, points) if points else None
 
 
@@ -278,16 +304,19 @@ class Histogram(Instrument[HistogramCell]):
         """A histogram's callback gives cells with the same boundaries, kept by whoever counts."""
         return isinstance(value, HistogramCell) and value.boundaries == self.boundaries
 
-    def collect(self, observations: Observations, start_time_ns: int, time_ns: int) -> HistogramData | None:
+    def collect(
+        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
+    ) -> HistogramData | None:
         """Count, sum, extremes and buckets since ``start_time_ns``, in agreement for each series."""
-        cells = [(cell.labels, cell) for cell in self._cells()] + self._observed(observations)
-        points = []
-        for labels, cell in cells:
-            *buckets, low, high, total = cell.copy()
-            if count := sum(buckets):
-                points.append(HistogramPoint(labels, count, total, low, high, tuple(buckets), start_time_ns, time_ns))
-            else:
-                points.append(HistogramPoint(labels, 0, 0.0, None, None, tuple(buckets), start_time_ns, time_ns))
+        points: list[HistogramPoint] = []
+        for known in _slices([(cell.labels, cell) for cell in self._cells()] + self._observed(observations)):
+            for labels, cell in known:
+                *buckets, low, high, total = cell.copy()
+                if count := sum(buckets):
+                    points.append(HistogramPoint(labels, count, total, low, high, tuple(buckets), start_time_ns, time_ns))
+                else:
+                    points.append(HistogramPoint(labels, 0, 0.0, None, None, tuple(buckets), start_time_ns, time_ns))
+            rest()
         if not points:
             return None
         return HistogramData(self.name, self.unit, self.description, self.label_names, self.boundaries, tuple(points))
