@@ -11,7 +11,7 @@ import pytest
 from eventcore.exporting import CounterData, Exporter, Rejected, RetryLater, SpanData, hookimpl
 from eventcore.exporting.span_queue import SpanCounts
 
-from .conftest import FAST, Bench, Collecting, eventually
+from tests.pipeline.conftest import FAST, Bench, Collecting, eventually
 
 
 def account(counts: SpanCounts | None) -> dict[str, int]:

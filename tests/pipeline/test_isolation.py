@@ -16,7 +16,7 @@ import pytest
 
 from eventcore.exporting import Exporter, ExporterContext, SpanData, TraceContext, hookimpl
 
-from .conftest import FAST, Bench, Collecting, eventually
+from tests.pipeline.conftest import FAST, Bench, Collecting, eventually
 
 
 def bad_hook(behaviour: Callable[[], Any]) -> Exporter:

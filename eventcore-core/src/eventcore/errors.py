@@ -1,30 +1,30 @@
 """Every error that eventcore raises: one class per decision that a caller can take.
 
-    EventCoreError
-    ├── ConfigurationError            mend the configuration; ``faults`` lists everything that is wrong
-    ├── DefinitionError               mend the code: something was declared in a way that cannot work
-    │   ├── InvalidInstrument         a metric name, label name, unit or shape
-    │   ├── InvalidEventType          an event class, or two classes with one stored type
-    │   ├── InvalidCommand            a command class, or what its ``handle`` yields
-    │   └── InvalidExporter           an exporter whose hooks do not fit the specification
-    ├── InvalidInput                  mend the value that was passed (also a ``ValueError``)
-    │   ├── InvalidStreamId
-    │   ├── InvalidStoreUrl
-    │   ├── InvalidPattern            a pattern of stream ids
-    │   ├── InvalidMetadata           a header, correlation id or causation id
-    │   ├── InvalidMeasurement        a label value or a number that an instrument cannot take
-    │   └── InvalidEvent              an event that could not be read back, or is over the size limit
-    ├── CommandError                  the command was not carried out
-    │   ├── BusinessRuleViolation     the domain said no: tell the user
-    │   ├── ConcurrencyConflict       others were faster in every attempt: try again later
-    │   └── CommandTimeout            no answer in time; ``may_have_committed`` says whether to look (also a ``TimeoutError``)
-    └── StoreError                    the store could not do its part
-        ├── StoreUnavailable          nothing wrong with the request: try again when the store is back
-        ├── StoreClosed               the store was used before it was opened or after it was closed
-        ├── WrongEventLoop            the store was opened on another event loop: open one on each
-        ├── IncompatibleStore         the file is not an eventcore store, or one of another schema version: choose another
-        ├── UnknownEventType          stored, but no class of this process has that type
-        └── CorruptEvent              stored, but not readable as what it claims to be
+EventCoreError
+├── ConfigurationError            mend the configuration; ``faults`` lists everything that is wrong
+├── DefinitionError               mend the code: something was declared in a way that cannot work
+│   ├── InvalidInstrument         a metric name, label name, unit or shape
+│   ├── InvalidEventType          an event class, or two classes with one stored type
+│   ├── InvalidCommand            a command class, or what its ``handle`` yields
+│   └── InvalidExporter           an exporter whose hooks do not fit the specification
+├── InvalidInput                  mend the value that was passed (also a ``ValueError``)
+│   ├── InvalidStreamId
+│   ├── InvalidStoreUrl
+│   ├── InvalidPattern            a pattern of stream ids
+│   ├── InvalidMetadata           a header, correlation id or causation id
+│   ├── InvalidMeasurement        a label value or a number that an instrument cannot take
+│   └── InvalidEvent              an event that could not be read back, or is over the size limit
+├── CommandError                  the command was not carried out
+│   ├── BusinessRuleViolation     the domain said no: tell the user
+│   ├── ConcurrencyConflict       others were faster in every attempt: try again later
+│   └── CommandTimeout            no answer in time; ``may_have_committed`` says whether to look (also a ``TimeoutError``)
+└── StoreError                    the store could not do its part
+    ├── StoreUnavailable          nothing wrong with the request: try again when the store is back
+    ├── StoreClosed               the store was used before it was opened or after it was closed
+    ├── WrongEventLoop            the store was opened on another event loop: open one on each
+    ├── IncompatibleStore         the file is not an eventcore store, or one of another schema version: choose another
+    ├── UnknownEventType          stored, but no class of this process has that type
+    └── CorruptEvent              stored, but not readable as what it claims to be
 """
 
 from __future__ import annotations

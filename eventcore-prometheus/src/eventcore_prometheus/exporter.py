@@ -96,10 +96,16 @@ class PrometheusExporter:
     def url(self) -> str | None:
         """Where the metrics are, as seen from this machine; ``None`` while it does not listen."""
         address = self.address
-        if address is None:
-            return None
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])  # noqa: S104  # read here, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{address[1]}{self._path}"
+        return self._url_at(*address) if address is not None else None
+
+    @property
+    def configured_url(self) -> str | None:
+        """Where the metrics would be by the settings alone; ``None`` without a port, or with one that the system chooses."""
+        return self._url_at(self._host, self._port) if self._port else None
+
+    def _url_at(self, host: str, port: int) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # read here, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}{self._path}"
 
     @property
     def scrapes(self) -> Scrapes:

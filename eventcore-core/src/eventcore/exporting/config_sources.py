@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, TypeGuard, final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from eventcore.errors import Fault
 __all__ = [
     "ARGUMENTS",
     "ENVIRONMENT",
+    "NOWHERE",
     "Setting",
     "Tree",
     "from_environment",
@@ -29,6 +30,8 @@ __all__ = [
 
 ENVIRONMENT: Final = "environment"
 ARGUMENTS: Final = "arguments"
+NOWHERE: Final = "configuration"
+"""Where an empty table stands: it holds no value that could say it."""
 _PREFIX: Final = "EVENTCORE_"
 _TABLES: Final = ("TELEMETRY", "EXPORTERS")
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}")
@@ -84,7 +87,7 @@ def place(node: Setting | Tree | None, key: str) -> tuple[str, str]:
     if isinstance(node, Setting):
         return node.where, node.key
     sources = dict.fromkeys(setting.where for setting in settings_in(node)) if node is not None else ()
-    return ", ".join(sources) or "configuration", key
+    return ", ".join(sources) or NOWHERE, key
 
 
 def merge(lower: Tree, higher: Tree) -> Tree:
@@ -141,9 +144,8 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Tree, list[Fault]]:
 
 
 def _expected_variables() -> str:
-    return (
-        f"{_PREFIX}EXPORTERS, {_PREFIX}EXPORTERS__NAME__KEY or {_PREFIX}TELEMETRY__KEY, with two underscores between the parts"
-    )
+    names = f"{_PREFIX}EXPORTERS, {_PREFIX}EXPORTERS__NAME__KEY or {_PREFIX}TELEMETRY__KEY"
+    return f"{names} (two underscores between the parts)"
 
 
 def _environment_setting(name: str, value: str) -> Setting:
@@ -164,7 +166,7 @@ def _file_table(table: Mapping[str, Any], where: str, prefix: str, environ: Mapp
     tree: Tree = {}
     for name, value in table.items():
         key = prefix + name
-        if isinstance(value, dict):
+        if _is_table(value):
             tree[name] = _file_table(value, where, f"{key}.", environ, faults)
             continue
         missing: list[str] = []
@@ -175,12 +177,12 @@ def _file_table(table: Mapping[str, Any], where: str, prefix: str, environ: Mapp
     return tree
 
 
-def _mapping_table(table: Mapping[str, Any], where: str, prefix: str, faults: list[Fault]) -> Tree:
+def _mapping_table(table: Mapping[Any, Any], where: str, prefix: str, faults: list[Fault]) -> Tree:
     tree: Tree = {}
     for name, value in table.items():
         if not isinstance(name, str):
             faults.append(Fault(where, f"{prefix}{name!r}", f"a key is a str; got a {type(name).__name__}"))
-        elif isinstance(value, Mapping):
+        elif _is_mapping(value):
             tree[name] = _mapping_table(value, where, f"{prefix}{name}.", faults)
         else:
             tree[name] = Setting(value=value, where=where, key=prefix + name, shown=value)
@@ -189,9 +191,9 @@ def _mapping_table(table: Mapping[str, Any], where: str, prefix: str, faults: li
 
 def _resolve(value: Any, environ: Mapping[str, str], missing: list[str]) -> Any:
     """Replace the references in a text, also inside lists and the tables in them."""
-    if isinstance(value, list):
+    if _is_list(value):
         return [_resolve(item, environ, missing) for item in value]
-    if isinstance(value, dict):
+    if _is_table(value):
         return {key: _resolve(item, environ, missing) for key, item in value.items()}
     if not isinstance(value, str):
         return value
@@ -214,8 +216,20 @@ def _missing_variable(name: str) -> str:
 
 
 def _refers(value: Any) -> bool:
-    if isinstance(value, list):
+    if _is_list(value):
         return any(map(_refers, value))
-    if isinstance(value, dict):
+    if _is_table(value):
         return any(map(_refers, value.values()))
     return isinstance(value, str) and any(match[1] is not None for match in _REFERENCE.finditer(value))
+
+
+def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)

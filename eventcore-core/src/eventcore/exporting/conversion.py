@@ -48,7 +48,7 @@ _FROM_TEXT: Final = (Secret, Path)
 
 
 @final
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A value does not fit; the message is for people."""
 
 
@@ -67,7 +67,7 @@ def convert(annotation: Any, node: Setting | Tree, key: str) -> tuple[Any, list[
         return items, faults
     try:
         return _convert_value(annotation, node), []
-    except _Refused as error:
+    except _RefusedError as error:
         return None, [Fault(*place(node, key), str(error))]
 
 
@@ -171,7 +171,7 @@ def _convert_value(annotation: Any, node: Setting | Tree) -> Any:
     except (msgspec.ValidationError, NotImplementedError, TypeError, ValueError, RecursionError) as error:
         detail = _detail(error) if _may_be_shown(annotation, node) else ""
     # Outside the handler and without a cause: a chained message could repeat a secret.
-    raise _Refused(f"expected {describe(annotation)}{_example(annotation, node)}, got {_got(annotation, node)}{detail}")
+    raise _RefusedError(f"expected {describe(annotation)}{_example(annotation, node)}, got {_got(annotation, node)}{detail}")
 
 
 def _from_text(annotation: Any, text: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, final
 import msgspec
 
 from eventcore.errors import ConfigurationError, Fault
+from eventcore.exporting.config_sources import settings_in
 from eventcore.exporting.pipeline_settings import PipelineSettings
 from eventcore.exporting.registration import ExporterHandle, check_exporter
 from eventcore.exporting.settings import Configuration, ExporterPlan
@@ -58,7 +59,7 @@ def load_exporters(configuration: Configuration) -> LoadedExporters:
             handle, shown_settings = make_exporter(plan)
         except ConfigurationError as error:
             faults.extend(error.faults)
-        except BaseException as error:  # whatever a plugin raises, the others and the application go on
+        except BaseException as error:  # noqa: BLE001  # whatever a plugin raises, the others and the application go on
             failed.append(FailedExporter(plan.name, f"{type(error).__name__}: {error}"))
         else:
             if (fault := configuration.pull_interval_fault(plan.name, handle)) is not None:
@@ -77,7 +78,7 @@ def make_exporter(plan: ExporterPlan) -> tuple[ExporterHandle, Mapping[str, Any]
         The checked exporter, and its settings as ``ExporterContext.settings`` shows them.
 
     Raises:
-        ConfigurationError: the settings have faults; it lists them all.
+        ConfigurationError: the settings have faults, or the plugin refuses them with a ``ValueError``; it lists them all.
         InvalidExporter: the plugin does not fit the specification.
         Exception: whatever the plugin raises when it is imported or called.
     """
@@ -89,6 +90,13 @@ def make_exporter(plan: ExporterPlan) -> tuple[ExporterHandle, Mapping[str, Any]
         raise ConfigurationError(faults)
     try:
         exporter = factory(**arguments)
+    except ValueError as error:
+        if not plan.settings:
+            raise
+        # Of the right type and still wrong, as a port of 70000 is: only the plugin knows, and the settings are to be mended.
+        source = next(settings_in(plan.settings), None)
+        where = source.where if source is not None else plan.where
+        raise ConfigurationError([Fault(where, f"exporters.{plan.name}", str(error))]) from error
     except SystemExit as error:
         raise RuntimeError(
             f"{plan.origin}: making the exporter tried to end the process: SystemExit({error.code!r})"

@@ -224,7 +224,7 @@ def _unmarked(probe: pluggy.PluginManager, exporter: object) -> Iterator[str]:
             continue
         if isinstance(attribute, FunctionType | MethodType | staticmethod | classmethod | MemberDescriptorType):
             if probe.parse_hookimpl_opts(exporter, hook) is None:
-                yield f"{name}.{hook}: it has the name of a hook, but not the marker; expected @hookimpl above it, or another name"
+                yield f"{name}.{hook}: it has the name of a hook, but not the marker; expected @hookimpl above it"
         else:
             kind = type(attribute).__name__
             yield f"{name}.{hook}: it has the name of a hook, but is a {kind}; expected a method with @hookimpl"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, final
 
 import msgspec
+from msgspec.structs import replace
 
 from eventcore.errors import Fault
 from eventcore.exporting.config_sources import ARGUMENTS, ENVIRONMENT, Setting, Tree, place
-from eventcore.exporting.conversion import suggest
+from eventcore.exporting.conversion import convert, suggest
 from eventcore.exporting.discovery import OFFICIAL, FoundPlugin, exporter_name_problem, how_to_install
 
 __all__ = ["Choice", "Selection", "plan_exporters", "read_selection"]
 
 _VARIABLE: Final = "EVENTCORE_EXPORTERS"
+_WORDS: Final = ("all", "none")
 
 
 @final
@@ -61,9 +63,9 @@ def read_selection(
     return Selection(
         names=names,
         source=source,
-        disabled=disabled or (),
+        disabled=disabled,
         disabled_source=disabled_source,
-        off=source is not None and source.key == _VARIABLE and names == (),
+        off=environ.get(_VARIABLE, "").strip() == "none",
     )
 
 
@@ -80,12 +82,12 @@ class _Planner:
         self, selection: Selection, sections: Mapping[str, Tree], plugins: Sequence[FoundPlugin], faults: list[Fault]
     ) -> None:
         self._selection = selection
-        self._sections = sections
+        self._sections = {name: section for name, section in sections.items() if self._is_readable(name, section, faults)}
         self._faults = faults
         self._installed: dict[str, list[FoundPlugin]] = {}
         for plugin in plugins:
             self._installed.setdefault(plugin.name, []).append(plugin)
-        self._plugin_of = {name: self._plugin_named_by(name) for name in sections}
+        self._unreadable = sections.keys() - self._sections.keys()
 
     def plan(self) -> list[Choice]:
         wanted = self._wanted()
@@ -100,25 +102,24 @@ class _Planner:
         chosen = [self._wanted_choice(name) for name in wanted] + [self._other_choice(name) for name in rest]
         return [choice for choice in chosen if choice is not None]
 
-    def _plugin(self, name: str) -> str:
-        return self._plugin_of.get(name, name)
+    @staticmethod
+    def _is_readable(name: str, section: Tree, faults: list[Fault]) -> bool:
+        node = section.get("plugin")
+        if node is None or (isinstance(node, Setting) and isinstance(node.value, str)):
+            return True
+        faults.append(Fault(*place(node, f"exporters.{name}.plugin"), "expected the name of a plugin, as a text"))
+        return False
 
-    def _plugin_named_by(self, name: str) -> str:
-        node = self._sections[name].get("plugin")
-        if node is None:
-            return name
-        if isinstance(node, Setting) and isinstance(node.value, str):
-            return node.value
-        where, key = place(node, f"exporters.{name}.plugin")
-        self._faults.append(Fault(where, key, "expected the name of a plugin, as a text"))
-        return name
+    def _plugin(self, name: str) -> str:
+        node = self._sections.get(name, {}).get("plugin")
+        return str(node.value) if isinstance(node, Setting) else name
 
     def _wanted(self) -> list[str]:
         names = ("all",) if self._selection.names is None else self._selection.names
         wanted: list[str] = []
         for name in names:
             wanted += self._everything() if name == "all" else [name]
-        return list(dict.fromkeys(wanted))
+        return [name for name in dict.fromkeys(wanted) if name not in self._unreadable]
 
     def _everything(self) -> list[str]:
         installed = [name for name, found in self._installed.items() if not all(plugin.core for plugin in found)]
@@ -216,28 +217,23 @@ def _setting(node: Setting | Tree | None, key: str, faults: list[Fault]) -> Sett
     return None
 
 
-def _names(source: Setting, faults: list[Fault]) -> tuple[str, ...] | None:
-    """The names of a list, ``()`` for ``none`` and ``None`` for what cannot be read, which is a fault."""
+def _names(source: Setting, faults: list[Fault]) -> tuple[str, ...]:
+    """The names of a list, ``()`` for ``none`` and for what cannot be read, which is a fault."""
     value: Any = source.value
-    if isinstance(value, str) and source.text:
-        value = [
-            name.strip() for name in value.strip().strip("[]").replace('"', "").replace("'", "").split(",") if name.strip()
-        ]
-    elif isinstance(value, str) and value in ("all", "none"):
+    if isinstance(value, str) and source.text and not value.lstrip().startswith("["):
+        value = [name.strip() for name in value.split(",")]
+    elif isinstance(value, str) and value in _WORDS:
         value = [value]
-    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(name, str) for name in value):
-        faults.append(
-            Fault(source.where, source.key, f'expected a list of names of exporters, "all" or "none", got {source.shown!r:.80}')
-        )
-        return None
-    names = tuple(dict.fromkeys(value))
-    if names == ("none",):
+    names, wrong = convert(list[str], replace(source, value=value), source.key)
+    if wrong:
+        expected = 'expected a list of names of exporters, "all" or "none"'
+        faults.append(Fault(source.where, source.key, f"{expected}, got {source.shown!r:.80}"))
         return ()
-    problems = [problem for name in names if name != "all" and (problem := exporter_name_problem(name)) is not None]
-    if "none" in names:
-        problems = ["'none' stands alone; leave it out, or the others"]
+    if "none" in names and len(names) > 1:
+        faults.append(Fault(source.where, source.key, "'none' stands alone; leave it out, or the others"))
+    problems = [problem for name in names if name not in _WORDS and (problem := exporter_name_problem(name)) is not None]
     faults += [Fault(source.where, source.key, problem) for problem in problems]
-    return tuple(name for name in names if name == "all" or exporter_name_problem(name) is None)
+    return tuple(dict.fromkeys(name for name in names if name == "all" or exporter_name_problem(name) is None))
 
 
 def _shown_place(source: Setting | None) -> str:

@@ -8,10 +8,21 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, final
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.config_sources import ARGUMENTS, Setting, Tree, from_environment, from_file, from_mapping, merge, place
-from eventcore.exporting.conversion import annotations_of, convert_fields, unknown_key
+from eventcore.exporting.config_sources import (
+    ARGUMENTS,
+    NOWHERE,
+    Setting,
+    Tree,
+    from_environment,
+    from_file,
+    from_mapping,
+    merge,
+    place,
+)
+from eventcore.exporting.conversion import annotations_of, convert_fields, suggest, unknown_key
 from eventcore.exporting.discovery import FoundPlugin, exporter_name_problem, find_plugins
 from eventcore.exporting.pipeline_settings import PipelineSettings
 from eventcore.exporting.registration import ExporterHandle, PluginOrigin
@@ -180,7 +191,7 @@ def load_configuration(
         telemetry=telemetry,
         exporters=tuple(plans),
         exporters_off=selection.off,
-        faults=tuple(dict.fromkeys(faults)),
+        faults=tuple(dict.fromkeys(replace(fault, where=where) if fault.where == NOWHERE else fault for fault in faults)),
         files=(str(path),) if path is not None else (),
         pipelines=pipelines,
         intervals=intervals,
@@ -188,9 +199,7 @@ def load_configuration(
     )
 
 
-def _file_to_read(
-    config: Mapping[str, Any] | Path | str | None, environ: Mapping[str, str], cwd: Path
-) -> tuple[Path | None, Fault | None]:
+def _file_to_read(config: object, environ: Mapping[str, str], cwd: Path) -> tuple[Path | None, Fault | None]:
     if isinstance(config, str | Path):
         return cwd / config, None
     if config is not None and not isinstance(config, Mapping):
@@ -223,7 +232,8 @@ def _sections(section: Tree, faults: list[Fault]) -> dict[str, Tree]:
         if name in ("enabled", "disabled"):
             continue
         if isinstance(node, Setting):
-            faults.append(unknown_key(node, f"exporters.{name}", name, ("enabled", "disabled", "a table for each exporter")))
+            hint = suggest(name, ("enabled", "disabled")) or f"; expected a table, got a {type(node.value).__name__}"
+            faults.append(Fault(node.where, node.key, f"{name!r} is no key{hint}"))
         elif (problem := exporter_name_problem(name)) is not None:
             faults.append(Fault(place(node, name)[0], f"exporters.{name}", problem))
         else:

@@ -99,7 +99,7 @@ def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dic
         raise InvalidExporter(f"{described}: its signature cannot be read: {error}; expected typed parameters") from error
     try:
         parameters = _resolved(inspect.signature(factory, eval_str=True), factory)
-    except Exception as error:  # evaluating a plugin's annotations may raise anything
+    except Exception as error:  # noqa: BLE001  # evaluating a plugin's annotations may raise anything
         parameters, unresolved = dict(plain_signature.parameters), error
     problems = [
         problem for parameter in parameters.values() for problem in _parameter_problems(parameter, unresolved is not None)
@@ -134,7 +134,7 @@ def _parameter_problems(parameter: inspect.Parameter, unresolved: bool) -> list[
     name = parameter.name
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return [f"'{parameter}' takes settings that no one can check; expected a named parameter for each"]
-    problems = []
+    problems: list[str] = []
     if parameter.kind == parameter.POSITIONAL_ONLY:
         problems.append(f"{name!r} is positional-only; expected one that can be passed by name")
     if name in _TAKEN:

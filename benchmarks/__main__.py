@@ -1,0 +1,58 @@
+"""``python -m benchmarks [record|exporters|lag|store …] [--quick] [--json]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from benchmarks.machine import caveat, machine
+from benchmarks.measuring import Effort
+from benchmarks.results import Table
+
+# Imported when they are asked for, so that one part runs where another part's packages are missing.
+_PARTS = {
+    "record": ("benchmarks.record_path", "record_path"),
+    "exporters": ("benchmarks.exporter_count", "exporter_count"),
+    "store": ("benchmarks.store_throughput", "store_throughput"),
+    "lag": ("benchmarks.export_lag", "export_lag"),
+}
+
+
+def main() -> None:
+    """Measure what is asked for, and print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What eventcore costs, side by side, with targets.")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"which to run: {', '.join(_PARTS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="short rounds, for development: the figures are rough")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(_PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}: expected some of {', '.join(_PARTS)}")
+    effort = Effort(rounds=5, seconds=0.02, quick=True) if arguments.quick else Effort(rounds=11, seconds=0.1, quick=False)
+    before = machine()
+    tables: list[Table] = []
+    for part in arguments.parts or _PARTS:
+        module, function = _PARTS[part]
+        measure: Callable[[Effort], Table | tuple[Table, ...]] = getattr(import_module(module), function)
+        measured = measure(effort)
+        for table in (measured,) if isinstance(measured, Table) else measured:
+            tables.append(table)
+            if not arguments.json:
+                _print(table.text() + "\n\n")
+    after = machine()
+    if arguments.json:
+        _print(json.dumps({"machine": before, "load_after": after["load_1_min"], "tables": [table.plain() for table in tables]}, indent=2))
+        return
+    missed = [f"{row.name}: {target}" for table in tables for row in table.rows for target in row.targets if not target.reached]
+    _print("\n".join(["Every target reached." if not missed else "Missed:", *(f"  {line}" for line in missed), "", caveat(before, after), ""]))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

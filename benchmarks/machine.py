@@ -1,0 +1,33 @@
+"""What the figures were taken on, for whoever reads them later."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+__all__ = ["caveat", "machine"]
+
+_COMPARED = ("eventcore-core", "prometheus-client", "opentelemetry-sdk")
+
+
+def machine() -> dict[str, Any]:
+    """Cores, load, interpreter and the versions that were compared."""
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_1_min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {name: version(name) for name in _COMPARED},
+    }
+
+
+def caveat(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """One sentence for people."""
+    versions = ", ".join(f"{name} {number}" for name, number in before["versions"].items())
+    return (
+        f"Machine: {before['cores']} cores, load {before['load_1_min']} before and {after['load_1_min']} after, {before['python']}, "
+        f"{before['system']}; {versions}.\n"
+        "Times belong to this machine at this hour; compare the ratios, which were taken in one run and in turns."
+    )

@@ -1,0 +1,27 @@
+"""An event store for asyncio whose commands atomically read and write several streams."""
+
+from eventcore.commands import Command, CommandResult, RetryPolicy
+from eventcore.errors import BusinessRuleViolation, EventCoreError
+from eventcore.events import Event, EventMetadata, RecordedEvent
+from eventcore.recording import TraceContext
+from eventcore.store import EventStore, open_store
+from eventcore.streams import StreamId
+from eventcore.telemetry import Telemetry
+from eventcore.version import __version__
+
+__all__ = [
+    "BusinessRuleViolation",
+    "Command",
+    "CommandResult",
+    "Event",
+    "EventCoreError",
+    "EventMetadata",
+    "EventStore",
+    "RecordedEvent",
+    "RetryPolicy",
+    "StreamId",
+    "Telemetry",
+    "TraceContext",
+    "__version__",
+    "open_store",
+]

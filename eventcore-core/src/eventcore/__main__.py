@@ -1,0 +1,8 @@
+"""``python -m eventcore`` is the command ``eventcore``."""
+
+import sys
+
+from eventcore.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

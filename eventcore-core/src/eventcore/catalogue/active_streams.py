@@ -1,0 +1,84 @@
+"""How many different streams were touched lately: exact while they are few, an estimate in bounded memory above."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from math import log
+from typing import Final, TypeAlias, final
+
+__all__ = ["ActiveStreams"]
+
+_EXACT: Final = 10_000
+_MINUTES: Final = 5
+# HyperLogLog: 2**12 registers have a standard error of 1.04 / 64 = 1.6 %.
+_INDEX_BITS: Final = 12
+_REGISTERS: Final = 1 << _INDEX_BITS
+_HASH_BITS: Final = 64 - _INDEX_BITS
+_ALPHA: Final = 0.7213 / (1 + 1.079 / _REGISTERS)
+
+_Minute: TypeAlias = "set[str] | bytearray"
+
+
+@final
+class ActiveStreams:
+    """The number of different streams touched in the last 5 minutes (the current one and the four before it).
+
+    Each minute is a set up to 10,000 streams, then a sketch of 4 KiB. ``clock`` gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._minutes: dict[int, _Minute] = {}
+
+    def touch(self, streams: Iterable[str]) -> None:
+        """Note that these streams are used now."""
+        now = int(self._clock() / 60)
+        minute = self._minutes.get(now)
+        if minute is None:
+            minute = self._minutes[now] = set()
+            for old in [key for key in self._minutes if key <= now - _MINUTES]:
+                del self._minutes[old]
+        if isinstance(minute, set):
+            minute.update(streams)
+            if len(minute) > _EXACT:
+                self._minutes[now] = _sketch(minute)
+        else:
+            _note(minute, streams)
+
+    def count(self) -> int:
+        """How many there are; safe to call from another thread."""
+        now = int(self._clock() / 60)
+        minutes = [minute for key, minute in self._minutes.copy().items() if now - _MINUTES < key <= now]
+        sets = [minute.copy() for minute in minutes if isinstance(minute, set)]
+        if len(sets) == len(minutes):
+            together: set[str] = set().union(*sets)
+            if len(together) <= _EXACT:
+                return len(together)
+        sketches = [_sketch(minute.copy()) if isinstance(minute, set) else bytes(minute) for minute in minutes]
+        return _estimate(bytes(map(max, *sketches)) if len(sketches) > 1 else bytes(sketches[0]))
+
+
+def _sketch(streams: Iterable[str]) -> bytearray:
+    registers = bytearray(_REGISTERS)
+    _note(registers, streams)
+    return registers
+
+
+def _note(registers: bytearray, streams: Iterable[str]) -> None:
+    for stream in streams:
+        bits = hash(stream) & 0xFFFF_FFFF_FFFF_FFFF
+        index = bits & (_REGISTERS - 1)
+        # The place of the first 1 in the remaining bits, from 1.
+        rank = _HASH_BITS - (bits >> _INDEX_BITS).bit_length() + 1
+        if rank > registers[index]:
+            registers[index] = rank
+
+
+def _estimate(registers: bytes) -> int:
+    harmonic = sum(registers.count(rank) * 2.0**-rank for rank in range(_HASH_BITS + 2))
+    estimate = _ALPHA * _REGISTERS * _REGISTERS / harmonic
+    empty = registers.count(0)
+    if estimate <= 2.5 * _REGISTERS and empty:
+        estimate = _REGISTERS * log(_REGISTERS / empty)
+    return round(estimate)

@@ -1,0 +1,86 @@
+"""What telemetry counts about itself, shown through callbacks: nothing below the catalogue records into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, get_args
+
+from eventcore.catalogue.declaring import Declaring
+from eventcore.exporting.pipeline import Pipeline
+from eventcore.exporting.report import ExporterState
+from eventcore.recording import Instrument
+from eventcore.telemetry import Telemetry
+
+__all__ = ["show_exporters"]
+
+_Values: TypeAlias = "Iterator[tuple[tuple[str, ...], Any]]"
+_STATES: Final[tuple[str, ...]] = get_args(ExporterState)
+
+
+def show_exporters(telemetry: Telemetry) -> None:
+    """Show the ``exporters.*``, ``traces.unsampled`` and ``series.overflow`` rows for as long as ``telemetry`` lives.
+
+    They are said of the telemetry and not of a store, so that stores that share it show them once.
+    """
+    declared = Declaring(telemetry)
+    if declared.gauge("exporters.state").callbacks():
+        return
+    observed: list[tuple[Instrument[Any], Callable[[Pipeline], _Values]]] = [
+        (declared.gauge("exporters.state"), _state),
+        (declared.counter("exporters.spans"), _spans),
+        (declared.gauge("exporters.spans.pending"), _pending),
+        (declared.counter("exporters.cycles"), _cycles),
+        (declared.histogram("exporters.cycle.duration"), _cycle_durations),
+        (declared.counter("exporters.cpu.time"), _cpu_time),
+        (declared.gauge("exporters.last.success.age"), _last_success_age),
+    ]
+    for instrument, values in observed:
+        instrument.add_callback(_of_all(telemetry, values))
+    declared.counter("traces.unsampled").add_callback(lambda: telemetry.unsampled_traces)
+    declared.counter("series.overflow").add_callback(
+        lambda: {(instrument,): count for instrument, count in telemetry.series_overflow().items()}
+    )
+
+
+def _of_all(telemetry: Telemetry, values: Callable[[Pipeline], _Values]) -> Callable[[], Mapping[tuple[str, ...], Any]]:
+    return lambda: dict(item for pipeline in telemetry.exporters() for item in values(pipeline))
+
+
+def _state(pipeline: Pipeline) -> _Values:
+    current = pipeline.state
+    for state in _STATES:
+        yield (pipeline.name, state), int(state == current)
+
+
+def _spans(pipeline: Pipeline) -> _Values:
+    if (spans := pipeline.stats().spans) is not None:
+        yield (pipeline.name, "recorded", ""), spans.recorded
+        yield (pipeline.name, "exported", ""), spans.exported
+        for reason, count in spans.dropped.items():
+            yield (pipeline.name, "dropped", reason), count
+
+
+def _pending(pipeline: Pipeline) -> _Values:
+    if (spans := pipeline.stats().spans) is not None:
+        yield (pipeline.name,), spans.pending
+
+
+def _cycles(pipeline: Pipeline) -> _Values:
+    for signal, cycles in pipeline.stats().cycles.items():
+        for outcome, count in cycles.counts.items():
+            yield (pipeline.name, signal, outcome), count
+
+
+def _cycle_durations(pipeline: Pipeline) -> _Values:
+    for signal, cycles in pipeline.stats().cycles.items():
+        for outcome, cell in cycles.durations.items():
+            yield (pipeline.name, signal, outcome), cell
+
+
+def _cpu_time(pipeline: Pipeline) -> _Values:
+    yield (pipeline.name,), pipeline.stats().cpu_seconds
+
+
+def _last_success_age(pipeline: Pipeline) -> _Values:
+    for signal, cycles in pipeline.stats().cycles.items():
+        yield (pipeline.name, signal), cycles.last_success_age()

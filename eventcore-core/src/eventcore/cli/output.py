@@ -1,0 +1,79 @@
+"""What the command prints: a table for people, or one JSON object for programs; nothing that a plugin prints comes between."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from types import TracebackType
+from typing import Any, Final, TextIO, final
+
+import msgspec
+
+from eventcore.errors import Fault
+
+__all__ = ["Output"]
+
+_COLOURS: Final = {"ok": "32", "loaded": "32", "failed": "31"}
+
+
+@final
+class Output:
+    """Where an answer goes. Inside ``with``, what plugins print goes to standard error."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._stream: TextIO = sys.stdout
+        self._redirect = redirect_stdout(sys.stderr)
+        self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def __enter__(self) -> Output:
+        self._redirect.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._redirect.__exit__(exc_type, error, traceback)
+        self._stream.flush()
+
+    def object(self, value: Any) -> None:
+        """Print JSON."""
+        self._write([msgspec.json.format(msgspec.json.encode(value), indent=2).decode()])
+
+    def line(self, text: str = "") -> None:
+        """Print a line."""
+        self._write([text])
+
+    def faults(self, faults: Sequence[Fault]) -> None:
+        """Print every fault of the configuration."""
+        if faults:
+            count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+            self._write([f"The configuration has {count}:", *(f"  - {fault}" for fault in faults), ""])
+
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows under titles; the last column may be as long as it likes, and continues under itself."""
+        if not rows:
+            return
+        widths = [max(len(line[column]) for line in (titles, *rows)) for column in range(len(titles) - 1)]
+        indent = "  " * len(widths) + " " * sum(widths)
+        lines = [self._paint("1", _columns(titles, widths))]
+        for row in rows:
+            first, *more = row[-1].splitlines() or [""]
+            state = next((_COLOURS[cell] for cell in row if cell in _COLOURS), None)
+            text = _columns([*row[:-1], first], widths)
+            lines += [self._paint(state, text) if state is not None else text, *(indent + part.strip() for part in more)]
+        self._write([*lines, ""])
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._coloured else text
+
+    def _write(self, lines: Sequence[str]) -> None:
+        encoding = self._stream.encoding or "utf-8"
+        for line in lines:
+            self._stream.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[-1]]).rstrip()

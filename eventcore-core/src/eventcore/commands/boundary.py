@@ -1,0 +1,105 @@
+"""The state of a command's whole consistency boundary: read, discovered, folded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from operator import attrgetter
+from time import perf_counter
+from typing import Any, Final, final
+
+from eventcore.catalogue import CommandSeries
+from eventcore.commands.attempt import CommandContext, discovered_streams
+from eventcore.commands.command import Command
+from eventcore.errors import InvalidCommand
+from eventcore.events import RecordedEvent
+from eventcore.stores import Loaded, Loader
+from eventcore.streams import StreamId
+
+__all__ = ["BoundaryState", "load_boundary"]
+
+_FOLD_AT_ONCE: Final = 500
+_MAX_ROUNDS: Final = 100
+_by_position: Final = attrgetter("position")
+
+
+@final
+class BoundaryState:
+    """What a command decides on.
+
+    ``consistent`` says whether it is one moment of the store: that of position ``head``.
+    """
+
+    __slots__ = ("consistent", "head", "state", "versions")
+
+    def __init__(self, state: Any, versions: dict[StreamId, int], head: int, *, consistent: bool) -> None:
+        self.state = state
+        self.versions = versions
+        self.head = head
+        self.consistent = consistent
+
+
+async def load_boundary(loader: Loader, context: CommandContext, series: CommandSeries) -> BoundaryState:
+    """Read the streams that the command names, and those that it then discovers; fold their events in order of position.
+
+    Raises:
+        InvalidCommand: discovery does not come to an end, or there is no stream at all.
+    """
+    streams = context.plan.streams(context.command)
+    begun = perf_counter()
+    loaded = await loader.load(streams, context.span)
+    boundary = await _fold_all(context, loaded, series)
+    now = perf_counter()
+    series.load.record(now - begun)
+    if context.plan.discovers:
+        rounds = 0
+        while new := discovered_streams(context, boundary.state, boundary.versions):
+            rounds += 1
+            if rounds > _MAX_ROUNDS:
+                raise InvalidCommand(
+                    f"{context.plan.name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary"
+                )
+            streams = (*streams, *new)
+            # All of them again: the state must be one moment's.
+            loaded = await loader.load(streams, context.span)
+            boundary = await _fold_all(context, loaded, series)
+        if rounds:
+            series.phase("discover", perf_counter() - now)
+        if not streams:
+            raise InvalidCommand(f"{context.plan.name} has no stream: its fields name none, and discover_streams found none")
+    series.streams_read.record(len(streams))
+    return boundary
+
+
+async def _fold_all(context: CommandContext, loaded: Loaded, series: CommandSeries) -> BoundaryState:
+    versions: dict[StreamId, int] = {}
+    consistent = True
+    several = len(loaded.events) > 1
+    events: Sequence[RecordedEvent] = ()
+    for stream, known in loaded.events.items():
+        versions[stream] = len(known)
+        events = known
+        if several and known and known[-1].position > loaded.head:
+            consistent = False
+    if several:
+        events = [event for known in loaded.events.values() for event in known]
+        if len(events) > 1:
+            events.sort(key=_by_position)
+    count = len(events)
+    series.loaded.record(count)
+    state = await _fold(context.command, events, count)
+    return BoundaryState(state, versions, loaded.head, consistent=consistent)
+
+
+async def _fold(command: Command[Any], events: Sequence[RecordedEvent], count: int) -> Any:
+    apply, state = command.apply, command.initial_state()
+    if count <= _FOLD_AT_ONCE:
+        for event in events:
+            state = apply(state, event)
+        return state
+    for start in range(0, count, _FOLD_AT_ONCE):
+        # The cache may append to the list while others have their turn: only the first ``count`` are this command's.
+        for event in events[start : min(start + _FOLD_AT_ONCE, count)]:
+            state = apply(state, event)
+        await asyncio.sleep(0)
+    return state

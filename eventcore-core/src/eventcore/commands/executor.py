@@ -1,0 +1,261 @@
+"""The executor: from a command to its result, through load, decision, group commit and retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, Final, final
+
+import msgspec
+
+from eventcore.catalogue import CommandInstruments, CommandSeries, Outcome
+from eventcore.codec import Codec, check_headers, check_id
+from eventcore.commands.attempt import Attempt, CommandContext
+from eventcore.commands.boundary import load_boundary
+from eventcore.commands.command import Command
+from eventcore.commands.plan import CommandPlan
+from eventcore.commands.retry import RetryPolicy
+from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreError
+from eventcore.events import EventMetadata, RecordedEvent
+from eventcore.recording import IdGenerator, Span, TraceContext
+from eventcore.stores import Batcher, Fate, Loader
+from eventcore.stores.failures import own_copy
+from eventcore.telemetry import Telemetry
+
+__all__ = ["CommandExecutor", "CommandResult"]
+
+_MAX_LOADS: Final = 100
+_MAX_ACTIVE: Final = 16_384
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_DEFAULT_RETRY: Final = RetryPolicy()
+
+
+@final
+class CommandResult(msgspec.Struct, frozen=True):
+    """What became of a command.
+
+    Attributes:
+        attempts: how many it took, 1 when nobody was in the way.
+        events: what it wrote, in order; empty when it had nothing to do.
+        position: of its last event, else of the state on which it found nothing to do: a reader that has come this far has seen
+            what the command saw and did.
+    """
+
+    attempts: int
+    events: tuple[RecordedEvent, ...]
+    position: int
+
+
+class _Known:
+    """A command class that has been seen before."""
+
+    __slots__ = ("plan", "series", "span_name")
+
+    def __init__(self, plan: CommandPlan, series: CommandSeries) -> None:
+        self.plan = plan
+        self.series = series
+        self.span_name = f"execute {plan.name}"
+
+
+class _Run:
+    """How far one command has come."""
+
+    __slots__ = ("attempt", "attempts", "chained", "context", "head", "series")
+
+    def __init__(self, context: CommandContext, series: CommandSeries) -> None:
+        self.context = context
+        self.series = series
+        self.attempts = 0
+        self.chained = False
+        self.head = 0
+        self.attempt: Attempt | None = None
+
+
+@final
+class CommandExecutor:
+    """Executes commands against one store."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        batcher: Batcher,
+        codec: Codec,
+        ids: IdGenerator,
+        telemetry: Telemetry,
+        instruments: CommandInstruments,
+    ) -> None:
+        self._loader = loader
+        self._batcher = batcher
+        self._codec = codec
+        self._ids = ids
+        self._telemetry = telemetry
+        self._instruments = instruments
+        self._known: dict[type[Command[Any]], _Known] = {}
+        self._slots = asyncio.Semaphore(_MAX_ACTIVE)
+
+    async def execute(
+        self,
+        command: Command[Any],
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        parent: TraceContext | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> CommandResult:
+        """See ``EventStore.execute``."""
+        known = self._known.get(type(command)) or self._learn(command)
+        if correlation_id is not None:
+            check_id("correlation_id", correlation_id)
+        if causation_id is not None:
+            check_id("causation_id", causation_id)
+        if headers:
+            headers = check_headers(headers)
+        series = known.series
+        series.active.add(1)
+        begun = perf_counter()
+        outcome: Outcome = "error"
+        answer: CommandResult | BusinessRuleViolation
+        with self._telemetry.span(
+            known.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
+        ) as span:
+            run = _Run(self._context(command, known.plan, span, headers), series)
+            try:
+                if timeout is None:
+                    answer = await self._attempts(run, retry or _DEFAULT_RETRY)
+                else:
+                    answer = await self._attempts_within(timeout, run, retry or _DEFAULT_RETRY)
+                outcome = "committed" if answer.events else "no_events"
+            except BusinessRuleViolation as refusal:
+                # Not a fault: it must not make the span an error.
+                answer, outcome = refusal, "rejected"
+            except ConcurrencyConflict:
+                outcome = "conflict"
+                raise
+            except (asyncio.CancelledError, CommandTimeout):
+                outcome = "cancelled"
+                raise
+            finally:
+                series.active.add(-1)
+                series.ended(outcome, perf_counter() - begun, run.attempts)
+                self._note(run, outcome)
+        if isinstance(answer, BusinessRuleViolation):
+            raise answer
+        return answer
+
+    def _learn(self, command: Command[Any]) -> _Known:
+        cls = type(command)
+        if not isinstance(command, Command):
+            raise InvalidCommand(
+                f"execute got {command!r:.80} of type {cls.__name__}; expected an instance of a class derived from Command"
+            )
+        plan = CommandPlan(cls)
+        known = self._known[cls] = _Known(plan, self._instruments.bind(plan.name))
+        return known
+
+    def _context(self, command: Command[Any], plan: CommandPlan, span: Span, headers: Mapping[str, str]) -> CommandContext:
+        trace = span.context
+        metadata = EventMetadata(
+            plan.name,
+            trace.traceparent if trace.trace_id else "",
+            trace.tracestate,
+            span.correlation_id,
+            span.causation_id,
+            dict(headers) if headers else {},
+        )
+        return CommandContext(command, plan, self._codec, self._ids, span, metadata, self._codec.encode_metadata(metadata))
+
+    async def _attempts_within(self, timeout: float, run: _Run, retry: RetryPolicy) -> CommandResult:
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await self._attempts(run, retry)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            sent = run.attempt is not None and run.attempt.sent
+            consequence = (
+                "its append was on its way, so that its events may stand: read its streams to know"
+                if sent
+                else "nothing was written, so that it may be sent again"
+            )
+            raise CommandTimeout(
+                f"{run.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
+            ) from error
+
+    async def _attempts(self, run: _Run, retry: RetryPolicy) -> CommandResult:
+        async with self._slots:
+            while True:
+                run.attempts += 1
+                attempt = await self._attempt(run)
+                if attempt is not None:
+                    return self._result(run, attempt)
+                if run.attempts >= retry.attempts:
+                    run.series.conflict("escaped", run.attempts)
+                    raise ConcurrencyConflict(
+                        f"{run.context.plan.name}: other writers changed its streams in each of {run.attempts} attempts; try "
+                        "again later, or allow more with RetryPolicy(attempts=…)"
+                    )
+                run.series.retry("version")
+                run.context.span.add_event("retry", {"reason": "version", "attempt": run.attempts})
+                if delay := retry.delay(run.attempts):
+                    begun = perf_counter()
+                    await asyncio.sleep(delay)
+                    run.series.phase("backoff", perf_counter() - begun)
+
+    async def _attempt(self, run: _Run) -> Attempt | None:
+        """One attempt: the one that was decided, ``None`` after a conflict."""
+        loop = asyncio.get_running_loop()
+        for _ in range(_MAX_LOADS):
+            read = await load_boundary(self._loader, run.context, run.series)
+            run.head = read.head
+            future: asyncio.Future[Fate | StoreError] = loop.create_future()
+            attempt = run.attempt = Attempt(run.context, read.state, read.versions, consistent=read.consistent, future=future)
+            submitted = perf_counter()
+            self._batcher.submit(attempt)
+            fate = await future
+            run.series.decide.record(attempt.decided_in)
+            run.series.append.record(perf_counter() - submitted - attempt.decided_in)
+            run.chained = attempt.chained
+            if fate is Fate.DONE:
+                return attempt
+            if fate is Fate.CONFLICT:
+                return None
+            if isinstance(fate, StoreError):
+                raise own_copy(fate)
+        return None
+
+    def _result(self, run: _Run, attempt: Attempt) -> CommandResult:
+        if attempt.failure is not None:
+            if run.attempts > 1:
+                run.series.conflict("absorbed", run.attempts - 1)
+            raise attempt.failure
+        events = tuple([new.recorded for new in attempt.events])
+        series = run.series
+        if run.attempts > 1:
+            series.conflict("absorbed", run.attempts - 1)
+        if run.chained:
+            series.conflict("chained")
+        if events:
+            series.emitted.record(len(events))
+            series.streams_written.record(1 if len(events) == 1 else len({event.stream_id for event in events}))
+        return CommandResult(run.attempts, events, events[-1].position if events else run.head)
+
+    def _note(self, run: _Run, outcome: Outcome) -> None:
+        span = run.context.span
+        if not span.recording:
+            return
+        attempt = run.attempt
+        streams = len(attempt.versions) if attempt is not None else 0
+        events = len(attempt.events) if attempt is not None and outcome == "committed" else 0
+        span.set_attributes(
+            {
+                "eventcore.command.type": run.context.plan.name,
+                "eventcore.attempts": run.attempts,
+                "eventcore.outcome": outcome,
+                "eventcore.streams": streams,
+                "eventcore.events": events,
+            }
+        )

@@ -1,0 +1,134 @@
+"""A backend that is watched: each call with its span, its duration and what it moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, Final, final
+
+from eventcore.catalogue import Operation, StoreInstruments
+from eventcore.codec import StoredEvent
+from eventcore.recording import Span, SpanKind, TraceContext
+from eventcore.stores.base import CONFLICT, AppendRequest, Backend, BackendPage, EventFilter, Purpose, Verdict
+from eventcore.streams import StreamId
+from eventcore.telemetry import Telemetry
+
+__all__ = ["ObservedBackend"]
+
+_MAX_LINKS: Final = 64
+_CLIENT: Final[SpanKind] = "client"
+
+
+@final
+class ObservedBackend:
+    """Implements ``Backend`` by another one, and records every call."""
+
+    def __init__(self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments) -> None:
+        self.system = backend.system
+        self._backend = backend
+        self._telemetry = telemetry
+        self._instruments = instruments
+
+    async def open(self) -> None:
+        """Open the other."""
+        await self._backend.open()
+
+    async def close(self, timeout: float) -> None:
+        """Close the other."""
+        await self._backend.close(timeout)
+
+    async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
+        """Append by the other; count what was committed, whoever still waits for it."""
+        instruments = self._instruments
+        instruments.batch.record(len(requests))
+        with self._call("append", "append events", [request.origin for request in requests]) as span:
+            verdicts = await self._backend.append(requests)
+            accepted = [
+                (request.events, verdict) for request, verdict in zip(requests, verdicts, strict=True) if verdict != CONFLICT
+            ]
+            written = [new for events, _ in accepted for new in events]
+            if span.recording:
+                span.set_attribute("eventcore.batch.size", len(requests))
+                span.set_attribute("eventcore.events", len(written))
+                if written:
+                    span.set_attribute("eventcore.position", max(verdict + len(events) for events, verdict in accepted) - 1)
+        instruments.committed(written)
+        return verdicts
+
+    async def read_streams(
+        self,
+        after: Mapping[StreamId, int],
+        *,
+        up_to: int | None = None,
+        origins: Sequence[Any] = (),
+        purpose: Purpose = "command",
+    ) -> BackendPage:
+        """Read by the other."""
+        if purpose == "command":
+            self._instruments.active.touch(after)
+        with self._call("read_streams", "read streams", origins) as span:
+            page = await self._backend.read_streams(after, up_to=up_to, origins=origins, purpose=purpose)
+            events = sum(map(len, page.rows.values()))
+            if span.recording:
+                span.set_attribute("eventcore.streams", len(after))
+                span.set_attribute("eventcore.events", events)
+                span.set_attribute("eventcore.position", page.head)
+        if events:
+            self._instruments.read[purpose].add(events)
+        return page
+
+    async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
+        """Read by the other, on behalf of the application."""
+        with self._call("scan", "read streams", ()) as span:
+            rows = await self._backend.scan(after, up_to, limit, wanted)
+            if span.recording:
+                span.set_attribute("eventcore.events", len(rows))
+                span.set_attribute("eventcore.position", up_to)
+        if rows:
+            self._instruments.read["api"].add(len(rows))
+        return rows
+
+    async def head_position(self) -> int:
+        """Ask the other."""
+        begun = perf_counter()
+        try:
+            head = await self._backend.head_position()
+        except BaseException as error:
+            self._instruments.failed("head_position", perf_counter() - begun, error)
+            raise
+        self._instruments.succeeded("head_position", perf_counter() - begun)
+        return head
+
+    @contextmanager
+    def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Iterator[Span]:
+        parent, links = _family(origins)
+        begun = perf_counter()
+        with self._telemetry.span(name, kind=_CLIENT, parent=parent, links=links) as span:
+            if span.recording:
+                span.set_attribute("db.system.name", self.system)
+                span.set_attribute("db.operation.name", operation)
+            try:
+                yield span
+            except BaseException as error:
+                self._instruments.failed(operation, perf_counter() - begun, error)
+                raise
+        self._instruments.succeeded(operation, perf_counter() - begun)
+
+
+def _family(origins: Sequence[Span | None]) -> tuple[TraceContext | None, list[TraceContext]]:
+    """The parent of a call that serves several commands, the first that is sampled; and the others that are, to be linked."""
+    sampled: list[TraceContext] = []
+    first: Span | None = None
+    for origin in origins:
+        if origin is None:
+            continue
+        if first is None:
+            first = origin
+        if origin.recording:
+            sampled.append(origin.context)
+            if len(sampled) > _MAX_LINKS:
+                break
+    if sampled:
+        return sampled[0], sampled[1:]
+    return (None if first is None else first.context), []

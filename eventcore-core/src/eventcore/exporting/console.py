@@ -1,0 +1,199 @@
+"""The built-in exporter ``console``: metrics and spans for people. It is also the shortest example of a plugin."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, final
+
+from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, Labels, SpanData, hookimpl
+
+__all__ = ["ConsoleExporter", "quantile"]
+
+_QUANTILES: Final = (0.5, 0.95, 0.99)
+_SCALES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+
+
+@final
+class ConsoleExporter:
+    """Prints tables of metrics, and a line for each span.
+
+    Args:
+        stream: ``"stderr"`` or ``"stdout"``. Colour is used on a terminal, unless ``NO_COLOR`` is set.
+        interval: seconds between tables.
+        metrics: whether to print metrics.
+        spans: whether to print spans.
+        rows: the most rows of one table, and the most spans of one cycle; the rest is counted.
+    """
+
+    def __init__(
+        self,
+        stream: Literal["stderr", "stdout"] = "stderr",
+        interval: float = 10.0,
+        metrics: bool = True,
+        spans: bool = True,
+        rows: int = 50,
+    ) -> None:
+        self.interval = interval
+        self._stream = stream
+        self._metrics = metrics
+        self._wants_spans = spans
+        self._rows = rows
+        self._counters: list[CounterData] = []
+        self._gauges: list[GaugeData] = []
+        self._histograms: list[HistogramData] = []
+        self._spans: list[SpanData] = []
+        self._totals: dict[tuple[str, Labels], tuple[float, int]] = {}
+
+    # The hooks only keep what they are given: a cycle is printed as a whole by flush, or tried again as a whole.
+
+    @hookimpl
+    def export_counters(self, counters: Sequence[CounterData]) -> None:
+        """Keep them for ``flush``."""
+        self._counters += counters
+
+    @hookimpl
+    def export_gauges(self, gauges: Sequence[GaugeData]) -> None:
+        """Keep them for ``flush``."""
+        self._gauges += gauges
+
+    @hookimpl
+    def export_histograms(self, histograms: Sequence[HistogramData]) -> None:
+        """Keep them for ``flush``."""
+        self._histograms += histograms
+
+    @hookimpl
+    def export_spans(self, spans: Sequence[SpanData]) -> None:
+        """Keep them for ``flush``."""
+        self._spans += spans
+
+    @hookimpl
+    def flush(self) -> None:
+        """Print what the export hooks were given."""
+        counters, gauges, histograms, spans = self._counters, self._gauges, self._histograms, self._spans
+        self._counters, self._gauges, self._histograms, self._spans = [], [], [], []
+        lines: list[str] = []
+        if self._metrics and (counters or gauges or histograms):
+            lines += self._table(["counter", "total", "per second"], self._counter_rows(counters))
+            lines += self._table(["gauge", "value"], _gauge_rows(gauges))
+            lines += self._table(
+                ["histogram", "count", "mean", *(f"p{q * 100:g}" for q in _QUANTILES)], _histogram_rows(histograms)
+            )
+        if self._wants_spans and spans:
+            lines += [self._span_line(span) for span in spans[: self._rows]]
+            lines += [f"... and {len(spans) - self._rows} more spans"] if len(spans) > self._rows else []
+        if lines:
+            self._print(lines)
+        if counters:
+            # Only now: if printing failed, the cycle comes again and its rates start where they did.
+            self._totals = {(c.name, p.labels): (p.value, p.time_ns) for c in counters for p in c.points}
+
+    def _counter_rows(self, counters: Iterable[CounterData]) -> list[list[str]]:
+        rows: list[list[str]] = []
+        for counter in counters:
+            for point in counter.points:
+                value, since_ns = self._totals.get((counter.name, point.labels), (0, point.start_time_ns))
+                if since_ns < point.start_time_ns:
+                    value, since_ns = 0, point.start_time_ns
+                seconds = (point.time_ns - since_ns) / 1e9
+                rate = f"{(point.value - value) / seconds:,.1f}" if seconds > 0 else "-"
+                rows.append([_series(counter.name, point.labels), _number(point.value, counter.unit), rate])
+        return rows
+
+    def _table(self, titles: list[str], rows: list[list[str]]) -> list[str]:
+        if not rows:
+            return []
+        shown = [titles, *rows[: self._rows]]
+        widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in shown
+        ]
+        rest = [f"... and {len(rows) - self._rows} more series"] if len(rows) > self._rows else []
+        return [self._paint("1", lines[0]), *lines[1:], *rest, ""]
+
+    def _span_line(self, span: SpanData) -> str:
+        began = datetime.fromtimestamp(span.start_time_ns / 1e9, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        duration = _number((span.end_time_ns - span.start_time_ns) / 1e9, "s")
+        line = (
+            f"{began}  {duration:>9}  {_printable(span.name)}  {_labels(span.attributes)}  trace {span.context.trace_id:032x}"
+        )
+        return self._paint("31", f"{line}  error: {_printable(span.status_description)}") if span.status == "error" else line
+
+    def _paint(self, code: str, text: str) -> str:
+        stream = getattr(sys, self._stream)
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or stream is None or not stream.isatty()
+        return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+
+    def _print(self, lines: list[str]) -> None:
+        stream = getattr(sys, self._stream)
+        if stream is not None:
+            encoding = stream.encoding or "utf-8"
+            # One write, so that the lines of other threads do not come between.
+            stream.write("\n".join([*lines, ""]).encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
+
+
+def quantile(point: HistogramPoint, boundaries: Sequence[float], q: float) -> float | None:
+    """An estimate of a quantile, as if values lay evenly in their bucket; ``None`` without values.
+
+    >>> point = HistogramPoint((), count=4, sum=6.0, min=0.5, max=3.0, buckets=(1, 2, 1), start_time_ns=0, time_ns=1)
+    >>> quantile(point, (1.0, 2.0), 0.5)
+    1.5
+    """
+    if not point.count or point.min is None or point.max is None:
+        return None
+    wanted = q * point.count
+    below = 0
+    for index, count in enumerate(point.buckets):
+        if count and below + count >= wanted:
+            low = max(boundaries[index - 1], point.min) if index else point.min
+            high = min(boundaries[index], point.max) if index < len(boundaries) else point.max
+            return low + (high - low) * (wanted - below) / count
+        below += count
+    return point.max
+
+
+def _gauge_rows(gauges: Iterable[GaugeData]) -> list[list[str]]:
+    return [[_series(gauge.name, point.labels), _number(point.value, gauge.unit)] for gauge in gauges for point in gauge.points]
+
+
+def _histogram_rows(histograms: Iterable[HistogramData]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for histogram in histograms:
+        for point in histogram.points:
+            mean = point.sum / point.count if point.count else None
+            values = [mean, *(quantile(point, histogram.boundaries, q) for q in _QUANTILES)]
+            shown = ["-" if value is None else _number(value, histogram.unit) for value in values]
+            rows.append([_series(histogram.name, point.labels), f"{point.count:,}", *shown])
+    return rows
+
+
+def _series(name: str, labels: Labels) -> str:
+    return f"{name}{{{_labels(labels)}}}" if labels else name
+
+
+def _labels(labels: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name}={_printable(str(value))}" for name, value in labels)
+
+
+def _printable(text: str) -> str:
+    # A label may come from outside, and a terminal obeys what it is sent.
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _number(value: float, unit: str) -> str:
+    """
+    >>> _number(0.00123, "s"), _number(1234, "{order}"), _number(1536, "By"), _number(0.123456, "1")
+    ('1.23 ms', '1,234', '1,536 By', '0.1235')
+    """
+    if unit == "s" and value:
+        scale, name = next((scale for scale in _SCALES if abs(value) >= scale[0]), _SCALES[-1])
+        return f"{value / scale:,.3g} {name}" if abs(value) < 1000 else f"{value:,.0f} s"
+    text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return text if unit in ("", "1") or unit.startswith("{") else f"{text} {unit}"

@@ -1,0 +1,284 @@
+"""The store that an application holds: everything below it, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Literal, final
+
+from eventcore.catalogue import CommandInstruments, StoreInstruments, show_exporters
+from eventcore.codec import Codec
+from eventcore.commands import Command, CommandExecutor, CommandResult, ObservedBackend, RetryPolicy
+from eventcore.errors import StoreClosed, WrongEventLoop
+from eventcore.events import Event, RecordedEvent
+from eventcore.exporting.report import ExporterReport
+from eventcore.recording import IdGenerator, TraceContext
+from eventcore.stores import Backend, Batcher, EventFilter, Loader, StreamCache, StreamPattern, backend_from_url
+from eventcore.streams import StreamId
+from eventcore.telemetry import Telemetry
+
+__all__ = ["EventStore", "open_store"]
+
+_CLOSE_TIMEOUT: Final = 10.0
+_PAGE: Final = 500
+# A filter looks at so many positions in one call, whether or not anything there is wanted.
+_WINDOW: Final = 10_000
+_SCHEMA_VERSION: Final = 1
+
+
+def open_store(
+    url: str,
+    *,
+    name: str = "default",
+    telemetry: Telemetry | None = None,
+    exporters: Sequence[str] | None = None,
+    config: Mapping[str, Any] | Path | str | None = None,
+    on_config_error: Literal["raise", "log"] = "raise",
+    max_event_bytes: int = 1 << 20,
+) -> EventStore:
+    """The store that ``url`` names; use it with ``async with``, which opens and closes it.
+
+    Args:
+        url: ``"memory:"``, ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``; SQLite takes ``?synchronous=normal``
+            and ``&busy_timeout=5`` (seconds).
+        name: the label ``store`` on everything measured of it.
+        telemetry: one to share between stores; it is not closed with this one. Left out, the store makes and closes its own.
+        exporters: names of the exporters to load, ``"all"`` or ``"none"``; left out, the configuration decides. Not together
+            with ``telemetry``.
+        config: the tables of ``eventcore.toml`` as a mapping, or the path of a file to read in place of the default one. Not
+            together with ``telemetry``.
+        on_config_error: ``"raise"``, or ``"log"`` to go on with what is right in the configuration.
+        max_event_bytes: the largest event that is accepted, in bytes of JSON.
+
+    Raises:
+        InvalidStoreUrl: there is no such store.
+        ConfigurationError: the configuration has faults; all of them are listed.
+
+    >>> import asyncio
+    >>> class Greeted(Event):
+    ...     name: str
+    >>> class Greet(Command[int]):
+    ...     person: StreamId
+    ...     def initial_state(self):
+    ...         return 0
+    ...     def apply(self, state, event):
+    ...         return state + 1
+    ...     def handle(self, state):
+    ...         yield self.person, Greeted(name=str(self.person))
+    >>> async def main():
+    ...     async with open_store("memory:", exporters="none") as store:
+    ...         result = await store.execute(Greet(person=StreamId("person-ada")))
+    ...         return result.position, [event.event_type async for event in store.read_all()]
+    >>> asyncio.run(main())
+    (1, ['Greeted'])
+    """
+    backend = backend_from_url(url)
+    if telemetry is not None and (exporters is not None or config is not None):
+        raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")
+    owns_telemetry = telemetry is None
+    if telemetry is None:
+        telemetry = Telemetry(config=config, exporters=exporters, on_config_error=on_config_error)
+    return EventStore(backend, name, telemetry, owns_telemetry=owns_telemetry, max_event_bytes=max_event_bytes)
+
+
+@final
+class EventStore:
+    """An open store: executes commands and reads events. Made by ``open_store``; belongs to the event loop that opens it."""
+
+    def __init__(
+        self, backend: Backend, name: str, telemetry: Telemetry, *, owns_telemetry: bool, max_event_bytes: int
+    ) -> None:
+        self.name: Final = name
+        self.telemetry: Final = telemetry
+        self._owns_telemetry = owns_telemetry
+        self._instruments = StoreInstruments(telemetry, name, backend.system, _SCHEMA_VERSION)
+        self._commands = CommandInstruments(telemetry, name)
+        self._backend = ObservedBackend(backend, telemetry, self._instruments)
+        self._codec = Codec(max_event_bytes, self._instruments.codec_failed)
+        cache = StreamCache()
+        self._loader = Loader(self._backend, self._codec, cache)
+        self._batcher = Batcher(self._backend, cache)
+        self._executor = CommandExecutor(self._loader, self._batcher, self._codec, IdGenerator(), telemetry, self._commands)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state: Literal["new", "open", "closed"] = "new"
+
+    async def __aenter__(self) -> EventStore:
+        if self._state != "new":
+            raise StoreClosed("a store is opened once; call open_store again")
+        self._state = "closed"
+        show_exporters(self.telemetry)
+        if self._owns_telemetry:
+            await self.telemetry.start()
+        try:
+            await self._backend.open()
+        except BaseException:
+            self._instruments.closed()
+            if self._owns_telemetry:
+                await self.telemetry.shutdown()
+            raise
+        self._loader.start()
+        self._batcher.start()
+        self._instruments.opened()
+        self._loop = asyncio.get_running_loop()
+        self._state = "open"
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Commit what waits, let go of the backend, and shut the telemetry down if it is the store's own; again, nothing
+        happens.
+
+        Args:
+            timeout: seconds for all of it. Commands that are not done by then fail.
+        """
+        if self._state != "open":
+            return
+        self._state = "closed"
+        deadline = monotonic() + timeout
+        try:
+            await self._batcher.close(timeout)
+            await self._loader.close()
+            await self._backend.close(max(0.1, deadline - monotonic()))
+        finally:
+            self._instruments.closed()
+            if self._owns_telemetry:
+                await self.telemetry.shutdown(max(0.1, deadline - monotonic()))
+
+    async def execute(
+        self,
+        command: Command[Any],
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        parent: TraceContext | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> CommandResult:
+        """Carry out a command: read its streams, let it decide, and append its events if no stream has changed since.
+
+        Cancelling the call withdraws the command as long as its append is not on its way.
+
+        Args:
+            command: an instance of a class derived from ``Command``.
+            retry: how often to try when others change its streams; 10 attempts when left out.
+            timeout: seconds for all attempts together.
+            parent: the remote span that asks for it; left out, the enclosing span.
+            correlation_id, causation_id: stored with the events, up to 128 characters; left out, the enclosing span's.
+            headers: stored with the events: up to 32 of them.
+
+        Raises:
+            BusinessRuleViolation: the command's own refusal.
+            ConcurrencyConflict: others were faster in every attempt.
+            CommandTimeout: no answer in time; ``may_have_committed`` tells whether to look.
+            InvalidCommand, InvalidEvent, InvalidMetadata: what was passed, or decided, cannot be used.
+            UnknownEventType, CorruptEvent: a stream of the boundary cannot be read.
+            StoreUnavailable, StoreClosed, WrongEventLoop: the store cannot serve.
+        """
+        self._check_open()
+        return await self._executor.execute(
+            command,
+            retry=retry,
+            timeout=timeout,
+            parent=parent,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            headers=headers or {},
+        )
+
+    async def read(self, stream: StreamId, *, after_version: int = 0, limit: int | None = None) -> AsyncIterator[RecordedEvent]:
+        """The events of one stream in order, up to the end that the stream has when it is reached.
+
+        Args:
+            stream: a stream; one without events is empty.
+            after_version: skip events up to this version.
+            limit: at most so many events.
+        """
+        self._check_open()
+        stream = StreamId(stream)
+        version, left = _at_least_0("after_version", after_version), _limit(limit)
+        while left > 0:
+            page = await self._backend.read_streams({stream: version}, purpose="api")
+            rows = page.rows[stream]
+            for row in rows[:left]:
+                yield self._codec.decode(row, stream)
+            version += len(rows)
+            left -= len(rows)
+            if len(rows) < page.limit:
+                return
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        pattern: str | None = None,
+        event_types: Iterable[str | type[Event]] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """Events of all streams in order of position, up to the head position when the reading begins.
+
+        Args:
+            after: skip events up to this position.
+            pattern: only streams whose whole id matches: ``*`` any characters, ``?`` one, ``[0-9]`` one of a set, ``[!0-9]``
+                one outside it; case counts.
+            event_types: only events of these stored types, or classes.
+            limit: at most so many of the events that match.
+
+        Raises:
+            InvalidPattern: ``pattern`` is not one.
+        """
+        self._check_open()
+        wanted = EventFilter(
+            None if pattern is None else StreamPattern.parse(pattern),
+            None if event_types is None else tuple(kind if isinstance(kind, str) else kind.event_type for kind in event_types),
+        )
+        window = _PAGE if wanted == EventFilter() else _WINDOW
+        position, left = _at_least_0("after", after), _limit(limit)
+        head = await self._backend.head_position()
+        while position < head and left > 0:
+            end = min(position + window, head)
+            most = min(_PAGE, left)
+            rows = await self._backend.scan(position, end, most, wanted)
+            for row in rows:
+                yield self._codec.decode(row, StreamId(row.stream_id))
+            left -= len(rows)
+            position = rows[-1].position if len(rows) == most else end
+
+    async def head_position(self) -> int:
+        """The position of the last event in the store, 0 when there is none."""
+        self._check_open()
+        return await self._backend.head_position()
+
+    def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
+        """Add an exporter, also while commands run; see ``Telemetry.register_exporter``."""
+        return self.telemetry.register_exporter(exporter, name=name)
+
+    async def unregister_exporter(self, name: str, timeout: float = _CLOSE_TIMEOUT) -> ExporterReport:
+        """Let an exporter deliver what it has and forget it; see ``Telemetry.unregister_exporter``."""
+        return await self.telemetry.unregister_exporter(name, timeout)
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise StoreClosed(f"the store {self.name!r} is not open: use it within 'async with open_store(...) as store:'")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongEventLoop(
+                f"the store {self.name!r} was opened on another event loop; open one on each loop, or hand the call over with "
+                "asyncio.run_coroutine_threadsafe"
+            )
+
+
+def _at_least_0(name: str, value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}={value!r}; expected an int, 0 or more")
+    return value
+
+
+def _limit(limit: int | None) -> int:
+    return 2**62 if limit is None else _at_least_0("limit", limit)

@@ -1,0 +1,262 @@
+"""Group commit: commands that wait at the same time are decided one after the other and committed in one call.
+
+``handle`` is pure, so a batch *chains*: a command whose streams were changed by its predecessors, committed or still in this
+very batch, is brought up to date with their events and decided on that. If another process was faster on a stream, the version
+that the whole chain is based on does not hold, so that all of it is refused and reads again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import enum
+import time
+from collections import deque
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final, Protocol, final
+
+import msgspec
+
+from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
+from eventcore.events import RecordedEvent
+from eventcore.stores.base import CONFLICT, AppendRequest, Backend, NewEvent, Verdict
+from eventcore.stores.cache import StreamCache
+from eventcore.stores.failures import as_store_error
+from eventcore.streams import StreamId
+
+__all__ = ["Batcher", "Candidate", "Fate"]
+
+_MAX_COMMANDS: Final = 512
+_MAX_BYTES: Final = 8 << 20
+# Between so many decisions or answers the event loop gets its turn: it must not wait for a whole batch.
+_AT_ONCE: Final = 32
+_CLOSED: Final = StoreClosed("the store was closed before the command was sent")
+
+_UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may stand")
+_set_position: Final = msgspec.structs.force_setattr
+
+
+class Fate(enum.Enum):
+    """What became of a candidate."""
+
+    DONE = "done"
+    """Its decision stands; its events, if any, are durable."""
+    CONFLICT = "conflict"
+    """Another writer changed one of its streams first."""
+    STALE = "stale"
+    """It has to read again before it can be decided: it needs further streams, or missed more than is held in memory."""
+
+
+class Candidate(Protocol):
+    """A command that waits for its decision, as the batcher sees it."""
+
+    versions: dict[StreamId, int]
+    """What its state has seen of each stream that it reads."""
+    consistent: bool
+    """Whether its state is one moment of the store; false: a decision without events has to be checked, too."""
+    sent: bool
+    """Set once its append is on its way: from then on it cannot be withdrawn."""
+    future: asyncio.Future[Fate | StoreError]
+    origin: Any
+
+    def advance(self, events: Sequence[RecordedEvent]) -> bool:
+        """Bring the state up to date; false when the command then wants to read further streams."""
+
+    def decide(self, now_ns: int) -> Sequence[NewEvent]:
+        """The events of its decision, with the next versions. Failures are kept by the candidate and count as no events."""
+
+
+class _Chain:
+    """The events of one stream in a batch in the making, with their order in the batch, on committed version ``base``."""
+
+    __slots__ = ("base", "events")
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.events: list[tuple[int, RecordedEvent]] = []
+
+
+@final
+class Batcher:
+    """Decides and commits candidates in order of arrival; a batch forms while the one before it is being committed."""
+
+    def __init__(self, backend: Backend, cache: StreamCache) -> None:
+        self._backend = backend
+        self._cache = cache
+        self._queue: deque[Candidate] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._taken: list[Candidate] = []
+
+    def start(self) -> None:
+        """Begin to serve on the running loop."""
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(), name="eventcore-batcher", context=contextvars.Context()
+        )
+
+    async def close(self, timeout: float) -> None:
+        """Take no more candidates, commit those that wait within ``timeout`` seconds, fail the rest with ``StoreClosed``."""
+        self._closed = True
+        if self._task is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    def submit(self, candidate: Candidate) -> None:
+        """Let ``candidate`` wait for its turn; its future tells its fate. Cancelling that withdraws it until it is sent."""
+        if self._closed:
+            raise StoreClosed("the store is being closed and takes no more commands")
+        self._queue.append(candidate)
+        self._idle.clear()
+        self._wake.set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    self._taken = []
+                    if requests := await self._form():
+                        await self._commit(requests)
+                self._idle.set()
+        finally:
+            # Whatever ends this task, nobody may wait for ever.
+            self._closed = True
+            for candidate in self._taken:
+                _answer(candidate, _UNCONFIRMED)
+            while self._queue:
+                _answer(self._queue.popleft(), _CLOSED)
+
+    async def _form(self) -> list[AppendRequest]:
+        """Decide what waits; ``self._taken`` are the candidates whose requests are returned."""
+        requests: list[AppendRequest] = []
+        chains: dict[StreamId, _Chain] = {}
+        order = size = 0
+        now_ns = time.time_ns()
+        while self._queue and len(requests) < _MAX_COMMANDS and size < _MAX_BYTES:
+            if len(requests) % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+            candidate = self._queue.popleft()
+            if candidate.future.done():
+                continue
+            base = self._catch_up(candidate, chains)
+            if base is None:
+                candidate.future.set_result(Fate.STALE)
+                continue
+            expected = candidate.versions.copy()
+            events = candidate.decide(now_ns)
+            if not events and base == expected and candidate.consistent:
+                candidate.future.set_result(Fate.DONE)
+                continue
+            for new in events:
+                stream = new.recorded.stream_id
+                order += 1
+                size += len(new.data)
+                if (chain := chains.get(stream)) is None:
+                    chain = chains[stream] = _Chain(base[stream])
+                chain.events.append((order, new.recorded))
+            candidate.sent = True
+            self._taken.append(candidate)
+            requests.append(AppendRequest(base, expected, events, candidate.origin))
+        return requests
+
+    def _catch_up(self, candidate: Candidate, chains: dict[StreamId, _Chain]) -> dict[StreamId, int] | None:
+        """Apply what the candidate has missed. The committed versions it builds on, ``None`` if it has to read again."""
+        versions = candidate.versions
+        missed: list[RecordedEvent] = []
+        streams = 0
+        for stream, version in versions.items():
+            if self._cache.version(stream) > version:
+                tail = self._cache.tail(stream, version)
+                if tail is None:
+                    return None
+                missed += tail
+                versions[stream] = tail[-1].version
+                streams += 1
+        if streams > 1:
+            missed.sort(key=_by_position)
+        if streams and len(versions) > 1:
+            # The streams that did not advance may have been changed by another process meanwhile.
+            candidate.consistent = False
+        base = versions.copy()
+        if chains:
+            uncommitted: list[tuple[int, RecordedEvent]] = []
+            for stream, version in base.items():
+                if (chain := chains.get(stream)) is None:
+                    continue
+                if version < chain.base:
+                    return None
+                if version > chain.base:
+                    # Another process got in before the chain, which will therefore be refused; a new one starts here.
+                    del chains[stream]
+                    continue
+                uncommitted += chain.events
+                versions[stream] = chain.events[-1][1].version
+            if uncommitted:
+                uncommitted.sort(key=_by_order)
+                missed += [event for _, event in uncommitted]
+        if missed and not candidate.advance(missed):
+            return None
+        return base
+
+    async def _commit(self, requests: Sequence[AppendRequest]) -> None:
+        verdicts = await self._append(requests)
+        # All of it is known before anyone is answered, who may go on with the same streams at once.
+        for request, verdict in zip(requests, verdicts, strict=True):
+            if not isinstance(verdict, StoreError) and verdict > 0:
+                self._learn(request, verdict)
+        for number, (candidate, verdict) in enumerate(zip(self._taken, verdicts, strict=True), 1):
+            if isinstance(verdict, StoreError):
+                _answer(candidate, verdict)
+            elif verdict == CONFLICT:
+                _answer(candidate, Fate.CONFLICT)
+            else:
+                _answer(candidate, Fate.DONE)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict | StoreError]:
+        try:
+            return await self._backend.append(requests)
+        except StoreUnavailable as error:
+            return [error] * len(requests)
+        except Exception as error:  # noqa: BLE001  # the one whose fault it is gets it
+            # Something in the batch is at fault: halve it until that one stands alone.
+            if len(requests) == 1:
+                return [as_store_error(error)]
+            middle = len(requests) // 2
+            return [*await self._append(requests[:middle]), *await self._append(requests[middle:])]
+
+    def _learn(self, request: AppendRequest, first: int) -> None:
+        by_stream: dict[StreamId, list[RecordedEvent]] = {}
+        for position, new in enumerate(request.events, first):
+            event = new.recorded
+            # Not shared with anyone but the candidates of this batch, who have seen it without a position.
+            _set_position(event, "position", position)
+            by_stream.setdefault(event.stream_id, []).append(event)
+        for stream, events in by_stream.items():
+            self._cache.extend(stream, events, events[0].version - 1)
+
+
+def _answer(candidate: Candidate, fate: Fate | StoreError) -> None:
+    if not candidate.future.done():
+        candidate.future.set_result(fate)
+
+
+def _by_position(event: RecordedEvent) -> int:
+    return event.position
+
+
+_by_order: Final = itemgetter(0)

@@ -1,0 +1,72 @@
+"""Patterns of stream ids: one small language that every backend can translate."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, final
+
+import msgspec
+
+from eventcore.errors import InvalidPattern
+
+__all__ = ["StreamPattern"]
+
+_SYNTAX: Final = "'*' stands for any characters, '?' for one, '[a-z]' for one of a set, '[!a-z]' for one outside it"
+_TOKEN: Final = re.compile(r"\*|\?|\[(!?)([^\[\]!^]+)\]|[^\[\]]", re.DOTALL)
+_MEMBER: Final = re.compile(r"([^-])-([^-])|([^-])", re.DOTALL)
+
+
+@final
+class StreamPattern(msgspec.Struct, frozen=True):
+    """A case-sensitive pattern of whole stream ids, as ``glob`` (SQLite's operator) and as ``regex`` (Python's).
+
+    ``*`` stands for any characters, also none; ``?`` for one; ``[0-9_]`` for one of a set, ``[!0-9]`` for one outside it.
+
+    >>> StreamPattern.parse("flight-[0-9]*").regex.fullmatch("flight-7-EWR") is not None
+    True
+    """
+
+    text: str
+    glob: str
+    regex: re.Pattern[str]
+
+    @classmethod
+    def parse(cls, text: object) -> StreamPattern:
+        """Read a pattern.
+
+        Raises:
+            InvalidPattern: a bracket is not closed, a set is empty or a range runs backwards.
+        """
+        if not isinstance(text, str) or not 0 < len(text) <= 255:
+            raise InvalidPattern(f"pattern {text!r:.80}: expected a str of 1 to 255 characters, where {_SYNTAX}")
+        glob, regex, at = [], [], 0
+        while at < len(text):
+            token = _TOKEN.match(text, at)
+            if token is None:
+                raise InvalidPattern(f"pattern {text!r}: cannot read {text[at:]!r} at index {at}; {_SYNTAX}")
+            at = token.end()
+            if (found := token.group()) == "*":
+                glob.append("*")
+                regex.append(".*")
+            elif found == "?":
+                glob.append("?")
+                regex.append(".")
+            elif token[2] is not None:
+                glob.append(f"[{'^' if token[1] else ''}{token[2]}]")
+                regex.append(f"[{'^' if token[1] else ''}{_members(text, token[2])}]")
+            else:
+                glob.append(found)
+                regex.append(re.escape(found))
+        return cls(text, "".join(glob), re.compile("".join(regex), re.DOTALL))
+
+
+def _members(pattern: str, members: str) -> str:
+    """The set in the syntax of ``re``, where a few more characters are special."""
+    parts, at = [], 0
+    while at < len(members):
+        member = _MEMBER.match(members, at)
+        if member is None or (member[1] and member[1] > member[2]):
+            raise InvalidPattern(f"pattern {pattern!r}: the set [{members}] has no valid range at {members[at:]!r}; {_SYNTAX}")
+        at = member.end()
+        parts.append(f"{re.escape(member[1])}-{re.escape(member[2])}" if member[1] else re.escape(member[3]))
+    return "".join(parts)

@@ -1,0 +1,80 @@
+"""Store URLs: the one text by which an application chooses its store."""
+
+from __future__ import annotations
+
+from typing import Final, cast, get_args
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from eventcore.errors import InvalidStoreUrl
+from eventcore.stores.base import Backend
+from eventcore.stores.memory import MemoryBackend
+from eventcore.stores.sqlite import SqliteBackend, Synchronous
+
+__all__ = ["backend_from_url"]
+
+_FORMS: Final = '"memory:", "sqlite:///relative.db", "sqlite:////absolute/path.db"'
+
+
+def backend_from_url(url: str) -> Backend:
+    """The backend that a URL names, not yet opened.
+
+    ``sqlite:`` URLs take ``?synchronous=full|normal|extra`` and ``busy_timeout=`` (seconds).
+
+    Raises:
+        InvalidStoreUrl: there is no such store; the message says which there are.
+    """
+    if not isinstance(url, str):
+        raise InvalidStoreUrl(f"a store URL is a str, not {type(url).__name__}; expected one of {_FORMS}")
+    scheme, colon, rest = url.partition(":")
+    if not colon:
+        raise InvalidStoreUrl(f"store URL {url!r:.80} has no scheme; expected one of {_FORMS}")
+    if scheme == "memory":
+        if rest:
+            raise InvalidStoreUrl(f'store URL {url!r:.80}: a store in memory has no name or settings; write "memory:"')
+        return MemoryBackend()
+    if scheme == "sqlite":
+        return _sqlite(url)
+    if scheme in ("postgresql", "postgres"):
+        # The URL may hold a password, so it is not repeated.
+        raise InvalidStoreUrl(f"the PostgreSQL store comes with a later version; until then use one of {_FORMS}")
+    raise InvalidStoreUrl(f"a store URL cannot begin with {scheme + ':'!r:.40}; expected one of {_FORMS}")
+
+
+def _sqlite(url: str) -> SqliteBackend:
+    parts = urlsplit(url)
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.netloc or not parts.path.startswith("/"):
+        raise InvalidStoreUrl(
+            f"store URL {url!r:.200}: three slashes begin a relative path, four an absolute one; expected one of {_FORMS}"
+        )
+    if path == ":memory:":
+        raise InvalidStoreUrl(
+            'an SQLite store needs a file, since two connections use it; for a store in memory write "memory:"'
+        )
+    if not path or path.endswith("/") or "\0" in path or parts.fragment:
+        raise InvalidStoreUrl(
+            f"store URL {url!r:.200} names no file; expected one of {_FORMS} (write '#' and '?' as %23 and %3F)"
+        )
+    synchronous, busy_timeout = "full", 5.0
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "synchronous" and value in get_args(Synchronous):
+            synchronous = value
+        elif name == "synchronous":
+            raise InvalidStoreUrl(
+                f"synchronous={value!r:.40} in the store URL; expected one of {', '.join(get_args(Synchronous))}"
+            )
+        elif name == "busy_timeout":
+            busy_timeout = _seconds(value)
+        else:
+            raise InvalidStoreUrl(f"unknown setting {name!r:.40} in the store URL; expected synchronous or busy_timeout")
+    return SqliteBackend(path, synchronous=cast(Synchronous, synchronous), busy_timeout=busy_timeout)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise InvalidStoreUrl(f"busy_timeout={value!r:.40} in the store URL; expected seconds from 0 to 3600")
+    return seconds

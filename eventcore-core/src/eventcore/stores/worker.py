@@ -1,0 +1,85 @@
+"""A thread that does one blocking thing after another for an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, TypeAlias, TypeVar, final
+
+from eventcore.errors import StoreClosed
+
+__all__ = ["Worker"]
+
+T = TypeVar("T")
+_Job: TypeAlias = "tuple[Callable[[], Any], asyncio.Future[Any]]"
+
+
+@final
+class Worker:
+    """One daemon thread with a queue; the executor of the standard library would hold up the interpreter's exit.
+
+    A caller that is cancelled leaves its job to be finished.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        # Daemon threads start in an empty context, so that no request becomes the parent of all that follows.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """The result of ``job``, called in the thread after the ones before it.
+
+        Raises:
+            StoreClosed: after ``close``.
+        """
+        if self._closed:
+            raise StoreClosed("the store is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put((job, future))
+        return await future
+
+    async def close(self, last: Callable[[], None], timeout: float) -> bool:
+        """Finish the jobs that wait, call ``last`` and end; whether that happened within ``timeout`` seconds."""
+        if self._closed:
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed = True
+        self._jobs.put((last, future))
+        self._jobs.put(None)
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            return False
+        return True
+
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, future = item
+            answer: Callable[[asyncio.Future[Any], Any], None]
+            value: Any
+            try:
+                value = job()
+            except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
+                answer, value = _set_exception, error
+            else:
+                answer = _set_result
+            # Without a loop nobody waits any more.
+            with suppress(RuntimeError):
+                future.get_loop().call_soon_threadsafe(answer, future, value)
+            del item, job, future, answer, value
+
+
+def _set_result(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

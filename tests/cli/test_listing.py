@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from eventcore.cli.listing import Listing, list_exporters
+from eventcore.exporting.discovery import GROUP, FoundPlugin
+from eventcore.exporting.settings import load_configuration
+
+CONSOLE = FoundPlugin(EntryPoint("console", "eventcore.exporting.console:ConsoleExporter", GROUP), "eventcore-core", "0.1")
+
+
+def listing(config: dict[str, Any], tmp_path: Path) -> Listing:
+    return list_exporters(load_configuration(config, environ={}, cwd=tmp_path, plugins=[CONSOLE]))
+
+
+def test_our_own_plugins_that_are_not_installed_are_shown_with_what_to_install(tmp_path: Path) -> None:
+    found = listing({"exporters": {"enabled": ["console"]}}, tmp_path)
+    assert [(row.name, row.state, row.install) for row in found.exporters] == [
+        ("console", "loaded", None),
+        ("otel", "not installed", "pip install 'eventcore-core[otel]'"),
+        ("prometheus", "not installed", "pip install 'eventcore-core[prometheus]'"),
+    ]
+    assert found.exporters[0].kinds == ("counters", "gauges", "histograms", "spans")
+    assert found.exit_code == 0
+
+
+def test_one_that_is_not_installed_is_shown_once(tmp_path: Path) -> None:
+    config = {"exporters": {"enabled": [], "disabled": ["otel"], "otel": {"endpoint": "x"}, "prometheus": {"port": 1}}}
+    found = listing(config, tmp_path)
+    assert [(row.name, row.state) for row in found.exporters] == [
+        ("console", "not enabled"),
+        ("otel", "disabled"),
+        ("prometheus", "not installed"),
+    ]
+    assert found.exit_code == 0
+
+
+def test_enabling_one_that_is_not_installed_is_a_fault(tmp_path: Path) -> None:
+    found = listing({"exporters": {"enabled": ["otel"]}}, tmp_path)
+    assert [fault.key for fault in found.faults] == ["exporters.enabled"]
+    assert "pip install 'eventcore-core[otel]'" in found.faults[0].problem
+    assert found.exit_code == 2

@@ -1,0 +1,105 @@
+"""What the documentation shows runs, and what it lists exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from eventcore.catalogue import CATALOGUE
+from eventcore.exporting.pipeline_settings import PipelineSettings
+from eventcore.exporting.settings import TelemetrySettings, load_configuration
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in _BLOCK.findall(page.read_text()) if kind == language]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(blocks(page, "python")))
+    environment = {**os.environ, "EVENTCORE_EXPORTERS": "none", "PYTHONPATH": os.pathsep.join(sys.path)}
+    if page.name == "exporters.md":
+        del environment["EVENTCORE_EXPORTERS"]  # its example exports to an exporter of its own
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = {"README.md": "2 events up to position 3, 1 attempt\naccount-bob 1 MoneyDeposited(amount=7)\n"}
+    if page.name in expected:
+        assert done.stdout == expected[page.name]
+
+
+def test_the_readmes_exporter_is_accepted_and_prints_what_was_counted(tmp_path: Path) -> None:
+    source = next(text for text in blocks(ROOT / "README.md", "python") if "PrintExporter" in text)
+    assert len(source.strip().splitlines()) <= 14
+    program = tmp_path / "page.py"
+    program.write_text(
+        source
+        + """
+import asyncio
+from eventcore import Telemetry
+
+async def main():
+    async with Telemetry(exporters="none") as telemetry:
+        telemetry.register_exporter(PrintExporter("total"))
+        telemetry.counter("orders.shipped", labels=("country",)).labels("FR").add(2)
+        assert await telemetry.flush(5)
+        await telemetry.unregister_exporter("print_exporter")
+
+asyncio.run(main())
+"""
+    )
+    done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(done.stdout.splitlines()) == {"total orders.shipped {'country': 'FR'} 2"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_toml_of_a_page_is_toml(page: Path) -> None:
+    for text in blocks(page, "toml"):
+        assert tomllib.loads(text)
+
+
+def test_the_readmes_configuration_has_no_faults(tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "README.md", "toml")
+    (tmp_path / "eventcore.toml").write_text(text)
+    configuration = load_configuration(environ={}, cwd=tmp_path)
+    installed = {plugin.name for plugin in configuration.plugins}
+    assert [fault for fault in configuration.faults if "prometheus" in installed] == []
+    assert configuration.telemetry.service_name == "shop"
+
+
+def test_the_table_of_metrics_is_the_catalogue() -> None:
+    listed = {
+        name: (kind.replace("-", "_").replace(" ", "_"), unit, tuple(re.findall(r"`([^`]+)`", labels)))
+        for name, kind, unit, labels in re.findall(
+            r"^\| `eventcore\.([\w.]+)` \| ([a-z -]+) \| `([^`]*)` \| ([^|]*) \|", (ROOT / "docs/telemetry.md").read_text(), re.MULTILINE
+        )
+    }
+    assert listed == {row.name: (row.kind, row.unit, row.labels) for row in CATALOGUE.values()}
+
+
+@pytest.mark.parametrize(
+    ("heading", "settings"), [("## `[telemetry]`", TelemetrySettings), ("## `[exporters.NAME.pipeline]`", PipelineSettings)]
+)
+def test_the_tables_of_settings_name_every_key(heading: str, settings: type) -> None:
+    section = (ROOT / "docs/configuration.md").read_text().split(heading)[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(settings.__annotations__)

@@ -1,0 +1,61 @@
+"""The real servers that tests run against: an OTLP collector, an OTLP read-back agent, and Prometheus.
+
+Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
+
+``rotel`` → :class:`~tests.real_parts.rotel.Rotel`
+    A collector of its own for each test (it starts in a twentieth of a second).
+
+    - ``rotel.grpc_endpoint``: ``"http://127.0.0.1:PORT"``
+    - ``rotel.spans(name=None)`` → ``list[ReceivedSpan]``; ``rotel.points(name=None)`` → ``list[ReceivedPoint]``, oldest first
+    - ``rotel.log()``: everything that it printed
+    - ``rotel.stop()``, ``rotel.start()``: an outage and its end; the endpoint stays the same
+
+``ddapm`` → :class:`~tests.real_parts.ddapm.DdapmTestAgent`
+    One agent for the whole run, cleared before each test.
+
+    - ``ddapm.grpc_endpoint``
+    - ``ddapm.spans(name=None)``, ``ddapm.points(name=None)`` as above
+    - ``ddapm.metrics()``, ``ddapm.traces()``: the export requests as parsed OTLP JSON (ids in base64), one for each call
+    - ``ddapm.clear()``
+
+``prometheus_server(*targets, metrics_path="/metrics", scrape_interval=0.2)`` → :class:`~tests.real_parts.prometheus.Prometheus`
+    A function that starts a server that scrapes ``"127.0.0.1:PORT"`` targets.
+
+    - ``server.wait_until_up(timeout=20)``: until every target was scraped well
+    - ``server.query(promql)`` → ``list[Sample]`` (``.labels`` without ``job`` and ``instance``, ``.value``)
+    - ``server.value(promql)``: the value of the only sample
+    - ``server.targets()``: the targets with their health and last error
+
+``promtool_check(text)`` → :class:`~tests.real_parts.prometheus.PromtoolResult`
+    Runs ``promtool check metrics`` on a page in the plain text format; ``.ok``, ``.output``, ``.returncode``.
+
+``wait_until(condition, timeout=10, message="")`` polls a function until its result is true, and returns that result.
+All of these block: an async test whose event loop must go on calls them with ``await asyncio.to_thread(...)``.
+
+Where a part comes from, first match: a variable (``EVENTCORE_ROTEL``, ``EVENTCORE_DDAPM_TEST_AGENT``, ``EVENTCORE_PROMETHEUS``,
+``EVENTCORE_PROMTOOL``: the path of the program), what ``python tests/real_parts/install.py`` has put into ``.nox/parts``, the
+current environment, the search path.
+A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``.
+"""
+
+from tests.real_parts.ddapm import DdapmTestAgent
+from tests.real_parts.finding import PartMissing, find_part
+from tests.real_parts.ports import free_ports
+from tests.real_parts.prometheus import Prometheus, PromtoolResult, Sample
+from tests.real_parts.received import ReceivedPoint, ReceivedSpan
+from tests.real_parts.rotel import Rotel
+from tests.real_parts.waiting import wait_until
+
+__all__ = [
+    "DdapmTestAgent",
+    "PartMissing",
+    "Prometheus",
+    "PromtoolResult",
+    "ReceivedPoint",
+    "ReceivedSpan",
+    "Rotel",
+    "Sample",
+    "find_part",
+    "free_ports",
+    "wait_until",
+]

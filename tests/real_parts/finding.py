@@ -1,0 +1,81 @@
+"""Where the program of each real part is."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["PARTS", "PARTS_DIRECTORY", "PartMissing", "find_part"]
+
+PARTS_DIRECTORY: Final = Path(__file__).parents[2] / ".nox" / "parts"
+_INSTALL: Final = "python tests/real_parts/install.py"
+_APT: Final = "apt-get install --no-install-recommends prometheus"
+
+
+class PartMissing(Exception):
+    """A real part that is not on this machine."""
+
+    def __init__(self, part: str, variable: str, remedy: str) -> None:
+        super().__init__(f"{part} is missing: run `{remedy}`, or set {variable} to the path of the program")
+
+
+def _installed_rotel() -> Path | None:
+    return _existing(PARTS_DIRECTORY / "rotel" / "rotel" / "rotel-agent")
+
+
+def _importable_rotel() -> Path | None:
+    spec = importlib.util.find_spec("rotel")
+    return _existing(Path(spec.origin).parent / "rotel-agent") if spec is not None and spec.origin is not None else None
+
+
+def _installed_agent() -> Path | None:
+    return _existing(PARTS_DIRECTORY / "ddapm-test-agent" / "bin" / "ddapm-test-agent")
+
+
+def _agent_beside_python() -> Path | None:
+    return _existing(Path(sys.executable).parent / "ddapm-test-agent")
+
+
+def _on_path(program: str) -> Callable[[], Path | None]:
+    def look() -> Path | None:
+        found = shutil.which(program)
+        return Path(found) if found is not None else None
+
+    return look
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+PARTS: Final[dict[str, tuple[str, str, tuple[Callable[[], Path | None], ...]]]] = {
+    "rotel": ("EVENTCORE_ROTEL", _INSTALL, (_installed_rotel, _importable_rotel)),
+    "ddapm-test-agent": (
+        "EVENTCORE_DDAPM_TEST_AGENT",
+        _INSTALL,
+        (_installed_agent, _agent_beside_python, _on_path("ddapm-test-agent")),
+    ),
+    "prometheus": ("EVENTCORE_PROMETHEUS", _APT, (_on_path("prometheus"),)),
+    "promtool": ("EVENTCORE_PROMTOOL", _APT, (_on_path("promtool"),)),
+}
+"""For each part: the variable that names its program, what brings it, and where to look."""
+
+
+def find_part(part: str) -> Path:
+    """The path of the program of ``part``, one of ``PARTS``.
+
+    Raises:
+        PartMissing: it is nowhere, or its variable names a file that does not exist.
+    """
+    variable, remedy, places = PARTS[part]
+    if named := os.environ.get(variable):
+        if (program := _existing(Path(named))) is None:
+            raise PartMissing(f"{part} ({variable}={named})", variable, remedy)
+        return program
+    for place in places:
+        if (program := place()) is not None:
+            return program
+    raise PartMissing(part, variable, remedy)

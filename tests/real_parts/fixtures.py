@@ -1,0 +1,76 @@
+"""The real parts as fixtures; see the package for what each gives."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.real_parts.ddapm import DdapmTestAgent
+from tests.real_parts.finding import PartMissing, find_part
+from tests.real_parts.prometheus import Prometheus, PromtoolResult, check_metrics
+from tests.real_parts.rotel import Rotel
+
+__all__ = ["StartPrometheus", "ddapm", "ddapm_server", "prometheus_server", "promtool_check", "rotel"]
+
+
+class StartPrometheus(Protocol):
+    """The type of the fixture ``prometheus_server``."""
+
+    def __call__(self, *targets: str, metrics_path: str = ..., scrape_interval: float = ...) -> Prometheus:
+        """Start a server that scrapes ``targets``; it is stopped after the test."""
+
+
+def _program(part: str) -> Path:
+    try:
+        return find_part(part)
+    except PartMissing as missing:
+        if os.environ.get("EVENTCORE_REQUIRE_COMPONENTS") == "1":
+            pytest.fail(f"EVENTCORE_REQUIRE_COMPONENTS=1: {missing}", pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def rotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotel]:
+    """A collector of this test's own."""
+    collector = Rotel(_program("rotel"), tmp_path_factory.mktemp("rotel"))
+    yield collector
+    collector.stop()
+
+
+@pytest.fixture(scope="session")
+def ddapm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DdapmTestAgent]:
+    """The agent of this run; tests use ``ddapm``."""
+    agent = DdapmTestAgent(_program("ddapm-test-agent"), tmp_path_factory.mktemp("ddapm"))
+    yield agent
+    agent.stop()
+
+
+@pytest.fixture
+def ddapm(ddapm_server: DdapmTestAgent) -> DdapmTestAgent:
+    """The agent of this run, with nothing received yet."""
+    ddapm_server.clear()
+    return ddapm_server
+
+
+@pytest.fixture
+def prometheus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPrometheus]:
+    """A function that starts Prometheus servers, which are stopped after the test."""
+    program = _program("prometheus")
+    with ExitStack() as started:
+
+        def start(*targets: str, metrics_path: str = "/metrics", scrape_interval: float = 0.2) -> Prometheus:
+            server = Prometheus(program, tmp_path_factory.mktemp("prometheus"), targets, metrics_path, scrape_interval)
+            started.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def promtool_check() -> Callable[[str | bytes], PromtoolResult]:
+    """A function that runs ``promtool check metrics`` on a page in the plain text format."""
+    program = _program("promtool")
+    return lambda text: check_metrics(program, text)

@@ -1,0 +1,64 @@
+"""A server process of a test: started until it is ready, and always stopped."""
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.real_parts.waiting import wait_until
+
+__all__ = ["ServerFailed", "ServerProcess"]
+
+
+class ServerFailed(Exception):
+    """A server that ended before it was ready."""
+
+
+class ServerProcess:
+    """One process whose output goes to a file.
+
+    Args:
+        command: the program and its arguments.
+        log: the file that gets what it prints; a second start appends.
+        env: its whole environment.
+        cwd: where it runs, and may write.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> None:
+        self._log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(env), cwd=cwd
+            )
+
+    def wait_until_ready(self, ready: Callable[[], bool], timeout: float) -> None:
+        """Poll ``ready``; a server that does not become ready is stopped.
+
+        Raises:
+            ServerFailed: it ended, or was not ready in ``timeout`` seconds; with the end of what it printed.
+        """
+
+        def ended_or_ready() -> bool:
+            return self._process.poll() is not None or ready()
+
+        try:
+            wait_until(ended_or_ready, timeout, "the server is ready")
+        except AssertionError as error:
+            self.stop()
+            raise ServerFailed(f"{self._process.args!r}: {error}\n{self._tail()}") from error
+        except BaseException:
+            self.stop()
+            raise
+        if (code := self._process.poll()) is not None:
+            raise ServerFailed(f"{self._process.args!r} ended with {code}\n{self._tail()}")
+
+    def stop(self) -> None:
+        """End it, by force after 5 seconds."""
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
+
+    def _tail(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:]

@@ -1,0 +1,243 @@
+"""What a store tells of itself: each number of the catalogue against what was done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from eventcore import BusinessRuleViolation, EventStore, RetryPolicy, Telemetry, open_store
+from eventcore.catalogue import CATALOGUE
+from eventcore.exporting import Exporter, SpanData, hookimpl
+from eventcore.stores import AppendRequest
+from tests.store.backends import SteeredBackend
+from tests.store.bank import Collect, Deposit, Link, Transfer, account
+from tests.store.conftest import Measured
+
+
+class Keeper(Exporter):
+    """Keeps every span that it is given."""
+
+    def __init__(self) -> None:
+        self.spans: list[SpanData] = []
+
+    @hookimpl
+    def export_spans(self, spans: Sequence[SpanData]) -> None:
+        self.spans += spans
+
+    def named(self, name: str) -> list[SpanData]:
+        return [span for span in self.spans if span.name == name]
+
+
+@pytest.fixture
+def keeper(telemetry: Telemetry) -> Keeper:
+    keeper = Keeper()
+    telemetry.register_exporter(keeper)
+    return keeper
+
+
+async def test_every_row_is_declared_as_the_catalogue_says(telemetry: Telemetry) -> None:
+    async with open_store("memory:", telemetry=telemetry) as store:
+        a, b = account("a"), account("b")
+        await store.execute(Link(account=a, to=b))
+        await store.execute(Deposit(account=b))
+        await store.execute(Collect(account=a))
+        names = {instrument.name.removeprefix("eventcore.") for instrument in telemetry._registry.instruments()}
+        assert names == set(CATALOGUE)
+
+
+async def test_commands_are_counted_by_type_and_outcome(store: EventStore, measured: Measured) -> None:
+    a, b = account("a"), account("b")
+    for _ in range(3):
+        await store.execute(Deposit(account=a))
+    await store.execute(Collect(account=a))
+    with pytest.raises(BusinessRuleViolation):
+        await store.execute(Transfer(source=b, target=a, amount=1))
+    with pytest.raises(TypeError):
+        await store.execute(Transfer(source=a, target=b, amount="1"))  # type: ignore[arg-type]  # that is the point
+    for name in ("commands.total", "commands.duration", "commands.attempts"):
+        assert measured(name, store="default", command_type="Deposit", outcome="committed") == 3
+        assert measured(name, command_type="Collect", outcome="no_events") == 1
+        assert measured(name, command_type="Transfer", outcome="rejected") == 1
+        assert measured(name, command_type="Transfer", outcome="error") == 1
+        assert measured(name) == 6
+    assert measured("commands.active") == 0
+    assert measured("commands.phase.duration", phase="load") == 6
+    assert measured("commands.phase.duration", phase="decide") == 6
+    assert measured("commands.phase.duration", phase="append") == 6
+    assert measured("commands.events.emitted", command_type="Deposit") == 3
+    assert measured("commands.events.loaded", command_type="Deposit", source="full") == 3
+    assert measured("commands.streams", mode="read", command_type="Transfer") == 2
+    assert measured("commands.streams", mode="written", command_type="Deposit") == 3
+
+
+async def test_events_and_streams_are_counted_once_they_are_committed(store: EventStore, measured: Measured) -> None:
+    a, b = account("a"), account("b")
+    await store.execute(Deposit(account=a, amount=9))
+    await store.execute(Transfer(source=a, target=b, amount=4))
+    with pytest.raises(BusinessRuleViolation):
+        await store.execute(Transfer(source=a, target=account("c"), amount=40))
+    assert measured("events.written", event_type="bank.Deposited") == 2
+    assert measured("events.written", event_type="bank.Withdrawn") == 1
+    assert measured("events.size") == 3
+    assert measured("streams.created") == 2
+    assert measured("streams.active") == 3
+    assert [event async for event in store.read_all()]
+    assert measured("events.read", purpose="api") == 3
+    assert [event async for event in store.read(a)]
+    assert measured("events.read", purpose="api") == 5
+    assert measured("store.operation.duration", operation="append", outcome="ok") == 2
+    assert measured("store.append.batch") == 2
+    assert measured("store.operation.duration", operation="scan", outcome="ok") == 1
+    assert measured("store.operation.duration", operation="head_position", outcome="ok") == 1
+
+
+async def test_events_that_another_store_wrote_count_as_read_for_commands(
+    sqlite_url: str, telemetry: Telemetry, measured: Measured
+) -> None:
+    async with open_store(sqlite_url, telemetry=telemetry, name="one") as one:
+        async with open_store(sqlite_url, telemetry=telemetry, name="other") as other:
+            for _ in range(3):
+                await one.execute(Deposit(account=account("a")))
+            await other.execute(Deposit(account=account("a")))
+        assert measured("events.read", store="other", purpose="command") == 3
+        assert measured("events.read", store="one", purpose="command") == 0
+        assert measured("info", store="one", db_system_name="sqlite", schema_version="1") == 1
+        assert measured("info", store="other") == 0
+        assert measured("info") == 1
+
+
+async def test_bad_events_are_counted(store: EventStore, measured: Measured) -> None:
+    with pytest.raises(ValueError, match="would not read back"):
+        await store.execute(Deposit(account=account("a"), amount="x"))  # type: ignore[arg-type]  # that is the point
+    assert measured("codec.errors", direction="encode", event_type="bank.Deposited") == 1
+
+
+async def test_stores_that_share_a_telemetry_show_its_exporters_once(
+    telemetry: Telemetry, keeper: Keeper, measured: Measured
+) -> None:
+    async with open_store("memory:", telemetry=telemetry), open_store("memory:", telemetry=telemetry, name="other"):
+        pass
+    assert measured("exporters.state", exporter="keeper", state="running") == 1
+    assert measured("exporters.state", exporter="keeper") == 1
+    assert measured("info") == 0
+
+
+async def test_spans_of_exporters_are_accounted_for(telemetry: Telemetry, keeper: Keeper, measured: Measured) -> None:
+    async with open_store("memory:", telemetry=telemetry) as store:
+        for _ in range(10):
+            await store.execute(Deposit(account=account("a")))
+        assert await telemetry.flush(5.0)
+        recorded = measured("exporters.spans", exporter="keeper", outcome="recorded")
+        assert recorded == 30 == len(keeper.spans)
+        assert measured("exporters.spans", outcome="exported") == 30
+        assert measured("exporters.spans.pending") == 0
+        assert measured("exporters.cycles", signal="spans", outcome="ok") >= 1
+        assert measured("exporters.cycle.duration", signal="spans", outcome="ok") >= 1
+
+
+# Spans
+
+
+async def test_a_command_and_its_calls_are_one_trace(telemetry: Telemetry, keeper: Keeper, url: str) -> None:
+    async with open_store(url, telemetry=telemetry) as store:
+        with telemetry.span("request", correlation_id="request-7") as request:
+            await store.execute(Deposit(account=account("a")))
+            await store.execute(Deposit(account=account("a")))
+        await telemetry.flush(5.0)
+    execute = keeper.named("execute Deposit")[-1]
+    [read] = [span for span in keeper.named("read streams") if span.parent_span_id == execute.context.span_id]
+    [append] = [span for span in keeper.named("append events") if span.parent_span_id == execute.context.span_id]
+    assert {span.context.trace_id for span in (execute, read, append)} == {request.trace_id}
+    assert (execute.kind, read.kind, append.kind) == ("internal", "client", "client")
+    assert execute.correlation_id == "request-7"
+    assert dict(execute.attributes) == {
+        "eventcore.command.type": "Deposit",
+        "eventcore.attempts": 1,
+        "eventcore.outcome": "committed",
+        "eventcore.streams": 1,
+        "eventcore.events": 1,
+    }
+    system = "memory" if url == "memory:" else "sqlite"
+    assert dict(read.attributes) == {
+        "db.system.name": system,
+        "db.operation.name": "read_streams",
+        "eventcore.streams": 1,
+        "eventcore.events": 0,
+        "eventcore.position": 1,
+    }
+    assert dict(append.attributes) == {
+        "db.system.name": system,
+        "db.operation.name": "append",
+        "eventcore.batch.size": 1,
+        "eventcore.events": 1,
+        "eventcore.position": 2,
+    }
+
+
+async def test_the_append_of_a_batch_belongs_to_its_first_command_and_links_the_others(
+    telemetry: Telemetry, keeper: Keeper
+) -> None:
+    async with open_store("memory:", telemetry=telemetry) as store:
+        await asyncio.gather(*(store.execute(Deposit(account=account(number))) for number in range(5)))
+        await telemetry.flush(5.0)
+    executes = [span.context for span in keeper.named("execute Deposit")]
+    [append] = keeper.named("append events")
+    contexts = {context.span_id: context for context in executes}
+    linked = {link.context.span_id for link in append.links}
+    assert linked | {append.parent_span_id} == set(contexts)
+    assert append.context.trace_id == contexts[append.parent_span_id].trace_id
+    assert len({context.trace_id for context in executes}) == 5
+
+
+async def test_the_links_of_a_batch_are_bounded(telemetry: Telemetry, keeper: Keeper) -> None:
+    async with open_store("memory:", telemetry=telemetry) as store:
+        await asyncio.gather(*(store.execute(Deposit(account=account(number))) for number in range(300)))
+        await telemetry.flush(5.0)
+    assert max(len(span.links) for span in keeper.named("append events")) == 64
+
+
+async def test_a_refusal_is_no_error_of_the_span_and_a_failure_is(telemetry: Telemetry, keeper: Keeper) -> None:
+    async with open_store("memory:", telemetry=telemetry) as store:
+        with pytest.raises(BusinessRuleViolation):
+            await store.execute(Transfer(source=account("a"), target=account("b"), amount=1))
+        with pytest.raises(TypeError):
+            await store.execute(Transfer(source=account("a"), target=account("b"), amount="1"))  # type: ignore[arg-type]  # that is the point
+        await telemetry.flush(5.0)
+    refused, failed = keeper.named("execute Transfer")
+    assert (refused.status, refused.events) == ("unset", ())
+    assert dict(refused.attributes)["eventcore.outcome"] == "rejected"
+    assert (failed.status, [event.name for event in failed.events]) == ("error", ["exception"])
+    assert dict(failed.attributes)["eventcore.outcome"] == "error"
+
+
+async def test_each_retry_is_an_event_of_the_span(telemetry: Telemetry, keeper: Keeper) -> None:
+    backend = SteeredBackend()
+    versions = iter([1, 2])
+
+    def overtake_twice(requests: Sequence[AppendRequest]) -> None:
+        if version := next(versions, None):
+            backend.overtake(account("a"), version, 1)
+
+    async with backend.store(telemetry) as store:
+        backend.before_append = overtake_twice
+        await store.execute(Deposit(account=account("a")), retry=RetryPolicy(base_delay=0.0))
+        await telemetry.flush(5.0)
+    [execute] = keeper.named("execute Deposit")
+    assert [(event.name, dict(event.attributes)) for event in execute.events] == [
+        ("retry", {"reason": "version", "attempt": 1}),
+        ("retry", {"reason": "version", "attempt": 2}),
+    ]
+    assert dict(execute.attributes)["eventcore.attempts"] == 3
+    assert len(keeper.named("append events")) == 3
+
+
+async def test_the_stores_own_tasks_start_in_an_empty_context(telemetry: Telemetry, keeper: Keeper) -> None:
+    with telemetry.span("start-up") as start_up:
+        store = await open_store("memory:", telemetry=telemetry).__aenter__()
+    await store.execute(Deposit(account=account("a")))
+    await store.close()
+    await telemetry.flush(5.0)
+    assert len(keeper.named("append events")) == 1
+    assert all(span.context.trace_id != start_up.trace_id for span in keeper.spans if span.name != "start-up")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventcore import open_store
+from eventcore.errors import InvalidInput, InvalidStoreUrl
+from eventcore.stores import MemoryBackend, SqliteBackend, backend_from_url
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///bank.db", "bank.db"),
+        ("sqlite:///data/bank.db", "data/bank.db"),
+        ("sqlite:////var/lib/bank.db", "/var/lib/bank.db"),
+        ("sqlite:///my%20bank%3F.db?synchronous=normal&busy_timeout=1.5", "my bank?.db"),
+    ],
+)
+def test_an_sqlite_url_names_a_file(url: str, path: str) -> None:
+    backend = backend_from_url(url)
+    assert isinstance(backend, SqliteBackend)
+    assert backend.path == path
+
+
+def test_the_memory_url_names_a_new_store_each_time() -> None:
+    one, other = backend_from_url("memory:"), backend_from_url("memory:")
+    assert isinstance(one, MemoryBackend)
+    assert one is not other
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("bank.db", 'has no scheme; expected one of "memory:", "sqlite:///relative.db", "sqlite:////absolute/path.db"'),
+        ("", "has no scheme"),
+        ("memory:x", 'write "memory:"'),
+        ("sqlite://bank.db", "three slashes begin a relative path, four an absolute one"),
+        ("sqlite:bank.db", "three slashes"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///data/", "names no file"),
+        ("sqlite:///:memory:", 'for a store in memory write "memory:"'),
+        ("sqlite:///bank.db?synchronous=off", "synchronous='off' in the store URL; expected one of full, normal, extra"),
+        ("sqlite:///bank.db?busy_timeout=soon", "busy_timeout='soon' in the store URL; expected seconds"),
+        ("sqlite:///bank.db?cache=shared", "unknown setting 'cache'"),
+        ("postgresql://u:secret@host/db", "comes with a later version"),
+        ("mysql://host/db", "cannot begin with 'mysql:'"),
+        (Path("bank.db"), "a store URL is a str, not "),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused_with_what_was_expected(url: Any, problem: str) -> None:
+    with pytest.raises(InvalidStoreUrl) as refusal:
+        open_store(url, exporters=[])
+    assert problem in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+    assert isinstance(refusal.value, InvalidInput)
+    assert isinstance(refusal.value, ValueError)
