@@ -16,7 +16,6 @@ import nox
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 PARTS = ROOT / ".nox" / "parts"
-CHECKS = ROOT / ".nox" / "checks"
 PROJECTS = ("eventcore-core", "eventcore-otel", "eventcore-prometheus")
 SOURCES = [f"{project}/src" for project in PROJECTS]
 REQUIRED = [version.strip() for version in os.environ.get("EVENTCORE_REQUIRE_PYTHONS", "").split(",") if version.strip()]
@@ -26,7 +25,7 @@ TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-timeout", "hy
 # Tests build and install plugins, with pip and hatchling, and talk to what they start.
 WHOLE = [*TESTING, "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "psutil", "rich", "trustme", "uvicorn"]
 BUILDING = ["build", "hatchling", "twine"]
-CHECKING = ["mypy", "pyright[nodejs]", "ruff", "import-linter", "nox", "pyperf", "types-grpcio", "types-protobuf"]
+TYPING = ["mypy", "pyright[nodejs]", "nox", "pyperf", "types-grpcio", "types-protobuf"]
 NEEDS_EXPORTERS = ["tests/otel", "tests/prometheus", "tests/real_parts", "tests/end_to_end", "tests/flights", "tests/docs"]
 
 nox.options.default_venv_backend = "virtualenv"
@@ -117,28 +116,28 @@ def core_alone(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests", *(f"--ignore={folder}" for folder in NEEDS_EXPORTERS)]))
 
 
-@nox.session(venv_location=str(CHECKS))
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""
-    install(session, *CHECKING)
+    install(session, "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(venv_location=str(CHECKS))
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and pyright, both strict."""
     install_tree(session)
-    install(session, *CHECKING, *WHOLE)
+    install(session, *TYPING, *WHOLE)
     session.run("mypy")
     session.run("pyright")
 
 
-@nox.session(venv_location=str(CHECKS))
+@nox.session
 def layers(session: nox.Session) -> None:
     """Check who imports whom."""
     install_tree(session)
-    install(session, *CHECKING, *TESTING)
+    install(session, "import-linter", *TESTING)
     session.run("lint-imports")
     session.run("pytest", "tests/test_imports.py")
 

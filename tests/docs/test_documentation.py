@@ -32,7 +32,13 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path
     if page.name == "exporters.md":
         del environment["EVENTCORE_EXPORTERS"]  # its example exports to an exporter of its own
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", str(program)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     expected = {"README.md": "2 events up to position 3, 1 attempt\naccount-bob 1 MoneyDeposited(amount=7)\n"}
@@ -91,7 +97,9 @@ def test_the_table_of_metrics_is_the_catalogue() -> None:
     listed = {
         name: (kind.replace("-", "_").replace(" ", "_"), unit, tuple(re.findall(r"`([^`]+)`", labels)))
         for name, kind, unit, labels in re.findall(
-            r"^\| `eventcore\.([\w.]+)` \| ([a-z -]+) \| `([^`]*)` \| ([^|]*) \|", (ROOT / "docs/telemetry.md").read_text(), re.MULTILINE
+            r"^\| `eventcore\.([\w.]+)` \| ([a-z -]+) \| `([^`]*)` \| ([^|]*) \|",
+            (ROOT / "docs/telemetry.md").read_text(),
+            re.MULTILINE,
         )
     }
     assert listed == {row.name: (row.kind, row.unit, row.labels) for row in CATALOGUE.values()}

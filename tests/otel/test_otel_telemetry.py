@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
 
-from eventcore.exporting import TraceContext
 from eventcore.errors import ConfigurationError
+from eventcore.exporting import TraceContext
 from eventcore.telemetry import Telemetry
 from eventcore_otel import OpenTelemetryExporter
 from tests.otel.receiver import Receiver, receiving
@@ -265,7 +265,9 @@ async def test_an_exporter_that_refuses_its_settings_says_all_that_is_wrong_and_
     assert "s3cr3t" not in str(raised.value)
 
 
-async def test_an_environment_for_another_protocol_fails_the_exporter_and_not_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_environment_for_another_protocol_fails_the_exporter_and_not_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     async with Telemetry(exporters=["otel"]) as telemetry:
         [failed] = telemetry.failed_exporters

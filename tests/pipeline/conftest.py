@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -37,7 +37,9 @@ class Bench:
         self.registry = InstrumentRegistry()
         self.manager = ExporterManager(self.tracer, Collector(self.registry), Resource((("service.name", "test"),)))
 
-    def add(self, exporter: object, name: str = "exporter", settings: PipelineSettings = FAST, *, wait: bool = True) -> Pipeline:
+    def add(
+        self, exporter: object, name: str = "exporter", settings: PipelineSettings = FAST, *, wait: bool = True
+    ) -> Pipeline:
         pipeline = self.manager.add(name, check_exporter(exporter), settings, {})
         if wait:
             assert pipeline.started.wait(10)
@@ -61,7 +63,7 @@ def bench() -> Iterator[Bench]:
 class Collecting(Exporter):
     """Keeps what it is given; ``before`` runs at the beginning of every export hook."""
 
-    interval = 3600.0
+    interval: float | None = 3600.0
 
     def __init__(self, before: Callable[[], Any] = lambda: None) -> None:
         self.before = before
@@ -76,14 +78,14 @@ class Collecting(Exporter):
         self.calls.append("start")
 
     @hookimpl
-    def export_counters(self, counters: list[CounterData], timeout: float) -> Any:
+    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> Any:
         self.calls.append("export_counters")
         answer = self.before()
         self.counters.extend(counters)
         return answer
 
     @hookimpl
-    def export_spans(self, spans: list[SpanData], timeout: float) -> Any:
+    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> Any:
         self.calls.append("export_spans")
         answer = self.before()
         self.spans.extend(spans)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from eventcore.exporting import CounterData, Exporter, Rejected, RetryLater, SpanData, hookimpl
+from eventcore.exporting import CounterData, Rejected, RetryLater, SpanData, hookimpl
 from eventcore.exporting.span_queue import SpanCounts
-
 from tests.pipeline.conftest import FAST, Bench, Collecting, eventually
 
 
@@ -72,7 +72,7 @@ def test_one_instruments_points_come_in_several_small_chunks(bench: Bench) -> No
 def test_an_async_exporter_keeps_one_loop_from_start_to_shutdown(bench: Bench) -> None:
     import asyncio
 
-    class Async(Exporter):
+    class Async:
         interval = 3600.0
 
         def __init__(self) -> None:
@@ -184,7 +184,7 @@ def test_an_answer_that_means_nothing_is_a_failure_and_not_a_success(bench: Benc
 
 
 def test_without_a_flush_hook_every_chunk_commits_on_its_own(bench: Bench) -> None:
-    class Eager(Exporter):
+    class Eager:
         interval = 3600.0
 
         def __init__(self) -> None:
@@ -220,7 +220,7 @@ def test_spans_beyond_the_processor_budget_are_dropped_before_they_are_converted
 
     converted = []
 
-    class Burning(Exporter):
+    class Burning:
         interval = 3600.0
 
         @hookimpl
@@ -254,7 +254,7 @@ def test_spans_lost_in_the_ring_are_in_every_exporters_account(bench: Bench) -> 
 
 def test_a_pull_exporter_gets_its_cycle_when_it_asks_and_calls_together_share_one(bench: Bench, gate: threading.Event) -> None:
     class Pull(Collecting):
-        interval = None  # type: ignore[assignment]  # a pull exporter
+        interval = None
 
     exporter = Pull(lambda: gate.wait(30) and None)
     bench.add(exporter)
@@ -296,7 +296,7 @@ def test_export_now_inside_a_hook_raises_instead_of_waiting_for_itself(bench: Be
 
     class SelfCalling(Collecting):
         @hookimpl
-        def export_counters(self, counters: list[CounterData], timeout: float) -> None:
+        def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:
             assert self.context is not None
             try:
                 self.context.export_now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -87,8 +88,8 @@ def test_a_callback_that_hangs_holds_up_the_others_for_the_limit_only_and_is_nev
 
 
 def test_a_collection_is_shared_by_whoever_accepts_its_age_and_made_anew_for_who_does_not(registry: InstrumentRegistry) -> None:
-    asked = []
-    registry.gauge("g", unit="", description="", labels=()).add_callback(lambda: asked.append(1) or len(asked))
+    asked = itertools.count(1)
+    registry.gauge("g", unit="", description="", labels=()).add_callback(lambda: next(asked))
     collector = Collector(registry)
     begun = time.monotonic()
     first = collector.collect(begun, 5.0)

@@ -22,7 +22,7 @@ def collect(registry: InstrumentRegistry) -> Collection:
     return Collector(registry).collect(time.monotonic(), 5.0)
 
 
-def counter(registry: InstrumentRegistry, name: str = "orders.shipped", labels: tuple[str, ...] = ("country",)):  # type: ignore[no-untyped-def]  # noqa: ANN201  # the type under test is inferred
+def counter(registry: InstrumentRegistry, name: str = "orders.shipped", labels: tuple[str, ...] = ("country",)):  # type: ignore[no-untyped-def]  # the type under test is inferred
     return registry.counter(name, unit="{order}", description="Orders shipped.", labels=labels)
 
 
@@ -32,13 +32,18 @@ def test_a_counter_adds_up_per_series(registry: InstrumentRegistry) -> None:
     shipped.labels("FR").add()
     shipped.labels(country="DE").add(0.5)
     (data,) = collect(registry).counters
-    assert (data.name, data.unit, data.description, data.label_names) == ("orders.shipped", "{order}", "Orders shipped.", ("country",))
+    assert (data.name, data.unit, data.description, data.label_names) == (
+        "orders.shipped",
+        "{order}",
+        "Orders shipped.",
+        ("country",),
+    )
     assert {point.labels: point.value for point in data.points} == {(("country", "FR"),): 3, (("country", "DE"),): 0.5}
     assert all(point.start_time_ns == registry.start_time_ns <= point.time_ns for point in data.points)
 
 
 def test_the_bound_series_is_the_same_object_each_time(registry: InstrumentRegistry) -> None:
-    assert counter(registry).labels("FR") is counter(registry).labels(**{"country": "FR"})
+    assert counter(registry).labels("FR") is counter(registry).labels(country="FR")
 
 
 def test_an_up_down_counter_is_an_additive_gauge(registry: InstrumentRegistry) -> None:
@@ -70,7 +75,10 @@ def test_a_histograms_count_sum_extremes_and_buckets_agree(values: list[float]) 
     assert point.count == len(values) == sum(point.buckets)
     assert point.sum == pytest.approx(math.fsum(values), abs=1e-6)
     assert (point.min, point.max) == (min(values), max(values))
-    expected = [sum(low < value <= high for value in values) for low, high in zip((-math.inf, *SECONDS), (*SECONDS, math.inf), strict=True)]
+    expected = [
+        sum(low < value <= high for value in values)
+        for low, high in zip((-math.inf, *SECONDS), (*SECONDS, math.inf), strict=True)
+    ]
     assert list(point.buckets) == expected
 
 
@@ -126,7 +134,9 @@ def test_a_metric_name_that_does_not_fit_is_refused(registry: InstrumentRegistry
         counter(registry, name)
 
 
-@pytest.mark.parametrize("labels", [("le",), ("Country",), ("a.b", "a_b"), ("a", "a"), "country", (7,), tuple(f"l{i}" for i in range(33))])
+@pytest.mark.parametrize(
+    "labels", [("le",), ("Country",), ("a.b", "a_b"), ("a", "a"), "country", (7,), tuple(f"l{i}" for i in range(33))]
+)
 def test_label_names_that_do_not_fit_are_refused(registry: InstrumentRegistry, labels: tuple[str, ...]) -> None:
     with pytest.raises(InvalidInstrument, match="label"):
         counter(registry, labels=labels)

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import os
 from collections import Counter
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,8 @@ def ended(tracer: Tracer) -> list[SpanData]:
 def test_a_span_has_ids_times_attributes_and_a_root_has_no_parent(tracer: Tracer) -> None:
     with tracer.span("ship", kind="client", attributes={"a": 1}) as span:
         span.set_attribute("b", "x")
-        span.set_attributes({"c": [1, 2], "d": True, "e": object})
+        odd: dict[str, Any] = {"c": [1, 2], "d": True, "e": object}
+        span.set_attributes(odd)
     (data,) = ended(tracer)
     assert (data.name, data.kind, data.parent_span_id, data.status) == ("ship", "client", 0, "unset")
     assert data.context.valid
@@ -146,8 +148,8 @@ def test_the_rate_cap_takes_a_seconds_worth_at_once_and_counts_the_rest() -> Non
 
 
 @pytest.mark.parametrize(("rate", "taken"), [(0, 0), ("all", 100), (0.001, 1)])
-def test_the_rate_cap_at_its_ends(rate: float, taken: int) -> None:
-    sampler = RateSampler(rate)  # type: ignore[arg-type]  # "all" among numbers
+def test_the_rate_cap_at_its_ends(rate: float | Literal["all"], taken: int) -> None:
+    sampler = RateSampler(rate)
     assert sum(sampler.sample() for _ in range(100)) == taken
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, Final, dataclass_transform, final
 
 import msgspec
 
@@ -17,6 +17,8 @@ __all__ = ["Event", "EventMetadata", "RecordedEvent"]
 _EVENT_TYPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
 
+# A type checker must know that subclasses are frozen without saying so.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True):
     """Base class of everything that can happen: immutable, its fields are what is stored.
 

@@ -48,8 +48,8 @@ class Telemetry:
     Args:
         config: the tables of ``eventcore.toml`` as a mapping, or the path of a file to read instead of the default one.
         exporters: names of the exporters to load, ``"all"`` or ``"none"``; left out, the configuration decides.
-        service_name, resource, traces_per_second, verbosity, series_limit: as in the table ``[telemetry]``; they stand above the
-            file and below the environment.
+        service_name, resource, traces_per_second, verbosity, series_limit: as in the table ``[telemetry]``; above the file and
+            below the environment.
         on_config_error: ``"raise"``, or ``"log"`` to go on with what is right in the configuration.
 
     Raises:
@@ -129,16 +129,15 @@ class Telemetry:
             unit: a UCUM unit: ``"s"``, ``"By"``, ``"{order}"``.
             description: one sentence for the reader of a dashboard.
             labels: names of the labels; never something of unlimited values, such as an id.
-            callback: gives the total, or a mapping from label values (tuples) to totals; called at each collection, off the loop.
+            callback: gives the total, or a mapping from label values (tuples) to totals; called at each collection, off the
+                event loop.
 
         Raises:
             InvalidInstrument: a name does not fit, or the instrument exists with another shape.
         """
         return _observed(self._registry.counter(name, unit=unit, description=description, labels=labels), callback)
 
-    def up_down_counter(
-        self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = ()
-    ) -> UpDownCounter:
+    def up_down_counter(self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = ()) -> UpDownCounter:
         """A sum that grows and shrinks, such as what is in use; arguments as for ``counter``."""
         return self._registry.up_down_counter(name, unit=unit, description=description, labels=labels)
 
@@ -166,7 +165,8 @@ class Telemetry:
     ) -> Histogram:
         """How values are distributed over ``boundaries``, which are ascending upper bounds.
 
-        A ``callback`` gives a mapping from label values to ``HistogramCell`` with the same boundaries. Other arguments as for ``counter``.
+        A ``callback`` gives a mapping from label values to ``HistogramCell`` with the same boundaries. Other arguments are
+        those of ``counter``.
         """
         histogram = self._registry.histogram(name, unit=unit, description=description, labels=labels, boundaries=boundaries)
         return _observed(histogram, callback)
@@ -269,7 +269,7 @@ class Telemetry:
         return self._manager.flush(timeout)
 
     async def shutdown(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
-        """Deliver what there is, shut every exporter down and say truthfully what was delivered; returns within ``timeout`` seconds."""
+        """Deliver what there is, shut every exporter down within ``timeout`` seconds, and say truthfully what was delivered."""
         return await _off_loop(lambda: self.shutdown_blocking(timeout), "eventcore-shutdown")
 
     def shutdown_blocking(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
@@ -295,6 +295,12 @@ class Telemetry:
     def series_overflow(self) -> dict[str, int]:
         """Per instrument, measurements that went to its overflow series because its cap was reached."""
         return self._registry.overflow()
+
+    def start_anew(self) -> None:
+        """Forget what was recorded and leave the exporters to the parent process: a forked child calls this by itself."""
+        self._registry.reset()
+        self._collector.reset()
+        self._manager.forget()
 
     def _accept(self, faults: Sequence[Fault]) -> None:
         if not faults:
@@ -334,8 +340,6 @@ def _forget_in_forked_child(telemetry: Telemetry) -> None:
 
     def forget() -> None:
         if (parent := reference()) is not None:
-            parent._registry.reset()
-            parent._collector.reset()
-            parent._manager.forget()
+            parent.start_anew()
 
     os.register_at_fork(after_in_child=forget)

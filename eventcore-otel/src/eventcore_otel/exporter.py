@@ -105,22 +105,22 @@ class OpenTelemetryExporter(Exporter):
             context.logger.warning(self._settings.warning)
 
     @hookimpl
-    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:  # noqa: ARG002  # the hook has it
+    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:  # the hook has it
         """Encode a chunk of counters and hold it."""
         self._running().counters(counters)
 
     @hookimpl
-    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> None:  # noqa: ARG002  # the hook has it
+    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> None:  # the hook has it
         """Encode a chunk of gauges and hold it."""
         self._running().gauges(gauges)
 
     @hookimpl
-    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> None:  # noqa: ARG002  # the hook has it
+    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> None:  # the hook has it
         """Encode a chunk of histograms and hold it."""
         self._running().histograms(histograms)
 
     @hookimpl
-    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:  # noqa: ARG002  # the hook has it
+    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:  # the hook has it
         """Encode a chunk of spans and hold it."""
         self._running().spans(spans)
 
@@ -130,7 +130,7 @@ class OpenTelemetryExporter(Exporter):
         return self._running().flush(timeout)
 
     @hookimpl
-    def shutdown(self, timeout: float) -> None:  # noqa: ARG002  # the hook has it
+    def shutdown(self, timeout: float) -> None:  # the hook has it
         """Cancel the call in flight and close the connections."""
         if self._session is not None:
             self._session.close()

@@ -76,7 +76,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         finally:
             self._forget(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # socketserver's signature
+    def handle_error(self, request: Any, client_address: Any) -> None:  # socketserver's signature
         self.logger.debug("a connection from %s failed", client_address, exc_info=True)  # noqa: LOG014  # called in a handler
 
     def awaiting(self, connection: socket.socket, since: float) -> None:

@@ -26,7 +26,7 @@ _MAX_STREAMS: Final = 1000
 
 
 @final
-class CommandContext(msgspec.Struct, frozen=True):
+class CommandContext(msgspec.Struct, frozen=True, gc=False):
     """What all attempts of one command share."""
 
     command: Command[Any]

@@ -82,24 +82,22 @@ async def _fold_all(context: CommandContext, loaded: Loaded, series: CommandSeri
         if several and known and known[-1].position > loaded.head:
             consistent = False
     if several:
-        events = [event for known in loaded.events.values() for event in known]
-        if len(events) > 1:
-            events.sort(key=_by_position)
-    count = len(events)
-    series.loaded.record(count)
-    state = await _fold(context.command, events, count)
+        together = [event for known in loaded.events.values() for event in known]
+        together.sort(key=_by_position)
+        events = together
+    series.loaded.record(len(events))
+    state = await _fold(context.command, events)
     return BoundaryState(state, versions, loaded.head, consistent=consistent)
 
 
-async def _fold(command: Command[Any], events: Sequence[RecordedEvent], count: int) -> Any:
+async def _fold(command: Command[Any], events: Sequence[RecordedEvent]) -> Any:
     apply, state = command.apply, command.initial_state()
-    if count <= _FOLD_AT_ONCE:
+    if len(events) <= _FOLD_AT_ONCE:
         for event in events:
             state = apply(state, event)
         return state
-    for start in range(0, count, _FOLD_AT_ONCE):
-        # The cache may append to the list while others have their turn: only the first ``count`` are this command's.
-        for event in events[start : min(start + _FOLD_AT_ONCE, count)]:
+    for start in range(0, len(events), _FOLD_AT_ONCE):
+        for event in events[start : start + _FOLD_AT_ONCE]:
             state = apply(state, event)
         await asyncio.sleep(0)
     return state

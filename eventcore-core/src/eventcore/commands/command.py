@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Generic, TypeAlias, TypeVar, cast
+from typing import Generic, TypeAlias, TypeVar, cast, dataclass_transform
 
 import msgspec
 
@@ -17,6 +17,8 @@ State = TypeVar("State")
 Decision: TypeAlias = Iterable[tuple[StreamId, Event]] | None
 
 
+# A type checker must know that subclasses are frozen without saying so.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, Generic[State], frozen=True):
     """Base class of commands, generic in the state that it decides on.
 

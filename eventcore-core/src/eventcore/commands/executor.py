@@ -32,7 +32,7 @@ _DEFAULT_RETRY: Final = RetryPolicy()
 
 
 @final
-class CommandResult(msgspec.Struct, frozen=True):
+class CommandResult(msgspec.Struct, frozen=True, gc=False):
     """What became of a command.
 
     Attributes:
@@ -140,7 +140,8 @@ class CommandExecutor:
             finally:
                 series.active.add(-1)
                 series.ended(outcome, perf_counter() - begun, run.attempts)
-                self._note(run, outcome)
+                if span.recording:
+                    _note(run, outcome)
         if isinstance(answer, BusinessRuleViolation):
             raise answer
         return answer
@@ -156,11 +157,12 @@ class CommandExecutor:
         return known
 
     def _context(self, command: Command[Any], plan: CommandPlan, span: Span, headers: Mapping[str, str]) -> CommandContext:
-        trace = span.context
+        # TraceContext.traceparent, without making the object on this path.
+        traceparent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}" if span.trace_id else ""
         metadata = EventMetadata(
             plan.name,
-            trace.traceparent if trace.trace_id else "",
-            trace.tracestate,
+            traceparent,
+            span.tracestate,
             span.correlation_id,
             span.causation_id,
             dict(headers) if headers else {},
@@ -243,19 +245,15 @@ class CommandExecutor:
             series.streams_written.record(1 if len(events) == 1 else len({event.stream_id for event in events}))
         return CommandResult(run.attempts, events, events[-1].position if events else run.head)
 
-    def _note(self, run: _Run, outcome: Outcome) -> None:
-        span = run.context.span
-        if not span.recording:
-            return
-        attempt = run.attempt
-        streams = len(attempt.versions) if attempt is not None else 0
-        events = len(attempt.events) if attempt is not None and outcome == "committed" else 0
-        span.set_attributes(
-            {
-                "eventcore.command.type": run.context.plan.name,
-                "eventcore.attempts": run.attempts,
-                "eventcore.outcome": outcome,
-                "eventcore.streams": streams,
-                "eventcore.events": events,
-            }
-        )
+
+def _note(run: _Run, outcome: Outcome) -> None:
+    attempt = run.attempt
+    run.context.span.set_attributes(
+        {
+            "eventcore.command.type": run.context.plan.name,
+            "eventcore.attempts": run.attempts,
+            "eventcore.outcome": outcome,
+            "eventcore.streams": len(attempt.versions) if attempt is not None else 0,
+            "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
+        }
+    )

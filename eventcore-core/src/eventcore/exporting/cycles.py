@@ -154,6 +154,6 @@ def _checked(hook: str, answer: object) -> Rejected | None:
     if answer is None or isinstance(answer, Rejected):
         return answer
     raise HookFailed(
-        f"hook {hook} returned {answer!r:.80}; expected None when it has delivered, or Rejected(count, reason); raise RetryLater "
-        "or any other exception when it has not"
+        f"hook {hook} returned {answer!r:.80}; expected None when it has delivered, or Rejected(count, reason); raise "
+        "RetryLater or any other exception when it has not"
     )

@@ -90,7 +90,9 @@ class HookRunner:
             self._start_loop()
             self._submit("shutdown", {"timeout": timeout}).add_done_callback(self._log_failure)
         else:
-            call = threading.Thread(target=self._shut_down, args=(timeout,), name=f"eventcore-shutdown-{self._name}", daemon=True)
+            call = threading.Thread(
+                target=self._shut_down, args=(timeout,), name=f"eventcore-shutdown-{self._name}", daemon=True
+            )
             call.start()
 
     def stop_loop(self, timeout: float) -> None:
@@ -169,9 +171,9 @@ class HookRunner:
         except asyncio.CancelledError:
             outcome.set_exception(HookFailed(f"hook {hook} was cancelled"))
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # it goes to whoever waits for the outcome
             outcome.set_exception(error)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # it would end the loop that other hooks need
             failure = HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its event loop")
             failure.__cause__ = error
             outcome.set_exception(failure)
@@ -194,9 +196,11 @@ class HookRunner:
         while not self._loop_stopped:
             try:
                 loop.run_forever()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # the loop goes on
                 # A task that the exporter started itself exited; the others live on.
-                _logger.warning("exporter %r: %s in one of its tasks ended its event loop; going on", self._name, type(error).__name__)
+                _logger.warning(
+                    "exporter %r: %s in one of its tasks ended its event loop; going on", self._name, type(error).__name__
+                )
 
     def _shut_down(self, timeout: float) -> None:
         with contextlib.suppress(BaseException):  # asked to let go, from a thread that nobody waits for

@@ -9,12 +9,13 @@ A plugin is a class whose instances mark the hooks that they implement with ``ho
 ...             for point in counter.points:
 ...                 print(counter.name, dict(point.labels), point.value)
 
-A hook is ``def`` (it runs in the pipeline's worker thread and may block) or ``async def`` (it runs on the pipeline's own event loop).
-``timeout`` is the number of seconds that the hook has left.
+A hook is ``def`` (it runs in the pipeline's worker thread and may block) or ``async def`` (it runs on the pipeline's own event
+loop). ``timeout`` is the number of seconds that the hook has left.
 
 One *cycle* is the export hooks of one signal (metrics or spans), each called with small chunks, then ``flush``. It commits when
 ``flush`` has returned (a plugin without ``flush`` delivers in the export hooks themselves): an exception before that means that
-nothing of the cycle was delivered, and the pipeline tries it again. The points of one instrument may be spread over consecutive chunks.
+nothing of the cycle was delivered, and the pipeline tries it again. The points of one instrument may be spread over consecutive
+chunks.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _hookspec: Final = pluggy.HookspecMarker(PROJECT)
 
 hookimpl: Final = pluggy.HookimplMarker(PROJECT)
-"""Marks a method as the implementation of the hook of the same name; ``@hookimpl(optionalhook=True)`` for hooks of a newer core."""
+"""Marks a method as the implementation of the hook of its name; ``@hookimpl(optionalhook=True)`` for hooks of a newer core."""
 
 
 def _spec(function: _F) -> _F:
@@ -50,7 +51,8 @@ class ExporterHooks:
     def start(self, context: ExporterContext) -> None:
         """Open connections and start listening; ``__init__`` only keeps settings.
 
-        Called once per process, and again in a forked child. An exception makes the exporter ``failing``, and ``start`` is tried again later.
+        Called once per process, and again in a forked child. After an exception the exporter is ``failing``, and ``start`` is
+        tried again later.
         """
 
     @_spec

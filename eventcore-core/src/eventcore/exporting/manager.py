@@ -112,7 +112,10 @@ class ExporterManager:
         reports = []
         for pipeline, answer in zip(pipelines, answers, strict=True):
             if not answer.done():
-                problem, unknown = f"no answer within {timeout:g} s: {pipeline.problem or 'still exporting'}", pipeline.in_flight
+                problem, unknown = (
+                    f"no answer within {timeout:g} s: {pipeline.problem or 'still exporting'}",
+                    pipeline.in_flight,
+                )
             elif failure := answer.exception():
                 problem, unknown = str(failure), pipeline.in_flight
             else:
@@ -143,7 +146,8 @@ class ExporterManager:
     def wait_started(self, timeout: float) -> bool:
         """Wait until every exporter has started, up to ``timeout`` seconds; true when all have."""
         deadline = time.monotonic() + timeout
-        return all([pipeline.started.wait(max(deadline - time.monotonic(), 0.0)) for pipeline in self.pipelines()])
+        started = [pipeline.started.wait(max(deadline - time.monotonic(), 0.0)) for pipeline in self.pipelines()]
+        return all(started)
 
     def _stop(self, pipelines: list[Pipeline], timeout: float) -> Report:
         now = time.monotonic()
@@ -160,7 +164,11 @@ class ExporterManager:
         reports = []
         for pipeline in pipelines:
             finished = pipeline.finished.is_set()
-            problem = pipeline.final_error if finished else f"not stopped within {timeout:g} s: {pipeline.problem or 'still exporting'}"
+            problem = (
+                pipeline.final_error
+                if finished
+                else f"not stopped within {timeout:g} s: {pipeline.problem or 'still exporting'}"
+            )
             unknown = 0 if finished else pipeline.in_flight
             pipeline.abandon()
             reports.append(pipeline.report(not problem, problem, unknown))
@@ -210,7 +218,7 @@ def in_background(work: Callable[[], T], name: str) -> Future[T]:
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # it goes to whoever waits for the future
             future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()

@@ -249,7 +249,9 @@ class Pipeline:
             except BaseException as error:
                 attempt += 1
                 if not self._start_error:
-                    self.logger.warning("cannot start, will try again: %s", _describe(error), exc_info=_worth_a_traceback(error))
+                    self.logger.warning(
+                        "cannot start, will try again: %s", _describe(error), exc_info=_worth_a_traceback(error)
+                    )
                 self._start_error = f"start: {_describe(error)}"
                 self._refuse_until(time.monotonic() + self._backoff(attempt))
             else:
@@ -310,8 +312,10 @@ class Pipeline:
         stats = self._stats[signal]
         begun = time.monotonic()
         try:
-            delivery = self._cycles.metrics(not_before, deadline) if signal == "metrics" else self._span_cycle(deadline, unlimited)
-        except BaseException as error:
+            delivery = (
+                self._cycles.metrics(not_before, deadline) if signal == "metrics" else self._span_cycle(deadline, unlimited)
+            )
+        except BaseException as error:  # noqa: BLE001  # whatever an exporter raises is a failed cycle
             return self._failed(signal, stats, begun, error)
         recovered = stats.failures_in_a_row > 0
         if signal == "metrics":
@@ -411,7 +415,9 @@ class Pipeline:
         # The last part of the time belongs to the shutdown hook.
         deadline = self._stop_deadline
         total = max(deadline - time.monotonic(), 0.0)
-        self._final_error = self._deliver(deadline - min(1.0, total / 4)) if self.interval is not None or self.takes_spans else ""
+        self._final_error = (
+            self._deliver(deadline - min(1.0, total / 4)) if self.interval is not None or self.takes_spans else ""
+        )
         self._requests.answer_all(self._final_error)
         if "shutdown" in self.handle.implemented:
             try:
@@ -424,7 +430,9 @@ class Pipeline:
 
     def _export_now(self, timeout: float) -> Future[None]:
         if self._runner.in_hook():
-            raise RuntimeError("export_now was called inside a hook: the cycle that it asks for cannot begin before the hook returns")
+            raise RuntimeError(
+                "export_now was called inside a hook: the cycle that it asks for cannot begin before the hook returns"
+            )
         if "metrics" not in self._stats:
             raise RuntimeError(f"exporter {self.name!r} implements no hook that takes metrics: there is nothing to export now")
         request = self._requests.ask(flush=False, deadline=time.monotonic() + timeout)

@@ -25,7 +25,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         max_attempts: how often a cycle is tried before its batch is given up.
         backoff: seconds before the second attempt; doubled each time up to ``max_backoff``, with jitter.
         max_backoff: the longest wait between attempts, also when a backend asks for a longer one.
-        cpu_budget: the share of one processor that converting spans may use; what exceeds it waits, and is dropped when the queue is full.
+        cpu_budget: the share of one processor that converting spans may use; what exceeds it waits, and is dropped when
+            the queue is full.
     """
 
     interval: _Seconds | None = None

@@ -75,7 +75,7 @@ class SpanQueue:
             return list(self._batch)
 
     def commit(self, count: int, rejected: int = 0) -> int:
-        """The first ``count`` spans of the batch are done with; ``rejected`` of them were refused. Returns how many were refused.
+        """The first ``count`` spans of the batch are done with, ``rejected`` of them refused. Returns how many were refused.
 
         After ``close`` nothing changes: what was in flight has been reported, and an answer that comes later is ignored.
         """

@@ -18,7 +18,16 @@ from typing import Any, Final, NoReturn, TypeVar
 from eventcore.errors import InvalidMeasurement
 from eventcore.recording.values import Labels
 
-__all__ = ["CounterCell", "GaugeCell", "HistogramCell", "Timing", "UpDownCounterCell", "counting", "locked_where_needed", "silent"]
+__all__ = [
+    "CounterCell",
+    "GaugeCell",
+    "HistogramCell",
+    "Timing",
+    "UpDownCounterCell",
+    "counting",
+    "locked_where_needed",
+    "silent",
+]
 
 
 def _refuse(value: object, expected: str) -> NoReturn:
@@ -101,6 +110,7 @@ class HistogramCell:
 
     def record(self, value: int | float) -> None:
         """Count the finite ``value`` in its bucket."""
+        bucket = 0
         try:
             bucket = bisect_left(self.boundaries, value)
             fits = -inf < value < inf
@@ -163,9 +173,9 @@ def locked_where_needed(cell: type[Cell], *, gil: bool | None = None) -> type[Ce
     """
     if gil is None:
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    if gil or issubclass(cell, GaugeCell):
-        return cell
     method = _RECORDING_METHOD[cell]
+    if gil or method == "set":
+        return cell
     record = getattr(cell, method)
 
     def __init__(self: Any, *args: Any) -> None:
@@ -197,7 +207,7 @@ def counting(cell: type[Cell]) -> type[Cell]:
         self.measurements = 0
 
     def counted(self: Any, value: Any = 1) -> None:
-        record(self, None if issubclass(cell, GaugeCell) else value)
+        record(self, None if method == "set" else value)
         self.measurements += 1
 
     return _variant(cell, "Overflow", ("measurements",), {"__init__": __init__, method: counted})

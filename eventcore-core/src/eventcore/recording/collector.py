@@ -120,7 +120,7 @@ class _Sampling:
             self._current, handle.busy = handle, True
             try:
                 answer = handle.function()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # an application's callback must not end the round
                 handle.fail(f"it raised {type(error).__name__}: {error}", exc_info=True)
             else:
                 if not self._abandoned:
@@ -141,6 +141,8 @@ class _Sampling:
                 or not all(isinstance(label, str) for label in labels)
                 or not instrument.check_observation(value)
             ):
-                handle.fail(f"{labels!r}: {value!r:.80} does not fit the labels {instrument.label_names} of a {instrument.kind}")
+                handle.fail(
+                    f"{labels!r}: {value!r:.80} does not fit the labels {instrument.label_names} of a {instrument.kind}"
+                )
                 continue
             kept[labels] = value

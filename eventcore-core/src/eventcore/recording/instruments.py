@@ -169,7 +169,8 @@ class Instrument(Generic[CellT]):
             raise InvalidMeasurement(f"label values of {self.name!r}: give them in order or by name, not both")
         if len(values) != len(self.label_names):
             raise InvalidMeasurement(
-                f"{self.name!r} has {len(self.label_names)} labels ({', '.join(self.label_names) or 'none'}), got {len(values)} values"
+                f"{self.name!r} has {len(self.label_names)} labels ({', '.join(self.label_names) or 'none'}), "
+                f"got {len(values)} values"
             )
         for label, value in zip(self.label_names, values, strict=True):
             if not isinstance(value, str) or len(value) > _MAX_LABEL_LENGTH:

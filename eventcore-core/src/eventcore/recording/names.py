@@ -27,15 +27,17 @@ def check_metric_name(name: str) -> None:
     """Raise ``InvalidInstrument`` unless ``name`` is words of ``a-z 0-9`` joined by single dots or underscores."""
     if not isinstance(name, str) or len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise InvalidInstrument(
-            f"metric name {name!r:.300} does not fit: expected up to {_MAX_NAME} characters, words of a-z and 0-9 joined by single "
-            "dots or underscores, beginning with a letter, for example 'orders.shipped'"
+            f"metric name {name!r:.300} does not fit: expected up to {_MAX_NAME} characters, words of a-z and 0-9 joined by "
+            "single dots or underscores, beginning with a letter, for example 'orders.shipped'"
         )
 
 
 def check_label_names(metric: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return the label names of ``metric`` as a tuple, or raise ``InvalidInstrument``."""
     if isinstance(names, str):
-        raise InvalidInstrument(f"labels of {metric!r}: expected a sequence of names, got the text {names!r}; write ({names!r},)")
+        raise InvalidInstrument(
+            f"labels of {metric!r}: expected a sequence of names, got the text {names!r}; write ({names!r},)"
+        )
     labels = tuple(names)
     if len(labels) > _MAX_LABELS:
         raise InvalidInstrument(f"{metric!r} has {len(labels)} labels; at most {_MAX_LABELS} are allowed")
@@ -47,7 +49,9 @@ def check_label_names(metric: str, names: Iterable[str]) -> tuple[str, ...]:
                 f"underscores, and none of {', '.join(sorted(_RESERVED_LABELS))}"
             )
         if (other := seen.setdefault(canonical_name(label), label)) is not label:
-            raise InvalidInstrument(f"labels {other!r} and {label!r} of {metric!r} are the same name: dots and underscores do not count")
+            raise InvalidInstrument(
+                f"labels {other!r} and {label!r} of {metric!r} are the same name: dots and underscores do not count"
+            )
     if len(seen) < len(labels):
         raise InvalidInstrument(f"{metric!r} names a label twice: {', '.join(labels)}")
     return labels
@@ -57,6 +61,6 @@ def check_unit(metric: str, unit: str) -> None:
     """Raise ``InvalidInstrument`` unless ``unit`` is printable ASCII as UCUM is (https://ucum.org), or empty."""
     if not isinstance(unit, str) or len(unit) > _MAX_UNIT or not unit.isascii() or not unit.isprintable() or " " in unit:
         raise InvalidInstrument(
-            f"unit {unit!r:.80} of {metric!r} does not fit: expected a UCUM unit of up to {_MAX_UNIT} ASCII characters, for example "
-            "'s', 'By', '1' or '{order}'"
+            f"unit {unit!r:.80} of {metric!r} does not fit: expected a UCUM unit of up to {_MAX_UNIT} ASCII characters, for "
+            "example 's', 'By', '1' or '{order}'"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 from eventcore.errors import InvalidInstrument
@@ -53,10 +54,11 @@ class InstrumentRegistry:
     ) -> Histogram:
         """The histogram of that name."""
         bounds = tuple(float(boundary) for boundary in boundaries)
-        ascending = all(low < high for low, high in zip(bounds, bounds[1:], strict=False))
+        ascending = all(low < high for low, high in pairwise(bounds))
         if not ascending or len(bounds) > _MAX_BOUNDARIES or any(abs(bound) == float("inf") for bound in bounds):
             raise InvalidInstrument(
-                f"boundaries of {name!r}: expected up to {_MAX_BOUNDARIES} finite, strictly ascending numbers, got {bounds!r:.300}"
+                f"boundaries of {name!r}: expected up to {_MAX_BOUNDARIES} finite, strictly ascending numbers, "
+                f"got {bounds!r:.300}"
             )
         return self._get(Histogram, name, unit, description, labels, boundaries=bounds)
 

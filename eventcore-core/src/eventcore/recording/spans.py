@@ -13,9 +13,9 @@ from typing import Any, Final, TypeAlias
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.sampling import RateSampler
 from eventcore.recording.trace_context import TraceContext
-from eventcore.recording.values import AttributeValue, Attributes, SpanData, SpanEvent, SpanKind, SpanLink, SpanStatus
+from eventcore.recording.values import Attributes, AttributeValue, SpanData, SpanEvent, SpanKind, SpanLink, SpanStatus
 
-__all__ = ["AmbientContext", "Span", "SilentTracer", "SpanRing", "Tracer"]
+__all__ = ["AmbientContext", "SilentTracer", "Span", "SpanRing", "Tracer"]
 
 AmbientContext: TypeAlias = Callable[[], TraceContext | None]
 
@@ -192,7 +192,9 @@ class Span:
         self.add_event(
             "exception",
             {
-                "exception.type": kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
+                "exception.type": kind.__qualname__
+                if kind.__module__ == "builtins"
+                else f"{kind.__module__}.{kind.__qualname__}",
                 "exception.message": str(error),
                 "exception.stacktrace": "".join(traceback.format_exception(error, limit=-16)),
             },
@@ -252,7 +254,7 @@ def _freeze(value: Any) -> AttributeValue:
         return tuple(str(item)[:_MAX_TEXT] for item in kept)
     try:
         return str(value)[:_MAX_TEXT]
-    except Exception:
+    except Exception:  # noqa: BLE001  # an attribute without a text form is no reason to fail what it describes
         return f"<{type(value).__name__} without a text form>"
 
 
@@ -303,7 +305,7 @@ class Tracer:
             correlation_id: what all that follows from one request has in common; inherited when left out.
             causation_id: the id of the message that caused this one; inherited when left out.
         """
-        span = _new_span(Span)
+        span = Span()
         enclosing = _current.get()
         ambient = span.ambient = self._ask_ambient() if self.ambient else None
         above: TraceContext | Span | None = parent
@@ -371,7 +373,7 @@ class SilentTracer(Tracer):
         causation_id: str | None = None,
     ) -> Span:
         """A span with its parent's identity; its context is not ``valid`` when there is no parent."""
-        span = _new_span(Span)
+        span = Span()
         enclosing = _current.get()
         above: TraceContext | Span = parent or enclosing or NO_CONTEXT
         span._tracer = self
@@ -389,5 +391,4 @@ class SilentTracer(Tracer):
         return span
 
 
-_new_span: Final = object.__new__
 NO_CONTEXT: Final = TraceContext(0, 0)

@@ -36,7 +36,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
-class AppendRequest(msgspec.Struct, frozen=True):
+class AppendRequest(msgspec.Struct, frozen=True, gc=False):
     """What one command asks for: append ``events`` if its streams stand where it has seen them; else nothing.
 
     Requests of one call are judged in order. One is accepted when each of its streams had version ``base`` when the call began

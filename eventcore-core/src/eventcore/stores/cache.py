@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, final
 
+import msgspec
+
 from eventcore.events import RecordedEvent
 from eventcore.streams import StreamId
 
@@ -14,15 +16,15 @@ __all__ = ["StreamCache"]
 _MAX_STREAM: Final = 5_000
 
 
-class _Known:
-    """Consecutive events of one stream: versions ``start + 1`` to ``version``."""
+class _Known(msgspec.Struct, gc=False):
+    """Consecutive events of one stream: versions ``start + 1`` to ``version``.
 
-    __slots__ = ("events", "start", "version")
+    A tuple, and no garbage collection: tens of thousands of lists here would be walked by each full collection.
+    """
 
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self.version = start
-        self.events: list[RecordedEvent] = []
+    start: int
+    version: int
+    events: tuple[RecordedEvent, ...] = ()
 
 
 @final
@@ -44,16 +46,16 @@ class StreamCache:
         known = self._streams.get(stream)
         return known.version if known is not None else 0
 
-    def events(self, stream: StreamId) -> list[RecordedEvent] | None:
-        """The whole stream as far as it is known, ``None`` when it is not held whole. Not to be changed by the caller."""
+    def events(self, stream: StreamId) -> tuple[RecordedEvent, ...] | None:
+        """The whole stream as far as it is known, ``None`` when it is not held whole."""
         known = self._streams.get(stream)
         return known.events if known is not None and known.start == 0 else None
 
-    def tail(self, stream: StreamId, after: int) -> list[RecordedEvent] | None:
+    def tail(self, stream: StreamId, after: int) -> tuple[RecordedEvent, ...] | None:
         """The known events behind version ``after``; ``None`` when some of them are no longer held."""
         known = self._streams.get(stream)
         if known is None or known.version <= after:
-            return []
+            return ()
         if after < known.start:
             return None
         return known.events[after - known.start :]
@@ -64,21 +66,20 @@ class StreamCache:
         if known is None or known.version < after:
             if known is not None:
                 self._held -= len(known.events) + 1
-            known = _Known(after)
+            known = _Known(after, after)
             self._held += 1
         elif after == 0 < known.start <= len(events):
             # Its beginning had been let go of.
-            known.events = [*events[: known.start], *known.events]
+            known.events = (*events[: known.start], *known.events)
             self._held += known.start
             known.start = 0
         self._streams[stream] = known  # the newest place
         if news := events[known.version - after :]:
-            known.events += news
+            known.events = (*known.events, *news)
             known.version += len(news)
             self._held += len(news)
             if len(known.events) > _MAX_STREAM:
                 dropped = len(known.events) - _MAX_STREAM // 2
-                # A new list: a command may be folding the old one.
                 known.events = known.events[dropped:]
                 known.start += dropped
                 self._held -= dropped

@@ -31,7 +31,7 @@ class Loaded:
 
     __slots__ = ("events", "head")
 
-    def __init__(self, events: dict[StreamId, list[RecordedEvent]], head: int) -> None:
+    def __init__(self, events: dict[StreamId, Sequence[RecordedEvent]], head: int) -> None:
         self.events = events
         self.head = head
 
@@ -97,7 +97,7 @@ class Loader:
         first = await future
         if isinstance(first, StoreError):
             raise own_copy(first)
-        events: dict[StreamId, list[RecordedEvent]] = {}
+        events: dict[StreamId, Sequence[RecordedEvent]] = {}
         for stream in streams:
             if failure := first.failures.get(stream):
                 raise own_copy(failure)
