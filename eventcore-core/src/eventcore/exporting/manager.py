@@ -109,7 +109,7 @@ class ExporterManager:
                 refused.set_result(str(error))
                 answers.append(refused)
         wait(answers, max(deadline - time.monotonic(), 0.0))
-        reports = []
+        reports: list[ExporterReport] = []
         for pipeline, answer in zip(pipelines, answers, strict=True):
             if not answer.done():
                 problem, unknown = (
@@ -161,7 +161,7 @@ class ExporterManager:
             # A worker that is on its way through its last deliveries is left alone; one that sits in a hook is not.
             pipeline.force_stop(last_call)
         _await_finished(pipelines, last_call)
-        reports = []
+        reports: list[ExporterReport] = []
         for pipeline in pipelines:
             finished = pipeline.finished.is_set()
             problem = (

@@ -397,7 +397,7 @@ class Pipeline:
 
     def _deliver(self, deadline: float) -> str:
         """Deliver everything that is recorded now; "" or why that did not work."""
-        problems = []
+        problems: list[str] = []
         if self.takes_spans:
             left = len(self._queue)
             while left > 0:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from eventcore.recording.instruments import CallbackHandle, Instrument
 from eventcore.recording.registry import InstrumentRegistry
@@ -71,6 +71,8 @@ class Collector:
                     gauges.append(data)
                 case HistogramData() as data:
                     histograms.append(data)
+                case None:
+                    pass
             rest()
         return Collection(now, tuple(counters), tuple(gauges), tuple(histograms))
 
@@ -130,19 +132,14 @@ class _Sampling:
 
     def _keep(self, handle: CallbackHandle, answer: object) -> None:
         instrument = handle.instrument
-        values = answer if isinstance(answer, Mapping) else {(): answer}
+        values = cast(Mapping[object, object], answer) if isinstance(answer, Mapping) else {(): answer}
         kept = self._observed.setdefault(instrument, {})
         for labels, value in values.items():
             if value is None:
                 continue
-            if (
-                not isinstance(labels, tuple)
-                or len(labels) != len(instrument.label_names)
-                or not all(isinstance(label, str) for label in labels)
-                or not instrument.check_observation(value)
-            ):
+            if not instrument.check_labels(labels) or not instrument.check_observation(value):
                 handle.fail(
                     f"{labels!r}: {value!r:.80} does not fit the labels {instrument.label_names} of a {instrument.kind}"
                 )
                 continue
-            kept[labels] = value
+            kept[cast(tuple[str, ...], labels)] = value

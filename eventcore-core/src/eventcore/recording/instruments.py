@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 
 from eventcore.errors import InvalidMeasurement
 from eventcore.recording.cells import (
@@ -153,6 +153,14 @@ class Instrument(Generic[CellT]):
     ) -> MetricData | None:
         """The frozen values of all series, or ``None`` when there is none; ``rest`` is called now and then."""
         raise NotImplementedError  # pragma: no cover  # each instrument has its own
+
+    def check_labels(self, values: object) -> bool:
+        """Whether these are label values, one for each of the instrument's labels."""
+        return (
+            isinstance(values, tuple)
+            and len(cast(tuple[object, ...], values)) == len(self.label_names)
+            and all(isinstance(value, str) for value in cast(tuple[object, ...], values))
+        )
 
     def check_observation(self, value: object) -> bool:
         """Whether a callback's value is one that this instrument can show."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from time import perf_counter_ns, time_ns
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.sampling import RateSampler
@@ -247,7 +247,7 @@ def _freeze(value: Any) -> AttributeValue:
     if isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (tuple, list)):
-        kept = value[:_MAX_ITEMS]
+        kept = cast(Sequence[Any], value)[:_MAX_ITEMS]
         for kind in (str, bool, int, float):
             if all(isinstance(item, kind) for item in kept):
                 return tuple(_freeze(item) for item in kept)  # type: ignore[return-value]  # all of one kind
