@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ Measured = Callable[..., float]
 
 
 @pytest.fixture
-def measured(telemetry: Telemetry) -> Iterator[Measured]:
+def measured(telemetry: Telemetry) -> Measured:
     """The value (of a histogram: the count) of the catalogue's series that has these labels, 0 where there is none."""
 
     def value(name: str, **labels: str) -> float:
@@ -53,4 +53,4 @@ def measured(telemetry: Telemetry) -> Iterator[Measured]:
                             total += point.value  # type: ignore[union-attr]  # a number's points have it
         return total
 
-    yield value
+    return value

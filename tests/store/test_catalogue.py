@@ -23,7 +23,7 @@ class Keeper(Exporter):
         self.spans: list[SpanData] = []
 
     @hookimpl
-    def export_spans(self, spans: Sequence[SpanData]) -> None:
+    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:
         self.spans += spans
 
     def named(self, name: str) -> list[SpanData]:

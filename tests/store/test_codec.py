@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
+import math
 import uuid
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -33,8 +34,8 @@ class Everything(Event):
     real: float
     flag: bool
     amount: Decimal
-    when: datetime.datetime
-    day: datetime.date
+    when: dt.datetime
+    day: dt.date
     ident: uuid.UUID
     colour: Colour
     blob: bytes
@@ -65,7 +66,7 @@ def stored(event_type: str, data: bytes, metadata: str = "{}") -> StoredEvent:
         real=st.floats(allow_nan=False, allow_infinity=False),
         flag=st.booleans(),
         amount=st.decimals(allow_nan=False, allow_infinity=False),
-        when=st.datetimes(timezones=st.just(datetime.UTC)),
+        when=st.datetimes(timezones=st.just(dt.UTC)),
         day=st.dates(),
         ident=st.uuids(),
         colour=st.just(Colour.RED),
@@ -94,16 +95,31 @@ json_values = st.recursive(
 )
 
 
+def hard_to_store(value: Any) -> bool:
+    """Whether something in ``value`` is known not to survive: NUL, surrogates, what is not finite."""
+    match value:
+        case dict():
+            return any(hard_to_store(part) for item in value.items() for part in item)
+        case list():
+            return any(map(hard_to_store, value))
+        case str():
+            return "\0" in value or any(0xD800 <= ord(character) < 0xE000 for character in value)
+        case float():
+            return not math.isfinite(value)
+        case _:
+            return False
+
+
 @given(json_values)
 def test_whatever_is_accepted_reads_back_equal_and_the_rest_is_refused(value: Any) -> None:
     codec = Codec()
     try:
         data, _ = codec.encode(Loose(value=value))
-    except InvalidEvent as refusal:
-        assert "event codec.Loose: " in str(refusal)
+    except InvalidEvent:
+        assert hard_to_store(value)
     else:
         assert codec.decode(stored("codec.Loose", data), StreamId("s-1")).data == Loose(value=value)
-        assert "\0" not in str(value)
+        assert not hard_to_store(value)
 
 
 def nested(depth: int) -> list[Any]:
@@ -168,7 +184,7 @@ def test_an_unknown_type_is_named_with_the_known_ones_and_what_to_do() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"value"', b"null", b"{}"])
 def test_a_corrupt_event_is_named_with_its_place(data: bytes) -> None:
-    with pytest.raises(CorruptEvent, match="stream 's-1', version 4, position 9 cannot be read as codec.Loose: ") as refusal:
+    with pytest.raises(CorruptEvent, match=r"stream 's-1', version 4, position 9 cannot be read as codec.Loose: ") as refusal:
         Codec().decode(stored("codec.Loose", data), StreamId("s-1"))
     assert isinstance(refusal.value.__cause__, msgspec.DecodeError)
 

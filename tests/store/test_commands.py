@@ -152,7 +152,7 @@ async def test_a_stream_longer_than_a_page_is_folded_whole(store: EventStore) ->
 async def test_a_plain_str_in_place_of_a_stream_id_is_refused(store: EventStore) -> None:
     with pytest.raises(InvalidCommand, match=r"Deposit.account holds 'a' of type str; write StreamId\('a'\)"):
         await store.execute(Deposit(account="a"))  # type: ignore[arg-type]  # that is the point
-    with pytest.raises(InvalidCommand, match="_Order.streams holds 'a' of type str"):
+    with pytest.raises(InvalidCommand, match=r"_Order.streams holds 'a' of type str"):
         await store.execute(_Order(streams={"a"}))  # type: ignore[arg-type]  # that is the point
 
 

@@ -99,7 +99,7 @@ def test_a_type_of_a_class_that_nobody_holds_any_more_is_free() -> None:
 
 @pytest.mark.parametrize("event_type", ["", "has space", "line\nbreak", "x" * 256, 7, None])
 def test_a_type_that_is_no_name_is_refused(event_type: Any) -> None:
-    with pytest.raises(InvalidEventType, match="EventsMisnamed: event_type is .*expected a text of 1 to 255 characters"):
+    with pytest.raises(InvalidEventType, match=r"EventsMisnamed: event_type is .*expected a text of 1 to 255 characters"):
         type("EventsMisnamed", (Event,), {"event_type": event_type})
 
 

@@ -278,7 +278,7 @@ async def test_a_timeout_before_the_append_says_that_nothing_was_written(telemet
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
         first = await held_up(backend, store.execute(Deposit(account=B)))
-        with pytest.raises(CommandTimeout, match="no answer within 0.02 s; nothing was written") as timeout:
+        with pytest.raises(CommandTimeout, match=r"no answer within 0.02 s; nothing was written") as timeout:
             await store.execute(Deposit(account=A), timeout=0.02)
         assert not timeout.value.may_have_committed
         backend.let_all()

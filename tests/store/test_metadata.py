@@ -67,7 +67,7 @@ async def test_without_telemetry_a_remote_parent_is_still_stored(url: str) -> No
 async def test_metadata_that_cannot_be_stored_is_refused_before_anything_happens(store: EventStore) -> None:
     for wrong in ({"headers": {"a": "\n"}}, {"correlation_id": ""}, {"causation_id": "x" * 129}):
         with pytest.raises(InvalidMetadata):
-            await store.execute(Deposit(account=account("a")), **wrong)  # type: ignore[arg-type]  # that is the point
+            await store.execute(Deposit(account=account("a")), **wrong)
     assert await store.head_position() == 0
 
 

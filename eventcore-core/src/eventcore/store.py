@@ -16,7 +16,7 @@ from eventcore.errors import StoreClosed, WrongEventLoop
 from eventcore.events import Event, RecordedEvent
 from eventcore.exporting.report import ExporterReport
 from eventcore.recording import IdGenerator, TraceContext
-from eventcore.stores import Backend, Batcher, EventFilter, Loader, StreamCache, StreamPattern, backend_from_url
+from eventcore.stores import SCHEMA_VERSION, Backend, Batcher, EventFilter, Loader, StreamCache, StreamPattern, backend_from_url
 from eventcore.streams import StreamId
 from eventcore.telemetry import Telemetry
 
@@ -26,7 +26,6 @@ _CLOSE_TIMEOUT: Final = 10.0
 _PAGE: Final = 500
 # A filter looks at so many positions in one call, whether or not anything there is wanted.
 _WINDOW: Final = 10_000
-_SCHEMA_VERSION: Final = 1
 
 
 def open_store(
@@ -94,7 +93,7 @@ class EventStore:
         self.name: Final = name
         self.telemetry: Final = telemetry
         self._owns_telemetry = owns_telemetry
-        self._instruments = StoreInstruments(telemetry, name, backend.system, _SCHEMA_VERSION)
+        self._instruments = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
         self._commands = CommandInstruments(telemetry, name)
         self._backend = ObservedBackend(backend, telemetry, self._instruments)
         self._codec = Codec(max_event_bytes, self._instruments.codec_failed)

@@ -52,7 +52,7 @@ class ActiveStreams:
         minutes = [minute for key, minute in self._minutes.copy().items() if now - _MINUTES < key <= now]
         sets = [minute.copy() for minute in minutes if isinstance(minute, set)]
         if len(sets) == len(minutes):
-            together: set[str] = set().union(*sets)
+            together: set[str] = set[str]().union(*sets)
             if len(together) <= _EXACT:
                 return len(together)
         sketches = [_sketch(minute.copy()) if isinstance(minute, set) else bytes(minute) for minute in minutes]

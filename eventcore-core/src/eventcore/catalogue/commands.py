@@ -1,4 +1,7 @@
-"""What is recorded of commands: series bound once for each command type."""
+"""What is recorded of commands: series bound once for each command type.
+
+Histograms get floats only, also for counts: a method that meets one type is twice as fast (PEP 659).
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ class CommandSeries:
         total.add(1)
         duration.record(seconds)
         if attempts:
-            tries.record(attempts)
+            tries.record(float(attempts))
 
     # What happens to few commands is bound when it happens.
 

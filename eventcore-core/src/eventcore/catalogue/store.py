@@ -72,7 +72,7 @@ class StoreInstruments:
         for new in events:
             event = new.recorded
             by_type[event.event_type] += 1
-            size.record(len(new.data))
+            size.record(float(len(new.data)))
             if event.version == 1:
                 created += 1
         if created:

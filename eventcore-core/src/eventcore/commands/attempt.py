@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final, final
 
@@ -155,7 +155,7 @@ class Attempt:
         )
 
 
-def discovered_streams(context: CommandContext, state: Any, known: Iterable[StreamId]) -> list[StreamId]:
+def discovered_streams(context: CommandContext, state: Any, known: Mapping[StreamId, int]) -> list[StreamId]:
     """The streams that the command asks for and that are not ``known``.
 
     Raises:
@@ -163,7 +163,6 @@ def discovered_streams(context: CommandContext, state: Any, known: Iterable[Stre
     """
     name = context.plan.name
     wanted = context.command.discover_streams(state)
-    known = known if isinstance(known, dict) else set(known)
     new: dict[StreamId, None] = {}
     for stream in wanted:
         if type(stream) is not StreamId:

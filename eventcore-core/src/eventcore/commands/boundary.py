@@ -67,7 +67,7 @@ async def load_boundary(loader: Loader, context: CommandContext, series: Command
             series.phase("discover", perf_counter() - now)
         if not streams:
             raise InvalidCommand(f"{context.plan.name} has no stream: its fields name none, and discover_streams found none")
-    series.streams_read.record(len(streams))
+    series.streams_read.record(float(len(streams)))
     return boundary
 
 
@@ -85,7 +85,7 @@ async def _fold_all(context: CommandContext, loaded: Loaded, series: CommandSeri
         together = [event for known in loaded.events.values() for event in known]
         together.sort(key=_by_position)
         events = together
-    series.loaded.record(len(events))
+    series.loaded.record(float(len(events)))
     state = await _fold(context.command, events)
     return BoundaryState(state, versions, loaded.head, consistent=consistent)
 

@@ -241,8 +241,8 @@ class CommandExecutor:
         if run.chained:
             series.conflict("chained")
         if events:
-            series.emitted.record(len(events))
-            series.streams_written.record(1 if len(events) == 1 else len({event.stream_id for event in events}))
+            series.emitted.record(float(len(events)))
+            series.streams_written.record(1.0 if len(events) == 1 else float(len({event.stream_id for event in events})))
         return CommandResult(run.attempts, events, events[-1].position if events else run.head)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, final
@@ -41,7 +41,7 @@ class ObservedBackend:
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """Append by the other; count what was committed, whoever still waits for it."""
         instruments = self._instruments
-        instruments.batch.record(len(requests))
+        instruments.batch.record(float(len(requests)))
         with self._call("append", "append events", [request.origin for request in requests]) as span:
             verdicts = await self._backend.append(requests)
             accepted = [
@@ -101,7 +101,7 @@ class ObservedBackend:
         return head
 
     @contextmanager
-    def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Iterator[Span]:
+    def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Generator[Span]:
         parent, links = _family(origins)
         begun = perf_counter()
         with self._telemetry.span(name, kind=_CLIENT, parent=parent, links=links) as span:

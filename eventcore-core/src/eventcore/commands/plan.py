@@ -33,13 +33,14 @@ class CommandPlan:
         self._cls = cls
         for method in ("initial_state", "apply", "handle", "discover_streams"):
             self._check_method(method)
-        if cls.handle is Command.handle:
+        base: type[Command[Any]] = Command
+        if cls.handle is base.handle:
             raise InvalidCommand(f"{self.name} does not define handle")
-        if (cls.initial_state is Command.initial_state) != (cls.apply is Command.apply):
+        if (cls.initial_state is base.initial_state) != (cls.apply is base.apply):
             raise InvalidCommand(
                 f"{self.name} defines only one of initial_state and apply; expected both, or none to decide without a state"
             )
-        self.discovers: Final = cls.discover_streams is not Command.discover_streams
+        self.discovers: Final = cls.discover_streams is not base.discover_streams
         single, several = self._stream_fields()
         self._single: Final = tuple(single)
         self._several: Final = tuple(several)
@@ -84,7 +85,8 @@ class CommandPlan:
             raise InvalidCommand(
                 f"{self.name}: its annotations cannot be resolved ({error}); define or import the names beside the class"
             ) from error
-        single, several = [], []
+        single: list[str] = []
+        several: list[str] = []
         for name in self._cls.__struct_fields__:
             hint = hints[name]
             if hint is StreamId:

@@ -1,6 +1,6 @@
 """The stores: what a backend is, its kinds, and the batching and caching that all of them share."""
 
-from eventcore.stores.base import CONFLICT, AppendRequest, Backend, BackendPage, EventFilter, NewEvent, Verdict
+from eventcore.stores.base import CONFLICT, SCHEMA_VERSION, AppendRequest, Backend, BackendPage, EventFilter, NewEvent, Verdict
 from eventcore.stores.batching import Batcher, Candidate, Fate
 from eventcore.stores.cache import StreamCache
 from eventcore.stores.loading import Loaded, Loader
@@ -11,6 +11,7 @@ from eventcore.stores.urls import backend_from_url
 
 __all__ = [
     "CONFLICT",
+    "SCHEMA_VERSION",
     "AppendRequest",
     "Backend",
     "BackendPage",

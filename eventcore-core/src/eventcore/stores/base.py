@@ -15,12 +15,25 @@ from eventcore.events import RecordedEvent
 from eventcore.stores.patterns import StreamPattern
 from eventcore.streams import StreamId
 
-__all__ = ["CONFLICT", "AppendRequest", "Backend", "BackendPage", "EventFilter", "NewEvent", "Purpose", "Verdict"]
+__all__ = [
+    "CONFLICT",
+    "SCHEMA_VERSION",
+    "AppendRequest",
+    "Backend",
+    "BackendPage",
+    "EventFilter",
+    "NewEvent",
+    "Purpose",
+    "Verdict",
+]
 
 Verdict: TypeAlias = int
 """What became of one append request: the position of its first event, 0 if it has none and its check held, or ``CONFLICT``."""
 
 CONFLICT: Final = -1
+
+SCHEMA_VERSION: Final = 1
+"""The version of what is stored, the same for every kind of store."""
 
 Purpose: TypeAlias = Literal["command", "api"]
 """Whom a read serves: a command, or the application itself."""
@@ -79,12 +92,15 @@ class Backend(Protocol):
 
     async def open(self) -> None:
         """Connect, and create what is missing."""
+        ...
 
     async def close(self, timeout: float) -> None:
         """Let go of everything within ``timeout`` seconds; calls that are in flight are finished first."""
+        ...
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """Judge the requests in order in one transaction; return a verdict for each once the accepted events are durable."""
+        ...
 
     async def read_streams(
         self,
@@ -98,9 +114,12 @@ class Backend(Protocol):
 
         ``origins`` and ``purpose`` say on whose behalf, to those who observe the calls.
         """
+        ...
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """At most ``limit`` wanted events with ``after < position <= up_to``, in order of position."""
+        ...
 
     async def head_position(self) -> int:
         """The position of the last event, 0 when there is none."""
+        ...

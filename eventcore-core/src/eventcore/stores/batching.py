@@ -62,9 +62,11 @@ class Candidate(Protocol):
 
     def advance(self, events: Sequence[RecordedEvent]) -> bool:
         """Bring the state up to date; false when the command then wants to read further streams."""
+        ...
 
     def decide(self, now_ns: int) -> Sequence[NewEvent]:
         """The events of its decision, with the next versions. Failures are kept by the candidate and count as no events."""
+        ...
 
 
 class _Chain:

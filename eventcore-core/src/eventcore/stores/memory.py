@@ -60,7 +60,7 @@ class MemoryBackend:
     ) -> BackendPage:
         """A page of each stream; nothing changes while it is made, so it is one snapshot."""
         head = len(self._log)
-        rows = {}
+        rows: dict[StreamId, Sequence[StoredEvent]] = {}
         for stream, version in after.items():
             page = self._streams.get(stream, [])[version : version + _PAGE]
             if up_to is not None and page and page[-1].position > up_to:
@@ -70,7 +70,7 @@ class MemoryBackend:
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """A part of the log."""
-        found = []
+        found: list[StoredEvent] = []
         for row in self._log[after:up_to]:
             if wanted.event_types is not None and row.event_type not in wanted.event_types:
                 continue

@@ -39,7 +39,9 @@ class StreamPattern(msgspec.Struct, frozen=True):
         """
         if not isinstance(text, str) or not 0 < len(text) <= 255:
             raise InvalidPattern(f"pattern {text!r:.80}: expected a str of 1 to 255 characters, where {_SYNTAX}")
-        glob, regex, at = [], [], 0
+        glob: list[str] = []
+        regex: list[str] = []
+        at = 0
         while at < len(text):
             token = _TOKEN.match(text, at)
             if token is None:
@@ -62,7 +64,8 @@ class StreamPattern(msgspec.Struct, frozen=True):
 
 def _members(pattern: str, members: str) -> str:
     """The set in the syntax of ``re``, where a few more characters are special."""
-    parts, at = [], 0
+    parts: list[str] = []
+    at = 0
     while at < len(members):
         member = _MEMBER.match(members, at)
         if member is None or (member[1] and member[1] > member[2]):

@@ -11,18 +11,17 @@ import msgspec
 
 from eventcore.codec import StoredEvent
 from eventcore.errors import CorruptEvent, IncompatibleStore, StoreClosed
-from eventcore.stores.base import AppendRequest, BackendPage, EventFilter, Purpose, Verdict
+from eventcore.stores.base import SCHEMA_VERSION, AppendRequest, BackendPage, EventFilter, Purpose, Verdict
 from eventcore.stores.sqlite_errors import explained
 from eventcore.stores.sqlite_statements import append, head, read_streams, scan
 from eventcore.stores.worker import Worker
 from eventcore.streams import StreamId
 
-__all__ = ["SCHEMA_VERSION", "SqliteBackend", "Synchronous"]
+__all__ = ["SqliteBackend", "Synchronous"]
 
 Synchronous: TypeAlias = Literal["full", "normal", "extra"]
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x65766374  # "evct"
 _MAX_PAGE: Final = 500
 _PAGE_BUDGET: Final = 4096

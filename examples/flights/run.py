@@ -1,0 +1,166 @@
+"""One run: a collector, a store with both exporters, the replay, and then every witness is heard."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any, Final, final
+
+import msgspec
+from rich.console import Console
+
+from eventcore import EventStore, open_store
+from examples.flights.collector import Collector, CollectorUnavailable, Received, free_ports
+from examples.flights.dashboard import watch
+from examples.flights.data import Schedule, find_data
+from examples.flights.readings import Readings
+from examples.flights.replay import Replay
+from examples.flights.scrape import Page, ScrapeFailed, scrape
+from examples.flights.summary import Evidence, Summary, summarize
+from examples.flights.timetable import timetable
+
+__all__ = ["Options", "run"]
+
+_DELIVERY_LIMIT: Final = 20.0
+_LOG_LIMIT: Final = 5.0
+
+
+@final
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says.
+
+    ``None`` means: the whole year (``seconds``), as fast as possible (``rate``, in commands per second), a file that is removed
+    afterwards (``store``), one that the system chooses (``metrics_port``), that of the installed package (``collector``).
+    """
+
+    seconds: float | None = 20.0
+    rate: float | None = None
+    store: str | None = None
+    metrics_port: int | None = None
+    collector: Path | None = None
+    with_collector: bool = True
+
+
+async def run(options: Options, console: Console) -> Summary:
+    """Replay, then put together what everyone says of it."""
+    schedule = await asyncio.to_thread(lambda: Schedule(find_data()))
+    with TemporaryDirectory(prefix="eventcore-flights-") as folder:
+        collector = await _start_collector(options, Path(folder))
+        try:
+            return await _replay(options, console, schedule, collector, Path(folder))
+        finally:
+            if isinstance(collector, Collector):
+                await asyncio.to_thread(collector.stop)
+
+
+async def _start_collector(options: Options, folder: Path) -> Collector | str:
+    if not options.with_collector:
+        return "switched off by --no-collector"
+    try:
+        return await asyncio.to_thread(Collector, folder, options.collector)
+    except CollectorUnavailable as error:
+        return str(error)
+
+
+async def _replay(options: Options, console: Console, schedule: Schedule, collector: Collector | str, folder: Path) -> Summary:
+    url = options.store or f"sqlite:///{folder / 'flights.db'}"
+    port = options.metrics_port or free_ports(1)[0]
+    metrics = f"http://127.0.0.1:{port}/metrics"
+    receiver = collector.endpoint if isinstance(collector, Collector) else f"none, and so no exporter for it: {collector}"
+    for name, place in {
+        "store": url if options.store else f"{url} (removed at the end)",
+        "metrics": metrics,
+        "collector": receiver,
+    }.items():
+        console.print(f"{name:<10} {place}", markup=False, highlight=False, soft_wrap=True)
+
+    async with open_store(url, config=_configuration(port, collector)) as store:
+        before = await store.head_position()
+        replay = Replay(store, rate=options.rate)
+        begun = time.monotonic()
+        with _stop_on_signal() as stop:
+            done = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watch(store.telemetry, replay, console, done))
+                try:
+                    await replay.run(timetable(schedule), stop, options.seconds)
+                finally:
+                    done.set()
+            seconds = time.monotonic() - begun
+            evidence = await _hear_everyone(store, replay, before, metrics, collector, seconds)
+            return summarize(evidence, interrupted=stop.is_set())
+
+
+def _configuration(port: int, collector: Collector | str) -> dict[str, Any]:
+    """What could stand in ``eventcore.toml``. Neither exporter is imported here: the store finds those that are installed."""
+    exporters: dict[str, Any] = {"enabled": ["prometheus"], "prometheus": {"port": port}}
+    if isinstance(collector, Collector):
+        exporters["enabled"].append("otel")
+        exporters["otel"] = {"endpoint": collector.endpoint, "pipeline": {"interval": 2.0}}
+    return {"telemetry": {"service_name": "flights"}, "exporters": exporters}
+
+
+async def _hear_everyone(
+    store: EventStore, replay: Replay, before: int, metrics: str, collector: Collector | str, seconds: float
+) -> Evidence:
+    events: Counter[str] = Counter()
+    async for event in store.read_all(after=before):
+        events[event.event_type] += 1
+    head = await store.head_position() - before
+    # From here on nothing happens that counts, so the page, the library and the exporters have to agree.
+    page = await asyncio.to_thread(_scrape, metrics)
+    readings = Readings(await asyncio.to_thread(store.telemetry.collect))
+    failed = {failed.name: failed.reason for failed in store.telemetry.failed_exporters}
+    report = await store.telemetry.shutdown(_DELIVERY_LIMIT)
+    received: Received | str = "none"
+    if isinstance(collector, Collector):
+        exported = sum(exporter.spans_exported for exporter in report.exporters if exporter.name == "otel")
+        received = await asyncio.to_thread(collector.wait_for, exported, _LOG_LIMIT)
+    else:
+        received = collector
+    return Evidence(
+        seconds=seconds,
+        issued=replay.issued,
+        failure=str(replay.failure or ""),
+        events=events,
+        head=head,
+        readings=readings,
+        page=page,
+        exporters=report.exporters,
+        failed_exporters=failed,
+        received=received,
+        unsampled=store.telemetry.unsampled_traces,
+    )
+
+
+def _scrape(url: str) -> Page | str:
+    try:
+        return scrape(url)
+    except ScrapeFailed as error:
+        return str(error)
+
+
+@contextmanager
+def _stop_on_signal() -> Generator[asyncio.Event, None, None]:
+    """An event that Ctrl-C (or SIGTERM) sets, so that the run ends in order; a second Ctrl-C ends it at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def interrupted(_number: int, _frame: FrameType | None) -> None:
+        restore()
+        loop.call_soon_threadsafe(stop.set)
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        restore()

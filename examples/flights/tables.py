@@ -1,0 +1,178 @@
+"""One look at the replay as tables for people, and as one line."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from eventcore.exporting.loading import FailedExporter
+from eventcore.exporting.pipeline import Pipeline
+from examples.flights.readings import Distribution, Readings
+from examples.flights.replay import REJECTIONS
+
+__all__ = ["Frame", "duration", "status_line", "tables"]
+
+_COLOURS: Final = {"running": "green", "failing": "yellow", "stalled": "red", "stopped": "dim"}
+_FAULTS: Final = {"conflict": "yellow", "error": "bold red", "cancelled": "bold red"}
+_QUANTILES: Final = (0.5, 0.95, 0.99)
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """What is shown at one moment: the library's numbers now, and those of ``window`` seconds ago for rates."""
+
+    elapsed: float
+    clock: datetime | None
+    now: Readings
+    earlier: Readings
+    window: float
+    exporters: Sequence[Pipeline]
+    failed: Sequence[FailedExporter]
+
+    def rate(self, name: str, where: dict[str, str] | None = None) -> float:
+        """How much a counter grew per second."""
+        return (self.now.total(name, where) - self.earlier.total(name, where)) / self.window if self.window else 0.0
+
+    def latency(self, where: dict[str, str] | None = None) -> Distribution:
+        """The durations of commands that ended in the window."""
+        name = "eventcore.commands.duration"
+        return self.now.distribution(name, where).since(self.earlier.distribution(name, where))
+
+
+def duration(seconds: float | None) -> str:
+    """A duration with three digits.
+
+    >>> duration(0.01234)
+    '12.3ms'
+    """
+    if seconds is None:
+        return "-"
+    value, unit = (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms") if seconds >= 1e-3 else (seconds * 1e6, "µs")
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f}{unit}"
+
+
+def status_line(frame: Frame) -> str:
+    """Everything that matters in one line."""
+    now = frame.now
+    outcomes = {outcome: count for (outcome,), count in now.by("eventcore.commands.total", "outcome").items()}
+    latency = frame.latency()
+    exporters = [f"{failed.name} failed" for failed in frame.failed]
+    for pipeline in frame.exporters:
+        spans = pipeline.stats().spans
+        counts = f" {spans.exported}/{spans.recorded} spans, {sum(spans.dropped.values())} dropped" if spans else ""
+        exporters.append(f"{pipeline.name} {pipeline.state}{counts}")
+    parts = [
+        f"{frame.elapsed:5.1f} s",
+        _clock(frame),
+        f"{sum(outcomes.values())} commands",
+        f"{frame.rate('eventcore.commands.total'):.0f}/s",
+        *(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())),
+        " ".join(f"p{quantile * 100:.0f} {duration(latency.quantile(quantile))}" for quantile in _QUANTILES),
+        f"{now.total('eventcore.commands.conflicts')} conflicts",
+        f"{now.total('eventcore.events.written')} events",
+        *exporters,
+    ]
+    return " | ".join(parts)
+
+
+def tables(frame: Frame) -> RenderableType:
+    """All of it, for a terminal."""
+    title = Text.assemble(("New York's flights", "bold"), f"  {_clock(frame)}  ", (f"{frame.elapsed:.0f} s", "dim"))
+    details = Columns([_rules(frame), _conflicts(frame), _events(frame)], padding=(0, 2))
+    return Panel(
+        Group(_commands(frame), "", details, "", _exporters(frame)),
+        title=title,
+        title_align="left",
+        border_style="blue",
+    )
+
+
+def _clock(frame: Frame) -> str:
+    return f"{frame.clock:%Y-%m-%d %H:%M} UTC" if frame.clock is not None else "-"
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    # As narrow and low as it can be: all tables together fit a terminal of 80 by 24.
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold cyan")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
+    return table
+
+
+def _commands(frame: Frame) -> Table:
+    total = "eventcore.commands.total"
+    shown = ["committed", "rejected", "conflict", "error"]
+    # Rare, so that it gets its column when it occurs.
+    shown[1:1] = [outcome for outcome in ("no_events", "cancelled") if frame.now.total(total, {"outcome": outcome})]
+    table = _table("command", "per s", *shown, *(f"p{quantile * 100:.0f}" for quantile in _QUANTILES))
+    types = sorted(command for (command,) in frame.now.by(total, "command.type"))
+    rows: list[tuple[str, dict[str, str]]] = [(command, {"command.type": command}) for command in types]
+    for name, where in [*rows, ("all", dict[str, str]())]:
+        outcomes = {outcome: count for (outcome,), count in frame.now.by(total, "outcome", where=where).items()}
+        latency = frame.latency(where)
+        table.add_row(
+            name,
+            f"{frame.rate(total, where):,.0f}",
+            *(
+                Text(f"{outcomes.get(outcome, 0):,}", _FAULTS.get(outcome, "") if outcomes.get(outcome) else "")
+                for outcome in shown
+            ),
+            *(duration(latency.quantile(quantile)) for quantile in _QUANTILES),
+            style="bold" if name == "all" else "",
+        )
+    return table
+
+
+def _rules(frame: Frame) -> Table:
+    reasons = ((reason, count) for (reason,), count in frame.now.by(REJECTIONS, "reason").most_common())
+    return _counts("refused, by rule", reasons)
+
+
+def _conflicts(frame: Frame) -> Table:
+    known = frame.now.by("eventcore.commands.conflicts", "resolution")
+    counts = [(resolution, known[resolution,]) for resolution in ("chained", "absorbed", "escaped")]
+    return _counts("conflicts", [*counts, ("retries", frame.now.total("eventcore.commands.retries"))])
+
+
+def _events(frame: Frame) -> Table:
+    written = frame.now.by("eventcore.events.written", "event.type").most_common()
+    rate = round(frame.rate("eventcore.events.written"))
+    return _counts("events", [*((event, count) for (event,), count in written), ("per second", rate)])
+
+
+def _counts(title: str, counts: Iterable[tuple[str, int]]) -> Table:
+    table = _table(title, "")
+    for name, count in counts:
+        table.add_row(name, f"{count:,}")
+    if not table.row_count:
+        table.add_row("none", "")
+    return table
+
+
+def _exporters(frame: Frame) -> Group:
+    table = _table("exporter", "state", "spans", "exported", "dropped", "pending", "points", "cycles", "cpu", left=2)
+    problems = [Text(f"{failed.name} failed: {failed.reason}", "red", no_wrap=True) for failed in frame.failed]
+    for pipeline in frame.exporters:
+        stats, state = pipeline.stats(), pipeline.state
+        spans, metrics = stats.spans, stats.cycles.get("metrics")
+        account = [spans.recorded, spans.exported, sum(spans.dropped.values()), spans.pending] if spans is not None else []
+        cycles = list(stats.cycles.values())
+        good = sum(cycle.counts["ok"] for cycle in cycles)
+        table.add_row(
+            pipeline.name,
+            Text(state, _COLOURS[state]),
+            *([f"{count:,}" for count in account] or ["-"] * 4),
+            f"{metrics.points_exported:,}" if metrics is not None else "-",
+            # How many of its cycles ended well, and how many were tried again or failed.
+            f"{good:,}/{sum(sum(cycle.counts.values()) for cycle in cycles) - good:,}",
+            duration(stats.cpu_seconds),
+        )
+        if pipeline.problem:
+            problems.append(Text(f"{pipeline.name}: {pipeline.problem}", "yellow", no_wrap=True, overflow="ellipsis"))
+    return Group(table, *problems)

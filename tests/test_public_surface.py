@@ -1,0 +1,44 @@
+"""The names that applications and plugins may import: adding one is a decision, removing one breaks somebody."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+SURFACE = {
+    "eventcore": """
+        BusinessRuleViolation Command CommandResult Event EventCoreError EventMetadata EventStore RecordedEvent RetryPolicy
+        StreamId Telemetry TraceContext __version__ open_store
+    """,
+    "eventcore.errors": """
+        BusinessRuleViolation CommandError CommandTimeout ConcurrencyConflict ConfigurationError CorruptEvent DefinitionError
+        EventCoreError Fault IncompatibleStore InvalidCommand InvalidEvent InvalidEventType InvalidExporter InvalidInput
+        InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidStoreUrl InvalidStreamId StoreClosed
+        StoreError StoreUnavailable UnknownEventType WrongEventLoop
+    """,
+    "eventcore.exporting": """
+        AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData HistogramData HistogramPoint
+        Labels MetricData NumberPoint Rejected Resource RetryLater Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
+        StoppingEvent TraceContext canonical_name hookimpl
+    """,
+    "eventcore.telemetry": "Telemetry",
+    "eventcore_otel": "OpenTelemetryExporter",
+    "eventcore_prometheus": "PrometheusExporter Scrapes",
+}
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_the_names_of_a_public_module_are_these(module: str) -> None:
+    if module.startswith("eventcore_"):
+        pytest.importorskip(module)
+    imported = import_module(module)
+    assert sorted(imported.__all__) == sorted(SURFACE[module].split())
+    assert all(hasattr(imported, name) for name in imported.__all__)
+
+
+def test_the_errors_are_one_tree() -> None:
+    errors = import_module("eventcore.errors")
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BaseException)]
+    assert classes
+    assert {one.__name__ for one in classes if not issubclass(one, errors.EventCoreError)} == set()

@@ -1,0 +1,96 @@
+"""The types of the public surface: checked by mypy and pyright, never run."""
+
+from collections.abc import Iterator, Sequence
+from typing import assert_type
+
+from eventcore import (
+    Command,
+    CommandResult,
+    Event,
+    EventMetadata,
+    EventStore,
+    RecordedEvent,
+    RetryPolicy,
+    StreamId,
+    Telemetry,
+    TraceContext,
+    open_store,
+)
+from eventcore.errors import BusinessRuleViolation, EventCoreError
+from eventcore.exporting import CounterData, Exporter, HistogramPoint, NumberPoint, SpanData, hookimpl
+
+
+class Deposited(Event):
+    amount: int
+    note: str = ""
+
+
+class Deposit(Command[dict[StreamId, int]]):
+    account: StreamId
+    amount: int
+
+    def initial_state(self) -> dict[StreamId, int]:
+        return {}
+
+    def apply(self, state: dict[StreamId, int], event: RecordedEvent) -> dict[StreamId, int]:
+        assert_type(event.stream_id, StreamId)
+        assert_type(event.data, Event)
+        assert_type(event.version, int)
+        assert_type(event.position, int)
+        assert_type(event.metadata, EventMetadata)
+        return state
+
+    def handle(self, state: dict[StreamId, int]) -> Iterator[tuple[StreamId, Event]]:
+        if state.get(self.account, 0) < 0:
+            raise BusinessRuleViolation("overdrawn")
+        assert_type(self.account, StreamId)
+        assert_type(self.amount, int)
+        yield self.account, Deposited(amount=self.amount)
+
+
+async def executing() -> None:
+    account = StreamId("account-1")
+    command = Deposit(account=account, amount=5)
+    Deposit(account=account, amount="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - refused: not an int
+    command.amount = 6  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - refused: commands are immutable
+    async with open_store("memory:") as store:
+        assert_type(store, EventStore)
+        assert_type(store.telemetry, Telemetry)
+        result = await store.execute(command, retry=RetryPolicy(attempts=3), timeout=1.0, headers={"tenant": "a"})
+        assert_type(result, CommandResult)
+        assert_type(result.attempts, int)
+        assert_type(result.position, int)
+        assert_type(result.events, tuple[RecordedEvent, ...])
+        async for event in store.read(account):
+            assert_type(event, RecordedEvent)
+        async for event in store.read_all(after=0, pattern="account-*", event_types=[Deposited], limit=10):
+            assert_type(event, RecordedEvent)
+
+
+def recording(telemetry: Telemetry) -> None:
+    telemetry.counter("orders", labels=("country",)).labels("FR").add(1)
+    telemetry.counter("orders").labels(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - refused: labels are text
+    with telemetry.span("pack", attributes={"weight": 2.5}) as span:
+        span.set_attribute("parcels", 3)
+        assert_type(span.recording, bool)
+
+
+def failing(error: BusinessRuleViolation) -> EventCoreError:
+    return error
+
+
+class Printing(Exporter):
+    @hookimpl
+    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:
+        for counter in counters:
+            assert_type(counter.points, tuple[NumberPoint, ...])
+
+    @hookimpl
+    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:
+        for span in spans:
+            assert_type(span.context, TraceContext)
+
+
+def buckets(point: HistogramPoint) -> None:
+    assert_type(point.count, int)
+    assert_type(point.buckets, tuple[int, ...])
