@@ -48,11 +48,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run(options: Options, console: Console) -> Summary:
     """Replay, then put together what everyone says of it."""
-    schedule = await asyncio.to_thread(lambda: Schedule(find_data()))
-    with TemporaryDirectory(prefix="eventcore-flights-") as folder:
+    with _stop_on_signal() as stop, TemporaryDirectory(prefix="eventcore-flights-") as folder:
+        schedule = await asyncio.to_thread(lambda: Schedule(find_data()))
         collector = await _start_collector(options, Path(folder))
         try:
-            return await _replay(options, console, schedule, collector, Path(folder))
+            return await _replay(options, console, schedule, collector, Path(folder), stop)
         finally:
             if isinstance(collector, Collector):
                 await asyncio.to_thread(collector.stop)
@@ -67,7 +67,9 @@ async def _start_collector(options: Options, folder: Path) -> Collector | str:
         return str(error)
 
 
-async def _replay(options: Options, console: Console, schedule: Schedule, collector: Collector | str, folder: Path) -> Summary:
+async def _replay(
+    options: Options, console: Console, schedule: Schedule, collector: Collector | str, folder: Path, stop: asyncio.Event
+) -> Summary:
     url = options.store or f"sqlite:///{folder / 'flights.db'}"
     port = options.metrics_port or free_ports(1)[0]
     metrics = f"http://127.0.0.1:{port}/metrics"
@@ -83,17 +85,16 @@ async def _replay(options: Options, console: Console, schedule: Schedule, collec
         before = await store.head_position()
         replay = Replay(store, rate=options.rate)
         begun = time.monotonic()
-        with _stop_on_signal() as stop:
-            done = asyncio.Event()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(watch(store.telemetry, replay, console, done))
-                try:
-                    await replay.run(timetable(schedule), stop, options.seconds)
-                finally:
-                    done.set()
-            seconds = time.monotonic() - begun
-            evidence = await _hear_everyone(store, replay, before, metrics, collector, seconds)
-            return summarize(evidence, interrupted=stop.is_set())
+        done = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(watch(store.telemetry, replay, console, done))
+            try:
+                await replay.run(timetable(schedule), stop, options.seconds)
+            finally:
+                done.set()
+        seconds = time.monotonic() - begun
+        evidence = await _hear_everyone(store, replay, before, metrics, collector, seconds)
+        return summarize(evidence, interrupted=stop.is_set())
 
 
 def _configuration(port: int, collector: Collector | str) -> dict[str, Any]:
@@ -147,7 +148,8 @@ def _scrape(url: str) -> Page | str:
 
 @contextmanager
 def _stop_on_signal() -> Generator[asyncio.Event, None, None]:
-    """An event that Ctrl-C (or SIGTERM) sets, so that the run ends in order; a second Ctrl-C ends it at once."""
+    """An event that Ctrl-C sets, or the end of the terminal, so that the run ends in order; a second Ctrl-C ends it at once."""
+    signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -159,7 +161,7 @@ def _stop_on_signal() -> Generator[asyncio.Event, None, None]:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
-    previous = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, interrupted) for number in signals}
     try:
         yield stop
     finally:

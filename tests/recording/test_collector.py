@@ -125,7 +125,7 @@ def test_no_count_is_lost_and_no_histogram_is_torn_by_eight_threads(gil: bool) -
 
     def read() -> None:
         while not done.is_set():
-            below, above, _, _, total = histogram.copy()
+            total, _, _, below, above = histogram.copy()
             if below + above != total:
                 torn.append((below, above, total))
 
@@ -139,5 +139,5 @@ def test_no_count_is_lost_and_no_histogram_is_torn_by_eight_threads(gil: bool) -
     done.set()
     reader.join(10)
     assert counter.total == each * threads
-    assert histogram.copy() == [0, each * threads, 1.0, 1.0, float(each * threads)]
+    assert histogram.copy() == [float(each * threads), 1.0, 1.0, 0, each * threads]
     assert torn == []

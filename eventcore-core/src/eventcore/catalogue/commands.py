@@ -49,11 +49,11 @@ class CommandSeries:
         self._labels: Final = (store, command_type)
         self._ended: dict[Outcome, tuple[CounterCell, HistogramCell, HistogramCell]] = {}
         self.active = instruments.active.labels(store, command_type)
-        self.load = instruments.phase_duration.labels(store, command_type, "load")
-        self.decide = instruments.phase_duration.labels(store, command_type, "decide")
-        self.append = instruments.phase_duration.labels(store, command_type, "append")
-        self.streams_read = instruments.streams.labels(store, command_type, "read")
-        self.streams_written = instruments.streams.labels(store, command_type, "written")
+        self.load = instruments.phase_duration.labels(store, "load")
+        self.decide = instruments.phase_duration.labels(store, "decide")
+        self.append = instruments.phase_duration.labels(store, "append")
+        self.streams_read = instruments.streams.labels(store, "read")
+        self.streams_written = instruments.streams.labels(store, "written")
         self.loaded = instruments.loaded.labels(store, command_type, "full")
         self.emitted = instruments.emitted.labels(store, command_type)
 
@@ -77,7 +77,7 @@ class CommandSeries:
 
     def phase(self, phase: Literal["discover", "backoff"], seconds: float) -> None:
         """Record the time of a phase that most commands do not have."""
-        self._instruments.phase_duration.labels(*self._labels, phase).record(seconds)
+        self._instruments.phase_duration.labels(self._instruments.store, phase).record(seconds)
 
     def conflict(self, resolution: Literal["chained", "absorbed", "escaped"], count: int = 1) -> None:
         """Count conflicts by how they were resolved."""

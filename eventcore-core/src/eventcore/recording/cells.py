@@ -98,33 +98,39 @@ class GaugeCell:
 
 
 class HistogramCell:
-    """Counts per bucket, minimum, maximum and sum in one list, so that one ``list.copy`` sees them agree."""
+    """Sum, minimum, maximum and counts per bucket in one list, so that one ``list.copy`` sees them agree.
 
-    __slots__ = ("boundaries", "labels", "state")
+    Args:
+        boundaries: ascending upper bounds of the buckets; one more bucket takes what is above them all.
+        labels: the label names and values of the series.
+    """
+
+    __slots__ = ("_bounds", "boundaries", "labels", "state")
 
     def __init__(self, boundaries: tuple[float, ...], labels: Labels = ()) -> None:
         self.labels = labels
         self.boundaries = boundaries
-        # [bucket, …, bucket above all boundaries, minimum, maximum, sum]
-        self.state: list[Any] = [0] * (len(boundaries) + 1) + [inf, -inf, 0.0]
+        # Three bounds below every number make the index of a bucket the place of its count in the list.
+        self._bounds = (-inf, -inf, -inf, *boundaries)
+        # [sum, minimum, maximum, bucket, …]: list items at the front are the quickest to reach.
+        self.state: list[Any] = [0.0, inf, -inf] + [0] * (len(boundaries) + 1)
 
     def record(self, value: int | float) -> None:
         """Count the finite ``value`` in its bucket."""
-        bucket = 0
         try:
-            bucket = bisect_left(self.boundaries, value)
-            fits = -inf < value < inf
+            # Nothing but a finite number is nothing when taken from itself: infinities leave not-a-number, which is true.
+            if value - value:
+                _refuse(value, "a finite number")
+            place = bisect_left(self._bounds, value)
         except TypeError:
-            fits = False
-        if not fits:
             _refuse(value, "a finite number")
         state = self.state
-        state[bucket] += 1
-        state[-1] += value
-        if value < state[-3]:
-            state[-3] = value
-        if value > state[-2]:
-            state[-2] = value
+        state[place] += 1
+        state[0] += value
+        if value < state[1]:
+            state[1] = value
+        if value > state[2]:
+            state[2] = value
 
     def time(self) -> Timing:
         """A context manager that records the seconds which its block takes, also when the block raises.
@@ -132,7 +138,7 @@ class HistogramCell:
         >>> cell = HistogramCell((0.1, 1.0))
         >>> with cell.time():
         ...     pass
-        >>> cell.copy()[0]
+        >>> cell.copy()[3]
         1
         """
         return Timing(self)

@@ -320,7 +320,7 @@ class Histogram(Instrument[HistogramCell]):
         points: list[HistogramPoint] = []
         for known in _slices([(cell.labels, cell) for cell in self._cells()] + self._observed(observations)):
             for labels, cell in known:
-                *buckets, low, high, total = cell.copy()
+                total, low, high, *buckets = cell.copy()
                 if count := sum(buckets):
                     points.append(HistogramPoint(labels, count, total, low, high, tuple(buckets), start_time_ns, time_ns))
                 else:

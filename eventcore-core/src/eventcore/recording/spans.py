@@ -341,14 +341,16 @@ class Tracer:
         span.end_time_ns = 0
         if sampled and self.wanted:
             span.recording = True
+            span.start_time_ns = time_ns()
+            span._counter = perf_counter_ns()
             if attributes:
                 span.set_attributes(attributes)
             if links:
                 span.add_links(links)
         else:
+            # Its times would be read by nobody.
             span.recording = False
-        span.start_time_ns = time_ns()
-        span._counter = perf_counter_ns()
+            span.start_time_ns = span._counter = 0
         return span
 
     def _ask_ambient(self) -> TraceContext | None:
