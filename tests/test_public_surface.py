@@ -22,7 +22,7 @@ SURFACE = {
         Labels MetricData NumberPoint Rejected Resource RetryLater Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
         StoppingEvent TraceContext canonical_name hookimpl
     """,
-    "eventcore.telemetry": "Telemetry",
+    "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore_otel": "OpenTelemetryExporter",
     "eventcore_prometheus": "PrometheusExporter Scrapes",
 }

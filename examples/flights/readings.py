@@ -7,7 +7,7 @@ from typing import TypeVar, final
 import msgspec
 
 from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, MetricData, NumberPoint
-from eventcore.recording import Collection
+from eventcore.telemetry import Collection
 
 __all__ = ["Distribution", "Readings"]
 

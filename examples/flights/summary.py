@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from eventcore.exporting.report import ExporterReport
+from eventcore.telemetry import ExporterReport
 from examples.flights.collector import Received
 from examples.flights.readings import Readings
 from examples.flights.replay import REJECTIONS

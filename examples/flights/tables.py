@@ -12,8 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from eventcore.exporting.loading import FailedExporter
-from eventcore.exporting.pipeline import Pipeline
+from eventcore.telemetry import FailedExporter, Pipeline
 from examples.flights.readings import Distribution, Readings
 from examples.flights.replay import REJECTIONS
 

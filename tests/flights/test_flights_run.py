@@ -99,7 +99,8 @@ def test_a_check_that_fails_is_named_and_is_the_exit_code(real_data: Path) -> No
     assert f"✗ metrics can be scraped: http://127.0.0.1:{port}/metrics" in done.stdout
 
 
-def test_ctrl_c_ends_it_in_order_with_its_summary(collector: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order_with_its_summary(collector: str, tmp_path: Path, number: signal.Signals) -> None:
     log = tmp_path / "stderr.txt"
     arguments = command("--all", "--json", "--collector", collector)
     with (
@@ -107,7 +108,7 @@ def test_ctrl_c_ends_it_in_order_with_its_summary(collector: str, tmp_path: Path
         subprocess.Popen(arguments, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         wait_until(lambda: " committed | " in log.read_text() or process.poll() is not None, 30)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=40)
     assert process.returncode == 130, log.read_text()
     summary = json.loads(output)

@@ -29,7 +29,7 @@ from eventcore.recording.spans import SilentTracer, Tracer, freeze_attributes
 from eventcore.recording.values import Collection, Resource
 from eventcore.version import __version__
 
-__all__ = ["Telemetry"]
+__all__ = ["Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
 
 _DEFAULT_TIMEOUT: Final = 10.0
 _START_LIMIT: Final = 1.0
