@@ -439,3 +439,54 @@ sys.exit(status)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, "True 5\n", "")
+
+
+def test_a_replaced_exporter_leaves_what_it_could_not_deliver_to_its_successor(bench: Bench) -> None:
+    class Slow(Collecting):
+        @hookimpl
+        def start(self, context: ExporterContext) -> None:
+            time.sleep(0.1)
+
+    exporters = [Slow() for _ in range(5)]
+    for exporter in exporters:
+        bench.add(exporter, "replaced", wait=False)
+        bench.end_spans(20)
+    report = bench.manager.flush(10.0)["replaced"]
+    assert report.delivered
+    assert report.spans_recorded == report.spans_exported == 100
+    assert sum(len(exporter.spans) for exporter in exporters) == 100
+
+
+def test_a_successor_takes_over_from_one_that_hangs_and_its_late_answer_changes_nothing(
+    bench: Bench, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventcore.exporting.pipeline._PREDECESSOR_LIMIT", 0.2)
+    hanging = Collecting(lambda: gate.wait(30) and None)
+    old = bench.add(hanging, "replaced")
+    bench.end_spans(3)
+    eventually(lambda: old.in_flight)
+    new = Collecting()
+    pipeline = bench.add(new, "replaced")
+    gate.set()
+    eventually(old.finished.is_set)
+    assert bench.manager.flush(5.0)["replaced"].delivered
+    counts = pipeline.stats().spans
+    assert counts is not None
+    assert (counts.recorded, counts.exported, counts.pending, sum(counts.dropped.values())) == (3, 3, 0, 0)
+    assert len(new.spans) == 3
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), -1.0])
+def test_a_timeout_that_means_nothing_is_refused_before_anything_is_stopped(bench: Bench, timeout: float) -> None:
+    bench.add(Collecting())
+    for call in (bench.manager.flush, bench.manager.shutdown):
+        with pytest.raises(ValueError, match="expected seconds, 0 or more"):
+            call(timeout)
+    assert bench.manager.flush(5.0)
+
+
+def test_an_endless_timeout_waits_as_long_as_it_takes(bench: Bench) -> None:
+    bench.add(Collecting())
+    bench.end_spans(1)
+    assert bench.manager.flush(float("inf"))
+    assert bench.manager.shutdown(float("inf"))

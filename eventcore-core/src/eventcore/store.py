@@ -103,15 +103,16 @@ class EventStore:
         self._executor = CommandExecutor(self._loader, self._batcher, self._codec, IdGenerator(), telemetry, self._commands)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: Literal["new", "open", "closed"] = "new"
+        self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> EventStore:
         if self._state != "new":
             raise StoreClosed("a store is opened once; call open_store again")
         self._state = "closed"
         show_exporters(self.telemetry)
-        if self._owns_telemetry:
-            await self.telemetry.start()
         try:
+            if self._owns_telemetry:
+                await self.telemetry.start()
             await self._backend.open()
         except BaseException:
             self._instruments.closed()
@@ -137,9 +138,14 @@ class EventStore:
         Args:
             timeout: seconds for all of it. Commands that are not done by then fail.
         """
-        if self._state != "open":
-            return
-        self._state = "closed"
+        if self._state == "open":
+            self._state = "closed"
+            self._closing = asyncio.ensure_future(self._close(timeout))
+        if self._closing is not None:
+            # A caller that gives up leaves the closing to its end; another call waits for it again.
+            await asyncio.shield(self._closing)
+
+    async def _close(self, timeout: float) -> None:
         deadline = monotonic() + timeout
         try:
             await self._batcher.close(timeout)

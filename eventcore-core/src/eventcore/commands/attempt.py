@@ -77,7 +77,7 @@ class Attempt:
         self.sent = False
         self.chained = False
         self.events: Sequence[NewEvent] = ()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.decided_in = 0.0
 
     def advance(self, events: Sequence[RecordedEvent]) -> bool:
@@ -90,8 +90,8 @@ class Attempt:
                 state = apply(state, event)
             self._state = state
             return not context.plan.discovers or discovered_streams(context, state, self.versions) == []
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it is the caller's, who gets it
-            self.failure = _as_exception(error)
+        except BaseException as error:  # noqa: BLE001  # it is the caller's, who gets it; others go on
+            self.failure = _as_failure(error)
             return True
 
     def decide(self, now_ns: int) -> Sequence[NewEvent]:
@@ -100,8 +100,8 @@ class Attempt:
         try:
             if self.failure is None:
                 self.events = self._decide(now_ns)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it is the caller's, who gets it
-            self.failure = _as_exception(error)
+        except BaseException as error:  # noqa: BLE001  # it is the caller's, who gets it; others go on
+            self.failure = _as_failure(error)
         self.decided_in = perf_counter() - begun
         return self.events
 
@@ -176,8 +176,8 @@ def discovered_streams(context: CommandContext, state: Any, known: Mapping[Strea
     return list(new)
 
 
-def _as_exception(error: BaseException) -> Exception:
-    if isinstance(error, Exception):
+def _as_failure(error: BaseException) -> BaseException:
+    if not isinstance(error, asyncio.CancelledError):
         return error
     # A cancellation that the command raises itself must not be taken for one of whoever decides it.
     wrapped = InvalidCommand(f"the command raised {type(error).__name__}, which only asyncio may")

@@ -25,6 +25,7 @@ __all__ = ["ExporterManager"]
 _RESERVE: Final = 0.2
 _MOST_RESERVE: Final = 1.0
 _REPLACED_TIMEOUT: Final = 5.0
+_LONGEST: Final = 86_400.0
 _logger: Final = logging.getLogger(__name__)
 
 
@@ -76,6 +77,7 @@ class ExporterManager:
             self._pipelines[name] = pipeline
             self._update_tracer()
         if predecessor is not None:
+            predecessor.begin_stop(time.monotonic() + _REPLACED_TIMEOUT, replaced=True)
             in_background(lambda: self._stop([predecessor], _REPLACED_TIMEOUT), f"eventcore-replace-{name}")
         pipeline.launch()
         self._distributor.launch()
@@ -87,6 +89,7 @@ class ExporterManager:
         Raises:
             KeyError: there is no exporter of that name.
         """
+        timeout = _bounded(timeout)
         with self._lock:
             if name not in self._pipelines:
                 raise KeyError(name)
@@ -97,6 +100,7 @@ class ExporterManager:
 
     def flush(self, timeout: float) -> Report:
         """Deliver everything recorded before the call, to every exporter at once, within ``timeout`` seconds."""
+        timeout = _bounded(timeout)
         deadline = time.monotonic() + timeout
         self._distributor.distribute()
         pipelines = self.pipelines()
@@ -125,6 +129,7 @@ class ExporterManager:
 
     def shutdown(self, timeout: float) -> Report:
         """Deliver what there is and shut every exporter down, within ``timeout`` seconds; later calls only report."""
+        timeout = _bounded(timeout)
         with self._lock:
             self._closed = True
             pipelines = list(self.pipelines())
@@ -200,6 +205,13 @@ class _Guarded:
             self._ask = self._pipeline.ambient = None
             self._pipeline.logger.exception("its ambient trace context raised, and is not asked again")
             return None
+
+
+def _bounded(timeout: float) -> float:
+    """The timeout, at most a day: what waits longer than that waits for ever."""
+    if not timeout >= 0:
+        raise ValueError(f"timeout is {timeout!r}; expected seconds, 0 or more")
+    return min(timeout, _LONGEST)
 
 
 def _await_finished(pipelines: list[Pipeline], deadline: float) -> None:

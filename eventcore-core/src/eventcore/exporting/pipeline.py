@@ -21,7 +21,7 @@ from eventcore.exporting.pipeline_stats import CycleStats, PipelineStats, Signal
 from eventcore.exporting.registration import ExporterHandle
 from eventcore.exporting.report import ExporterReport, ExporterState
 from eventcore.exporting.requests import Request, RequestBox
-from eventcore.exporting.span_queue import SpanQueue
+from eventcore.exporting.span_queue import SpanCounts, SpanQueue
 from eventcore.recording.collector import Collector
 from eventcore.recording.spans import AmbientContext, Span
 from eventcore.recording.values import Resource
@@ -71,12 +71,13 @@ class Pipeline:
         self.finished = threading.Event()
         self._stopping = threading.Event()
         self._predecessor = predecessor
+        self._replaced = False
         self._on_started = on_started
         self._requests = RequestBox()
         self._stop_deadline = inf
-        self._queue = SpanQueue(settings.span_queue)
+        self.queue = SpanQueue(settings.span_queue)
         self._runner = HookRunner(handle, name)
-        self._cycles = Cycles(handle, self._runner, settings, collector, self._queue)
+        self._cycles = Cycles(handle, self._runner, settings, collector, self.queue)
         self.takes_spans = "export_spans" in handle.implemented
         takes_metrics = any(kind in handle.kinds for kind in ("counters", "gauges", "histograms"))
         self._stats: dict[Signal, CycleStats] = {}
@@ -110,7 +111,7 @@ class Pipeline:
     def offer(self, spans: Sequence[Span], lost: int) -> None:
         """Take ended spans from the distributor, and ``lost`` ones into account."""
         if self.takes_spans:
-            self._queue.offer(spans, lost)
+            self.queue.offer(spans, lost)
             with self._requests.wake:
                 self._requests.wake.notify()
 
@@ -118,8 +119,12 @@ class Pipeline:
         """Ask for everything recorded before now to be delivered; the future gives "" or why not."""
         return self._requests.ask(flush=True, deadline=deadline)
 
-    def begin_stop(self, deadline: float) -> None:
-        """Ask the worker to deliver what it has and to shut the exporter down by ``deadline``."""
+    def begin_stop(self, deadline: float, *, replaced: bool = False) -> None:
+        """Ask the worker to deliver what it has and to shut the exporter down by ``deadline``.
+
+        What a ``replaced`` one cannot deliver is its successor's, with the account of it.
+        """
+        self._replaced = self._replaced or replaced
         self._stop_deadline = min(self._stop_deadline, deadline)
         self._stopping.set()
         self._requests.close()
@@ -133,7 +138,10 @@ class Pipeline:
 
     def abandon(self) -> int:
         """Time is up: count what is left as dropped. Returns how many spans were in flight, their fate unknown."""
-        in_flight = self._queue.close()
+        if self._replaced:
+            return 0
+        self.adopt()
+        in_flight = self.queue.close()
         self._requests.answer_all("the pipeline was stopped")
         return in_flight if not self.finished.is_set() else 0
 
@@ -170,14 +178,14 @@ class Pipeline:
     def stats(self) -> PipelineStats:
         """The pipeline's own numbers."""
         return PipelineStats(
-            spans=self._queue.counts() if self.takes_spans else None,
+            spans=self.counts() if self.takes_spans else None,
             cycles=dict(self._stats),
             cpu_seconds=self._runner.cpu_seconds,
         )
 
     def report(self, delivered: bool, reason: str = "", unknown: int = 0) -> ExporterReport:
         """The pipeline's part of a report."""
-        counts = self._queue.counts()
+        counts = self.counts()
         metrics = self._stats.get("metrics")
         return ExporterReport(
             name=self.name,
@@ -202,7 +210,7 @@ class Pipeline:
     def in_flight(self) -> int:
         """Spans that a hook has been given and not yet answered for."""
         running = self._runner.running
-        return self._queue.in_flight if running is not None and running.hook in ("export_spans", "flush") else 0
+        return self.queue.in_flight if running is not None and running.hook in ("export_spans", "flush") else 0
 
     def tick(self, now: float) -> None:
         """Called several times a second: fail requests that waited too long, log drops and stalls at a bounded rate."""
@@ -210,7 +218,7 @@ class Pipeline:
             self._requests.expire(now, f"exporter {self.name!r} had no time for it: {self.problem or 'busy'}")
         if now < self._log_at:
             return
-        dropped = self._queue.counts().dropped
+        dropped = self.counts().dropped
         if (total := sum(dropped.values())) > self._logged_drops:
             reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
             self.logger.warning("dropped %d spans since the last message; in all: %s", total - self._logged_drops, reasons)
@@ -221,22 +229,36 @@ class Pipeline:
             self._log_at = now + _LOG_PERIOD
         self._stall_logged = stalled
 
+    def adopt(self) -> None:
+        """Take over what the predecessor has not delivered, and its account."""
+        if (predecessor := self._predecessor) is not None:
+            predecessor.adopt()
+            self.queue.adopt(predecessor.queue)
+            self._predecessor = None
+
+    def counts(self) -> SpanCounts:
+        """The account of spans, with the predecessor's until that is taken over."""
+        own = self.queue.counts()
+        predecessor = self._predecessor
+        return own if predecessor is None else own.plus(predecessor.counts())
+
     # The worker
 
     def _run(self) -> None:
         try:
             if self._predecessor is not None:
                 self._predecessor.finished.wait(_PREDECESSOR_LIMIT)
-                self._predecessor = None
+                self.adopt()
             if self._start():
                 self._work()
                 self._finish()
         except BaseException:
             self.logger.exception("the pipeline has ended by a fault of its own")
         finally:
-            if not self._final_error and len(self._queue):
+            if not self._final_error and len(self.queue):
                 self._final_error = self._start_error or "stopped before everything was delivered"
-            self._queue.close()
+            if not self._replaced:
+                self.queue.close()
             self.finished.set()
             self._requests.answer_all("the pipeline was stopped")
 
@@ -299,7 +321,7 @@ class Pipeline:
         """Spans that wait are due after the interval, or at once when they fill a batch."""
         if not self.takes_spans:
             return
-        waiting, due = len(self._queue), self._due["spans"]
+        waiting, due = len(self.queue), self._due["spans"]
         if not waiting:
             self._due["spans"] = inf
         elif due == inf:
@@ -344,7 +366,7 @@ class Pipeline:
         most = self.settings.span_batch
         if not unlimited:
             affordable = int(self._budget.left(time.monotonic()) / self._cycles.span_cost)
-            self._queue.full_because = "budget" if affordable < most else "queue_full"
+            self.queue.full_because = "budget" if affordable < most else "queue_full"
             most = max(1, min(most, affordable))
         before = self._runner.cpu_seconds
         try:
@@ -361,7 +383,7 @@ class Pipeline:
         if attempt >= self.settings.max_attempts:
             stats.attempt = 0
             stats.end("failed", now - begun, problem)
-            given_up = self._queue.give_up() if signal == "spans" else 0
+            given_up = self.queue.give_up() if signal == "spans" else 0
             if given_up:
                 self.logger.warning("gave up %d spans after %d attempts: %s", given_up, attempt, problem)
         else:
@@ -399,12 +421,12 @@ class Pipeline:
         """Deliver everything that is recorded now; "" or why that did not work."""
         problems: list[str] = []
         if self.takes_spans:
-            left = len(self._queue)
+            left = len(self.queue)
             while left > 0:
-                before = len(self._queue)
+                before = len(self.queue)
                 if problem := self._cycle("spans", 0.0, deadline, unlimited=True):
                     problems.append(problem)
-                    if len(self._queue) >= before:
+                    if len(self.queue) >= before:
                         break
                 left -= min(before, self.settings.span_batch)
         if "metrics" in self._stats and (problem := self._cycle("metrics", time.monotonic(), deadline)):

@@ -27,6 +27,15 @@ class SpanCounts(msgspec.Struct, frozen=True):
     dropped: Mapping[str, int]
     pending: int
 
+    def plus(self, other: SpanCounts) -> SpanCounts:
+        """Both accounts in one."""
+        return SpanCounts(
+            self.recorded + other.recorded,
+            self.exported + other.exported,
+            {reason: count + other.dropped.get(reason, 0) for reason, count in self.dropped.items()},
+            self.pending + other.pending,
+        )
+
 
 class SpanQueue:
     """Takes spans from the distributor, gives batches to the worker, and keeps the account under one lock."""
@@ -107,6 +116,26 @@ class SpanQueue:
             self._waiting.clear()
             self._closed = True
             return in_flight
+
+    def adopt(self, other: SpanQueue) -> None:
+        """Take over the spans and the account of the queue of a replaced exporter; its late answers mean nothing."""
+        with other._lock:
+            spans = [*other._batch, *other._waiting]
+            recorded, exported, dropped = other._recorded, other._exported, other._dropped
+            other._batch, other._waiting = [], deque()
+            other._recorded = other._exported = 0
+            other._dropped = Counter()
+        with self._lock:
+            self._recorded += recorded
+            self._exported += exported
+            self._dropped.update(dropped)
+            if self._closed:
+                self._dropped["shutdown"] += len(spans)
+                return
+            kept = spans[: max(self._capacity - len(self._waiting), 0)]
+            if len(spans) > len(kept):
+                self._dropped["queue_full"] += len(spans) - len(kept)
+            self._waiting.extendleft(reversed(kept))
 
     def counts(self) -> SpanCounts:
         """The account at one instant."""
