@@ -283,3 +283,10 @@ def test_shutdown_keeps_its_deadline_while_a_scrape_hangs(drive: Drive, request_
         gate.set()
         with pytest.raises(OSError, match=r"reset|closed|without response"):
             scrape.result()
+
+
+def test_a_target_in_the_absolute_form_is_the_page_too(drive: Drive) -> None:
+    driven = drive()
+    with connected(driven.address) as client:
+        client.sendall(b"GET http://monitored.example/metrics HTTP/1.1\r\nHost: monitored.example\r\nConnection: close\r\n\r\n")
+        assert read_all(client).startswith(b"HTTP/1.1 200")

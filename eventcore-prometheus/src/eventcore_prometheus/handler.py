@@ -126,8 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         # A body is not read, so what follows it on the connection could not be told from it.
         if "content-length" in self.headers or "transfer-encoding" in self.headers:
             self.close_connection = True
-        path = self.path.partition("?")[0]
-        self._answer(self._server.respond(Request(self.command, path, self.headers)))
+        self._answer(self._server.respond(Request(self.command, _path(self.path), self.headers)))
         self._server.awaiting(self.connection, time.monotonic())
 
     def _answer(self, response: Response) -> None:
@@ -150,3 +149,12 @@ class Handler(BaseHTTPRequestHandler):
         logger = self._server.logger
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s: %s", self.client_address[0], (format % args).encode("unicode_escape").decode())
+
+
+def _path(target: str) -> str:
+    """The path of a request's target, which a proxy may send in the absolute form (RFC 9112, section 3.2.2)."""
+    target = target.partition("?")[0]
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in ("http", "https"):
+        return "/" + rest.partition("/")[2]
+    return target
