@@ -119,7 +119,9 @@ def core_alone(session: nox.Session) -> None:
     """Run core's tests where neither an exporter nor one of the packages that only exporters need is installed."""
     install(session, "-e", "./eventcore-core", *TESTING, "hatchling")
     for module in ("asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"):
-        session.run("python", "-c", f"import importlib.util as u; assert u.find_spec('{module}') is None, '{module}'", silent=True)
+        session.run(
+            "python", "-c", f"import importlib.util as u; assert u.find_spec('{module}') is None, '{module}'", silent=True
+        )
     session.run("pytest", *(session.posargs or ["tests", *(f"--ignore={folder}" for folder in NEEDS_EXPORTERS)]))
 
 

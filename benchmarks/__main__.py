@@ -23,7 +23,9 @@ _PARTS = {
 
 def main() -> None:
     """Measure what is asked for, and print it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What eventcore costs, side by side, with targets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="What eventcore costs, side by side, with targets."
+    )
     parser.add_argument("parts", nargs="*", metavar="part", help=f"which to run: {', '.join(_PARTS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="short rounds, for development: the figures are rough")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -43,10 +45,13 @@ def main() -> None:
                 _print(table.text() + "\n\n")
     after = machine()
     if arguments.json:
-        _print(json.dumps({"machine": before, "load_after": after["load_1_min"], "tables": [table.plain() for table in tables]}, indent=2))
+        plain = {"machine": before, "load_after": after["load_1_min"], "tables": [table.plain() for table in tables]}
+        _print(json.dumps(plain, indent=2) + "\n")
         return
-    missed = [f"{row.name}: {target}" for table in tables for row in table.rows for target in row.targets if not target.reached]
-    _print("\n".join(["Every target reached." if not missed else "Missed:", *(f"  {line}" for line in missed), "", caveat(before, after), ""]))
+    missed = [
+        f"  {row.name}: {target}" for table in tables for row in table.rows for target in row.targets if not target.reached
+    ]
+    _print("\n".join([*(["Missed:", *missed] if missed else ["Every target reached."]), "", caveat(before, after), ""]))
 
 
 def _print(text: str) -> None:

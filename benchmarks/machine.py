@@ -27,7 +27,7 @@ def caveat(before: dict[str, Any], after: dict[str, Any]) -> str:
     """One sentence for people."""
     versions = ", ".join(f"{name} {number}" for name, number in before["versions"].items())
     return (
-        f"Machine: {before['cores']} cores, load {before['load_1_min']} before and {after['load_1_min']} after, {before['python']}, "
-        f"{before['system']}; {versions}.\n"
+        f"Machine: {before['cores']} cores, load {before['load_1_min']} before and {after['load_1_min']} after, "
+        f"{before['python']}, {before['system']}; {versions}.\n"
         "Times belong to this machine at this hour; compare the ratios, which were taken in one run and in turns."
     )

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import pyperf  # type: ignore[import-untyped]  # it has no annotations
 
-__all__ = ["Effort", "Series", "calibrated", "in_turns", "of_statements", "per_second"]
+__all__ = ["Effort", "Series", "calibrated", "in_turns", "of_statements"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,3 @@ def calibrated(run: Callable[[int], float], statements: int, seconds: float) -> 
         number *= 4
     loops = max(1, round(number * seconds / estimate))
     return lambda: run(loops)
-
-
-def per_second(count: int, seconds: float) -> float:
-    """A rate, from a count and what it took."""
-    return count / seconds

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from eventcore.exporting import CounterData, GaugeData, HistogramData, SpanData, hookimpl
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from eventcore.exporting import CounterData, GaugeData, HistogramData, SpanData, hookimpl
 
 __all__ = ["CountingExporter", "CountingSpanExporter"]
 

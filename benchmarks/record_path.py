@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Any, Final
 
 import prometheus_client
@@ -46,15 +45,16 @@ def record_path(effort: Effort) -> Table:
         (_EVENTCORE, _PROMETHEUS, "ratio", _SDK, "ratio", "SDK, no processor", "ratio"),
         tuple(rows),
         notes=(
-            "Medians; ratios are eventcore to the contender on their left, medians of the rounds' ratios. The garbage collector is on.",
-            "bound add: a bound series against a bound child, and against the SDK's add with a ready dict of two attributes "
-            "(the SDK has no bound series), with one reader.",
-            "labelled add: label values (SDK: a dict of two attributes) given at each call. Two labels everywhere.",
+            "Medians; a ratio is eventcore to the contender on its left, the median of the rounds' ratios. The "
+            "garbage collector is on.",
+            "bound add: a bound series, a bound child, and the SDK's add with a ready dict of two attributes (it "
+            "has no bound series) and one reader. labelled add: label values (SDK: a dict of two attributes) "
+            "given at each call. Two labels everywhere.",
             f"histogram: the same {len(SECONDS)} boundaries everywhere, ten values spread over them.",
-            f"span: begun, made current, given one attribute, ended, all of them sampled, {SPANS_AT_ONCE} at once and then flushed "
-            "without the clock. eventcore: one exporter whose pipeline runs. SDK: a BatchSpanProcessor with an exporter that only "
-            "counts, as an application uses it (the target is against this); and, without a target, a provider that has no "
-            "processor and so keeps no span at all.",
+            f"span: begun, made current, given one attribute, ended, all of them sampled, {SPANS_AT_ONCE} at once "
+            "and then flushed without the clock. eventcore: one exporter whose pipeline runs. SDK: a "
+            "BatchSpanProcessor with an exporter that only counts, as an application uses it: the target is "
+            "against this. No processor: a provider that keeps no span at all.",
         ),
     )
 

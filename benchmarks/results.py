@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ class Table:
     def text(self) -> str:
         """The table for people."""
         lines = [("", *self.columns), *((row.name, *row.cells) for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(len(lines[0]))]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         out = [self.title, "=" * len(self.title)]
         for number, line in enumerate(lines):
             out.append(_aligned(line, widths))
@@ -66,7 +67,7 @@ class Table:
         if targets:
             out += ["", "Targets", *targets]
         if self.notes:
-            out += ["", *(f"  * {note}" for note in self.notes)]
+            out += ["", *(textwrap.fill(note, 118, initial_indent="  ", subsequent_indent="    ") for note in self.notes)]
         return "\n".join(out)
 
     def plain(self) -> dict[str, Any]:
@@ -86,5 +87,6 @@ class Table:
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=False))]
-    return "  ".join(cells).rstrip()
+    name, *cells = line
+    aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+    return "  ".join((name.ljust(widths[0]), *aligned)).rstrip()

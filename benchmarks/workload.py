@@ -1,0 +1,119 @@
+"""The commands that the store is measured with, and who sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, process_time
+
+from eventcore import Command, Event, EventStore, StreamId, open_store
+from eventcore.telemetry import Telemetry
+
+__all__ = ["AddItem", "ItemAdded", "Load", "file_store", "keep_busy", "order_streams"]
+
+
+class ItemAdded(Event):
+    """A line of an order."""
+
+    number: int
+    item: str
+    price: int
+
+
+class AddItem(Command[int]):
+    """Adds a line to an order: it reads and writes one stream."""
+
+    order: StreamId
+    item: str
+    price: int
+
+    def initial_state(self) -> int:
+        """No lines."""
+        return 0
+
+    def apply(self, state: int, event: object) -> int:
+        """One line more."""
+        return state + 1
+
+    def handle(self, state: int) -> Iterator[tuple[StreamId, Event]]:
+        """Always accepted."""
+        yield self.order, ItemAdded(number=state + 1, item=self.item, price=self.price)
+
+
+@dataclass(slots=True)
+class Load:
+    """What was executed."""
+
+    commands: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    attempts: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Commands per second."""
+        return self.commands / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time for one command, in all threads."""
+        return self.cpu_seconds / self.commands
+
+    def latency(self, share: float) -> float:
+        """Seconds within which so large a share of the commands was done."""
+        return sorted(self.latencies)[min(int(len(self.latencies) * share), len(self.latencies) - 1)]
+
+
+@asynccontextmanager
+async def file_store(telemetry: Telemetry) -> AsyncIterator[EventStore]:
+    """A store in a new file with ``synchronous=FULL``, gone afterwards."""
+    with TemporaryDirectory(prefix="eventcore-benchmark-") as directory:
+        async with open_store(f"sqlite:///{Path(directory) / 'orders.db'}", telemetry=telemetry) as store:
+            yield store
+
+
+def order_streams(lines: int = 10) -> Callable[[], StreamId]:
+    """Gives the streams of orders with so many ``lines`` each; whoever sends commands has his own."""
+    sender = itertools.count()
+
+    def next_sender() -> Callable[[], StreamId]:
+        number, sent = next(sender), itertools.count()
+        return lambda: StreamId(f"order-{number}-{next(sent) // lines}")
+
+    senders: dict[asyncio.Task[object] | None, Callable[[], StreamId]] = {}
+
+    def stream() -> StreamId:
+        task = asyncio.current_task()
+        if task not in senders:
+            senders[task] = next_sender()
+        return senders[task]()
+
+    return stream
+
+
+async def keep_busy(store: EventStore, concurrency: int, stream: Callable[[], StreamId], go_on: Callable[[int], bool]) -> Load:
+    """So many senders, each with one command under way, as long as ``go_on``, given the number of commands begun, says so."""
+    load, begun = Load(), 0
+
+    async def send() -> None:
+        nonlocal begun
+        while go_on(begun):
+            begun += 1
+            sent = perf_counter()
+            result = await store.execute(AddItem(order=stream(), item="lamp", price=4_900))
+            load.latencies.append(perf_counter() - sent)
+            load.attempts = max(load.attempts, result.attempts)
+
+    start, cpu = perf_counter(), process_time()
+    async with asyncio.TaskGroup() as senders:
+        for _ in range(concurrency):
+            senders.create_task(send())
+    load.seconds, load.cpu_seconds = perf_counter() - start, process_time() - cpu
+    load.commands = len(load.latencies)
+    return load
