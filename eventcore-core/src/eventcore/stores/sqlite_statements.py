@@ -22,7 +22,7 @@ __all__ = ["append", "head", "read_streams", "scan"]
 
 T = TypeVar("T")
 
-# ?1: an array of [stream, version, id, type, data, metadata, time]; ?2: an object of stream to the version it must have.
+# new: an array of [stream, version, id, type, data, metadata, time]; base: an object of stream to the version it must have.
 # The whole is one transaction, whose write lock comes before its snapshot is taken.
 _APPEND: Final = """
     INSERT INTO events
@@ -30,28 +30,28 @@ _APPEND: Final = """
         json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'),
         json_extract(new.value, '$[3]'), json_extract(new.value, '$[4]'), json_extract(new.value, '$[5]'),
         json_extract(new.value, '$[6]')
-    FROM (SELECT coalesce(max(position), 0) AS position FROM events) AS head, json_each(?1) AS new
+    FROM (SELECT coalesce(max(position), 0) AS position FROM events) AS head, json_each(:new) AS new
     WHERE NOT EXISTS (
-        SELECT 1 FROM json_each(?2) AS wanted
+        SELECT 1 FROM json_each(:base) AS wanted
         WHERE coalesce((SELECT max(version) FROM events WHERE stream_id = wanted.key), 0) <> wanted.value
     )
 """
 _VERSIONS: Final = """
-    SELECT json_group_object(key, coalesce((SELECT max(version) FROM events WHERE stream_id = key), 0)) FROM json_each(?1)
+    SELECT json_group_object(key, coalesce((SELECT max(version) FROM events WHERE stream_id = key), 0)) FROM json_each(:base)
 """
 # The casts keep a row that was changed by hand to a blob from failing the whole page.
 _ROW: Final = (
     "json_array(position, stream_id, version, event_id, event_type, CAST(data AS TEXT), CAST(metadata AS TEXT), recorded_at_ns)"
 )
-# ?1: an object of stream to the version behind which to read; ?2: the highest position; ?3: rows per stream.
+# after: an object of stream to the version behind which to read; up_to: the highest position; limit: rows per stream.
 _READ: Final = f"""
     SELECT '{{"head":' || (SELECT coalesce(max(position), 0) FROM events) || ',"rows":[' || coalesce(group_concat((
         SELECT '[' || coalesce(group_concat(found), '') || ']' FROM (
             SELECT {_ROW} AS found FROM events
-            WHERE stream_id = asked.key AND version > asked.value AND position <= ?2
-            ORDER BY version LIMIT ?3
+            WHERE stream_id = asked.key AND version > asked.value AND position <= :up_to
+            ORDER BY version LIMIT :limit
         )
-    )), '') || ']}}' FROM json_each(?1) AS asked
+    )), '') || ']}}' FROM json_each(:after) AS asked
 """  # noqa: S608  # put together from constants
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _encode: Final = msgspec.json.Encoder().encode
@@ -75,17 +75,17 @@ def append(requests: Sequence[AppendRequest], connection: sqlite3.Connection) ->
             agreed = base.setdefault(stream, version) == version and agreed
     if agreed and any(request.events for request in requests):
         # The usual case: nobody else has written, and all of them are accepted by one statement.
-        cursor = connection.execute(_APPEND, (_rows(requests), _object(base)))
+        cursor = connection.execute(_APPEND, {"new": _rows(requests), "base": _object(base)})
         if cursor.rowcount:
             return _verdicts(requests, [True] * len(requests), (cursor.lastrowid or 0) - cursor.rowcount)
     with _write_transaction(connection):
-        began = _decode_versions(connection.execute(_VERSIONS, (_object(base),)).fetchone()[0])
+        began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
         now = began.copy()
         accepted = [_judge(request, began, now) for request in requests]
         winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
         first = head(connection)
         if any(request.events for request in winners):
-            connection.execute(_APPEND, (_rows(winners), "{}"))
+            connection.execute(_APPEND, {"new": _rows(winners), "base": "{}"})
     return _verdicts(requests, accepted, first)
 
 
@@ -148,7 +148,8 @@ def _verdicts(requests: Sequence[AppendRequest], accepted: Sequence[bool], head:
 
 
 def read_streams(after: Mapping[StreamId, int], up_to: int, limit: int, connection: sqlite3.Connection) -> BackendPage:
-    found = _decode_page(_decode_found, connection.execute(_READ, (_object(after), up_to, limit)).fetchone()[0])
+    asked = {"after": _object(after), "up_to": up_to, "limit": limit}
+    found = _decode_page(_decode_found, connection.execute(_READ, asked).fetchone()[0])
     return BackendPage(dict(zip(after, found.rows, strict=True)), found.head, limit)
 
 
