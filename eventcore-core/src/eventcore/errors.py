@@ -22,9 +22,16 @@ EventCoreError
     ├── StoreUnavailable          nothing wrong with the request: try again when the store is back
     ├── StoreClosed               the store was used before it was opened or after it was closed
     ├── WrongEventLoop            the store was opened on another event loop: open one on each
-    ├── IncompatibleStore         the file is not an eventcore store, or one of another schema version: choose another
+    ├── IncompatibleStore         not an eventcore store, or one of another schema version: choose another, or migrate it
+    ├── AccessDenied              the store refuses this user: mend the password or the rights
+    ├── MissingDependency         the kind of store needs a package that is not installed: install the extra
+    ├── HistoryDiverged           the event that a reader has reached is gone: another timeline; rebuild, do not go on
     ├── UnknownEventType          stored, but no class of this process has that type
-    └── CorruptEvent              stored, but not readable as what it claims to be
+    ├── CorruptEvent              stored, but not readable as what it claims to be
+    └── ProjectionError           a read model could not be kept up to date
+        ├── ProjectionFailed      its handler failed and its policy is to stop: mend the handler or the event
+        ├── ProjectionTimeout     it has not come so far in time: wait longer (also a ``TimeoutError``)
+        └── LeadershipLost        another process runs it now; what this one was about to commit was refused
 """
 
 from __future__ import annotations
@@ -35,6 +42,7 @@ from typing import final
 import msgspec
 
 __all__ = [
+    "AccessDenied",
     "BusinessRuleViolation",
     "CommandError",
     "CommandTimeout",
@@ -44,6 +52,7 @@ __all__ = [
     "DefinitionError",
     "EventCoreError",
     "Fault",
+    "HistoryDiverged",
     "IncompatibleStore",
     "InvalidCommand",
     "InvalidEvent",
@@ -56,6 +65,11 @@ __all__ = [
     "InvalidPattern",
     "InvalidStoreUrl",
     "InvalidStreamId",
+    "LeadershipLost",
+    "MissingDependency",
+    "ProjectionError",
+    "ProjectionFailed",
+    "ProjectionTimeout",
     "StoreClosed",
     "StoreError",
     "StoreUnavailable",
@@ -174,7 +188,15 @@ class StoreError(EventCoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached, or cannot write now; the request itself may be sent again later."""
+    """The store cannot be reached, or cannot write now; the request itself may be sent again later.
+
+    ``may_have_committed`` is true when an append was on its way and its answer was lost for good: then the command's events may
+    stand, and only reading the streams tells.
+    """
+
+    def __init__(self, message: str, *, may_have_committed: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_committed = may_have_committed
 
 
 class StoreClosed(StoreError):
@@ -189,9 +211,40 @@ class IncompatibleStore(StoreError):
     """What the URL names is not an eventcore store, or has a schema version that this eventcore does not know."""
 
 
+class AccessDenied(StoreError):
+    """The store refuses the user: a wrong password, or rights that are missing."""
+
+
+class MissingDependency(StoreError):
+    """The kind of store needs a package that is not installed; the message says what to install."""
+
+
+class HistoryDiverged(StoreError):
+    """The event that a reader has reached no longer stands in the store: a failover or a restore has gone back in time.
+
+    What was read after the point of divergence may never have happened, so that a reader must not go on: rebuild the read model.
+    """
+
+
 class UnknownEventType(StoreError):
     """A stored event has a type for which this process has no class."""
 
 
 class CorruptEvent(StoreError):
     """A stored event cannot be read as the class that its type names."""
+
+
+class ProjectionError(StoreError):
+    """A read model could not be kept up to date."""
+
+
+class ProjectionFailed(ProjectionError):
+    """A projection's handler failed on an event, and its policy is to stop; the cause is the handler's exception."""
+
+
+class ProjectionTimeout(ProjectionError, TimeoutError):
+    """A projection has not reached the position in time; it may do so later."""
+
+
+class LeadershipLost(ProjectionError):
+    """Another process has taken over the projection: the checkpoint was refused, and nothing of the batch stands."""

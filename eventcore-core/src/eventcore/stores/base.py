@@ -5,7 +5,7 @@ A backend knows neither classes of events nor commands. It judges and keeps; bat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import msgspec
@@ -21,8 +21,14 @@ __all__ = [
     "AppendRequest",
     "Backend",
     "BackendPage",
+    "Checkpoint",
+    "DeadLetter",
     "EventFilter",
+    "Lease",
+    "LogPage",
     "NewEvent",
+    "ProjectionRecord",
+    "START",
     "Purpose",
     "Verdict",
 ]
@@ -32,11 +38,11 @@ Verdict: TypeAlias = int
 
 CONFLICT: Final = -1
 
-SCHEMA_VERSION: Final = 1
-"""The version of what is stored, the same for every kind of store."""
+SCHEMA_VERSION: Final = 2
+"""The version of what is stored, the same for every kind of store: 1 has events, 2 has projections, too."""
 
-Purpose: TypeAlias = Literal["command", "api"]
-"""Whom a read serves: a command, or the application itself."""
+Purpose: TypeAlias = Literal["command", "projection", "api"]
+"""Whom a read serves: a command, a projection, or the application itself."""
 
 
 @final
@@ -84,6 +90,72 @@ class EventFilter(msgspec.Struct, frozen=True):
     event_types: tuple[str, ...] | None = None
 
 
+@final
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    """How far a reader has come in the global order: the position, and the id of the event that stands there.
+
+    The id tells whether the store is still on the timeline that was read: after a failover to a replica that lagged, or a
+    restore, another event has the position, or none.
+    """
+
+    position: int
+    event_id: str
+
+
+START: Final = Checkpoint(0, "")
+"""Before the first event."""
+
+
+@final
+class LogPage(msgspec.Struct, frozen=True, gc=False):
+    """Some wanted events in order of position, and how far they were looked for.
+
+    ``end`` is where to go on: the last position that was looked at, wanted or not. ``head`` is the head position of the same
+    snapshot; ``end.position == head`` means that the reader has caught up.
+    """
+
+    rows: Sequence[StoredEvent]
+    end: Checkpoint
+    head: int
+
+
+@final
+class Lease(msgspec.Struct, frozen=True, gc=False):
+    """The right to run one projection for a while. ``token`` grows with every new holder: it is the fence of the checkpoint."""
+
+    projection: str
+    token: int
+    checkpoint: Checkpoint
+
+
+@final
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
+    """An event that a projection could not apply and has put aside."""
+
+    projection: str
+    position: int
+    event_id: str
+    error_type: str
+    error: str
+    attempts: int
+    failed_at_ns: int
+
+
+@final
+class ProjectionRecord(msgspec.Struct, frozen=True, gc=False):
+    """What the store knows of one projection. ``owner`` is empty and ``lease_left`` 0 when nobody runs it.
+
+    ``lease_left`` is seconds by the store's own clock.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    owner: str
+    token: int
+    lease_left: float
+    dead_letters: int
+
+
 class Backend(Protocol):
     """One store, as far as it differs from the others. Every method raises ``StoreError`` when it cannot do its part."""
 
@@ -122,4 +194,73 @@ class Backend(Protocol):
 
     async def head_position(self) -> int:
         """The position of the last event, 0 when there is none."""
+        ...
+
+    # For readers that follow the global order
+
+    async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
+        """At most ``limit`` wanted events behind ``after``, and how far they were looked for, all from one snapshot.
+
+        One call looks at a bounded window of positions, so that a filter that matches little neither runs long nor stands still.
+
+        Raises:
+            HistoryDiverged: the event of ``after`` does not stand at its position.
+        """
+        ...
+
+    async def wait_beyond(self, position: int, timeout: float) -> int:
+        """The head position, as soon as it is above ``position``, or after ``timeout`` seconds whatever it is."""
+        ...
+
+    # Projections: leases, checkpoints and dead letters. The clock is the store's.
+
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        """The lease of a projection with a new token, ``None`` while another owner holds it."""
+        ...
+
+    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
+        """Keep the lease for so long from now; false when it is another's."""
+        ...
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give the lease back, so that another need not wait for its end; no harm when it is another's already."""
+        ...
+
+    async def commit_checkpoint(
+        self,
+        lease: Lease,
+        before: Checkpoint,
+        after: Checkpoint,
+        dead_letters: Sequence[DeadLetter] = (),
+        apply: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Move the checkpoint, and keep the dead letters, in one transaction.
+
+        ``apply`` is called with that transaction first, so that a read model in the same database changes with its checkpoint or
+        not at all: SQLite calls it in its writer thread with the ``sqlite3.Connection``, PostgreSQL awaits it with the
+        ``asyncpg`` connection, a store in memory calls it with ``None``.
+
+        Raises:
+            LeadershipLost: the token is not the newest, or the checkpoint is not ``before``: nothing of it stands.
+        """
+        ...
+
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        """Every projection that has ever had a lease, by name."""
+        ...
+
+    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
+        """The dead letters of a projection, in order of position."""
+        ...
+
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+        """Forget a dead letter that was applied after all (by ``apply``, in the same transaction); false when it is gone."""
+        ...
+
+    async def reset_projection(self, projection: str) -> None:
+        """Forget checkpoint and dead letters, so that the projection begins again.
+
+        Raises:
+            LeadershipLost: somebody runs it.
+        """
         ...
