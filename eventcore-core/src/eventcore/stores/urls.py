@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Final, cast, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from eventcore.errors import InvalidStoreUrl
+from eventcore.errors import InvalidStoreUrl, MissingDependency
 from eventcore.stores.base import Backend
 from eventcore.stores.memory import MemoryBackend
 from eventcore.stores.sqlite import SqliteBackend, Synchronous
 
 __all__ = ["backend_from_url"]
 
-_FORMS: Final = '"memory:", "sqlite:///relative.db", "sqlite:////absolute/path.db"'
+_FORMS: Final = (
+    '"memory:", "sqlite:///relative.db", "sqlite:////absolute/path.db", "postgresql://user:password@host:port/database"'
+)
 
 
-def backend_from_url(url: str) -> Backend:
+def backend_from_url(url: str, *, migrate: bool = True) -> Backend:
     """The backend that a URL names, not yet opened.
 
-    ``sqlite:`` URLs take ``?synchronous=full|normal|extra`` and ``busy_timeout=`` (seconds).
+    ``sqlite:`` URLs take ``?synchronous=full|normal|extra`` and ``busy_timeout=`` (seconds); those of PostgreSQL what
+    ``PostgresSettings`` says. With ``migrate=False`` a server's schema is left as it is.
 
     Raises:
         InvalidStoreUrl: there is no such store; the message says which there are.
+        MissingDependency: PostgreSQL needs the extra ``postgres``.
     """
     if not isinstance(url, str):
         raise InvalidStoreUrl(f"a store URL is a str, not {type(url).__name__}; expected one of {_FORMS}")
@@ -35,8 +40,7 @@ def backend_from_url(url: str) -> Backend:
     if scheme == "sqlite":
         return _sqlite(url)
     if scheme in ("postgresql", "postgres"):
-        # The URL may hold a password, so it is not repeated.
-        raise InvalidStoreUrl(f"the PostgreSQL store comes with a later version; until then use one of {_FORMS}")
+        return _postgres(url, migrate)
     raise InvalidStoreUrl(f"a store URL cannot begin with {scheme + ':'!r:.40}; expected one of {_FORMS}")
 
 
@@ -68,6 +72,16 @@ def _sqlite(url: str) -> SqliteBackend:
         else:
             raise InvalidStoreUrl(f"unknown setting {name!r:.40} in the store URL; expected synchronous or busy_timeout")
     return SqliteBackend(path, synchronous=cast(Synchronous, synchronous), busy_timeout=busy_timeout)
+
+
+def _postgres(url: str, migrate: bool) -> Backend:
+    if find_spec("asyncpg") is None:
+        raise MissingDependency("a PostgreSQL store needs asyncpg: pip install 'eventcore-core[postgres]'")
+    # Only who uses it loads it.
+    from eventcore.stores.postgres import PostgresBackend
+    from eventcore.stores.postgres_url import PostgresSettings
+
+    return PostgresBackend(PostgresSettings.from_url(url), migrate=migrate)
 
 
 def _seconds(value: str) -> float:

@@ -1,0 +1,94 @@
+"""A batch of append requests as the arguments of ``append_events``, and the verdicts from what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from eventcore.stores.base import AppendRequest, Verdict
+from eventcore.streams import StreamId
+
+__all__ = ["Batch"]
+
+
+@final
+class Batch:
+    """One call to ``append_events``; it may be sent again, with the same arguments."""
+
+    __slots__ = ("_counts", "_data", "_metadata", "arguments")
+
+    def __init__(self, requests: Sequence[AppendRequest]) -> None:
+        numbers: dict[StreamId, int] = {}
+        bases: list[int] = []
+        now: list[int] = []
+        agreed = True
+        check_counts: list[int] = []
+        check_streams: list[int] = []
+        check_bases: list[int] = []
+        check_versions: list[int] = []
+        event_streams: list[int] = []
+        for request in requests:
+            base = request.base
+            check_counts.append(len(request.expected))
+            for stream, version in request.expected.items():
+                before = base[stream]
+                if (number := numbers.get(stream)) is None:
+                    number = numbers[stream] = len(numbers) + 1
+                    bases.append(before)
+                    now.append(before)
+                if version != now[number - 1] or before != bases[number - 1]:
+                    agreed = False
+                check_streams.append(number)
+                check_bases.append(before)
+                check_versions.append(version)
+            for new in request.events:
+                event = new.recorded
+                if (number := numbers.get(event.stream_id)) is None:
+                    # Written without having been read: all that is asked is that its version is the next.
+                    number = numbers[event.stream_id] = len(numbers) + 1
+                    bases.append(event.version - 1)
+                    now.append(0)
+                now[number - 1] = event.version
+                event_streams.append(number)
+        news = [new for request in requests for new in request.events]
+        recorded = [new.recorded for new in news]
+        self._counts = [len(request.events) for request in requests]
+        self._data = [new.data for new in news]
+        self._metadata = [new.metadata for new in news]
+        self.arguments: tuple[Any, ...] = (
+            list(numbers),
+            bases,
+            agreed,
+            check_counts,
+            check_streams,
+            check_bases,
+            check_versions,
+            self._counts,
+            event_streams,
+            [event.stream_id for event in recorded],
+            [event.version for event in recorded],
+            [event.event_id for event in recorded],
+            [event.event_type for event in recorded],
+            self._data,
+            self._metadata,
+            [event.recorded_at_ns for event in recorded],
+        )
+
+    def verdicts(self, head: int, singly: Sequence[int] | None) -> Sequence[Verdict]:
+        """The verdict of each request, from the two results of the function."""
+        if singly is not None:
+            return singly
+        verdicts: list[Verdict] = []
+        position = head + 1
+        for count in self._counts:
+            verdicts.append(position if count else 0)
+            position += count
+        return verdicts
+
+    def size(self) -> int:
+        """Its bytes of data and metadata."""
+        return sum(map(len, self._data)) + sum(map(len, self._metadata))
+
+    def end(self, verdicts: Sequence[Verdict]) -> int:
+        """The highest position of the batch, 0 when it has none."""
+        return max((first + count - 1 for first, count in zip(verdicts, self._counts, strict=True) if first > 0), default=0)

@@ -1,0 +1,187 @@
+"""The functions that the PostgreSQL store keeps in its schema: one for appending, three for reading.
+
+They are functions for the sake of their plans: whatever the statistics of a fresh or a grown table say, they go by the indexes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["APPEND", "READING"]
+
+APPEND: Final = """
+    -- Judges the requests of one batch in order and inserts the events of those that it accepts.
+    --
+    -- streams, bases: every stream that the batch names, once, and its version when the batch began, by the first to name it.
+    -- agreed: whether every request is accepted if these versions hold.
+    -- check_*: what each request asks for; check_counts of them belong to each. Streams are numbers in streams.
+    -- event_*: the new events, event_counts of them belong to each request.
+    -- settling: this batch may have been appended by a call before, whose answer was lost.
+    --
+    -- head: the highest position before. verdicts: for each request the position of its first event, 0 if it has none, -1 if it
+    -- is refused; NULL when all are accepted, one behind the other. waited: seconds until it had the lock.
+    CREATE FUNCTION {schema}.append_events(
+        settling boolean, lock_milliseconds integer,
+        streams text[], bases bigint[], agreed boolean,
+        check_counts integer[], check_streams integer[], check_bases bigint[], check_versions bigint[],
+        event_counts integer[], event_streams integer[],
+        event_stream_ids text[], event_versions bigint[], event_ids text[], event_types text[],
+        event_data bytea[], event_metadata bytea[], event_times bigint[],
+        OUT head bigint, OUT verdicts bigint[], OUT waited double precision
+    ) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+    DECLARE
+        began bigint[];
+        now_at bigint[];
+        kept boolean[] := '{}';
+        next_check integer := 1;
+        next_event integer := 1;
+        next_position bigint;
+        accepted boolean;
+        written bigint;
+        waiting_since timestamptz;
+    BEGIN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'append_events must not be called under %', current_setting('transaction_isolation')
+                USING ERRCODE = 'invalid_transaction_state', HINT = 'It needs read committed, to see what it waited for.';
+        END IF;
+        -- First the lock, then a look: each statement after it sees all that was committed under it.
+        PERFORM set_config('lock_timeout', lock_milliseconds::text, true);
+        waiting_since := clock_timestamp();
+        PERFORM pg_advisory_xact_lock({key});
+        waited := extract(epoch FROM clock_timestamp() - waiting_since);
+        SELECT coalesce(max(event.position), 0) INTO head FROM {schema}.events AS event;
+
+        IF settling THEN
+            SELECT array_agg(coalesce(standing.position, -1) ORDER BY request.number), count(standing.position)
+            INTO verdicts, written
+            FROM (
+                SELECT number, CASE WHEN events > 0 THEN sum(events) OVER (ORDER BY number) - events + 1 END AS first
+                FROM unnest(event_counts) WITH ORDINALITY AS counted(events, number)
+            ) AS request
+            LEFT JOIN unnest(event_stream_ids, event_versions, event_ids) WITH ORDINALITY AS new(stream_id, version, id, number)
+                ON new.number = request.first
+            LEFT JOIN {schema}.events AS standing
+                ON standing.stream_id = new.stream_id AND standing.version = new.version AND standing.event_id = new.id;
+            IF written > 0 THEN
+                RETURN;
+            END IF;
+            verdicts := NULL;
+        END IF;
+
+        IF agreed AND NOT EXISTS (
+            SELECT FROM unnest(streams, bases) AS asked(stream_id, version)
+            WHERE asked.version <> coalesce(
+                (SELECT max(event.version) FROM {schema}.events AS event WHERE event.stream_id = asked.stream_id), 0
+            )
+        ) THEN
+            INSERT INTO {schema}.events
+            SELECT head + new.number, new.stream_id, new.version, new.id, new.type, new.data, new.metadata, new.time
+            FROM unnest(
+                event_stream_ids, event_versions, event_ids, event_types, event_data, event_metadata, event_times
+            ) WITH ORDINALITY AS new(stream_id, version, id, type, data, metadata, time, number);
+            written := cardinality(event_ids);
+        ELSE
+            SELECT array_agg(coalesce(
+                (SELECT max(event.version) FROM {schema}.events AS event WHERE event.stream_id = asked.stream_id), 0
+            ) ORDER BY asked.number)
+            INTO began
+            FROM unnest(streams) WITH ORDINALITY AS asked(stream_id, number);
+            now_at := began;
+            next_position := head + 1;
+            verdicts := '{}';
+            FOR request IN 1 .. cardinality(event_counts) LOOP
+                accepted := true;
+                FOR one IN next_check .. next_check + check_counts[request] - 1 LOOP
+                    IF began[check_streams[one]] <> check_bases[one] OR now_at[check_streams[one]] <> check_versions[one] THEN
+                        accepted := false;
+                        EXIT;
+                    END IF;
+                END LOOP;
+                FOR one IN next_event .. next_event + event_counts[request] - 1 LOOP
+                    kept[one] := accepted;
+                    IF accepted THEN
+                        now_at[event_streams[one]] := event_versions[one];
+                    END IF;
+                END LOOP;
+                next_check := next_check + check_counts[request];
+                next_event := next_event + event_counts[request];
+                IF NOT accepted THEN
+                    verdicts[request] := -1;
+                ELSIF event_counts[request] = 0 THEN
+                    verdicts[request] := 0;
+                ELSE
+                    verdicts[request] := next_position;
+                    next_position := next_position + event_counts[request];
+                END IF;
+            END LOOP;
+            INSERT INTO {schema}.events
+            SELECT head + row_number() OVER (ORDER BY new.number),
+                new.stream_id, new.version, new.id, new.type, new.data, new.metadata, new.time
+            FROM unnest(
+                event_stream_ids, event_versions, event_ids, event_types, event_data, event_metadata, event_times, kept
+            ) WITH ORDINALITY AS new(stream_id, version, id, type, data, metadata, time, kept, number)
+            WHERE new.kept;
+            written := next_position - head - 1;
+        END IF;
+        IF written > 0 THEN
+            PERFORM pg_notify('{channel}', (head + written)::text);
+        END IF;
+    END $$;
+"""
+
+READING: Final = """
+    -- Of each stream the events behind a version, at most so many; after one row that holds the head position and nothing else.
+    CREATE FUNCTION {schema}.read_streams(streams text[], versions bigint[], up_to bigint, page integer)
+    RETURNS SETOF {schema}.events
+    LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+    BEGIN
+        RETURN QUERY
+        SELECT coalesce(max(event.position), 0), NULL, NULL::bigint, NULL, NULL, NULL::bytea, NULL::bytea, NULL::bigint
+        FROM {schema}.events AS event
+        UNION ALL
+        SELECT found.* FROM unnest(streams, versions) AS asked(stream_id, version)
+        CROSS JOIN LATERAL (
+            SELECT event.* FROM {schema}.events AS event
+            WHERE event.stream_id = asked.stream_id AND event.version > asked.version AND event.position <= up_to
+            ORDER BY event.version LIMIT page
+        ) AS found;
+    END $$;
+
+    -- The wanted events of a range of positions, at most so many.
+    CREATE FUNCTION {schema}.scan_events(after bigint, up_to bigint, page integer, pattern text, types text[])
+    RETURNS SETOF {schema}.events
+    LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+    BEGIN
+        RETURN QUERY SELECT event.* FROM {schema}.events AS event
+        WHERE event.position > after AND event.position <= up_to
+            AND (pattern IS NULL OR event.stream_id ~ pattern)
+            AND (types IS NULL OR event.event_type = ANY (types))
+        ORDER BY event.position LIMIT page;
+    END $$;
+
+    -- The same behind a checkpoint, in a window of so many positions; after one row that tells of the snapshot: the head
+    -- position, the end of the window (as version), the event that stands there (as event_id) and the one that stands at the
+    -- checkpoint (as event_type).
+    CREATE FUNCTION {schema}.follow_events(after bigint, width bigint, page integer, pattern text, types text[])
+    RETURNS SETOF {schema}.events
+    LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+    BEGIN
+        RETURN QUERY WITH snapshot AS (
+            SELECT coalesce(max(event.position), 0) AS head FROM {schema}.events AS event
+        )
+        SELECT head, NULL, greatest(after, least(after + width, head)),
+            (SELECT event.event_id FROM {schema}.events AS event
+             WHERE event.position = greatest(after, least(after + width, head))),
+            (SELECT event.event_id FROM {schema}.events AS event WHERE event.position = after),
+            NULL::bytea, NULL::bytea, NULL::bigint
+        FROM snapshot
+        UNION ALL
+        SELECT found.* FROM (
+            SELECT event.* FROM {schema}.events AS event
+            WHERE event.position > after AND event.position <= after + width
+                AND (pattern IS NULL OR event.stream_id ~ pattern)
+                AND (types IS NULL OR event.event_type = ANY (types))
+            ORDER BY event.position LIMIT page
+        ) AS found;
+    END $$;
+"""
