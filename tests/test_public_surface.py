@@ -8,14 +8,15 @@ import pytest
 
 SURFACE = {
     "eventcore": """
-        BusinessRuleViolation Command CommandResult Event EventCoreError EventMetadata EventStore RecordedEvent RetryPolicy
-        StreamId Telemetry TraceContext __version__ open_store
+        BusinessRuleViolation Command CommandResult Event EventCoreError EventMetadata EventStore OnError Projection
+        RecordedEvent RetryPolicy StreamId Telemetry TraceContext __version__ open_store
     """,
     "eventcore.errors": """
-        BusinessRuleViolation CommandError CommandTimeout ConcurrencyConflict ConfigurationError CorruptEvent DefinitionError
-        EventCoreError Fault IncompatibleStore InvalidCommand InvalidEvent InvalidEventType InvalidExporter InvalidInput
-        InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidStoreUrl InvalidStreamId StoreClosed
-        StoreError StoreUnavailable UnknownEventType WrongEventLoop
+        AccessDenied BusinessRuleViolation CommandError CommandTimeout ConcurrencyConflict ConfigurationError CorruptEvent
+        DefinitionError EventCoreError Fault HistoryDiverged IncompatibleStore InvalidCommand InvalidEvent InvalidEventType
+        InvalidExporter InvalidInput InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidProjection
+        InvalidStoreUrl InvalidStreamId LeadershipLost MissingDependency ProjectionError ProjectionFailed ProjectionTimeout
+        StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
         AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData HistogramData HistogramPoint

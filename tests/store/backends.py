@@ -10,7 +10,7 @@ from eventcore import EventStore, StreamId, Telemetry
 from eventcore.codec import Codec, StoredEvent
 from eventcore.events import EventMetadata, RecordedEvent
 from eventcore.stores import AppendRequest, BackendPage, EventFilter, MemoryBackend, NewEvent, Verdict
-from eventcore.stores.base import Purpose
+from eventcore.stores.base import Checkpoint, DeadLetter, Lease, LogPage, ProjectionRecord, Purpose
 from tests.store.bank import Deposited
 
 
@@ -67,6 +67,43 @@ class SteeredBackend:
 
     async def head_position(self) -> int:
         return await self.real.head_position()
+
+    async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
+        return await self.real.follow(after, limit, wanted)
+
+    async def wait_beyond(self, position: int, timeout: float) -> int:
+        return await self.real.wait_beyond(position, timeout)
+
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        return await self.real.acquire_lease(projection, owner, seconds)
+
+    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
+        return await self.real.renew_lease(lease, seconds)
+
+    async def release_lease(self, lease: Lease) -> None:
+        await self.real.release_lease(lease)
+
+    async def commit_checkpoint(
+        self,
+        lease: Lease,
+        before: Checkpoint,
+        after: Checkpoint,
+        dead_letters: Sequence[DeadLetter] = (),
+        apply: Callable[[Any], Any] | None = None,
+    ) -> None:
+        await self.real.commit_checkpoint(lease, before, after, dead_letters, apply)
+
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        return await self.real.projections()
+
+    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
+        return await self.real.dead_letters(projection, limit)
+
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+        return await self.real.remove_dead_letter(letter, apply)
+
+    async def reset_projection(self, projection: str) -> None:
+        await self.real.reset_projection(projection)
 
     def store(self, telemetry: Telemetry) -> EventStore:
         return EventStore(self, "default", telemetry, owns_telemetry=False, max_event_bytes=1 << 20)

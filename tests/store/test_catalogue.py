@@ -103,7 +103,7 @@ async def test_events_that_another_store_wrote_count_as_read_for_commands(
             await other.execute(Deposit(account=account("a")))
         assert measured("events.read", store="other", purpose="command") == 3
         assert measured("events.read", store="one", purpose="command") == 0
-        assert measured("info", store="one", db_system_name="sqlite", schema_version="1") == 1
+        assert measured("info", store="one", db_system_name="sqlite", schema_version="2") == 1
         assert measured("info", store="other") == 0
         assert measured("info") == 1
 

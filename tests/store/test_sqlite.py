@@ -88,7 +88,7 @@ async def test_a_store_of_another_schema_version_is_refused(sqlite_url: str, pat
     async with open_store(sqlite_url, exporters=[]):
         pass
     change(path, "PRAGMA user_version = 7")
-    with pytest.raises(IncompatibleStore, match="has schema version 7, this eventcore knows version 1"):
+    with pytest.raises(IncompatibleStore, match="has schema version 7, this eventcore knows versions up to 2"):
         async with open_store(sqlite_url, exporters=[]):
             pass
 

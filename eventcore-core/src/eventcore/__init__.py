@@ -3,6 +3,7 @@
 from eventcore.commands import Command, CommandResult, RetryPolicy
 from eventcore.errors import BusinessRuleViolation, EventCoreError
 from eventcore.events import Event, EventMetadata, RecordedEvent
+from eventcore.projections import OnError, Projection
 from eventcore.recording import TraceContext
 from eventcore.store import EventStore, open_store
 from eventcore.streams import StreamId
@@ -17,6 +18,8 @@ __all__ = [
     "EventCoreError",
     "EventMetadata",
     "EventStore",
+    "OnError",
+    "Projection",
     "RecordedEvent",
     "RetryPolicy",
     "StreamId",

@@ -6,6 +6,7 @@ EventCoreError
 │   ├── InvalidInstrument         a metric name, label name, unit or shape
 │   ├── InvalidEventType          an event class, or two classes with one stored type
 │   ├── InvalidCommand            a command class, or what its ``handle`` yields
+│   ├── InvalidProjection         a projection's name, filter, or the signature of its handler
 │   └── InvalidExporter           an exporter whose hooks do not fit the specification
 ├── InvalidInput                  mend the value that was passed (also a ``ValueError``)
 │   ├── InvalidStreamId
@@ -63,6 +64,7 @@ __all__ = [
     "InvalidMeasurement",
     "InvalidMetadata",
     "InvalidPattern",
+    "InvalidProjection",
     "InvalidStoreUrl",
     "InvalidStreamId",
     "LeadershipLost",
@@ -125,6 +127,10 @@ class InvalidEventType(DefinitionError):
 
 class InvalidCommand(DefinitionError):
     """A command class, or what its methods return, is not what ``execute`` can work with."""
+
+
+class InvalidProjection(DefinitionError):
+    """A projection is declared in a way that this store cannot run."""
 
 
 class InvalidExporter(DefinitionError):

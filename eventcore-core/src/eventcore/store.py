@@ -9,14 +9,22 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Literal, final
 
-from eventcore.catalogue import CommandInstruments, StoreInstruments, show_exporters
+from eventcore.catalogue import (
+    BackendInstruments,
+    CommandInstruments,
+    ProjectionInstruments,
+    StoreInstruments,
+    show_exporters,
+)
 from eventcore.codec import Codec
 from eventcore.commands import Command, CommandExecutor, CommandResult, ObservedBackend, RetryPolicy
 from eventcore.errors import StoreClosed, WrongEventLoop
 from eventcore.events import Event, RecordedEvent
 from eventcore.exporting.report import ExporterReport
+from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, Batcher, EventFilter, Loader, StreamCache, StreamPattern, backend_from_url
+from eventcore.stores.base import DeadLetter, ProjectionRecord
 from eventcore.streams import StreamId
 from eventcore.telemetry import Telemetry
 
@@ -95,12 +103,15 @@ class EventStore:
         self._owns_telemetry = owns_telemetry
         self._instruments = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
         self._commands = CommandInstruments(telemetry, name)
-        self._backend = ObservedBackend(backend, telemetry, self._instruments)
+        self._backend_instruments = BackendInstruments(telemetry, name, backend)
+        self._projection_instruments = ProjectionInstruments(telemetry, name)
+        self._backend = ObservedBackend(backend, telemetry, self._instruments, self._backend_instruments)
         self._codec = Codec(max_event_bytes, self._instruments.codec_failed)
         cache = StreamCache()
         self._loader = Loader(self._backend, self._codec, cache)
         self._batcher = Batcher(self._backend, cache)
         self._executor = CommandExecutor(self._loader, self._batcher, self._codec, IdGenerator(), telemetry, self._commands)
+        self._projections = ProjectionHost(self._backend, self._codec, self._projection_instruments, telemetry)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: Literal["new", "open", "closed"] = "new"
         self._closing: asyncio.Task[None] | None = None
@@ -115,13 +126,14 @@ class EventStore:
                 await self.telemetry.start()
             await self._backend.open()
         except BaseException:
-            self._instruments.closed()
+            self._hide()
             if self._owns_telemetry:
                 await self.telemetry.shutdown()
             raise
         self._loader.start()
         self._batcher.start()
         self._instruments.opened()
+        self._backend_instruments.opened()
         self._loop = asyncio.get_running_loop()
         self._state = "open"
         return self
@@ -148,13 +160,20 @@ class EventStore:
     async def _close(self, timeout: float) -> None:
         deadline = monotonic() + timeout
         try:
-            await self._batcher.close(timeout)
+            await self._backend_instruments.stop()
+            await self._projections.close(timeout)
+            await self._batcher.close(max(0.1, deadline - monotonic()))
             await self._loader.close()
             await self._backend.close(max(0.1, deadline - monotonic()))
         finally:
-            self._instruments.closed()
+            self._hide()
             if self._owns_telemetry:
                 await self.telemetry.shutdown(max(0.1, deadline - monotonic()))
+
+    def _hide(self) -> None:
+        self._instruments.closed()
+        self._backend_instruments.closed()
+        self._projection_instruments.closed()
 
     async def execute(
         self,
@@ -260,6 +279,70 @@ class EventStore:
         """The position of the last event in the store, 0 when there is none."""
         self._check_open()
         return await self._backend.head_position()
+
+    async def run(self, projection: Projection, *, lease: float = 5.0) -> None:
+        """Apply events to ``projection`` from its checkpoint on, until cancelled or until the store closes.
+
+        Of all who run a projection, in this process and others, one does; the others wait to take over. While the store is away
+        it waits, too.
+
+        Args:
+            projection: an instance of a class derived from ``Projection``.
+            lease: seconds without a sign of life after which another runner takes over, from 0.1 to 3600.
+
+        Raises:
+            InvalidProjection: it is declared in a way that this store cannot run.
+            ProjectionFailed: an event cannot be applied, and ``on_error`` says to stop.
+            HistoryDiverged: the store has gone back behind the checkpoint: rebuild what was derived.
+            StoreClosed, WrongEventLoop: the store cannot serve.
+        """
+        self._check_open()
+        await self._projections.run(projection, lease)
+
+    async def wait_for(self, projection: Projection | str, position: int, timeout: float = 10.0) -> None:
+        """Wait until a projection, run here or elsewhere, has applied everything up to ``position``: then read what you wrote.
+
+        Args:
+            projection: it, or its name (``name@version`` from version 2 on).
+            position: such as ``CommandResult.position``.
+            timeout: seconds.
+
+        Raises:
+            ProjectionTimeout: it has not come so far in time.
+        """
+        self._check_open()
+        await self._projections.wait_for(projection, _at_least_0("position", position), timeout)
+
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        """What the store knows of every projection that was ever run on it, by name."""
+        self._check_open()
+        return await self._projections.projections()
+
+    async def dead_letters(self, projection: Projection | str, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """The events that a projection has put aside, in order of position: at most ``limit``."""
+        self._check_open()
+        return await self._projections.dead_letters(projection, _at_least_0("limit", limit))
+
+    async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
+        """Apply every dead letter of a projection once more, out of order, and forget those that succeed.
+
+        Raises:
+            InvalidProjection: it is declared in a way that this store cannot run.
+            HistoryDiverged: the event of a dead letter is gone.
+        """
+        self._check_open()
+        return await self._projections.retry_dead_letters(projection)
+
+    async def reset_projection(self, projection: Projection | str) -> None:
+        """Forget checkpoint and dead letters of a projection, so that it begins again at the first event.
+
+        What it has written stays: empty its read model, too.
+
+        Raises:
+            LeadershipLost: somebody runs it: stop it first.
+        """
+        self._check_open()
+        await self._projections.reset(projection)
 
     def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
         """Add an exporter, also while commands run; see ``Telemetry.register_exporter``."""

@@ -1,18 +1,26 @@
 """The catalogue: every instrument that eventcore records about itself. Here telemetry and event store meet."""
 
 from eventcore.catalogue.active_streams import ActiveStreams
+from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.commands import CommandInstruments, CommandSeries, Outcome
 from eventcore.catalogue.exporters import show_exporters
+from eventcore.catalogue.progress import ProjectionProgress, ProjectionState
+from eventcore.catalogue.projections import ProjectionInstruments, ProjectionSeries
 from eventcore.catalogue.rows import CATALOGUE, Row
 from eventcore.catalogue.store import Operation, StoreInstruments
 
 __all__ = [
     "CATALOGUE",
     "ActiveStreams",
+    "BackendInstruments",
     "CommandInstruments",
     "CommandSeries",
     "Operation",
     "Outcome",
+    "ProjectionInstruments",
+    "ProjectionProgress",
+    "ProjectionSeries",
+    "ProjectionState",
     "Row",
     "StoreInstruments",
     "show_exporters",

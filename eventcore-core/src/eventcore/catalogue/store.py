@@ -15,8 +15,22 @@ from eventcore.version import __version__
 
 __all__ = ["Operation", "StoreInstruments"]
 
-Operation: TypeAlias = Literal["read_streams", "append", "scan", "head_position"]
-_OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
+Operation: TypeAlias = Literal[
+    "read_streams",
+    "append",
+    "scan",
+    "head_position",
+    "follow",
+    "wait_beyond",
+    "acquire_lease",
+    "renew_lease",
+    "release_lease",
+    "commit_checkpoint",
+    "projections",
+    "dead_letters",
+    "remove_dead_letter",
+    "reset_projection",
+]
 
 
 @final
@@ -26,13 +40,9 @@ class StoreInstruments:
     def __init__(self, telemetry: Telemetry, store: str, system: str, schema_version: int) -> None:
         declared = Declaring(telemetry)
         self._store = store
-        duration = declared.histogram("store.operation.duration")
-        self._succeeded: dict[Operation, HistogramCell] = {
-            operation: duration.labels(store, operation, system, "ok") for operation in _OPERATIONS
-        }
-        self._failed: dict[Operation, HistogramCell] = {
-            operation: duration.labels(store, operation, system, "error") for operation in _OPERATIONS
-        }
+        self._duration = declared.histogram("store.operation.duration")
+        self._system = system
+        self._ended: dict[tuple[Operation, str], HistogramCell] = {}
         self._errors = declared.counter("store.errors")
         self._written = declared.counter("events.written")
         self._written_by_type: dict[str, CounterCell] = {}
@@ -57,12 +67,18 @@ class StoreInstruments:
 
     def succeeded(self, operation: Operation, seconds: float) -> None:
         """Record a call to the backend that went well."""
-        self._succeeded[operation].record(seconds)
+        self._record(operation, "ok", seconds)
 
     def failed(self, operation: Operation, seconds: float, error: BaseException) -> None:
         """Record a call to the backend that failed, with the time that it took."""
-        self._failed[operation].record(seconds)
+        self._record(operation, "error", seconds)
         self._errors.labels(self._store, operation, type(error).__name__).add(1)
+
+    def _record(self, operation: Operation, outcome: str, seconds: float) -> None:
+        cell = self._ended.get((operation, outcome))
+        if cell is None:
+            cell = self._ended[operation, outcome] = self._duration.labels(self._store, operation, self._system, outcome)
+        cell.record(seconds)
 
     def committed(self, events: Iterable[NewEvent]) -> None:
         """Count events that are durable now."""

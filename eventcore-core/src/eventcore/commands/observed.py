@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, final
 
-from eventcore.catalogue import Operation, StoreInstruments
+from eventcore.catalogue import BackendInstruments, Operation, StoreInstruments
 from eventcore.codec import StoredEvent
+from eventcore.errors import StoreError
 from eventcore.recording import Span, SpanKind, TraceContext
-from eventcore.stores.base import CONFLICT, AppendRequest, Backend, BackendPage, EventFilter, Purpose, Verdict
+from eventcore.stores.base import (
+    CONFLICT,
+    AppendRequest,
+    Backend,
+    BackendPage,
+    Checkpoint,
+    DeadLetter,
+    EventFilter,
+    Lease,
+    LogPage,
+    ProjectionRecord,
+    Purpose,
+    Verdict,
+)
 from eventcore.streams import StreamId
 from eventcore.telemetry import Telemetry
 
@@ -24,8 +38,9 @@ _CLIENT: Final[SpanKind] = "client"
 class ObservedBackend:
     """Implements ``Backend`` by another one, and records every call."""
 
-    def __init__(self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments) -> None:
+    def __init__(self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments, own: BackendInstruments) -> None:
         self.system = backend.system
+        self._own = own
         self._backend = backend
         self._telemetry = telemetry
         self._instruments = instruments
@@ -48,12 +63,15 @@ class ObservedBackend:
                 (request.events, verdict) for request, verdict in zip(requests, verdicts, strict=True) if verdict != CONFLICT
             ]
             written = [new for events, _ in accepted for new in events]
+            head = max([verdict + len(events) for events, verdict in accepted if events], default=1) - 1
             if span.recording:
                 span.set_attribute("eventcore.batch.size", len(requests))
                 span.set_attribute("eventcore.events", len(written))
                 if written:
-                    span.set_attribute("eventcore.position", max(verdict + len(events) for events, verdict in accepted) - 1)
+                    span.set_attribute("eventcore.position", head)
         instruments.committed(written)
+        if head:
+            self._own.appended(head)
         return verdicts
 
     async def read_streams(
@@ -91,14 +109,83 @@ class ObservedBackend:
 
     async def head_position(self) -> int:
         """Ask the other."""
+        with self._timed("head_position"):
+            return await self._backend.head_position()
+
+    # Calls of projections, which have spans of their own: one for each batch, whatever it takes to fill it.
+
+    async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
+        """Read by the other, on behalf of a projection."""
+        with self._timed("follow"):
+            page = await self._backend.follow(after, limit, wanted)
+        if page.rows:
+            self._instruments.read["projection"].add(len(page.rows))
+        return page
+
+    async def wait_beyond(self, position: int, timeout: float) -> int:
+        """Wait by the other; its duration would say nothing."""
+        try:
+            return await self._backend.wait_beyond(position, timeout)
+        except StoreError as error:
+            self._instruments.failed("wait_beyond", 0.0, error)
+            raise
+
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        """Ask the other."""
+        with self._timed("acquire_lease"):
+            return await self._backend.acquire_lease(projection, owner, seconds)
+
+    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
+        """Ask the other."""
+        with self._timed("renew_lease"):
+            return await self._backend.renew_lease(lease, seconds)
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Tell the other."""
+        with self._timed("release_lease"):
+            await self._backend.release_lease(lease)
+
+    async def commit_checkpoint(
+        self,
+        lease: Lease,
+        before: Checkpoint,
+        after: Checkpoint,
+        dead_letters: Sequence[DeadLetter] = (),
+        apply: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Commit by the other."""
+        with self._timed("commit_checkpoint"):
+            await self._backend.commit_checkpoint(lease, before, after, dead_letters, apply)
+
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        """Ask the other."""
+        with self._timed("projections"):
+            return await self._backend.projections()
+
+    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
+        """Ask the other."""
+        with self._timed("dead_letters"):
+            return await self._backend.dead_letters(projection, limit)
+
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+        """Remove by the other."""
+        with self._timed("remove_dead_letter"):
+            return await self._backend.remove_dead_letter(letter, apply)
+
+    async def reset_projection(self, projection: str) -> None:
+        """Reset by the other."""
+        with self._timed("reset_projection"):
+            await self._backend.reset_projection(projection)
+
+    @contextmanager
+    def _timed(self, operation: Operation) -> Generator[None]:
         begun = perf_counter()
         try:
-            head = await self._backend.head_position()
-        except BaseException as error:
-            self._instruments.failed("head_position", perf_counter() - begun, error)
+            yield
+        except StoreError as error:
+            self._instruments.failed(operation, perf_counter() - begun, error)
             raise
-        self._instruments.succeeded("head_position", perf_counter() - begun)
-        return head
+        self._instruments.succeeded(operation, perf_counter() - begun)
 
     @contextmanager
     def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Generator[Span]:

@@ -1,4 +1,4 @@
-"""Loggers of exporters: a flood is cut and counted, because every handler of the process is shared with the application."""
+"""Loggers for what others cause: a flood is cut and counted, because handlers are shared with the application."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Final
 
-__all__ = ["exporter_logger"]
+__all__ = ["bounded_logger", "exporter_logger"]
 
 _MOST: Final = 20
 _PERIOD: Final = 10.0
@@ -36,7 +36,12 @@ class _FloodGate(logging.Filter):
 
 def exporter_logger(name: str) -> logging.Logger:
     """The logger ``eventcore.exporters.NAME``, of which at most 20 records pass in 10 seconds."""
-    logger = logging.getLogger(f"eventcore.exporters.{name}")
+    return bounded_logger(f"eventcore.exporters.{name}")
+
+
+def bounded_logger(name: str) -> logging.Logger:
+    """The logger of that name, of which at most 20 records pass in 10 seconds."""
+    logger = logging.getLogger(name)
     if not any(isinstance(known, _FloodGate) for known in logger.filters):
         logger.addFilter(_FloodGate())
     return logger

@@ -18,6 +18,7 @@ from eventcore.streams import StreamId
 __all__ = [
     "CONFLICT",
     "SCHEMA_VERSION",
+    "START",
     "AppendRequest",
     "Backend",
     "BackendPage",
@@ -28,7 +29,6 @@ __all__ = [
     "LogPage",
     "NewEvent",
     "ProjectionRecord",
-    "START",
     "Purpose",
     "Verdict",
 ]

@@ -1,26 +1,49 @@
-"""The embedded store: one SQLite file, one thread that writes, one that reads."""
+"""The embedded store: one SQLite file, one thread that writes, one that reads streams, one that follows the global order."""
 
 from __future__ import annotations
 
-import sqlite3
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, TypeVar, final
-
-import msgspec
+from typing import Any, Final, Literal, TypeAlias, final
 
 from eventcore.codec import StoredEvent
-from eventcore.errors import CorruptEvent, IncompatibleStore, StoreClosed
-from eventcore.stores.base import SCHEMA_VERSION, AppendRequest, BackendPage, EventFilter, Purpose, Verdict
-from eventcore.stores.sqlite_errors import explained
-from eventcore.stores.sqlite_statements import append, head, read_streams, scan
-from eventcore.stores.worker import Worker
+from eventcore.errors import IncompatibleStore, StoreClosed
+from eventcore.stores.base import (
+    SCHEMA_VERSION,
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    DeadLetter,
+    EventFilter,
+    Lease,
+    LogPage,
+    ProjectionRecord,
+    Purpose,
+    Verdict,
+)
+from eventcore.stores.figures import BackendFigures, BackendStats
+from eventcore.stores.head_watch import HeadWatch
+from eventcore.stores.sqlite_connection import ConnectionThread, StoreConnection
+from eventcore.stores.sqlite_projections import (
+    PROJECTION_TABLES,
+    acquire_lease,
+    commit_checkpoint,
+    dead_letters,
+    is_leased,
+    projections,
+    release_lease,
+    remove_dead_letter,
+    renew_lease,
+    reset_projection,
+)
+from eventcore.stores.sqlite_statements import append, follow, head, last_append_ns, read_streams, scan
 from eventcore.streams import StreamId
 
 __all__ = ["SqliteBackend", "Synchronous"]
 
 Synchronous: TypeAlias = Literal["full", "normal", "extra"]
-T = TypeVar("T")
 
 _APPLICATION_ID: Final = 0x65766374  # "evct"
 _MAX_PAGE: Final = 500
@@ -28,8 +51,8 @@ _PAGE_BUDGET: Final = 4096
 _MIN_PAGE: Final = 16
 _END: Final = 2**62
 
-_SCHEMA: Final = f"""
-    BEGIN IMMEDIATE;
+# What each version of the schema brings. Every part can be run again, since another process may do the same at this moment.
+_EVENTS: Final = """
     CREATE TABLE IF NOT EXISTS events (
         position INTEGER PRIMARY KEY,
         stream_id TEXT NOT NULL,
@@ -43,10 +66,8 @@ _SCHEMA: Final = f"""
     CREATE UNIQUE INDEX IF NOT EXISTS events_by_stream ON events (stream_id, version);
     CREATE TRIGGER IF NOT EXISTS events_are_kept BEFORE DELETE ON events
         BEGIN SELECT RAISE(ABORT, 'events are never deleted: positions must stay dense'); END;
-    PRAGMA application_id = {_APPLICATION_ID};
-    PRAGMA user_version = {SCHEMA_VERSION};
-    COMMIT;
 """
+_SCHEMAS: Final = (_EVENTS, PROJECTION_TABLES)
 
 
 @final
@@ -66,8 +87,13 @@ class SqliteBackend:
         self.path = path
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._writer: _Connection | None = None
-        self._reader: _Connection | None = None
+        self.figures = BackendFigures()
+        self.figures.bytes_read = self.figures.bytes_written = 0
+        self._writer: ConnectionThread | None = None
+        self._reader: ConnectionThread | None = None
+        # Long reads of the global order, so that commands need not wait behind them.
+        self._follower: ConnectionThread | None = None
+        self._watch = HeadWatch(self.head_position)
 
     async def open(self) -> None:
         """Open both connections, and create or check the schema.
@@ -77,27 +103,33 @@ class SqliteBackend:
             StoreUnavailable: it cannot be opened or written.
         """
         try:
-            self._writer = _Connection("eventcore-sqlite-writer", self.path)
+            self._writer = ConnectionThread("eventcore-sqlite-writer", self.path, self.figures)
             await self._writer.run(self._open_writer)
-            self._reader = _Connection("eventcore-sqlite-reader", self.path)
+            self._reader = ConnectionThread("eventcore-sqlite-reader", self.path, self.figures)
             await self._reader.run(self._open_reader)
+            self._follower = ConnectionThread("eventcore-sqlite-follower", self.path, self.figures)
+            await self._follower.run(self._open_reader)
         except BaseException:
             await self.close(self._busy_timeout)
             raise
 
     async def close(self, timeout: float) -> None:
         """Finish what is in flight, then close both connections."""
-        reader, writer = self._reader, self._writer
-        self._reader = self._writer = None
         # The writer last, so that it is the one who moves the log into the file.
-        if reader is not None:
-            await reader.close(timeout)
-        if writer is not None:
-            await writer.close(timeout)
+        threads = self._follower, self._reader, self._writer
+        self._follower = self._reader = self._writer = None
+        for thread in threads:
+            if thread is not None:
+                await thread.close(timeout)
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """Judge and commit the batch in the writer thread."""
-        return await _opened(self._writer).run(partial(append, requests))
+        verdicts = await _opened(self._writer).run(partial(append, requests))
+        for request, verdict in zip(reversed(requests), reversed(verdicts), strict=True):
+            if verdict > 0:
+                self._watch.advance(verdict + len(request.events) - 1)
+                break
+        return verdicts
 
     async def read_streams(
         self,
@@ -113,13 +145,74 @@ class SqliteBackend:
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """Rows of a range of positions."""
-        return await _opened(self._reader).run(partial(scan, after, up_to, limit, wanted))
+        return await _opened(self._follower).run(partial(scan, after, up_to, limit, wanted))
 
     async def head_position(self) -> int:
         """The highest position."""
         return await _opened(self._reader).run(head)
 
-    def _open_writer(self, connection: sqlite3.Connection) -> None:
+    async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
+        """A page of the global order in one statement, which is one snapshot."""
+        return await _opened(self._follower).run(partial(follow, after, limit, wanted))
+
+    async def wait_beyond(self, position: int, timeout: float) -> int:
+        """Woken at once by appends of this backend, within a twentieth of a second by others'."""
+        return await self._watch.wait_beyond(position, timeout)
+
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        """Look first, so that those who stand by disturb no writer."""
+        if await _opened(self._reader).run(partial(is_leased, projection, owner)):
+            return None
+        return await _opened(self._writer).run(partial(acquire_lease, projection, owner, seconds))
+
+    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
+        """Renew in the writer thread."""
+        return await _opened(self._writer).run(partial(renew_lease, lease, seconds))
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Release in the writer thread."""
+        await _opened(self._writer).run(partial(release_lease, lease))
+
+    async def commit_checkpoint(
+        self,
+        lease: Lease,
+        before: Checkpoint,
+        after: Checkpoint,
+        dead_letters: Sequence[DeadLetter] = (),
+        apply: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Apply and commit in the writer thread."""
+        await _opened(self._writer).run(partial(commit_checkpoint, lease, before, after, dead_letters, apply))
+
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        """Every projection of the file."""
+        return await _opened(self._reader).run(projections)
+
+    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
+        """The dead letters of the file."""
+        return await _opened(self._reader).run(partial(dead_letters, projection, limit))
+
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+        """Apply and remove in the writer thread."""
+        return await _opened(self._writer).run(partial(remove_dead_letter, letter, apply))
+
+    async def reset_projection(self, projection: str) -> None:
+        """Reset in the writer thread."""
+        await _opened(self._writer).run(partial(reset_projection, projection))
+
+    async def measure(self) -> BackendStats:
+        """The newest event, and the bytes of the file and its log."""
+        return await _opened(self._reader).run(self._measure)
+
+    def _measure(self, connection: StoreConnection) -> BackendStats:
+        position, recorded_at_ns = last_append_ns(connection)
+        size = 0
+        for name in (self.path, f"{self.path}-wal"):
+            with suppress(FileNotFoundError):
+                size += os.stat(name).st_size
+        return BackendStats(position, recorded_at_ns, size)
+
+    def _open_writer(self, connection: StoreConnection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -128,53 +221,25 @@ class SqliteBackend:
             raise IncompatibleStore(
                 f"{self.path} is a database of something else; give the path of an eventcore store or of a new file"
             )
-        if tables and version != SCHEMA_VERSION:
+        if tables and not 0 < version <= SCHEMA_VERSION:
             raise IncompatibleStore(
-                f"{self.path} has schema version {version}, this eventcore knows version {SCHEMA_VERSION}; "
+                f"{self.path} has schema version {version}, this eventcore knows versions up to {SCHEMA_VERSION}; "
                 "open it with the eventcore that made it, or upgrade"
             )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        if not tables:
-            connection.executescript(_SCHEMA)
+        if version < SCHEMA_VERSION:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {' '.join(_SCHEMAS[version:])} PRAGMA application_id = {_APPLICATION_ID}; "
+                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+            )
 
-    def _open_reader(self, connection: sqlite3.Connection) -> None:
+    def _open_reader(self, connection: StoreConnection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
         connection.execute("PRAGMA query_only = ON")
 
 
-@final
-class _Connection:
-    """A connection and the thread that alone uses it."""
-
-    def __init__(self, name: str, path: str) -> None:
-        self._path = path
-        self._worker = Worker(name)
-        self._connection: sqlite3.Connection | None = None
-
-    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._worker.run(partial(self._call, job))
-
-    async def close(self, timeout: float) -> None:
-        await self._worker.close(self._close, timeout)
-
-    def _call(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            if self._connection is None:
-                self._connection = sqlite3.connect(self._path, isolation_level=None)
-                self._connection.text_factory = bytes
-            return job(self._connection)
-        except sqlite3.Error as error:
-            raise explained(error, self._path) from error
-        except msgspec.DecodeError as error:
-            raise CorruptEvent(f"{self._path} holds a row that cannot be read ({error}); it was changed by hand") from error
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-
-
-def _opened(connection: _Connection | None) -> _Connection:
+def _opened(connection: ConnectionThread | None) -> ConnectionThread:
     if connection is None:
         raise StoreClosed("the store is not open")
     return connection

@@ -7,7 +7,7 @@ from typing import Final
 
 from eventcore.errors import IncompatibleStore, StoreError, StoreUnavailable
 
-__all__ = ["explained"]
+__all__ = ["explained", "is_unavailable"]
 
 # Primary result codes: https://www.sqlite.org/rescode.html
 _UNAVAILABLE: Final = {
@@ -21,6 +21,11 @@ _UNAVAILABLE: Final = {
     sqlite3.SQLITE_NOMEM: "needs more memory than there is",
     sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup",
 }
+
+
+def is_unavailable(error: sqlite3.Error) -> bool:
+    """Whether it says nothing about the request: the file cannot be used now."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNAVAILABLE
 
 
 def explained(error: sqlite3.Error, path: str) -> StoreError:

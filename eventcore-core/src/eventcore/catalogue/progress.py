@@ -1,0 +1,126 @@
+"""How one projection is getting on in this process: plain numbers that its runner keeps and the catalogue shows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Literal, TypeAlias, final
+
+__all__ = ["ProjectionProgress", "ProjectionState"]
+
+ProjectionState: TypeAlias = Literal["running", "catching_up", "paused", "failed", "stopped"]
+
+_MAX_SIGHTINGS: Final = 1024
+# An estimate needs some time to look back on, and is of little use when it looks back on much.
+_SAMPLE_EVERY: Final = 1.0
+_SAMPLES: Final = 30
+
+
+@final
+class ProjectionProgress:
+    """What a runner knows; read from other threads, written by the runner's event loop only. ``None`` is unknown.
+
+    Attributes:
+        state: ``paused`` while another runner leads or the store is not there.
+        leader: whether this runner holds the lease.
+        position: the last event that was applied, or looked at and not wanted.
+        checkpoint: the last position that the store keeps.
+        head: the head position when the store was last asked; unknown again when asking failed.
+        beat: when the runner last did something, by ``clock``.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self.state: ProjectionState = "paused"
+        self.leader = False
+        self.position: int | None = None
+        self.checkpoint: int | None = None
+        self.head: int | None = None
+        self.beat: float | None = None
+        # (head, when it was first seen), as far as not yet applied
+        self._sightings: deque[tuple[int, float]] = deque()
+        # (when, position, head)
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=_SAMPLES)
+
+    def lead(self, position: int) -> None:
+        """The lease is this runner's, and ``position`` where it begins."""
+        self.leader = True
+        self.position = self.checkpoint = position
+        self._forget()
+        self.tick()
+
+    def rest(self, state: ProjectionState) -> None:
+        """The lease is not, or no longer, this runner's: of what another may do, nothing is known here."""
+        self.state = state
+        self.leader = False
+        self.position = self.checkpoint = None
+        self._forget()
+        if state in ("failed", "stopped"):
+            self.beat = None
+
+    def tick(self) -> None:
+        """Show that the loop lives."""
+        self.beat = self._clock()
+
+    def saw(self, head: int) -> None:
+        """The store has events up to ``head``."""
+        now = self.beat = self._clock()
+        sightings = self._sightings
+        if self.position is not None and head > self.position and (not sightings or head > sightings[-1][0]):
+            if len(sightings) >= _MAX_SIGHTINGS:
+                # Each of two neighbours becomes the later head with the earlier time, so that ages err to the high side.
+                kept = [(sightings[at + 1][0], sightings[at][1]) for at in range(0, _MAX_SIGHTINGS - 1, 2)]
+                sightings.clear()
+                sightings.extend(kept)
+            sightings.append((head, now))
+        self.head = head
+
+    def reached(self, position: int) -> None:
+        """Everything up to ``position`` is applied."""
+        now = self.beat = self._clock()
+        self.position = position
+        sightings = self._sightings
+        while sightings and sightings[0][0] <= position:
+            sightings.popleft()
+        if self.head is not None and (not self._samples or now - self._samples[-1][0] >= _SAMPLE_EVERY):
+            self._samples.append((now, position, self.head))
+
+    def lag(self) -> int | None:
+        """Events that are not yet applied."""
+        position, head = self.position, self.head
+        return None if position is None or head is None else max(0, head - position)
+
+    def lag_time(self) -> float | None:
+        """How many seconds this process has known of the oldest event that is not yet applied; 0 when caught up.
+
+        What counts is when this process first saw that the event was there, and not when it was recorded: so a replay of old
+        events begins at 0 and shows how long it has been running, and the clocks of other machines do not matter.
+        """
+        if self.lag() is None:
+            return None
+        try:
+            return max(0.0, self._clock() - self._sightings[0][1])
+        except IndexError:
+            return 0.0
+
+    def eta(self) -> float | None:
+        """Seconds until it has caught up, if both go on as in the last half minute; unknown when it does not come nearer."""
+        lag = self.lag()
+        if not lag:
+            return None if lag is None else 0.0
+        try:
+            (then, position, head), (now, later, ahead) = self._samples[0], self._samples[-1]
+        except IndexError:
+            return None
+        gained = (later - position) - (ahead - head)
+        return lag * (now - then) / gained if gained > 0 and now > then else None
+
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the runner last did something."""
+        return None if self.beat is None else max(0.0, self._clock() - self.beat)
+
+    def _forget(self) -> None:
+        self.head = None
+        self._sightings.clear()
+        self._samples.clear()

@@ -1,0 +1,6 @@
+"""Projections: read models that follow the global order, each run by one process at a time."""
+
+from eventcore.projections.host import ProjectionHost, RetriedDeadLetters
+from eventcore.projections.projection import OnError, Projection
+
+__all__ = ["OnError", "Projection", "ProjectionHost", "RetriedDeadLetters"]

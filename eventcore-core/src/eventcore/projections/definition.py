@@ -1,0 +1,155 @@
+"""What a projection declares, checked once: everything that cannot work is refused before it runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, final
+
+import msgspec
+
+from eventcore.errors import InvalidPattern, InvalidProjection
+from eventcore.events import Event
+from eventcore.projections.projection import OnError, Projection
+from eventcore.stores import EventFilter, StreamPattern
+
+__all__ = ["Definition"]
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}")
+_KEY: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}(@[1-9][0-9]{0,8})?")
+_MAX_BATCH: Final = 10_000
+_METHODS: Final = ("handle", "handle_batch")
+# How a method with a transaction must be declared, by the kind of store that gives it.
+_INSIDE: Final[Mapping[str, bool]] = {"sqlite": False, "postgresql": True}
+
+
+@final
+class Definition(msgspec.Struct, frozen=True):
+    """A projection that this kind of store can run.
+
+    ``key`` is the name of its checkpoint, its lease and its label; ``batched`` whether ``call`` takes a list of events;
+    ``transactional`` whether it takes a transaction, too.
+    """
+
+    key: str
+    wanted: EventFilter
+    on_error: OnError
+    batch_size: int
+    call: Callable[..., Any]
+    batched: bool
+    transactional: bool
+    asynchronous: bool
+
+    @classmethod
+    def of(cls, projection: Projection, system: str) -> Definition:
+        """Check ``projection`` for a store whose ``db.system.name`` is ``system``.
+
+        Raises:
+            InvalidProjection: something is declared in a way that cannot work.
+        """
+        if isinstance(projection, type) or not isinstance(projection, Projection):
+            raise InvalidProjection(f"{projection!r:.80} is no projection; pass an instance of a class derived from Projection")
+        where = f"{type(projection).__module__}.{type(projection).__qualname__}"
+        key = _key(projection, where)
+        if not isinstance(projection.on_error, OnError):
+            raise InvalidProjection(f"{where}: on_error is {projection.on_error!r:.80}; expected an OnError(...)")
+        size = projection.batch_size
+        if type(size) is not int or not 1 <= size <= _MAX_BATCH:
+            raise InvalidProjection(f"{where}: batch_size is {size!r:.80}; expected an int from 1 to {_MAX_BATCH}")
+        method = _method(projection, where)
+        call = getattr(projection, method)
+        asynchronous = inspect.iscoroutinefunction(call)
+        transactional = _takes_transaction(call, method, where)
+        if transactional and system in _INSIDE and asynchronous is not _INSIDE[system]:
+            raise InvalidProjection(
+                f"{where}: {method} takes a transaction, which {system} gives to {'async def' if _INSIDE[system] else 'def'} "
+                f"methods only; declare it so, or leave the transaction out"
+            )
+        return cls(
+            key,
+            EventFilter(_pattern(projection, where), _event_types(projection, where)),
+            projection.on_error,
+            size,
+            call,
+            method == "handle_batch",
+            transactional,
+            asynchronous,
+        )
+
+
+def key_of(projection: Projection | str) -> str:
+    """The name under which the store keeps a projection's checkpoint.
+
+    Raises:
+        InvalidProjection: it cannot be the name of one.
+    """
+    if isinstance(projection, str):
+        if not _KEY.fullmatch(projection):
+            raise InvalidProjection(f"{projection!r:.160} is no name of a projection; expected name, or name@version")
+        return projection
+    return _key(projection, f"{type(projection).__module__}.{type(projection).__qualname__}")
+
+
+def _key(projection: Projection, where: str) -> str:
+    name = getattr(projection, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidProjection(
+            f"{where}: name is {name!r:.160}; expected 1 to 128 characters of a-z, 0-9, '_', '.' and '-', a letter first"
+        )
+    version = projection.version
+    if type(version) is not int or not 1 <= version < 10**9:
+        raise InvalidProjection(f"{where}: version is {version!r:.80}; expected an int from 1")
+    return name if version == 1 else f"{name}@{version}"
+
+
+def _pattern(projection: Projection, where: str) -> StreamPattern | None:
+    if projection.pattern is None:
+        return None
+    try:
+        return StreamPattern.parse(projection.pattern)
+    except InvalidPattern as error:
+        raise InvalidProjection(f"{where}: {error}") from error
+
+
+def _event_types(projection: Projection, where: str) -> tuple[str, ...] | None:
+    if projection.event_types is None:
+        return None
+    kinds = projection.event_types
+    if isinstance(kinds, (str, type)):
+        raise InvalidProjection(f"{where}: event_types is {kinds!r:.80}; expected a sequence of event classes or stored types")
+    names: list[str] = []
+    for kind in kinds:
+        if isinstance(kind, str) and kind:
+            names.append(kind)
+        elif isinstance(kind, type) and issubclass(kind, Event) and kind.event_type:
+            names.append(kind.event_type)
+        else:
+            raise InvalidProjection(f"{where}: event_types has {kind!r:.80}; expected event classes or stored types")
+    if not names:
+        raise InvalidProjection(f"{where}: event_types is empty, so nothing would ever be applied; leave it out for every type")
+    return tuple(names)
+
+
+def _method(projection: Projection, where: str) -> str:
+    declared = [method for method in _METHODS if callable(getattr(projection, method, None))]
+    if len(declared) != 1:
+        what = "both handle and handle_batch" if declared else "no handle and no handle_batch"
+        raise InvalidProjection(f"{where} has {what}; expected one of them")
+    return declared[0]
+
+
+def _takes_transaction(call: Callable[..., Any], method: str, where: str) -> bool:
+    argument = "events" if method == "handle_batch" else "event"
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise InvalidProjection(f"{where}: {method} yields, so that calling it does nothing; apply the {argument} in its body")
+    parameters = list(inspect.signature(call).parameters.values())
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if (
+        len(parameters) not in (1, 2)
+        or any(parameter.kind not in by_position for parameter in parameters)
+        or [parameter.name for parameter in parameters[1:]] not in ([], ["transaction"])
+    ):
+        names = ", ".join(str(parameter) for parameter in parameters)
+        raise InvalidProjection(f"{where}: {method} takes ({names}); expected ({argument}) or ({argument}, transaction)")
+    return len(parameters) == 2
