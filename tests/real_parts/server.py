@@ -1,5 +1,7 @@
 """A server process of a test: started until it is ready, and always stopped."""
 
+import pwd
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,14 +23,30 @@ class ServerProcess:
         log: the file that gets what it prints; a second start appends.
         env: its whole environment.
         cwd: where it runs, and may write.
+        user: who runs it, for servers that refuse to run as root; left out, who runs the tests.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path, user: pwd.struct_passwd | None = None
+    ) -> None:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(env), cwd=cwd
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                user=user.pw_uid if user is not None else None,
+                group=user.pw_gid if user is not None else None,
+                extra_groups=[] if user is not None else None,
             )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def wait_until_ready(self, ready: Callable[[], bool], timeout: float) -> None:
         """Poll ``ready``; a server that does not become ready is stopped.
@@ -51,9 +69,9 @@ class ServerProcess:
         if (code := self._process.poll()) is not None:
             raise ServerFailed(f"{self._process.args!r} ended with {code}\n{self._tail()}")
 
-    def stop(self) -> None:
-        """End it, by force after 5 seconds."""
-        self._process.terminate()
+    def stop(self, ending: signal.Signals = signal.SIGTERM) -> None:
+        """End it by a signal, and by force after 5 seconds."""
+        self._process.send_signal(ending)
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

@@ -19,6 +19,7 @@ from eventcore.stores.base import (
     Verdict,
 )
 from eventcore.stores.figures import BackendFigures, BackendStats
+from eventcore.stores.patterns import StreamPattern
 from eventcore.stores.postgres_batch import Batch
 from eventcore.stores.postgres_connections import Connector, Pool, one_try
 from eventcore.stores.postgres_driver import FAILURES, Connection
@@ -30,7 +31,7 @@ from eventcore.stores.postgres_url import PostgresSettings
 from eventcore.stores.postgres_watch import HeadWatch
 from eventcore.streams import StreamId
 
-__all__ = ["PostgresBackend"]
+__all__ = ["PostgresBackend", "regular_expression"]
 
 _MAX_PAGE: Final = 500
 _PAGE_BUDGET: Final = 4096
@@ -252,7 +253,14 @@ def _decoded(records: Sequence[Any], errors: str) -> list[StoredEvent]:
     ]
 
 
+def regular_expression(pattern: StreamPattern) -> str:
+    """A pattern as PostgreSQL writes it.
+
+    Python's expression means the same there, since each of its escapes is of a single character that is no letter or digit. In
+    the collation of stream ids, characters are in the order of their code points.
+    """
+    return f"^(?:{pattern.regex.pattern})$"
+
+
 def _conditions(wanted: EventFilter) -> tuple[str | None, Sequence[str] | None]:
-    # Python's expression means the same to PostgreSQL: escapes are of single characters that are no letters or digits.
-    pattern = None if wanted.pattern is None else f"^(?:{wanted.pattern.regex.pattern})$"
-    return pattern, wanted.event_types
+    return (None if wanted.pattern is None else regular_expression(wanted.pattern)), wanted.event_types

@@ -84,6 +84,8 @@ class Pool:
 
     async def close(self, timeout: float) -> None:
         """Wait for the calls that are in flight, and end all connections, within ``timeout`` seconds."""
+        if self._closed:
+            return
         self._closed = True
         deadline = monotonic() + timeout
         try:

@@ -22,9 +22,21 @@ _ABOUT: Final = """
         current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,
         pg_is_in_recovery() AS standby
 """
-_KNOWN: Final = "SELECT to_regclass('{schema}.schema_version') IS NOT NULL"
+# A query, since what to_regclass knows may be older than the lock that was waited for.
+_KNOWN: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
+        WHERE schema.nspname = $1 AND class.relname = 'schema_version'
+    )
+"""
 _VERSION: Final = "SELECT coalesce(max(version), 0) FROM {schema}.schema_version"
 _MIGRATED: Final = "INSERT INTO {schema}.schema_version (version) VALUES ($1)"
+_HAS_TABLES: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
+        WHERE schema.nspname = $1
+    )
+"""
 _HAS_SCHEMA: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
 
 
@@ -82,7 +94,7 @@ def _check(about: Any, place: str) -> None:
 
 async def _version(connection: Connection, schema: str) -> int:
     """The version of the schema, 0 when there is none."""
-    known = await connection.fetchval(for_schema(_KNOWN, schema))
+    known = await connection.fetchval(_KNOWN, schema)
     return int(await connection.fetchval(for_schema(_VERSION, schema))) if known else 0
 
 
@@ -106,9 +118,7 @@ async def _create(connection: Connection, settings: PostgresSettings) -> None:
     # IF NOT EXISTS would ask for the right to create schemas where one is there already.
     if not await connection.fetchval(_HAS_SCHEMA, settings.schema):
         await connection.execute(for_schema("CREATE SCHEMA {schema}", settings.schema))
-    elif await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = $1::text::regnamespace)", f'"{settings.schema}"'
-    ):
+    elif await connection.fetchval(_HAS_TABLES, settings.schema):
         raise IncompatibleStore(
             f"the schema {settings.schema!r} at {settings.place} holds tables of something else; name another: "
             "?schema=… in the store URL"

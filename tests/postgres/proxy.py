@@ -1,0 +1,93 @@
+"""A way to the server that can be cut at the worst moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+__all__ = ["Proxy"]
+
+
+class Proxy:
+    """Passes bytes between clients and one server.
+
+    Attributes:
+        url: the store's URL by way of this proxy.
+        cut_answer: asked of each answer to a call that carries ``mark`` whether the connection is cut in place of it.
+        silent: while true, answers are swallowed and connections stay open.
+        refusing: while true, new connections are closed at once.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = (parts.hostname or "127.0.0.1", parts.port or 5432)
+        self._parts = parts
+        self._listener: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.url = ""
+        self.mark = b""
+        self.cut_answer: Callable[[], bool] = lambda: False
+        self.cuts = 0
+        self.silent = False
+        self.refusing = False
+
+    @classmethod
+    @asynccontextmanager
+    async def before(cls, url: str) -> AsyncIterator[Proxy]:
+        """A proxy before the server of a URL."""
+        proxy = cls(url)
+        proxy._listener = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+        port = proxy._listener.sockets[0].getsockname()[1]
+        address = f"{proxy._parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}"
+        proxy.url = proxy._parts._replace(netloc=address).geturl()
+        try:
+            yield proxy
+        finally:
+            proxy._listener.close()
+            proxy.cut_all()
+            await proxy._listener.wait_closed()
+
+    def cut_all(self) -> None:
+        """Cut every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            writer.transport.abort()
+            return
+        to_server, upstream = await asyncio.open_connection(*self._server)
+        self._writers |= {writer, upstream}
+        marked = False
+
+        async def requests() -> None:
+            nonlocal marked
+            while data := await reader.read(1 << 16):
+                marked = marked or bool(self.mark and self.mark in data)
+                upstream.write(data)
+                await upstream.drain()
+
+        async def answers() -> None:
+            nonlocal marked
+            while data := await to_server.read(1 << 16):
+                if self.silent:
+                    continue
+                if marked and self.cut_answer():
+                    self.cuts += 1
+                    return
+                marked = False
+                writer.write(data)
+                await writer.drain()
+
+        both = [asyncio.create_task(requests()), asyncio.create_task(answers())]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            for one in (writer, upstream):
+                one.transport.abort()
+            self._writers -= {writer, upstream}

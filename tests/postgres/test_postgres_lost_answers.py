@@ -1,0 +1,125 @@
+"""An append whose answer was lost is never executed twice, and never reported as failed when it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from time import monotonic
+
+import asyncpg
+import pytest
+
+from eventcore import RetryPolicy, open_store
+from eventcore.errors import StoreUnavailable
+from eventcore.stores.base import CONFLICT, Backend
+from eventcore.stores.postgres_schema import lock_key
+from tests.postgres.backends import OpenBackend, everything, log, request
+from tests.postgres.proxy import Proxy
+from tests.store.bank import Deposit, account
+
+# The name of the event type is in the bytes of each call that appends.
+MARK = b"bank.Deposited"
+
+
+async def test_commands_whose_answers_are_lost_are_each_executed_once(url: str, backend: Backend) -> None:
+    choice = random.Random(5)
+    async with Proxy.before(url) as proxy:
+        proxy.mark = MARK
+        proxy.cut_answer = lambda: choice.random() < 0.4
+        async with open_store(proxy.url, exporters=[]) as store:
+
+            async def deposit(number: int) -> list[str]:
+                told: list[str] = []
+                for _ in range(40):
+                    result = await store.execute(Deposit(account=account(number % 5)), retry=RetryPolicy(attempts=100))
+                    told += [event.event_id for event in result.events]
+                return told
+
+            told = [event_id for ids in await asyncio.gather(*map(deposit, range(20))) for event_id in ids]
+    assert proxy.cuts > 5
+    rows = await everything(backend)
+    assert len(told) == len(set(told)) == 800
+    assert {row.event_id: 1 for row in rows} == dict.fromkeys(told, 1)
+    assert [row.position for row in rows] == list(range(1, 801))
+
+
+async def test_each_request_of_a_batch_keeps_the_verdict_of_the_lost_call(
+    url: str, backend: Backend, open_backend: OpenBackend
+) -> None:
+    await backend.append([request({"a": 0}, "a")])
+    async with Proxy.before(url) as proxy:
+        cut = iter([True])
+        proxy.mark, proxy.cut_answer = MARK, lambda: next(cut, False)
+        remote = await open_backend(proxy.url)
+        verdicts = await remote.append([request({"b": 0}, "b", "b"), request({"a": 0}, "a"), request({"c": 0}, "c")])
+    assert proxy.cuts == 1
+    assert verdicts == [2, CONFLICT, 4]
+    assert await log(backend) == [(1, "a", 1), (2, "b", 1), (3, "b", 2), (4, "c", 1)]
+
+
+async def test_a_call_that_never_came_through_is_made_again(url: str, backend: Backend, open_backend: OpenBackend) -> None:
+    async with Proxy.before(url) as proxy:
+        remote = await open_backend(proxy.url)
+        await remote.append([request({"a": 0}, "a")])
+        # The connection is dead, which only the next call finds out.
+        proxy.cut_all()
+        assert await remote.append([request({"a": 1}, "a")]) == [2]
+    assert len(await everything(backend)) == 2
+
+
+async def test_a_lost_call_that_arrives_after_it_was_settled_is_refused(backend: Backend) -> None:
+    """The same arguments twice, the second time without looking for the first: what a call left in a socket does."""
+    batch = [request({"a": 0}, "a"), request({"b": 0}, "b")]
+    assert await backend.append(batch) == [1, 2]
+    assert await backend.append(batch) == [CONFLICT, CONFLICT]
+    assert len(await everything(backend)) == 2
+
+
+async def test_an_append_that_cannot_be_settled_in_time_says_so(url: str, backend: Backend, open_backend: OpenBackend) -> None:
+    async with Proxy.before(url) as proxy:
+
+        def cut() -> bool:
+            proxy.refusing = True
+            return True
+
+        proxy.mark, proxy.cut_answer = MARK, cut
+        remote = await open_backend(f"{proxy.url}?timeout=0.8")
+        begun = monotonic()
+        with pytest.raises(StoreUnavailable, match="may stand") as refusal:
+            await remote.append([request({"a": 0}, "a")])
+        assert monotonic() - begun < 5
+    assert refusal.value.may_have_committed
+    assert len(await everything(backend)) == 1
+
+
+async def test_a_server_that_falls_silent_holds_nobody_up_for_longer_than_the_timeout(
+    url: str, backend: Backend, open_backend: OpenBackend
+) -> None:
+    async with Proxy.before(url) as proxy:
+        remote = await open_backend(f"{proxy.url}?timeout=1")
+        proxy.silent = True
+        begun = monotonic()
+        with pytest.raises(StoreUnavailable) as refusal:
+            await remote.append([request({"a": 0}, "a")])
+        assert refusal.value.may_have_committed
+        with pytest.raises(StoreUnavailable):
+            await remote.head_position()
+        assert monotonic() - begun < 8
+        proxy.silent = False
+        assert await remote.head_position() <= 1
+
+
+async def test_an_append_that_waits_too_long_for_its_turn_has_not_happened(
+    url: str, backend: Backend, open_backend: OpenBackend
+) -> None:
+    impatient = await open_backend(f"{url}?timeout=2")
+    holder = await asyncpg.connect(url)
+    try:
+        async with holder.transaction():
+            await holder.execute(f"SELECT pg_advisory_xact_lock({lock_key('eventcore')})")
+            with pytest.raises(StoreUnavailable, match="append lock") as refusal:
+                await impatient.append([request({"a": 0}, "a")])
+        assert not refusal.value.may_have_committed
+    finally:
+        await holder.close()
+    assert await impatient.append([request({"a": 0}, "a")]) == [1]

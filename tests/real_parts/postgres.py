@@ -1,0 +1,214 @@
+"""PostgreSQL servers and pgbouncer, run directly: initdb, postgres, and a user who is not root."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from tests.real_parts.ports import free_ports
+from tests.real_parts.server import ServerFailed, ServerProcess
+
+__all__ = ["PASSWORD", "ForeignPostgres", "PgBouncer", "PostgresServer", "named_server"]
+
+PASSWORD: Final = "not-for-messages"
+_START: Final = 20.0
+
+
+class _Databases:
+    """A server as tests use it: a database for each."""
+
+    def __init__(self, dsn: str, program: str | Path) -> None:
+        self._dsn = dsn
+        self._psql = program
+        self._numbers = count(1)
+
+    def url(self, database: str = "postgres") -> str:
+        """The URL of one of its databases, as a superuser."""
+        return urlsplit(self._dsn)._replace(path=f"/{database}").geturl()
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """What a statement prints, run by psql."""
+        done = subprocess.run(
+            [str(self._psql), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", statement],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def new_database(self, options: str = "") -> str:
+        """The name of a new, empty database."""
+        name = f"eventcore_test_{os.getpid()}_{next(self._numbers)}"
+        self.sql(f"CREATE DATABASE {name} {options}")
+        return name
+
+
+class ForeignPostgres(_Databases):
+    """A server that runs already, by EVENTCORE_TEST_POSTGRES: what stops or starts servers skips there."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn, shutil.which("psql") or "psql")
+
+
+class PostgresServer(_Databases):
+    """A server of this run on a free port, with a password; it ends, and its files go, with ``close``.
+
+    Args:
+        program: its program ``postgres``, beside ``initdb`` and ``psql``.
+        settings: what is set in its configuration, in place of the defaults.
+    """
+
+    def __init__(self, program: Path, **settings: str) -> None:
+        self._user = _unprivileged()
+        # Below the folders of pytest another user cannot go.
+        self._directory = Path(tempfile.mkdtemp(prefix="eventcore-postgres-"))
+        self._directory.chmod(0o755)
+        self._bin = _reachable(program.parent, self._directory, self._user)
+        self.data = self._directory / "data"
+        self.data.mkdir(mode=0o700)
+        _give(self.data, self._user)
+        [self.port] = free_ports(1)
+        super().__init__(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/postgres", self._bin / "psql")
+        self._settings = {"max_connections": "60", "shared_buffers": "64MB", **settings}
+        self._process: ServerProcess | None = None
+        self._initialise()
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again), at the same address."""
+        command = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self._directory)]
+        for name, value in {**self._settings, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}.items():
+            command += ["-c", f"{name}={value}"]
+        self._process = ServerProcess(command, self._directory / "log.txt", _environment(), self._directory, self._user)
+        self._process.wait_until_ready(self._answers, _START)
+
+    def stop(self, ending: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT ends sessions in order, SIGQUIT leaves the rest to recovery."""
+        if self._process is not None:
+            self._process.stop(ending)
+            self._process = None
+
+    def close(self) -> None:
+        """End it and remove its files."""
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _initialise(self) -> None:
+        password = self._directory / "password"
+        password.write_text(PASSWORD)
+        command = [str(self._bin / "initdb"), "-D", str(self.data), "-U", "postgres", "-A", "scram-sha-256"]
+        command += [f"--pwfile={password}", "-E", "UTF8", "--no-locale", "--no-sync"]
+        done = subprocess.run(
+            command,
+            env=_environment(),
+            cwd=self._directory,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            user=self._user.pw_uid if self._user is not None else None,
+            group=self._user.pw_gid if self._user is not None else None,
+            extra_groups=[] if self._user is not None else None,
+        )
+        if done.returncode:
+            raise ServerFailed(f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+
+    def _answers(self) -> bool:
+        command = [str(self._bin / "psql"), "-XAtq", "-d", self.url(), "-c", "SELECT 1"]
+        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+
+
+class PgBouncer:
+    """pgbouncer in transaction mode, before one server."""
+
+    def __init__(self, program: Path, server: PostgresServer) -> None:
+        self._user = _unprivileged()
+        self._directory = Path(tempfile.mkdtemp(prefix="eventcore-pgbouncer-"))
+        self._directory.chmod(0o755)
+        [self.port] = free_ports(1)
+        (self._directory / "users.txt").write_text(f'"postgres" "{PASSWORD}"\n')
+        configuration = self._directory / "pgbouncer.ini"
+        configuration.write_text(
+            f"""
+            [databases]
+            * = host=127.0.0.1 port={server.port}
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {self.port}
+            unix_socket_dir =
+            auth_type = scram-sha-256
+            auth_file = {self._directory / "users.txt"}
+            pool_mode = transaction
+            default_pool_size = 3
+            max_client_conn = 100
+            """
+        )
+        self._process = ServerProcess(
+            [str(program), str(configuration)], self._directory / "log.txt", _environment(), self._directory, self._user
+        )
+        self._process.wait_until_ready(self._accepts, 10)
+
+    def url(self, database: str) -> str:
+        """The URL of a database, through it."""
+        return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/{database}?statement_cache=off"
+
+    def close(self) -> None:
+        """End it and remove its files."""
+        self._process.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _accepts(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+
+def named_server() -> ForeignPostgres | None:
+    """The server that EVENTCORE_TEST_POSTGRES names."""
+    dsn = os.environ.get("EVENTCORE_TEST_POSTGRES")
+    return ForeignPostgres(dsn) if dsn else None
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    """Who runs a server in place of root."""
+    if os.getuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise ServerFailed("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
+
+
+def _give(path: Path, user: pwd.struct_passwd | None) -> None:
+    if user is not None:
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def _reachable(programs: Path, directory: Path, user: pwd.struct_passwd | None) -> Path:
+    """The folder of programs; a copy of what was installed, where the other user cannot go."""
+    if user is None:
+        return programs
+    looking = ["test", "-x", str(programs / "postgres")]
+    if subprocess.run(looking, user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False).returncode == 0:
+        return programs
+    # The programs find their libraries beside the package.
+    installed = programs.parents[2]
+    shutil.copytree(installed, directory / "programs", symlinks=True)
+    return directory / "programs" / programs.relative_to(installed)
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
