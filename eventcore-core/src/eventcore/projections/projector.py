@@ -206,7 +206,7 @@ class Projector:
         key = self._definition.key
         what = (
             f"projection {key!r} cannot apply {row.event_type} of stream {str(row.stream_id)!r} at position {row.position}, "
-            f"tried {tries} times: {type(cause).__name__}: {cause}"
+            f"tried {'once' if tries == 1 else f'{tries} times'}: {type(cause).__name__}: {cause}"
         )
         if policy.then == "stop":
             self._series.events["failed"].add(1)

@@ -1,12 +1,13 @@
-"""One failure, many who wait for the same call."""
+"""Failures that every kind of store has: one that reaches many who wait for the same call, and a history that went back."""
 
 from __future__ import annotations
 
 import copy
 
-from eventcore.errors import StoreError
+from eventcore.errors import HistoryDiverged, StoreError
+from eventcore.stores.base import Checkpoint
 
-__all__ = ["as_store_error", "own_copy"]
+__all__ = ["as_store_error", "diverged", "own_copy"]
 
 
 def as_store_error(error: Exception) -> StoreError:
@@ -23,3 +24,11 @@ def own_copy(error: StoreError) -> StoreError:
     mine = copy.copy(error)
     mine.__cause__ = error.__cause__
     return mine
+
+
+def diverged(after: Checkpoint, found: str) -> HistoryDiverged:
+    """What to raise when not the event of ``after`` stands at its position, but ``found``, or none if that is empty."""
+    return HistoryDiverged(
+        f"the event {after.event_id} that was read at position {after.position} stands there no longer "
+        f"({found or 'none'} does): the store is on another timeline, so rebuild what was derived from it"
+    )

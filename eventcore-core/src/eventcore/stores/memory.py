@@ -21,6 +21,7 @@ from eventcore.stores.base import (
     Purpose,
     Verdict,
 )
+from eventcore.stores.failures import diverged
 from eventcore.stores.figures import BackendFigures, BackendStats
 from eventcore.stores.head_watch import HeadWatch
 from eventcore.stores.memory_projections import MemoryProjections
@@ -108,8 +109,11 @@ class MemoryBackend:
         return len(self._log)
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
-        """A part of the log; nothing that stands in it ever changes."""
+        """A part of the log."""
         head = len(self._log)
+        found = self._log[after.position - 1].event_id if 0 < after.position <= head else ""
+        if found != after.event_id:
+            raise diverged(after, found)
         far = min(after.position + (limit if wanted == EventFilter() else _WINDOW), head)
         rows = list(islice(self._wanted(after.position, far, wanted), limit))
         end = rows[-1].position if len(rows) == limit else far

@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from eventcore.codec import StoredEvent
-from eventcore.errors import HistoryDiverged
 from eventcore.stores.base import CONFLICT, START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict
+from eventcore.stores.failures import diverged
 from eventcore.stores.sqlite_connection import StoreConnection, write_transaction
 from eventcore.streams import StreamId
 
@@ -170,10 +170,7 @@ def follow(after: Checkpoint, limit: int, wanted: EventFilter, connection: Store
     head, at, end, end_id, log = connection.execute(_FOLLOW.format(log=_log(wanted, asked)), asked).fetchone()
     found = "" if at is None else at.decode(errors="replace")
     if after != START and found != after.event_id:
-        raise HistoryDiverged(
-            f"the event {after.event_id} that was read at position {after.position} stands there no longer "
-            f"({found or 'none'} does): the store is on another timeline, so rebuild what was derived from it"
-        )
+        raise diverged(after, found)
     rows = _rows_of(log, connection)
     if len(rows) == limit:
         return LogPage(rows, Checkpoint(rows[-1].position, rows[-1].event_id), head)
