@@ -1,0 +1,195 @@
+"""What a projection tells of itself: each number against what was done."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from eventcore import EventStore, RecordedEvent, Telemetry, open_store
+from eventcore.catalogue import ProjectionProgress
+from tests.projections.conftest import Run
+from tests.projections.models import Seen, Table, deposit, until
+from tests.store.bank import Deposit, account
+from tests.store.conftest import Measured
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(clock: Clock) -> ProjectionProgress:
+    return ProjectionProgress(clock)
+
+
+def test_nothing_is_known_before_the_lease_and_after_it(progress: ProjectionProgress) -> None:
+    for _ in range(2):
+        assert [progress.lag(), progress.lag_time(), progress.eta(), progress.position, progress.checkpoint] == [None] * 5
+        progress.lead(3)
+        progress.saw(5)
+        assert (progress.lag(), progress.position, progress.checkpoint) == (2, 3, 3)
+        progress.rest("paused")
+
+
+def test_the_lag_is_absent_while_the_head_is_not_known(progress: ProjectionProgress) -> None:
+    progress.lead(3)
+    assert progress.lag() is None
+    assert progress.lag_time() is None
+    progress.saw(3)
+    assert (progress.lag(), progress.lag_time(), progress.eta()) == (0, 0.0, 0.0)
+
+
+def test_the_lag_in_time_is_the_age_of_the_oldest_event_that_waits(progress: ProjectionProgress, clock: Clock) -> None:
+    progress.lead(0)
+    progress.saw(10)
+    clock.now += 5
+    progress.saw(20)
+    clock.now += 3
+    assert progress.lag_time() == 8
+    progress.reached(9)
+    assert progress.lag_time() == 8
+    progress.reached(10)
+    assert progress.lag_time() == 3
+    progress.reached(20)
+    clock.now += 60
+    assert progress.lag_time() == 0
+
+
+def test_many_sightings_take_bounded_memory_and_never_make_the_lag_look_younger(
+    progress: ProjectionProgress, clock: Clock
+) -> None:
+    progress.lead(0)
+    for head in range(1, 20_001):
+        clock.now = 1000.0 + head
+        progress.saw(head)
+    assert len(progress._sightings) <= 1024
+    for position in (0, 777, 5_000, 19_990):
+        progress.reached(position)
+        assert (progress.lag_time() or 0) >= 20_000 - (position + 1)
+    progress.reached(20_000)
+    assert progress.lag_time() == 0
+
+
+def test_the_end_of_a_replay_is_foreseen_from_how_fast_it_comes_nearer(progress: ProjectionProgress, clock: Clock) -> None:
+    progress.lead(0)
+    progress.saw(10_000)
+    for second in range(11):
+        clock.now = 1000.0 + second
+        progress.saw(10_000 + 100 * second)
+        progress.reached(600 * second)
+    assert progress.lag() == 5_000
+    assert progress.eta() == pytest.approx(10.0)
+
+
+def test_no_end_is_foreseen_of_what_falls_behind(progress: ProjectionProgress, clock: Clock) -> None:
+    progress.lead(0)
+    for second in range(5):
+        clock.now = 1000.0 + second
+        progress.saw(1000 * (second + 1))
+        progress.reached(10 * second)
+    assert progress.eta() is None
+
+
+def test_the_heart_beats_until_the_end(progress: ProjectionProgress, clock: Clock) -> None:
+    assert progress.heartbeat_age() is None
+    progress.tick()
+    clock.now += 7
+    assert progress.heartbeat_age() == 7
+    progress.rest("stopped")
+    assert progress.heartbeat_age() is None
+
+
+# In a store
+
+
+def shown(telemetry: Telemetry, name: str) -> list[float]:
+    return [
+        point.value  # type: ignore[union-attr]  # a gauge's points have it
+        for data in telemetry.collect()
+        if data.name == f"eventcore.projections.{name}"
+        for point in data.points
+    ]
+
+
+async def test_a_projection_is_counted_and_shown(store: EventStore, telemetry: Telemetry, run: Run, measured: Measured) -> None:
+    class Held(Seen):
+        def __init__(self) -> None:
+            super().__init__()
+            self.go_on = asyncio.Event()
+
+        async def handle(self, event: RecordedEvent) -> None:  # type: ignore[override]  # either is allowed
+            if event.position == 4:
+                await self.go_on.wait()
+            self.take(event)
+
+    held = Held()
+    await deposit(store, 6)
+    task = run(store, held)
+    await until(lambda: len(held.positions) == 3)
+    assert shown(telemetry, "lag") == [6]
+    assert shown(telemetry, "leader") == [1]
+    assert measured("projections.lag.time", store="default", projection="seen") > 0
+    held.go_on.set()
+    await store.wait_for(held, 6)
+    await until(lambda: measured("projections.checkpoint", projection="seen") == 6)
+    assert (shown(telemetry, "lag"), shown(telemetry, "lag.time"), shown(telemetry, "eta")) == ([0], [0], [0])
+    assert measured("projections.position", projection="seen") == 6
+    assert measured("projections.state", projection="seen", state="running") == 1
+    assert measured("projections.events", projection="seen", outcome="applied") == 6
+    assert measured("projections.handle.duration", projection="seen") == measured(
+        "projections.batch.duration", projection="seen", phase="apply"
+    )
+    assert measured("projections.batch.duration", projection="seen", phase="load") >= 1
+    assert measured("projections.batch.duration", projection="seen", phase="commit") >= 1
+    assert measured("events.read", purpose="projection") == 6
+    assert measured("store.operation.duration", operation="follow", outcome="ok") >= 1
+    assert 0 <= shown(telemetry, "heartbeat.age")[0] < 5
+    task.cancel()
+    await asyncio.wait([task])
+    assert measured("projections.state", projection="seen", state="stopped") == 1
+    assert measured("projections.state", projection="seen") == 1
+    assert shown(telemetry, "leader") == [0]
+    for name in ("lag", "lag.time", "eta", "position", "checkpoint", "heartbeat.age"):
+        assert shown(telemetry, name) == []
+
+
+async def test_nothing_is_shown_of_the_projections_of_a_closed_store(url: str, telemetry: Telemetry) -> None:
+    async with open_store(url, telemetry=telemetry) as store:
+        running = asyncio.create_task(store.run(Seen()))
+        await store.wait_for("seen", await deposit(store, 2))
+        assert len(shown(telemetry, "state")) == 5
+    await running
+    assert shown(telemetry, "state") == shown(telemetry, "leader") == []
+
+
+async def test_at_verbose_each_call_of_a_handler_is_measured(url: str) -> None:
+    async with Telemetry(exporters=[], verbosity="verbose") as telemetry:
+        async with open_store(url, telemetry=telemetry) as store:
+            await asyncio.gather(*(store.execute(Deposit(account=account(number))) for number in range(50)))
+            running = asyncio.create_task(store.run(Seen()))
+            await store.wait_for("seen", 50)
+            [data] = [one for one in telemetry.collect() if one.name == "eventcore.projections.handle.duration"]
+            assert [point.count for point in data.points] == [50]  # type: ignore[union-attr]  # a histogram's points have it
+        await running
+
+
+async def test_a_read_model_in_the_store_is_counted_alike(
+    sqlite_url: str, telemetry: Telemetry, measured: Measured, run: Run
+) -> None:
+    async with open_store(sqlite_url, telemetry=telemetry) as store:
+        run(store, Table())
+        await store.wait_for("table", await deposit(store, 5))
+        assert measured("projections.events", projection="table", outcome="applied") == 5
+        assert measured("projections.checkpoint", projection="table") == 5
+        for phase in ("load", "apply", "commit"):
+            assert measured("projections.batch.duration", projection="table", phase=phase) >= 1
