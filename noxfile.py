@@ -24,10 +24,21 @@ PYTHONS = REQUIRED or sorted({"3.11", "3.12", "3.13", f"3.{sys.version_info.mino
 
 TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-timeout", "hypothesis"]
 # Tests build and install plugins, with pip and hatchling, and talk to what they start.
-WHOLE = [*TESTING, "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "psutil", "rich", "trustme", "uvicorn"]
+WHOLE = [
+    *TESTING,
+    *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "psutil", "rich", "trustme", "uvicorn"),
+]
 BUILDING = ["build", "hatchling", "twine"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "pyperf", "types-grpcio", "types-protobuf"]
-NEEDS_EXPORTERS = ["tests/otel", "tests/prometheus", "tests/real_parts", "tests/end_to_end", "tests/flights", "tests/docs"]
+NEEDS_EXPORTERS = [
+    "tests/otel",
+    "tests/postgres",
+    "tests/prometheus",
+    "tests/real_parts",
+    "tests/end_to_end",
+    "tests/flights",
+    "tests/docs",
+]
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"

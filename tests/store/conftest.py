@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from eventcore import EventStore, Telemetry, open_store
 from eventcore.exporting import CounterData, GaugeData, HistogramData
+from tests.real_parts.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -14,9 +17,22 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'bank.db'}"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, sqlite_url: str) -> str:
-    return "memory:" if request.param == "memory" else sqlite_url
+@pytest.fixture(scope="session")
+def schemas() -> Iterator[int]:
+    return count(1)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, schemas: Iterator[int]) -> str:
+    match request.param:
+        case "memory":
+            return "memory:"
+        case "sqlite":
+            return str(request.getfixturevalue("sqlite_url"))
+        case _:
+            pytest.importorskip("asyncpg")
+            server: PostgresServer = request.getfixturevalue("newest_postgres")
+            return f"{server.url()}?schema=store_{os.getpid()}_{next(schemas)}"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from eventcore import open_store
-from eventcore.errors import InvalidInput, InvalidStoreUrl
+from eventcore.errors import InvalidInput, InvalidStoreUrl, MissingDependency
 from eventcore.stores import MemoryBackend, SqliteBackend, backend_from_url
 
 
@@ -45,7 +45,7 @@ def test_the_memory_url_names_a_new_store_each_time() -> None:
         ("sqlite:///bank.db?synchronous=off", "synchronous='off' in the store URL; expected one of full, normal, extra"),
         ("sqlite:///bank.db?busy_timeout=soon", "busy_timeout='soon' in the store URL; expected seconds"),
         ("sqlite:///bank.db?cache=shared", "unknown setting 'cache'"),
-        ("postgresql://u:secret@host/db", "comes with a later version"),
+        ("postgresql://u:secret@host", "names no database"),
         ("mysql://host/db", "cannot begin with 'mysql:'"),
         (Path("bank.db"), "a store URL is a str, not "),
     ],
@@ -57,3 +57,9 @@ def test_a_url_that_names_no_store_is_refused_with_what_was_expected(url: Any, p
     assert "secret" not in str(refusal.value)
     assert isinstance(refusal.value, InvalidInput)
     assert isinstance(refusal.value, ValueError)
+
+
+def test_a_server_without_its_driver_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventcore.stores.urls.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match=r"pip install 'eventcore-core\[postgres\]'"):
+        open_store("postgresql://u:secret@host/db", exporters=[])

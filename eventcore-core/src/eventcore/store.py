@@ -45,12 +45,17 @@ def open_store(
     config: Mapping[str, Any] | Path | str | None = None,
     on_config_error: Literal["raise", "log"] = "raise",
     max_event_bytes: int = 1 << 20,
+    migrate: bool = True,
+    timeout: float | None = None,
 ) -> EventStore:
     """The store that ``url`` names; use it with ``async with``, which opens and closes it.
 
     Args:
-        url: ``"memory:"``, ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``; SQLite takes ``?synchronous=normal``
-            and ``&busy_timeout=5`` (seconds).
+        url: ``"memory:"``, ``"sqlite:///relative.db"``, ``"sqlite:////absolute.db"`` or
+            ``"postgresql://user:password@host:port/database"``. SQLite takes ``?synchronous=normal`` and ``&busy_timeout=5``
+            (seconds). PostgreSQL takes ``?schema=eventcore``, ``&pool=4`` (connections for reading), ``&timeout=10`` (seconds
+            for one call, reconnecting included), ``&statement_cache=off`` (behind pgbouncer in transaction mode),
+            ``&listen=off`` (where notifications do not come through), and what asyncpg reads itself, as ``&sslmode=``.
         name: the label ``store`` on everything measured of it.
         telemetry: one to share between stores; it is not closed with this one. Left out, the store makes and closes its own.
         exporters: names of the exporters to load, ``"all"`` or ``"none"``; left out, the configuration decides. Not together
@@ -59,9 +64,12 @@ def open_store(
             together with ``telemetry``.
         on_config_error: ``"raise"``, or ``"log"`` to go on with what is right in the configuration.
         max_event_bytes: the largest event that is accepted, in bytes of JSON.
+        migrate: whether opening may create the schema on a server, or bring it up to date; if not, ``eventcore migrate`` does.
+        timeout: seconds that ``execute`` takes at most when it is not told otherwise; ``None`` is without limit.
 
     Raises:
         InvalidStoreUrl: there is no such store.
+        MissingDependency: it needs a package that is not installed.
         ConfigurationError: the configuration has faults; all of them are listed.
 
     >>> import asyncio
@@ -82,13 +90,13 @@ def open_store(
     >>> asyncio.run(main())
     (1, ['Greeted'])
     """
-    backend = backend_from_url(url)
+    backend = backend_from_url(url, migrate=migrate)
     if telemetry is not None and (exporters is not None or config is not None):
         raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")
     owns_telemetry = telemetry is None
     if telemetry is None:
         telemetry = Telemetry(config=config, exporters=exporters, on_config_error=on_config_error)
-    return EventStore(backend, name, telemetry, owns_telemetry=owns_telemetry, max_event_bytes=max_event_bytes)
+    return EventStore(backend, name, telemetry, owns_telemetry=owns_telemetry, max_event_bytes=max_event_bytes, timeout=timeout)
 
 
 @final
@@ -96,9 +104,17 @@ class EventStore:
     """An open store: executes commands and reads events. Made by ``open_store``; belongs to the event loop that opens it."""
 
     def __init__(
-        self, backend: Backend, name: str, telemetry: Telemetry, *, owns_telemetry: bool, max_event_bytes: int
+        self,
+        backend: Backend,
+        name: str,
+        telemetry: Telemetry,
+        *,
+        owns_telemetry: bool,
+        max_event_bytes: int,
+        timeout: float | None = None,
     ) -> None:
         self.name: Final = name
+        self._timeout = timeout
         self.telemetry: Final = telemetry
         self._owns_telemetry = owns_telemetry
         self._instruments = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
@@ -193,7 +209,7 @@ class EventStore:
         Args:
             command: an instance of a class derived from ``Command``.
             retry: how often to try when others change its streams; 10 attempts when left out.
-            timeout: seconds for all attempts together.
+            timeout: seconds for all attempts together; left out, the store's.
             parent: the remote span that asks for it; left out, the enclosing span.
             correlation_id, causation_id: stored with the events, up to 128 characters; left out, the enclosing span's.
             headers: stored with the events: up to 32 of them.
@@ -210,7 +226,7 @@ class EventStore:
         return await self._executor.execute(
             command,
             retry=retry,
-            timeout=timeout,
+            timeout=self._timeout if timeout is None else timeout,
             parent=parent,
             correlation_id=correlation_id,
             causation_id=causation_id,

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.codec import StoredEvent
-from eventcore.errors import HistoryDiverged, StoreClosed, StoreError, StoreUnavailable
+from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.stores.base import (
     AppendRequest,
     BackendPage,
@@ -18,6 +18,7 @@ from eventcore.stores.base import (
     Purpose,
     Verdict,
 )
+from eventcore.stores.failures import diverged
 from eventcore.stores.figures import BackendFigures, BackendStats
 from eventcore.stores.patterns import StreamPattern
 from eventcore.stores.postgres_batch import Batch
@@ -203,11 +204,7 @@ class PostgresBackend(ProjectionStore):
         about, *found = await self._fetch(self._reading, self._follow_sql, after.position, width, limit, *_conditions(wanted))
         head, _, end, end_id, standing = about[:5]
         if after.position and standing != after.event_id:
-            raise HistoryDiverged(
-                f"position {after.position} of the store at {self._settings.place} holds "
-                f"{f'the event {standing}' if standing else 'no event'}, but the reader has seen the event {after.event_id} "
-                "there: the database has gone back in time; rebuild the read model"
-            )
+            raise diverged(after, standing or "")
         rows = self._stored(found)
         if len(rows) == limit:
             end, end_id = rows[-1].position, rows[-1].event_id

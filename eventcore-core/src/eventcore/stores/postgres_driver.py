@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, cast
 
-import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # it has none: hence this module
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none: hence this module
 
 __all__ = ["FAILURES", "Connection", "PostgresError", "connect"]
 

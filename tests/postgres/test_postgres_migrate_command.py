@@ -1,0 +1,65 @@
+"""``eventcore migrate``, and stores that may not do it themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import pytest
+
+from eventcore import open_store
+from eventcore.errors import CommandTimeout, IncompatibleStore
+from tests.postgres.backends import Server
+from tests.postgres.proxy import Proxy
+from tests.real_parts.postgres import PASSWORD
+from tests.store.bank import Deposit, account
+
+
+async def run(tmp_path: Path, *arguments: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "eventcore", "migrate", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), 40)
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def test_a_store_that_may_not_migrate_opens_once_the_command_has(server: Server, tmp_path: Path) -> None:
+    url = server.url(server.new_database())
+    with pytest.raises(IncompatibleStore, match="eventcore migrate"):
+        async with open_store(url, exporters=[], migrate=False):
+            pass
+    for _ in range(2):
+        code, output, errors = await run(tmp_path, url)
+        assert (code, errors) == (0, "")
+        assert "has version 2" in output
+    async with open_store(url, exporters=[], migrate=False) as store:
+        assert (await store.execute(Deposit(account=account(1)))).position == 1
+
+
+async def test_the_command_says_what_is_wrong_without_the_password(server: Server, tmp_path: Path) -> None:
+    code, output, errors = await run(tmp_path, "--json", server.url("nowhere"))
+    assert (code, errors) == (1, "")
+    answer = msgspec.json.decode(output)
+    assert (answer["ok"], answer["schema_version"]) == (False, None)
+    assert "has no such database" in answer["message"]
+    code, output, _ = await run(tmp_path, f"postgresql://u:{PASSWORD}@host")
+    assert code == 2
+    assert "names no database" in output
+    assert PASSWORD not in output
+
+
+async def test_the_timeout_of_a_store_holds_for_commands_that_have_none(url: str) -> None:
+    async with Proxy.before(url) as proxy, open_store(f"{proxy.url}?timeout=1", exporters=[], timeout=0.2) as store:
+        await store.execute(Deposit(account=account(1)), timeout=5)
+        proxy.silent = True
+        begun = monotonic()
+        with pytest.raises(CommandTimeout, match=r"within 0\.2 s"):
+            await store.execute(Deposit(account=account(1)))
+        assert monotonic() - begun < 3
+        proxy.silent = False
