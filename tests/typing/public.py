@@ -1,6 +1,7 @@
 """The types of the public surface: checked by mypy and pyright, never run."""
 
 from collections.abc import Iterator, Sequence
+from sqlite3 import Connection
 from typing import assert_type
 
 from eventcore import (
@@ -9,6 +10,8 @@ from eventcore import (
     Event,
     EventMetadata,
     EventStore,
+    OnError,
+    Projection,
     RecordedEvent,
     RetryPolicy,
     StreamId,
@@ -65,6 +68,39 @@ async def executing() -> None:
             assert_type(event, RecordedEvent)
         async for event in store.read_all(after=0, pattern="account-*", event_types=[Deposited], limit=10):
             assert_type(event, RecordedEvent)
+
+
+class Balances(Projection):
+    name = "balances"
+    pattern = "account-*"
+    event_types = (Deposited,)
+    on_error = OnError(retries=3, then="dead_letter")
+
+    async def handle(self, event: RecordedEvent) -> None:
+        assert_type(event.data, Event)
+
+
+class Ledger(Projection):
+    name = "ledger"
+    event_types = ["Deposited"]
+
+    def handle_batch(self, events: Sequence[RecordedEvent], transaction: Connection) -> None:
+        transaction.executemany("INSERT INTO ledger VALUES (?)", [(event.position,) for event in events])
+
+
+async def projecting(store: EventStore) -> None:
+    await store.run(Balances(), lease=2.0)
+    await store.run(Balances)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - refused: not an instance
+    await store.wait_for("balances@2", 7, timeout=1.0)
+    await store.wait_for(Ledger(), 7)
+    for letter in await store.dead_letters("balances", limit=10):
+        assert_type(letter.position, int)
+        assert_type(letter.error, str)
+    retried = await store.retry_dead_letters(Balances())
+    assert_type(len(retried.applied) + len(retried.remaining), int)
+    for record in await store.projections():
+        assert_type(record.checkpoint.position, int)
+    OnError(then="give up")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - refused: no such policy
 
 
 def recording(telemetry: Telemetry) -> None:

@@ -13,7 +13,9 @@ from typing import Final
 
 from eventcore.cli.checking import check
 from eventcore.cli.listing import plugins
+from eventcore.cli.migrating import migrate
 from eventcore.cli.output import Output
+from eventcore.cli.projections import add_projections, projections
 from eventcore.version import __version__
 
 __all__ = ["main"]
@@ -24,7 +26,7 @@ The configuration is the one that an application has in this directory and envir
 
 exit codes:
   0  all is well
-  1  an exporter that is enabled has failed, or did not deliver
+  1  an exporter that is enabled has failed, or did not deliver; a store cannot be migrated
   2  the configuration has faults (each is listed), or the command line is wrong
 """
 _PLUGINS: Final = """\
@@ -54,6 +56,16 @@ JSON (--json):
   "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null.
 """
 
+_MIGRATE: Final = """\
+Create the schema of the store that URL names, or bring it up to date. Several may do so at once. An application does the same
+when it opens the store, unless it says open_store(..., migrate=False). For PostgreSQL the password may stand in the variable
+PGPASSWORD, or in the password file, in place of the URL.
+
+JSON (--json):
+  {"version": 1, "ok": bool, "schema_version": int, "message": text}
+  "schema_version" is null when it failed.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process) and return its exit code."""
@@ -63,8 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("eventcore").addHandler(logging.NullHandler())
     try:
         with Output(as_json=options.json) as output:
+            if options.command == "projections":
+                return projections(output, options)
             if options.command == "plugins":
                 return plugins(output, config=options.config)
+            if options.command == "migrate":
+                return migrate(output, url=options.url, timeout=options.timeout)
             return check(output, config=options.config, timeout=options.timeout)
     except KeyboardInterrupt:
         return 130
@@ -77,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eventcore",
-        description="Look at the exporters of eventcore.",
+        description="Look at the exporters of eventcore, and after its stores.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -86,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, summary, description in (
         ("plugins", "list exporters: distribution, version, state, what they export", _PLUGINS),
         ("check", "send a test metric and a test span through each exporter", _CHECK),
+        ("migrate", "create the schema of a store, or bring it up to date", _MIGRATE),
     ):
         command = commands.add_parser(
             name,
@@ -95,15 +112,19 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-        command.add_argument("--config", type=Path, metavar="FILE", help="the configuration file to read")
-        if name == "check":
+        if name == "migrate":
+            command.add_argument("url", metavar="URL", help="the store, as open_store takes it")
+        else:
+            command.add_argument("--config", type=Path, metavar="FILE", help="the configuration file to read")
+        if name in ("check", "migrate"):
             command.add_argument(
                 "--timeout",
                 type=_seconds,
                 default=10.0,
                 metavar="SECONDS",
-                help="how long to wait for deliveries (default: 10)",
+                help="how long to wait (default: 10)",
             )
+    add_projections(commands)
     return parser
 
 

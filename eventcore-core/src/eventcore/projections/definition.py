@@ -14,7 +14,7 @@ from eventcore.events import Event
 from eventcore.projections.projection import OnError, Projection
 from eventcore.stores import EventFilter, StreamPattern
 
-__all__ = ["Definition"]
+__all__ = ["Definition", "projection_key"]
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}")
 _KEY: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}(@[1-9][0-9]{0,8})?")
@@ -78,7 +78,7 @@ class Definition(msgspec.Struct, frozen=True):
         )
 
 
-def key_of(projection: Projection | str) -> str:
+def projection_key(projection: Projection | str) -> str:
     """The name under which the store keeps a projection's checkpoint.
 
     Raises:

@@ -13,7 +13,7 @@ import msgspec
 from eventcore.catalogue import ProjectionInstruments
 from eventcore.codec import Codec, StoredEvent
 from eventcore.errors import HistoryDiverged, ProjectionTimeout, StoreClosed, StoreError
-from eventcore.projections.definition import Definition, key_of
+from eventcore.projections.definition import Definition, projection_key
 from eventcore.projections.handling import HandlerFailed, Handling
 from eventcore.projections.positions import Positions
 from eventcore.projections.projection import Projection
@@ -81,7 +81,7 @@ class ProjectionHost:
 
     async def wait_for(self, projection: Projection | str, position: int, timeout: float) -> None:
         """See ``EventStore.wait_for``."""
-        key = key_of(projection)
+        key = projection_key(projection)
         deadline = monotonic() + timeout
         pause = _FIRST_LOOK
         while True:
@@ -109,7 +109,7 @@ class ProjectionHost:
 
     async def dead_letters(self, projection: Projection | str, limit: int) -> Sequence[DeadLetter]:
         """See ``EventStore.dead_letters``."""
-        return await self._backend.dead_letters(key_of(projection), limit)
+        return await self._backend.dead_letters(projection_key(projection), limit)
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """See ``EventStore.retry_dead_letters``."""
@@ -135,7 +135,7 @@ class ProjectionHost:
 
     async def reset(self, projection: Projection | str) -> None:
         """See ``EventStore.reset_projection``."""
-        await self._backend.reset_projection(key_of(projection))
+        await self._backend.reset_projection(projection_key(projection))
 
     async def _apply(self, letter: DeadLetter, definition: Definition, handling: Handling) -> bool:
         row = await self._row(letter)
