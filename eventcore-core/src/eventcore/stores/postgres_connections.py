@@ -11,8 +11,8 @@ from typing import Any, Final, final
 
 from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.stores.figures import BackendFigures
-from eventcore.stores.postgres_driver import FAILURES, Connection, PostgresError, connect
-from eventcore.stores.postgres_errors import AnswerLost, explained
+from eventcore.stores.postgres_driver import FAILURES, Connection, connect
+from eventcore.stores.postgres_errors import AnswerLost, explained, leaves_connection_usable
 from eventcore.stores.postgres_url import PostgresSettings
 
 __all__ = ["Connector", "Pool", "close", "one_try"]
@@ -125,12 +125,11 @@ class Pool:
             try:
                 yield connection
             except FAILURES as error:
-                reason = explained(error, self._connector.place)
-                if isinstance(error, PostgresError) and not isinstance(reason, AnswerLost):
+                if leaves_connection_usable(error):
                     self._give_back(connection)
                 else:
                     connection.terminate()
-                raise reason from error
+                raise explained(error, self._connector.place) from error
             except BaseException:
                 # Whoever was cancelled in the middle leaves a connection that may be busy.
                 connection.terminate()

@@ -7,7 +7,7 @@ from typing import Final, final
 from eventcore.errors import AccessDenied, IncompatibleStore, StoreError, StoreUnavailable
 from eventcore.stores.postgres_driver import PostgresError
 
-__all__ = ["AnswerLost", "explained"]
+__all__ = ["AnswerLost", "explained", "leaves_connection_usable"]
 
 # SQLSTATE codes and their classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _DENIED: Final = {
@@ -21,8 +21,9 @@ _INCOMPATIBLE: Final = {
     "42P01": "has lost a table of the store: restore it",
     "42883": "has lost a function of the store: restore it",
 }
+_READ_ONLY: Final = "25006"
 _UNAVAILABLE: Final = {
-    "25006": "is a standby or read only: give the address of the primary",
+    _READ_ONLY: "is a standby or read only: give the address of the primary",
     "40001": "could not serialize the call: send it again",
     "40P01": "found a deadlock: send it again",
     "53100": "has no room on its disk: make room",
@@ -39,6 +40,12 @@ _LOST: Final = ("08", "57P01", "57P02", "57P04", "57P05", "58", "XX")
 @final
 class AnswerLost(StoreUnavailable):
     """The connection ended, or time was up, while a call was on its way: it may have been carried out."""
+
+
+def leaves_connection_usable(error: BaseException) -> bool:
+    """Whether the server has only refused a statement. One that is read only may not be the primary any more: look anew."""
+    code: str = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, PostgresError) and not code.startswith((*_LOST, _READ_ONLY))
 
 
 def explained(error: BaseException, place: str) -> StoreError:
