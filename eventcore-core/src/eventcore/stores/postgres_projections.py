@@ -29,7 +29,7 @@ _RENEW: Final = """
     WHERE name = $1 AND token = $2 AND owner <> '' RETURNING token
 """
 _RELEASE: Final = """
-    UPDATE {schema}.projections SET owner = '', leased_until = '-infinity' WHERE name = $1 AND token = $2 RETURNING token
+    UPDATE {schema}.projections SET owner = '', leased_until = 'epoch' WHERE name = $1 AND token = $2 RETURNING token
 """
 _MOVE: Final = """
     UPDATE {schema}.projections SET position = $5, event_id = $6

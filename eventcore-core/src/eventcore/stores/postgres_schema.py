@@ -104,7 +104,7 @@ _PROJECTIONS: Final = """
         event_id text COLLATE "C" NOT NULL DEFAULT '',
         owner text NOT NULL DEFAULT '',
         token bigint NOT NULL DEFAULT 0,
-        leased_until timestamptz NOT NULL DEFAULT '-infinity'
+        leased_until timestamptz NOT NULL DEFAULT 'epoch'
     );
     COMMENT ON TABLE {schema}.projections IS 'How far each projection has come, and who runs it until when.';
 
