@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+import msgspec
 import pytest
 
-from eventcore.errors import StoreError
-from eventcore.stores.base import CONFLICT, Backend
+from eventcore.errors import StoreError, StoreUnavailable
+from eventcore.stores.base import CONFLICT, Backend, NewEvent
 from tests.postgres.backends import OpenBackend, Server, log, new_event, request
 
 
@@ -93,6 +94,15 @@ async def test_of_two_backends_that_append_at_once_one_wins_each_version(
     await asyncio.gather(write(backend), write(other))
     assert wins == 60
     assert await log(backend) == [(version, "hot", version) for version in range(1, 61)]
+
+
+async def test_what_cannot_be_written_is_refused_at_once_and_has_not_happened(backend: Backend) -> None:
+    new = new_event("a", 1)
+    broken = NewEvent(msgspec.structs.replace(new.recorded, recorded_at_ns=1 << 70), new.data, new.metadata)
+    with pytest.raises(StoreError, match="cannot be written") as refusal:
+        await backend.append([request({"b": 0}, "b"), request({"a": 0}, events=[broken])])
+    assert not isinstance(refusal.value, StoreUnavailable)
+    assert await log(backend) == []
 
 
 async def test_appending_under_another_isolation_level_is_refused(url: str, backend: Backend) -> None:

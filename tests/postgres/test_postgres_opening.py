@@ -129,6 +129,13 @@ async def test_a_host_that_does_not_exist() -> None:
     assert type(error) is StoreUnavailable
 
 
+@pytest.mark.parametrize("url", ["postgresql://u:{}@127.0.0.1:port/db", "postgresql://u:{}@127.0.0.1/db?sslmode=maybe"])
+async def test_what_only_the_driver_can_judge_in_a_url(url: str) -> None:
+    with pytest.raises(InvalidStoreUrl, match="cannot be used") as refusal:
+        await backend_from_url(url.format(PASSWORD)).open()
+    assert PASSWORD not in str(refusal.value)
+
+
 async def test_a_wrong_password(url: str) -> None:
     error = await refusal(signed_in(url, "postgres", "wrong-word"))
     assert isinstance(error, AccessDenied)

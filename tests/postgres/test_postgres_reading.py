@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from eventcore import StreamId, open_store
 from eventcore.errors import CorruptEvent, HistoryDiverged, InvalidPattern
 from eventcore.stores.base import START, Backend, Checkpoint, EventFilter
+from eventcore.stores.figures import MeasuredBackend
 from eventcore.stores.patterns import StreamPattern
 from eventcore.stores.postgres import regular_expression
 from tests.postgres.backends import OpenBackend, Server, everything, new_event, request
@@ -179,6 +180,35 @@ async def test_a_reader_that_cannot_listen_finds_new_events_by_asking(
     waiting = asyncio.create_task(deaf.wait_beyond(0, 20))
     await fill(backend, "a")
     assert await waiting == 1
+
+
+async def test_a_reader_finds_what_no_notification_told(server: Server, database: str, backend: Backend) -> None:
+    assert await backend.wait_beyond(0, 0.2) == 0
+    waiting = asyncio.create_task(backend.wait_beyond(0, 20))
+    await asyncio.to_thread(
+        server.sql,
+        "INSERT INTO eventcore.events VALUES (1, 'a', 1, 'id', 'bank.Deposited', '{\"amount\":1}', '{}', 1)",
+        database,
+    )
+    assert await waiting == 1
+
+
+async def test_the_backend_tells_of_itself(backend: Backend) -> None:
+    assert isinstance(backend, MeasuredBackend)
+    empty = await backend.measure()
+    assert (empty.head, empty.last_append_ns) == (0, None)
+    waits: list[tuple[str, str]] = []
+    backend.figures.on_wait = lambda wait, lock, seconds: waits.append((wait, lock))
+    await fill(backend, "a", "b")
+    stats = await backend.measure()
+    assert (stats.head, stats.last_append_ns) == (2, 1_700_000_000_000_000_000)
+    assert stats.size is not None
+    assert stats.size > 8192
+    await everything(backend)
+    figures = backend.figures
+    assert figures.bytes_read == figures.bytes_written == 2 * len('{"amount":1}{}')
+    assert (figures.connections_idle, figures.connections_used) == (2, 0)
+    assert waits[:2] == [("pool", ""), ("lock", "append")]
 
 
 async def test_a_row_that_was_damaged_fails_only_those_who_read_it(url: str, backend: Backend) -> None:

@@ -63,3 +63,9 @@ def test_a_server_without_its_driver_is_refused_with_what_to_install(monkeypatch
     monkeypatch.setattr("eventcore.stores.urls.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"pip install 'eventcore-core\[postgres\]'"):
         open_store("postgresql://u:secret@host/db", exporters=[])
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
+def test_a_store_whose_commands_have_no_time_is_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="expected seconds, more than 0"):
+        open_store("memory:", exporters=[], timeout=timeout)

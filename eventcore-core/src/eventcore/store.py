@@ -90,6 +90,8 @@ def open_store(
     >>> asyncio.run(main())
     (1, ['Greeted'])
     """
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout={timeout!r}; expected seconds, more than 0, or None")
     backend = backend_from_url(url, migrate=migrate)
     if telemetry is not None and (exporters is not None or config is not None):
         raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, Final, final
 
-from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
+from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnavailable
 from eventcore.stores.figures import BackendFigures
-from eventcore.stores.postgres_driver import FAILURES, Connection, connect
+from eventcore.stores.postgres_driver import FAILURES, Connection, InvalidConfiguration, connect
 from eventcore.stores.postgres_errors import AnswerLost, explained, leaves_connection_usable
 from eventcore.stores.postgres_url import PostgresSettings
 
@@ -35,10 +35,16 @@ class Connector:
 
         Raises:
             StoreUnavailable, AccessDenied, IncompatibleStore: there is none to be had.
+            InvalidStoreUrl: the URL does not say which.
         """
         settings = self._settings
         try:
             return await connect(settings.dsn, timeout, statement_cache=settings.statement_cache)
+        except (InvalidConfiguration, ValueError):
+            # What asyncpg says may hold a part of the password.
+            raise InvalidStoreUrl(
+                f"the store URL cannot be used ({self.place}): a host, a port or a setting of asyncpg is wrong"
+            ) from None
         except FAILURES as error:
             raise self._refused(error) from error
 

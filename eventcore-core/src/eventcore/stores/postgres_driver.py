@@ -8,12 +8,18 @@ from typing import Any, Final, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none: hence this module
 
-__all__ = ["FAILURES", "Connection", "PostgresError", "connect"]
+__all__ = ["FAILURES", "Connection", "InvalidArgument", "InvalidConfiguration", "PostgresError", "connect"]
 
 _asyncpg: Final = cast(Any, asyncpg)
 
 PostgresError: Final[type[Exception]] = _asyncpg.PostgresError
 """What the server has refused; the connection goes on, unless it is closed since."""
+
+InvalidArgument: Final[type[Exception]] = _asyncpg.exceptions.DataError
+"""An argument that cannot be written as its type: nothing has been sent."""
+
+InvalidConfiguration: Final[type[Exception]] = _asyncpg.ClientConfigurationError
+"""What is in a URL, or in the files that it names, cannot be used: nobody has been called."""
 
 FAILURES: Final[tuple[type[Exception], ...]] = (
     PostgresError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from eventcore.errors import AccessDenied, IncompatibleStore, StoreError, StoreUnavailable
-from eventcore.stores.postgres_driver import PostgresError
+from eventcore.stores.postgres_driver import InvalidArgument, PostgresError
 
 __all__ = ["AnswerLost", "explained", "leaves_connection_usable"]
 
@@ -44,6 +44,8 @@ class AnswerLost(StoreUnavailable):
 
 def leaves_connection_usable(error: BaseException) -> bool:
     """Whether the server has only refused a statement. One that is read only may not be the primary any more: look anew."""
+    if isinstance(error, InvalidArgument):
+        return True
     code: str = getattr(error, "sqlstate", None) or ""
     return isinstance(error, PostgresError) and not code.startswith((*_LOST, _READ_ONLY))
 
@@ -60,6 +62,8 @@ def explained(error: BaseException, place: str) -> StoreError:
         return IncompatibleStore(f"PostgreSQL at {place} {advice} {detail}")
     if advice := _UNAVAILABLE.get(code):
         return StoreUnavailable(f"PostgreSQL at {place} {advice} {detail}")
+    if isinstance(error, InvalidArgument):
+        return StoreError(f"an argument of a call to PostgreSQL at {place} cannot be written {detail}")
     if isinstance(error, TimeoutError):
         return AnswerLost(f"PostgreSQL at {place} gave no answer in time")
     if not isinstance(error, PostgresError) or code.startswith(_LOST):
