@@ -33,6 +33,8 @@ _IDLE: Final = 1.0
 # Seconds that a batch should take: those of a transaction hold up whoever writes.
 _TARGET: Final = 0.2
 _TARGET_INSIDE: Final = 0.05
+# Batches that may be applied while the commit of one before them is on its way.
+_MOST_UNCOMMITTED: Final = 5
 _FIRST_BATCH: Final = 100
 _LAST_COMMIT: Final = 2.0
 _MAX_ERROR: Final = 4096
@@ -65,7 +67,7 @@ class Projector:
         self._committed = self._reached = lease.checkpoint
         self._committed_at = perf_counter()
         self._limit = min(_FIRST_BATCH, definition.batch_size)
-        self._pages = Pages(backend, definition.wanted, lambda: self._limit)
+        self._pages = Pages(backend, definition.wanted, lambda: self._limit, progress.saw)
         self._committing: asyncio.Task[None] | None = None
 
     async def run(self) -> NoReturn:
@@ -80,7 +82,6 @@ class Projector:
         try:
             while True:
                 page = await self._next_page()
-                self._progress.saw(page.head)
                 behind = page.end.position < page.head
                 self._progress.state = "catching_up" if behind else "running"
                 if page.rows:
@@ -240,6 +241,9 @@ class Projector:
 
     async def _settle_meanwhile(self) -> None:
         """Keep how far it has come while the next page is applied; one commit is on its way at a time."""
+        uncommitted = self._reached.position - self._committed.position
+        if self._committing is not None and not self._committing.done() and uncommitted < _MOST_UNCOMMITTED * self._limit:
+            return
         await self._committed_meanwhile()
         if self._reached != self._committed:
             self._committing = asyncio.create_task(

@@ -20,12 +20,14 @@ class Pages:
 
     Args:
         limit: asked for the size of each page when it is read.
+        saw: told the head position of each page when it is read.
     """
 
-    def __init__(self, backend: Backend, wanted: EventFilter, limit: Callable[[], int]) -> None:
+    def __init__(self, backend: Backend, wanted: EventFilter, limit: Callable[[], int], saw: Callable[[int], None]) -> None:
         self._backend = backend
         self._wanted = wanted
         self._limit = limit
+        self._saw = saw
         self._ready: asyncio.Queue[LogPage | Exception] = asyncio.Queue(_AHEAD)
         self._task: asyncio.Task[None] | None = None
 
@@ -69,4 +71,6 @@ class Pages:
             after = page.end
 
     async def _read(self, after: Checkpoint) -> LogPage:
-        return await self._backend.follow(after, self._limit(), self._wanted)
+        page = await self._backend.follow(after, self._limit(), self._wanted)
+        self._saw(page.head)
+        return page

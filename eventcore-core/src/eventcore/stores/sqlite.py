@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, TypeVar, final
 
 from eventcore.codec import StoredEvent
 from eventcore.errors import IncompatibleStore, StoreClosed
@@ -26,6 +26,7 @@ from eventcore.stores.base import (
 from eventcore.stores.figures import BackendFigures, BackendStats
 from eventcore.stores.head_watch import HeadWatch
 from eventcore.stores.sqlite_connection import ConnectionThread, StoreConnection
+from eventcore.stores.sqlite_following import Follower
 from eventcore.stores.sqlite_projections import (
     PROJECTION_TABLES,
     acquire_lease,
@@ -38,11 +39,13 @@ from eventcore.stores.sqlite_projections import (
     renew_lease,
     reset_projection,
 )
-from eventcore.stores.sqlite_statements import append, follow, head, last_append_ns, read_streams, scan
+from eventcore.stores.sqlite_statements import append, head, last_append_ns, read_streams, scan
+from eventcore.stores.worker import Worker
 from eventcore.streams import StreamId
 
 __all__ = ["SqliteBackend", "Synchronous"]
 
+T = TypeVar("T")
 Synchronous: TypeAlias = Literal["full", "normal", "extra"]
 
 _APPLICATION_ID: Final = 0x65766374  # "evct"
@@ -89,10 +92,14 @@ class SqliteBackend:
         self._busy_timeout = busy_timeout
         self.figures = BackendFigures()
         self.figures.bytes_read = self.figures.bytes_written = 0
+        self._workers: dict[str, Worker] = {}
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
+        # Writes of projections, by the thread that writes: the two never wait for each other's lock.
+        self._projecting: ConnectionThread | None = None
         # Long reads of the global order, so that commands need not wait behind them.
-        self._follower: ConnectionThread | None = None
+        self._log: ConnectionThread | None = None
+        self._follower: Follower | None = None
         self._watch = HeadWatch(self.head_position)
 
     async def open(self) -> None:
@@ -103,12 +110,15 @@ class SqliteBackend:
             StoreUnavailable: it cannot be opened or written.
         """
         try:
-            self._writer = ConnectionThread("eventcore-sqlite-writer", self.path, self.figures)
+            self._writer = self._connect("writer")
             await self._writer.run(self._open_writer)
-            self._reader = ConnectionThread("eventcore-sqlite-reader", self.path, self.figures)
+            self._projecting = ConnectionThread(self._workers["writer"], self.path, self.figures)
+            await self._projecting.run(self._open_projecting)
+            self._reader = self._connect("reader")
             await self._reader.run(self._open_reader)
-            self._follower = ConnectionThread("eventcore-sqlite-follower", self.path, self.figures)
-            await self._follower.run(self._open_reader)
+            self._log = self._connect("log")
+            await self._log.run(self._open_reader)
+            self._follower = Follower(self._log)
         except BaseException:
             await self.close(self._busy_timeout)
             raise
@@ -116,11 +126,15 @@ class SqliteBackend:
     async def close(self, timeout: float) -> None:
         """Finish what is in flight, then close both connections."""
         # The writer last, so that it is the one who moves the log into the file.
-        threads = self._follower, self._reader, self._writer
-        self._follower = self._reader = self._writer = None
-        for thread in threads:
-            if thread is not None:
-                await thread.close(timeout)
+        ends = (("log", [self._log]), ("reader", [self._reader]), ("writer", [self._projecting, self._writer]))
+        self._log = self._reader = self._writer = self._projecting = self._follower = None
+        for name, connections in ends:
+            if (worker := self._workers.pop(name, None)) is not None:
+                await worker.close(partial(_disconnect, connections), timeout)
+
+    def _connect(self, name: str) -> ConnectionThread:
+        worker = self._workers[name] = Worker(f"eventcore-sqlite-{name}")
+        return ConnectionThread(worker, self.path, self.figures)
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """Judge and commit the batch in the writer thread."""
@@ -145,7 +159,7 @@ class SqliteBackend:
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """Rows of a range of positions."""
-        return await _opened(self._follower).run(partial(scan, after, up_to, limit, wanted))
+        return await _opened(self._log).run(partial(scan, after, up_to, limit, wanted))
 
     async def head_position(self) -> int:
         """The highest position."""
@@ -153,7 +167,7 @@ class SqliteBackend:
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
         """A page of the global order in one statement, which is one snapshot."""
-        return await _opened(self._follower).run(partial(follow, after, limit, wanted))
+        return await _opened(self._follower).follow(after, limit, wanted)
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
         """Woken at once by appends of this backend, within a twentieth of a second by others'."""
@@ -163,15 +177,15 @@ class SqliteBackend:
         """Look first, so that those who stand by disturb no writer."""
         if await _opened(self._reader).run(partial(is_leased, projection, owner)):
             return None
-        return await _opened(self._writer).run(partial(acquire_lease, projection, owner, seconds))
+        return await _opened(self._projecting).run(partial(acquire_lease, projection, owner, seconds))
 
     async def renew_lease(self, lease: Lease, seconds: float) -> bool:
         """Renew in the writer thread."""
-        return await _opened(self._writer).run(partial(renew_lease, lease, seconds))
+        return await _opened(self._projecting).run(partial(renew_lease, lease, seconds))
 
     async def release_lease(self, lease: Lease) -> None:
         """Release in the writer thread."""
-        await _opened(self._writer).run(partial(release_lease, lease))
+        await _opened(self._projecting).run(partial(release_lease, lease))
 
     async def commit_checkpoint(
         self,
@@ -182,7 +196,7 @@ class SqliteBackend:
         apply: Callable[[Any], Any] | None = None,
     ) -> None:
         """Apply and commit in the writer thread."""
-        await _opened(self._writer).run(partial(commit_checkpoint, lease, before, after, dead_letters, apply))
+        await _opened(self._projecting).run(partial(commit_checkpoint, lease, before, after, dead_letters, apply))
 
     async def projections(self) -> Sequence[ProjectionRecord]:
         """Every projection of the file."""
@@ -194,11 +208,11 @@ class SqliteBackend:
 
     async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
         """Apply and remove in the writer thread."""
-        return await _opened(self._writer).run(partial(remove_dead_letter, letter, apply))
+        return await _opened(self._projecting).run(partial(remove_dead_letter, letter, apply))
 
     async def reset_projection(self, projection: str) -> None:
         """Reset in the writer thread."""
-        await _opened(self._writer).run(partial(reset_projection, projection))
+        await _opened(self._projecting).run(partial(reset_projection, projection))
 
     async def measure(self) -> BackendStats:
         """The newest event, and the bytes of the file and its log."""
@@ -234,12 +248,22 @@ class SqliteBackend:
                 f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
             )
 
+    def _open_projecting(self, connection: StoreConnection) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
     def _open_reader(self, connection: StoreConnection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
         connection.execute("PRAGMA query_only = ON")
 
 
-def _opened(connection: ConnectionThread | None) -> ConnectionThread:
-    if connection is None:
+def _disconnect(connections: Sequence[ConnectionThread | None]) -> None:
+    for connection in connections:
+        if connection is not None:
+            connection.disconnect()
+
+
+def _opened(part: T | None) -> T:
+    if part is None:
         raise StoreClosed("the store is not open")
-    return connection
+    return part

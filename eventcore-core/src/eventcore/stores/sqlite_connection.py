@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar, final
@@ -45,21 +46,30 @@ def write_transaction(connection: StoreConnection) -> Generator[None]:
 
 @final
 class ConnectionThread:
-    """A connection to the file at ``path``, opened by the first job, and the thread that alone uses it."""
+    """A connection to the file at ``path``, opened by the first job, which only one thread uses.
 
-    def __init__(self, name: str, path: str, figures: BackendFigures) -> None:
+    Args:
+        worker: the thread, where several connections share it.
+    """
+
+    def __init__(self, worker: Worker, path: str, figures: BackendFigures) -> None:
         self._path = path
         self._figures = figures
-        self._worker = Worker(name)
+        self._worker = worker
         self._connection: StoreConnection | None = None
 
     async def run(self, job: Callable[[StoreConnection], T]) -> T:
         """The result of ``job``; SQLite's errors come in the words of eventcore."""
         return await self._worker.run(partial(self._call, job))
 
-    async def close(self, timeout: float) -> None:
-        """Finish the jobs that wait, and close the connection, within ``timeout`` seconds."""
-        await self._worker.close(self._close, timeout)
+    def post(self, job: Callable[[StoreConnection], T]) -> Future[T]:
+        """Like ``run``, from any thread."""
+        return self._worker.post(partial(self._call, job))
+
+    def disconnect(self) -> None:
+        """Close the connection; to be called in the thread."""
+        if self._connection is not None:
+            self._connection.close()
 
     def _call(self, job: Callable[[StoreConnection], T]) -> T:
         try:
@@ -73,7 +83,3 @@ class ConnectionThread:
             raise explained(error, self._path) from error
         except msgspec.DecodeError as error:
             raise CorruptEvent(f"{self._path} holds a row that cannot be read ({error}); it was changed by hand") from error
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()

@@ -1,5 +1,8 @@
 """What projections say to SQLite: leases, checkpoints and dead letters, each call one transaction.
 
+None of them waits for the disk. After a power cut the last ones may be gone, a read model and its checkpoint together, and are
+made again; what is durable are events.
+
 Times are the machine's wall clock, which every process on the file shares. A lease that would last longer than it was given for
 comes from before that clock was set back, and counts as ended.
 """
@@ -10,6 +13,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from eventcore.errors import LeadershipLost
 from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, ProjectionRecord
@@ -67,6 +72,7 @@ _MOVE: Final = """
     UPDATE projections SET position = :position, event_id = :event_id
     WHERE name = :name AND token = :token AND position = :from_position AND event_id = :from_event_id AND owner <> ''
 """
+_KEEP_LETTER: Final = "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)"
 _RESET: Final = """
     UPDATE projections SET position = ?, event_id = ?, owner = '', token = token + 1, leased_until = 0, leased_for = 0
     WHERE name = ?
@@ -119,40 +125,31 @@ def commit_checkpoint(
     connection: StoreConnection,
 ) -> None:
     """See ``Backend.commit_checkpoint``; the fence comes first, so that a loser's ``apply`` is not even called."""
+    move: dict[str, str | int] = {
+        "name": lease.projection,
+        "token": lease.token,
+        "from_position": before.position,
+        "from_event_id": before.event_id,
+        "position": after.position,
+        "event_id": after.event_id,
+    }
+    if apply is None and not letters:
+        # The usual case is one statement: each more may wait for the interpreter's lock.
+        _move(move, connection)
+        return
     with write_transaction(connection):
-        moved = connection.execute(
-            _MOVE,
-            {
-                "name": lease.projection,
-                "token": lease.token,
-                "from_position": before.position,
-                "from_event_id": before.event_id,
-                "position": after.position,
-                "event_id": after.event_id,
-            },
-        )
-        if moved.rowcount != 1:
-            raise LeadershipLost(
-                f"projection {lease.projection!r} was taken over: its checkpoint is no longer this runner's at position "
-                f"{before.position}"
-            )
-        connection.executemany(
-            "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    letter.projection,
-                    letter.position,
-                    letter.event_id,
-                    letter.error_type,
-                    letter.error,
-                    letter.attempts,
-                    letter.failed_at_ns,
-                )
-                for letter in letters
-            ],
-        )
+        _move(move, connection)
+        connection.executemany(_KEEP_LETTER, [msgspec.structs.astuple(letter) for letter in letters])
         if apply is not None:
             _apply(apply, connection)
+
+
+def _move(move: dict[str, str | int], connection: StoreConnection) -> None:
+    if connection.execute(_MOVE, move).rowcount != 1:
+        raise LeadershipLost(
+            f"projection {move['name']!r} was taken over: its checkpoint is no longer this runner's at position "
+            f"{move['from_position']}"
+        )
 
 
 def _apply(apply: Callable[[Any], Any], connection: StoreConnection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar, final
@@ -14,7 +15,7 @@ from eventcore.errors import StoreClosed
 __all__ = ["Worker"]
 
 T = TypeVar("T")
-_Job: TypeAlias = "tuple[Callable[[], Any], asyncio.Future[Any]]"
+_Job: TypeAlias = "tuple[Callable[[], Any], asyncio.Future[Any] | Future[Any]]"
 
 
 @final
@@ -43,6 +44,18 @@ class Worker:
         self._jobs.put((job, future))
         return await future
 
+    def post(self, job: Callable[[], T]) -> Future[T]:
+        """``run`` for other threads, this worker's own included: a job that it posts begins without a turn of the event loop.
+
+        Raises:
+            StoreClosed: after ``close``.
+        """
+        if self._closed:
+            raise StoreClosed("the store is closed")
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        return future
+
     async def close(self, last: Callable[[], None], timeout: float) -> bool:
         """Finish the jobs that wait, call ``last`` and end; whether that happened within ``timeout`` seconds."""
         if self._closed:
@@ -61,6 +74,10 @@ class Worker:
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             job, future = item
+            if isinstance(future, Future):
+                _answer(job, future)
+                del item, job, future
+                continue
             answer: Callable[[asyncio.Future[Any], Any], None]
             value: Any
             try:
@@ -73,6 +90,15 @@ class Worker:
             with suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(answer, future, value)
             del item, job, future, answer, value
+
+
+def _answer(job: Callable[[], Any], future: Future[Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(job())
+    except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
+        future.set_exception(error)
 
 
 def _set_result(future: asyncio.Future[Any], value: Any) -> None:
