@@ -12,6 +12,7 @@ import pytest
 from eventcore.errors import LeadershipLost
 from eventcore.stores.base import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from tests.postgres.backends import OpenBackend
+from tests.postgres.proxy import Proxy
 
 ONE = Checkpoint(1, "1" * 32)
 TWO = Checkpoint(2, "2" * 32)
@@ -71,7 +72,7 @@ async def test_a_lease_that_is_given_back_is_free_at_once(backend: Backend) -> N
 async def test_the_checkpoint_moves_only_from_where_it_is(backend: Backend) -> None:
     lease = await leased(backend)
     await backend.commit_checkpoint(lease, START, ONE)
-    with pytest.raises(LeadershipLost, match="position 0 to 2"):
+    with pytest.raises(LeadershipLost, match="taken over: its checkpoint is no longer this runner's at position 0"):
         await backend.commit_checkpoint(lease, START, TWO)
     await backend.commit_checkpoint(lease, ONE, TWO)
     assert (await leased(backend)).checkpoint == TWO
@@ -136,7 +137,7 @@ async def test_dead_letters_are_kept_in_order_and_removed_once_applied(backend: 
 async def test_a_projection_is_reset_only_when_nobody_runs_it(backend: Backend) -> None:
     lease = await leased(backend)
     await backend.commit_checkpoint(lease, START, ONE, [letter()])
-    with pytest.raises(LeadershipLost, match="stop it"):
+    with pytest.raises(LeadershipLost, match="stop it first"):
         await backend.reset_projection("balances")
     await backend.release_lease(lease)
     await backend.reset_projection("balances")
@@ -145,3 +146,38 @@ async def test_a_projection_is_reset_only_when_nobody_runs_it(backend: Backend) 
         await backend.commit_checkpoint(lease, ONE, TWO)
     assert (await leased(backend)).checkpoint == START
     await backend.reset_projection("unknown")
+
+
+async def test_whoever_is_cancelled_does_not_wait_for_a_server_that_is_silent(url: str, open_backend: OpenBackend) -> None:
+    async with Proxy.before(url) as proxy:
+        backend = await open_backend(proxy.url)
+        lease = await leased(backend)
+        begun = asyncio.Event()
+
+        async def apply(transaction: Any) -> None:
+            proxy.silent = True
+            begun.set()
+            await transaction.execute("SELECT 1")
+
+        committing = asyncio.create_task(backend.commit_checkpoint(lease, START, ONE, apply=apply))
+        await begun.wait()
+        committing.cancel()
+        done, _ = await asyncio.wait([committing], timeout=3)
+        assert done == {committing}
+        assert committing.cancelled()
+        proxy.silent = False
+        assert (await leased(backend)).checkpoint == START
+
+
+async def test_a_handler_may_be_a_plain_function_and_use_savepoints(backend: Backend, connection: Any) -> None:
+    lease = await leased(backend)
+    seen: list[Any] = []
+
+    async def pay(transaction: Any) -> None:
+        async with transaction.transaction():
+            await transaction.execute("INSERT INTO balances VALUES ('a', 5)")
+
+    await backend.commit_checkpoint(lease, START, ONE, apply=seen.append)
+    await backend.commit_checkpoint(lease, ONE, TWO, apply=pay)
+    assert len(seen) == 1
+    assert await connection.fetchval("SELECT amount FROM balances") == 5

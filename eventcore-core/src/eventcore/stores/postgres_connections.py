@@ -11,7 +11,7 @@ from typing import Any, Final, final
 
 from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnavailable
 from eventcore.stores.figures import BackendFigures
-from eventcore.stores.postgres_driver import FAILURES, Connection, InvalidConfiguration, connect
+from eventcore.stores.postgres_driver import FAILURES, Connection, InvalidConfiguration, connect, transaction
 from eventcore.stores.postgres_errors import AnswerLost, explained, leaves_connection_usable
 from eventcore.stores.postgres_url import PostgresSettings
 
@@ -118,7 +118,7 @@ class Pool:
         if self._statement_cache:
             return await connection.fetch(sql, *arguments)
         # Behind pgbouncer only a transaction keeps a statement and its arguments on one connection to the server.
-        async with connection.transaction(isolation="read_committed"):
+        async with transaction(connection):
             return await connection.fetch(sql, *arguments)
 
     @asynccontextmanager

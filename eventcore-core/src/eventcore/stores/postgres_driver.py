@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none: hence this module
 
-__all__ = ["FAILURES", "Connection", "InvalidArgument", "InvalidConfiguration", "PostgresError", "connect"]
+__all__ = ["FAILURES", "Connection", "InvalidArgument", "InvalidConfiguration", "PostgresError", "connect", "transaction"]
 
 _asyncpg: Final = cast(Any, asyncpg)
+_ROLLBACK: Final = 1.0
 
 PostgresError: Final[type[Exception]] = _asyncpg.PostgresError
 """What the server has refused; the connection goes on, unless it is closed since."""
@@ -29,6 +31,22 @@ FAILURES: Final[tuple[type[Exception], ...]] = (
     TimeoutError,
 )
 """What a call raises when the server, the way to it or the statement is at fault."""
+
+
+class Transaction(Protocol):
+    """What is used of ``asyncpg.transaction.Transaction``."""
+
+    async def start(self) -> None:
+        """Begin."""
+        ...
+
+    async def commit(self) -> None:
+        """Make it stand."""
+        ...
+
+    async def rollback(self) -> None:
+        """Undo it."""
+        ...
 
 
 class Connection(Protocol):
@@ -54,8 +72,8 @@ class Connection(Protocol):
         """Run a statement for each of some arguments."""
         ...
 
-    def transaction(self, *, isolation: str | None = None) -> AbstractAsyncContextManager[None]:
-        """A transaction."""
+    def transaction(self, *, isolation: str) -> Transaction:
+        """A transaction, not yet begun."""
         ...
 
     def is_in_transaction(self) -> bool:
@@ -77,6 +95,29 @@ class Connection(Protocol):
     def terminate(self) -> None:
         """End it at once."""
         ...
+
+
+@asynccontextmanager
+async def transaction(connection: Connection) -> AsyncGenerator[None]:
+    """A transaction in which each statement sees what others have committed.
+
+    One that is cancelled takes its connection with it: to undo it in order would be to wait for the server.
+    """
+    begun = connection.transaction(isolation="read_committed")
+    try:
+        await begun.start()
+        yield
+        await begun.commit()
+    except Exception:
+        try:
+            async with asyncio.timeout(_ROLLBACK):
+                await begun.rollback()
+        except FAILURES:
+            connection.terminate()
+        raise
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 async def connect(dsn: str, timeout: float, *, statement_cache: bool) -> Connection:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from eventcore.errors import IncompatibleStore
 from eventcore.stores.base import SCHEMA_VERSION
-from eventcore.stores.postgres_driver import Connection
+from eventcore.stores.postgres_driver import Connection, transaction
 from eventcore.stores.postgres_schema import MIGRATIONS, VERSION_TABLE, for_schema, lock_key
 from eventcore.stores.postgres_url import PostgresSettings
 
@@ -46,7 +46,7 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, migrate
     Raises:
         IncompatibleStore: the server or the database cannot hold a store; or the schema is newer, or older and must stay so.
     """
-    async with connection.transaction(isolation="read_committed"):
+    async with transaction(connection):
         about = await connection.fetchrow(_ABOUT)
         version = await _version(connection, settings.schema)
     _check(about, settings.place)
@@ -101,7 +101,7 @@ async def _version(connection: Connection, schema: str) -> int:
 async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
     schema = settings.schema
     while True:
-        async with connection.transaction(isolation="read_committed"):
+        async with transaction(connection):
             # Whoever comes second finds the work done.
             await connection.execute(f"SELECT pg_advisory_xact_lock({lock_key(schema) ^ 1})")
             version = await _version(connection, schema)

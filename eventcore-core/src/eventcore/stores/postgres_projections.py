@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from eventcore.errors import LeadershipLost
 from eventcore.stores.base import Checkpoint, DeadLetter, Lease, ProjectionRecord
 from eventcore.stores.postgres_connections import Pool
-from eventcore.stores.postgres_driver import Connection
+from eventcore.stores.postgres_driver import Connection, transaction
 from eventcore.stores.postgres_schema import for_schema
 from eventcore.stores.postgres_url import PostgresSettings
 
@@ -33,7 +34,11 @@ _RELEASE: Final = """
 """
 _MOVE: Final = """
     UPDATE {schema}.projections SET position = $5, event_id = $6
-    WHERE name = $1 AND token = $2 AND position = $3 AND event_id = $4 RETURNING token
+    WHERE name = $1 AND token = $2 AND position = $3 AND event_id = $4 AND owner <> '' RETURNING token
+"""
+_STANDS: Final = """
+    SELECT FROM {schema}.projections
+    WHERE name = $1 AND token = $2 AND position = $3 AND event_id = $4 AND owner <> ''
 """
 _KEEP: Final = """
     INSERT INTO {schema}.dead_letters AS letter (projection, position, event_id, error_type, error, attempts, failed_at_ns)
@@ -56,7 +61,7 @@ _REMOVE: Final = """
     DELETE FROM {schema}.dead_letters WHERE projection = $1 AND position = $2 AND event_id = $3 RETURNING position
 """
 _RESET: Final = """
-    UPDATE {schema}.projections SET position = 0, event_id = '', token = token + 1
+    UPDATE {schema}.projections SET position = 0, event_id = '', owner = '', token = token + 1, leased_until = 'epoch'
     WHERE name = $1 AND (owner = '' OR leased_until <= clock_timestamp()) RETURNING token
 """
 _EXISTS: Final = "SELECT EXISTS (SELECT FROM {schema}.projections WHERE name = $1)"
@@ -108,27 +113,22 @@ class ProjectionStore:
         dead_letters: Sequence[DeadLetter] = (),
         apply: Callable[[Any], Any] | None = None,
     ) -> None:
-        """The read model first, since the row of the projection is locked from its change to the commit."""
+        """The read model before the checkpoint: from its change to the commit that row is locked, and the lease with it."""
+        taken_over = LeadershipLost(
+            f"projection {lease.projection!r} was taken over: its checkpoint is no longer this runner's at position "
+            f"{before.position}"
+        )
 
         async def work(connection: Connection) -> None:
-            await _apply(apply, connection)
+            held = (lease.projection, lease.token, before.position, before.event_id)
+            if apply is not None:
+                async with asyncio.timeout(self._call_timeout):
+                    if not await connection.fetch(self._sql(_STANDS), *held):
+                        raise _Undone(taken_over)
+                await _apply(apply, connection)
             async with asyncio.timeout(self._call_timeout):
-                moved = await connection.fetch(
-                    self._sql(_MOVE),
-                    lease.projection,
-                    lease.token,
-                    before.position,
-                    before.event_id,
-                    after.position,
-                    after.event_id,
-                )
-                if not moved:
-                    raise _Undone(
-                        LeadershipLost(
-                            f"projection {lease.projection!r}: the checkpoint could not be moved from position "
-                            f"{before.position} to {after.position}: another process has the lease, or has moved it"
-                        )
-                    )
+                if not await connection.fetch(self._sql(_MOVE), *held, after.position, after.event_id):
+                    raise _Undone(taken_over)
                 if dead_letters:
                     await connection.executemany(
                         self._sql(_KEEP),
@@ -151,7 +151,7 @@ class ProjectionStore:
     async def projections(self) -> Sequence[ProjectionRecord]:
         """Every row, with the number of its dead letters."""
         return [
-            ProjectionRecord(name, Checkpoint(position, event_id), owner, token, lease_left if owner else 0.0, letters)
+            ProjectionRecord(name, Checkpoint(position, event_id), owner if lease_left else "", token, lease_left, letters)
             for name, position, event_id, owner, token, lease_left, letters in await self._rows_of(_PROJECTIONS)
         ]
 
@@ -167,7 +167,8 @@ class ProjectionStore:
                 removed = await connection.fetch(self._sql(_REMOVE), letter.projection, letter.position, letter.event_id)
             if not removed:
                 raise _Undone
-            await _apply(apply, connection)
+            if apply is not None:
+                await _apply(apply, connection)
 
         return await self._in_transaction(work)
 
@@ -179,7 +180,7 @@ class ProjectionStore:
                 if await connection.fetch(self._sql(_RESET), projection):
                     await connection.execute(self._sql(_FORGET), projection)
                 elif await connection.fetchval(self._sql(_EXISTS), projection):
-                    raise _Undone(LeadershipLost(f"projection {projection!r} is being run; stop it before it is reset"))
+                    raise _Undone(LeadershipLost(f"projection {projection!r} is being run: stop it first, then reset it"))
 
         await self._in_transaction(work)
 
@@ -188,7 +189,7 @@ class ProjectionStore:
         undone: _Undone | None = None
         async with self._pool.connection(monotonic() + self._call_timeout) as connection:
             try:
-                async with asyncio.timeout(self._call_timeout) as limit, connection.transaction(isolation="read_committed"):
+                async with asyncio.timeout(self._call_timeout) as limit, transaction(connection):
                     limit.reschedule(None)
                     await work(connection)
                     limit.reschedule(asyncio.get_running_loop().time() + self._call_timeout)
@@ -205,9 +206,10 @@ class ProjectionStore:
         return for_schema(text, self._schema)
 
 
-async def _apply(apply: Callable[[Any], Any] | None, connection: Connection) -> None:
-    if apply is not None:
-        try:
-            await apply(connection)
-        except Exception as error:
-            raise _Undone(error) from error
+async def _apply(apply: Callable[[Any], Any], connection: Connection) -> None:
+    try:
+        result = apply(connection)
+        if inspect.isawaitable(result):
+            await result
+    except Exception as error:
+        raise _Undone(error) from error

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 from eventcore.errors import StoreError
 from eventcore.stores.failures import own_copy
 from eventcore.stores.postgres_connections import Connector, close
-from eventcore.stores.postgres_driver import FAILURES, Connection, PostgresError
+from eventcore.stores.postgres_driver import FAILURES, Connection, PostgresError, transaction
 from eventcore.stores.postgres_errors import explained
 
 __all__ = ["HeadWatch"]
@@ -99,7 +99,7 @@ class HeadWatch:
         if self._channel is not None and await self._listen(connection, self._channel):
             pause = _POLL_LISTENING
         while True:
-            async with asyncio.timeout(self._timeout), connection.transaction():
+            async with asyncio.timeout(self._timeout), transaction(connection):
                 head = await connection.fetchval(self._question)
             self._failure = None
             # Also when it is lower: after a failover to a server that lags, what was heard before is no longer true.
