@@ -15,7 +15,9 @@ class Proxy:
 
     Attributes:
         url: the store's URL by way of this proxy.
+        cut_request: asked of each call that carries ``mark`` whether the connection is cut as soon as it is passed on.
         cut_answer: asked of each answer to a call that carries ``mark`` whether the connection is cut in place of it.
+        hold_answer: asked of each of those how many seconds it comes late.
         silent: while true, answers are swallowed and connections stay open.
         refusing: while true, new connections are closed at once.
     """
@@ -28,7 +30,9 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.url = ""
         self.mark = b""
+        self.cut_request: Callable[[], bool] = lambda: False
         self.cut_answer: Callable[[], bool] = lambda: False
+        self.hold_answer: Callable[[], float] = lambda: 0.0
         self.cuts = 0
         self.silent = False
         self.refusing = False
@@ -58,25 +62,36 @@ class Proxy:
         if self.refusing:
             writer.transport.abort()
             return
-        to_server, upstream = await asyncio.open_connection(*self._server)
+        try:
+            to_server, upstream = await asyncio.open_connection(*self._server)
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, upstream}
         marked = False
 
         async def requests() -> None:
             nonlocal marked
             while data := await reader.read(1 << 16):
-                marked = marked or bool(self.mark and self.mark in data)
+                now_marked = bool(self.mark and self.mark in data)
+                marked = marked or now_marked
                 upstream.write(data)
                 await upstream.drain()
+                if now_marked and self.cut_request():
+                    self.cuts += 1
+                    return
 
         async def answers() -> None:
             nonlocal marked
             while data := await to_server.read(1 << 16):
                 if self.silent:
                     continue
-                if marked and self.cut_answer():
-                    self.cuts += 1
-                    return
+                if marked:
+                    if self.cut_answer():
+                        self.cuts += 1
+                        return
+                    if seconds := self.hold_answer():
+                        await asyncio.sleep(seconds)
                 marked = False
                 writer.write(data)
                 await writer.drain()

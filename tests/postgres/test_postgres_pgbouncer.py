@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from eventcore import RetryPolicy, open_store
 from eventcore.stores.base import START, EventFilter
 from tests.postgres.backends import OpenBackend, Server, everything
@@ -16,7 +18,8 @@ from tests.store.bank import Deposit, Transfer, account
 async def test_the_store_works_behind_pgbouncer(
     server: Server, start_pgbouncer: Callable[[Server], PgBouncer], open_backend: OpenBackend
 ) -> None:
-    assert isinstance(server, PostgresServer)
+    if not isinstance(server, PostgresServer):
+        pytest.skip("EVENTCORE_TEST_POSTGRES names a server whose address pgbouncer is not told")
     url = start_pgbouncer(server).url(server.new_database())
     backend = await open_backend(url)
     retry = RetryPolicy(attempts=100)
