@@ -1,4 +1,4 @@
-"""The real servers that tests run against: an OTLP collector, an OTLP read-back agent, and Prometheus.
+"""The real servers that tests run against: an OTLP collector, an OTLP read-back agent, Prometheus, PostgreSQL and pgbouncer.
 
 Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
 
@@ -29,12 +29,25 @@ Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
 ``promtool_check(text)`` → :class:`~tests.real_parts.prometheus.PromtoolResult`
     Runs ``promtool check metrics`` on a page in the plain text format; ``.ok``, ``.output``, ``.returncode``.
 
+``newest_postgres``, ``debian_postgres`` → :class:`~tests.real_parts.postgres.PostgresServer`
+    One server each for the whole run, of the newest version that pip brings and of Debian's. With
+    ``EVENTCORE_TEST_POSTGRES`` (the DSN of a superuser) the first is that server, and the second skips.
+
+    - ``server.new_database(options="")``: the name of a new database; ``server.url(database)``: its URL
+    - ``server.sql(statement, database="postgres")``: what psql prints
+
+``start_postgres(standby_of=None, **settings)`` → ``PostgresServer``
+    A function that starts servers of a test's own: ``stop(signal)``, ``start()``, ``fall_behind()``, ``promote()``.
+
+``start_pgbouncer(server)`` → :class:`~tests.real_parts.postgres.PgBouncer`
+    A function that starts pgbouncer in transaction mode before a server; ``url(database)``.
+
 ``wait_until(condition, timeout=10, message="")`` polls a function until its result is true, and returns that result.
 All of these block: an async test whose event loop must go on calls them with ``await asyncio.to_thread(...)``.
 
 Where a part comes from, first match: a variable (``EVENTCORE_ROTEL``, ``EVENTCORE_DDAPM_TEST_AGENT``, ``EVENTCORE_PROMETHEUS``,
-``EVENTCORE_PROMTOOL``: the path of the program), what ``python tests/real_parts/install.py`` has put into ``.nox/parts``, the
-current environment, the search path.
+``EVENTCORE_PROMTOOL``, ``EVENTCORE_POSTGRES``, ``EVENTCORE_DEBIAN_POSTGRES``, ``EVENTCORE_PGBOUNCER``: the path of the program),
+what ``python tests/real_parts/install.py`` has put into ``.nox/parts``, the current environment, the search path.
 A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``.
 """
 
