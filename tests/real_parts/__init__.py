@@ -46,8 +46,8 @@ Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
 All of these block: an async test whose event loop must go on calls them with ``await asyncio.to_thread(...)``.
 
 Where a part comes from, first match: a variable (``EVENTCORE_ROTEL``, ``EVENTCORE_DDAPM_TEST_AGENT``, ``EVENTCORE_PROMETHEUS``,
-``EVENTCORE_PROMTOOL``, ``EVENTCORE_POSTGRES``, ``EVENTCORE_DEBIAN_POSTGRES``, ``EVENTCORE_PGBOUNCER``: the path of the program),
-what ``python tests/real_parts/install.py`` has put into ``.nox/parts``, the current environment, the search path.
+``EVENTCORE_PROMTOOL``, ``EVENTCORE_POSTGRES``, ``EVENTCORE_DEBIAN_POSTGRES``, ``EVENTCORE_PGBOUNCER``: the path of the
+program), what ``python tests/real_parts/install.py`` has put into ``.nox/parts``, the current environment, the search path.
 A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``.
 """
 

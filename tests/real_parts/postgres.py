@@ -90,7 +90,7 @@ class PostgresServer(_Databases):
 
     def start(self) -> None:
         """Start it (again), at the same address."""
-        command = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self._directory)]
+        command = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         for name, value in {**self._settings, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}.items():
             command += ["-c", f"{name}={value}"]
         self._process = ServerProcess(command, self._directory / "log.txt", _environment(), self._directory, self._user)
