@@ -23,6 +23,7 @@ from eventcore.events import RecordedEvent
 from eventcore.stores.base import CONFLICT, AppendRequest, Backend, NewEvent, Verdict
 from eventcore.stores.cache import StreamCache
 from eventcore.stores.failures import as_store_error
+from eventcore.stores.gathering import until_settled
 from eventcore.streams import StreamId
 
 __all__ = ["Batcher", "Candidate", "Fate"]
@@ -129,6 +130,7 @@ class Batcher:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
+                    await until_settled(self._queue, _MAX_COMMANDS)
                     self._taken = []
                     if requests := await self._form():
                         await self._commit(requests)

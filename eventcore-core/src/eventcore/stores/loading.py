@@ -14,6 +14,7 @@ from eventcore.events import RecordedEvent
 from eventcore.stores.base import Backend, BackendPage
 from eventcore.stores.cache import StreamCache
 from eventcore.stores.failures import as_store_error, own_copy
+from eventcore.stores.gathering import until_settled
 from eventcore.streams import StreamId
 
 __all__ = ["Loaded", "Loader"]
@@ -112,6 +113,7 @@ class Loader:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
+                    await until_settled(self._waiting, _MAX_STREAMS)
                     self._serving = self._take()
                     await self._serve(self._serving)
         finally:
