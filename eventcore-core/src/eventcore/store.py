@@ -115,6 +115,7 @@ class EventStore:
                 await self.telemetry.start()
             await self._backend.open()
         except BaseException:
+            self._commands.close()
             self._instruments.closed()
             if self._owns_telemetry:
                 await self.telemetry.shutdown()
@@ -152,6 +153,7 @@ class EventStore:
             await self._loader.close()
             await self._backend.close(max(0.1, deadline - monotonic()))
         finally:
+            self._commands.close()
             self._instruments.closed()
             if self._owns_telemetry:
                 await self.telemetry.shutdown(max(0.1, deadline - monotonic()))

@@ -50,7 +50,7 @@ async def load_boundary(loader: Loader, context: CommandContext, series: Command
     loaded = await loader.load(streams, context.span)
     boundary = await _fold_all(context, loaded, series)
     now = perf_counter()
-    series.load.record(now - begun)
+    series.load(now - begun)
     if context.plan.discovers:
         rounds = 0
         while new := discovered_streams(context, boundary.state, boundary.versions):
@@ -67,7 +67,7 @@ async def load_boundary(loader: Loader, context: CommandContext, series: Command
             series.phase("discover", perf_counter() - now)
         if not streams:
             raise InvalidCommand(f"{context.plan.name} has no stream: its fields name none, and discover_streams found none")
-    series.streams_read.record(float(len(streams)))
+    series.streams_read(len(streams))
     return boundary
 
 
@@ -85,7 +85,7 @@ async def _fold_all(context: CommandContext, loaded: Loaded, series: CommandSeri
         together = [event for known in loaded.events.values() for event in known]
         together.sort(key=_by_position)
         events = together
-    series.loaded.record(float(len(events)))
+    series.loaded(len(events))
     state = await _fold(context.command, events)
     return BoundaryState(state, versions, loaded.head, consistent=consistent)
 
