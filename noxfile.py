@@ -157,4 +157,5 @@ def bench(session: nox.Session) -> None:
     """Measure what recording, exporting and the store cost, side by side with others."""
     install_tree(session)
     install(session, "pyperf", "psutil")
+    install_parts(session, "rotel")
     session.run("python", "-m", "benchmarks", *session.posargs)
