@@ -208,23 +208,38 @@ class CommandExecutor:
     async def _attempt(self, run: _Run) -> Attempt | None:
         """One attempt: the one that was decided, ``None`` after a conflict."""
         loop = asyncio.get_running_loop()
+        series = run.series
+        load = discover = decide = 0.0
+        at_hand = run.attempts == 1
         for _ in range(_MAX_LOADS):
-            read = await load_boundary(self._loader, run.context, run.series)
+            read = await load_boundary(self._loader, run.context, at_hand=at_hand)
             run.head = read.head
             future: asyncio.Future[Fate | StoreError] = loop.create_future()
-            attempt = run.attempt = Attempt(run.context, read.state, read.versions, consistent=read.consistent, future=future)
+            attempt = run.attempt = Attempt(
+                run.context, read.state, read.versions, confirmed=read.confirmed, consistent=read.consistent, future=future
+            )
             submitted = perf_counter()
             self._batcher.submit(attempt)
             fate = await future
-            run.series.decide(attempt.decided_in)
-            run.series.append(perf_counter() - submitted - attempt.decided_in)
+            load += read.load_seconds
+            discover += read.discover_seconds
+            decide += attempt.decided_in
+            if fate is Fate.STALE:
+                at_hand = False
+                continue
+            series.load(load)
+            if discover:
+                series.phase("discover", discover)
+            series.decide(decide)
+            series.append(perf_counter() - submitted - attempt.decided_in)
+            series.streams_read(len(read.versions))
+            series.loaded(read.events)
             run.chained = attempt.chained
             if fate is Fate.DONE:
                 return attempt
             if fate is Fate.CONFLICT:
                 return None
-            if isinstance(fate, StoreError):
-                raise own_copy(fate)
+            raise own_copy(fate)
         return None
 
     def _result(self, run: _Run, attempt: Attempt) -> CommandResult:
