@@ -24,7 +24,17 @@ PYTHONS = REQUIRED or sorted({"3.11", "3.12", "3.13", f"3.{sys.version_info.mino
 
 TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-timeout", "hypothesis"]
 # Tests build and install plugins, with pip and hatchling, and talk to what they start.
-WHOLE = [*TESTING, "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "psutil", "rich", "trustme", "uvicorn"]
+WHOLE = [
+    *TESTING,
+    "hatchling",
+    "httpx",
+    "opentelemetry-instrumentation-grpc",
+    "opentelemetry-sdk",
+    "psutil",
+    "rich",
+    "trustme",
+    "uvicorn",
+]
 BUILDING = ["build", "hatchling", "twine"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "pyperf", "types-grpcio", "types-protobuf"]
 NEEDS_EXPORTERS = ["tests/otel", "tests/prometheus", "tests/real_parts", "tests/end_to_end", "tests/flights", "tests/docs"]
@@ -156,6 +166,6 @@ def layers(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure what recording, exporting and the store cost, side by side with others."""
     install_tree(session)
-    install(session, "pyperf", "psutil")
+    install(session, "opentelemetry-sdk", "pyperf", "psutil")
     install_parts(session, "rotel")
     session.run("python", "-m", "benchmarks", *session.posargs)
