@@ -26,7 +26,8 @@ TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-timeout", "hy
 # Tests build and install plugins, with pip and hatchling, and talk to what they start.
 WHOLE = [
     *TESTING,
-    *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "psutil", "rich", "trustme", "uvicorn"),
+    *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
+    *("psutil", "rich", "trustme", "uvicorn"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "pyperf", "types-grpcio", "types-protobuf"]
@@ -167,5 +168,6 @@ def layers(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure what recording, exporting and the store cost, side by side with others."""
     install_tree(session)
-    install(session, "pyperf", "psutil")
+    install(session, "opentelemetry-sdk", "pyperf", "psutil")
+    install_parts(session, "rotel")
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from eventcore.recording import Collector, CounterCell, HistogramCell, InstrumentRegistry
+from eventcore.recording import Collector, CounterCell, HistogramCell, InstrumentRegistry, RecordBuffer
 from eventcore.recording.cells import locked_where_needed
 
 
@@ -97,6 +97,29 @@ def test_a_collection_is_shared_by_whoever_accepts_its_age_and_made_anew_for_who
     assert collector.collect(time.monotonic(), 5.0).gauges[0].points[0].value == 2
 
 
+def test_what_is_put_aside_is_recorded_when_a_collection_begins_until_its_owner_ends_that(
+    registry: InstrumentRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    buffer = RecordBuffer(registry.histogram("h", unit="", description="", labels=(), boundaries=(1.0,)).labels())
+    collector = Collector(registry)
+
+    def broken() -> None:
+        raise RuntimeError("no time")
+
+    collector.prepare_by(broken)
+    collector.prepare_by(buffer.fold)
+    buffer.record(0.5)
+    buffer.record(2)
+    point = collector.collect(time.monotonic(), 5.0).histograms[0].points[0]
+    assert (point.count, point.sum, point.min, point.max, point.buckets) == (2, 2.5, 0.5, 2, (1, 1))
+    assert "no time" in caplog.text
+    collector.prepare_no_more_by(buffer.fold)
+    buffer.record(3)
+    assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].count == 2
+    assert (buffer.fold(), buffer.fold()) == (1, 0)
+    assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].sum == 5.5
+
+
 def test_waiting_for_another_collection_is_bounded(registry: InstrumentRegistry, hang: threading.Event) -> None:
     registry.gauge("g", unit="", description="", labels=()).add_callback(lambda: hang.wait(30))
     collector = Collector(registry, callback_limit=5.0)
@@ -119,9 +142,11 @@ def test_no_count_is_lost_and_no_histogram_is_torn_by_eight_threads(gil: bool) -
     torn = []
 
     def record() -> None:
-        for _ in range(each):
+        for _ in range(each // 5):
             counter.add(1)
             histogram.record(1.0)
+            counter.add(4)
+            histogram.record_many([1.0, 1.0, 1.0, 1.0])
 
     def read() -> None:
         while not done.is_set():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventcore.errors import InvalidInstrument, InvalidMeasurement
-from eventcore.recording import SECONDS, Collection, Collector, InstrumentRegistry
+from eventcore.recording import SECONDS, Collection, Collector, HistogramCell, InstrumentRegistry
 
 
 @pytest.fixture
@@ -215,3 +215,34 @@ def test_after_a_reset_bound_series_start_again_at_nothing(registry: InstrumentR
     (data,) = collect(registry).counters
     assert data.points[0].value == 1
     assert data.points[0].start_time_ns > before
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6) | st.integers(-50, 50)))
+def test_many_values_at_once_count_like_each_on_its_own(values: list[float]) -> None:
+    one, many = HistogramCell(SECONDS), HistogramCell(SECONDS)
+    for value in values:
+        one.record(value)
+    many.record_many(values)
+    (total, *rest), (expected, *expected_rest) = many.copy(), one.copy()
+    assert rest == expected_rest
+    assert total == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [[1.0, math.nan], [math.inf, 2.0], [1.0, "2"], [1e308, 1e308]])
+def test_of_many_values_all_are_counted_or_none(values: list[float]) -> None:
+    cell = HistogramCell(SECONDS)
+    before = cell.copy()
+    with pytest.raises(InvalidMeasurement, match="finite"):
+        cell.record_many(values)
+    assert cell.copy() == before
+
+
+def test_many_values_are_ignored_by_a_silent_series_and_counted_by_an_overflow_series() -> None:
+    silent = InstrumentRegistry(enabled=False).histogram("h", unit="", description="", labels=(), boundaries=(1.0,)).labels()
+    silent.record_many([1.0, 2.0])
+    assert silent.copy()[3:] == [0, 0]
+    registry = InstrumentRegistry(series_limit=1)
+    histogram = registry.histogram("h", unit="", description="", labels=("k",), boundaries=(1.0,))
+    histogram.labels("first").record_many([1.0])
+    histogram.labels("second").record_many([1.0, 2.0])
+    assert histogram.overflow == 2

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventcore.errors import InvalidInput
 from eventcore.recording import IdGenerator, RateSampler, SilentTracer, SpanData, TraceContext, Tracer
 
 
@@ -214,3 +215,9 @@ def test_a_forked_child_makes_ids_of_its_own() -> None:
     os.close(write)
     with os.fdopen(read) as pipe:
         assert pipe.read() != ids.hex32()
+
+
+@pytest.mark.parametrize(("trace_id", "span_id", "flags"), [(1 << 128, 1, 0), (-1, 1, 0), (1, 1 << 64, 0), (1, 1, 256)])
+def test_an_identity_that_no_header_could_carry_is_refused(trace_id: int, span_id: int, flags: int) -> None:
+    with pytest.raises(InvalidInput, match="128, 64 and 8 bits"):
+        TraceContext(trace_id, span_id, flags)

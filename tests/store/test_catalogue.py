@@ -130,8 +130,9 @@ async def test_spans_of_exporters_are_accounted_for(telemetry: Telemetry, keeper
             await store.execute(Deposit(account=account("a")))
         assert await telemetry.flush(5.0)
         recorded = measured("exporters.spans", exporter="keeper", outcome="recorded")
-        assert recorded == 30 == len(keeper.spans)
-        assert measured("exporters.spans", outcome="exported") == 30
+        # The stream is read once: from then on it is at hand.
+        assert recorded == 21 == len(keeper.spans)
+        assert measured("exporters.spans", outcome="exported") == 21
         assert measured("exporters.spans.pending") == 0
         assert measured("exporters.cycles", signal="spans", outcome="ok") >= 1
         assert measured("exporters.cycle.duration", signal="spans", outcome="ok") >= 1
@@ -144,7 +145,7 @@ async def test_a_command_and_its_calls_are_one_trace(telemetry: Telemetry, keepe
     async with open_store(url, telemetry=telemetry) as store:
         with telemetry.span("request", correlation_id="request-7") as request:
             await store.execute(Deposit(account=account("a")))
-            await store.execute(Deposit(account=account("a")))
+            await store.execute(Deposit(account=account("b")))
         await telemetry.flush(5.0)
     execute = keeper.named("execute Deposit")[-1]
     [read] = [span for span in keeper.named("read streams") if span.parent_span_id == execute.context.span_id]

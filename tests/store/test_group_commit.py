@@ -102,7 +102,8 @@ async def test_a_refusal_on_uncommitted_events_that_are_then_refused_is_decided_
         backend.before_append = overtake_once
         backend.let_all()
         results = await asyncio.gather(first, spend, again)
-        assert [result.attempts for result in results] == [1, 2, 2]
+        # The last one had decided on what was at hand: to read for the first time is no second attempt.
+        assert [result.attempts for result in results] == [1, 2, 1]
         assert [event.data.amount async for event in store.read(A)] == [5, 5, 5, 5]  # type: ignore[attr-defined]  # they all have it
 
 
@@ -310,3 +311,39 @@ async def test_closing_within_its_timeout_answers_everyone_though_the_backend_ha
     assert [type(result) for result in results] == [StoreError, *[type(results[1])] * 3]
     assert "its events may stand" in str(results[0]) or "may stand" in str(results[0])
     assert "closed before the command was sent" in str(results[1])
+
+
+# What is at hand
+
+
+async def test_a_stream_that_is_at_hand_is_not_read_again_before_it_is_written(
+    telemetry: Telemetry, measured: Measured
+) -> None:
+    async with SteeredBackend().store(telemetry) as store:
+        for _ in range(5):
+            await store.execute(Deposit(account=A))
+        assert measured("store.operation.duration", operation="read_streams") == 1
+        assert measured("commands.phase.duration", phase="load") == 5
+
+
+async def test_a_refusal_is_never_given_on_what_is_only_at_hand(telemetry: Telemetry) -> None:
+    backend = SteeredBackend()
+    async with backend.store(telemetry) as store:
+        await store.execute(Deposit(account=A, amount=1))
+        backend.overtake(A, 2, 50)
+        result = await store.execute(Transfer(source=A, target=B, amount=50))
+        assert (result.attempts, len(result.events)) == (1, 2)
+
+
+async def test_a_stream_that_another_writer_was_seen_in_is_read_each_time_for_a_while(
+    telemetry: Telemetry, measured: Measured
+) -> None:
+    backend = SteeredBackend()
+    async with backend.store(telemetry) as store:
+        await store.execute(Deposit(account=A))
+        backend.overtake(A, 2, 5)
+        before = measured("store.operation.duration", operation="read_streams")
+        results = [await store.execute(Deposit(account=A)) for _ in range(3)]
+        assert [result.attempts for result in results] == [1, 1, 1]
+        assert measured("store.operation.duration", operation="read_streams") - before == 3
+        assert measured("commands.conflicts") == 0

@@ -189,6 +189,7 @@ class EventStore:
                 await self.telemetry.shutdown(max(0.1, deadline - monotonic()))
 
     def _hide(self) -> None:
+        self._commands.close()
         self._instruments.closed()
         self._backend_instruments.closed()
         self._projection_instruments.closed()

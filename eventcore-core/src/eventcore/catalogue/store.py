@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias, final, get_args
 
 from eventcore.catalogue.active_streams import ActiveStreams
@@ -80,20 +80,13 @@ class StoreInstruments:
             cell = self._ended[operation, outcome] = self._duration.labels(self._store, operation, self._system, outcome)
         cell.record(seconds)
 
-    def committed(self, events: Iterable[NewEvent]) -> None:
+    def committed(self, events: Sequence[NewEvent]) -> None:
         """Count events that are durable now."""
-        created = 0
-        by_type: Counter[str] = Counter()
-        size = self._size
-        for new in events:
-            event = new.recorded
-            by_type[event.event_type] += 1
-            size.record(float(len(new.data)))
-            if event.version == 1:
-                created += 1
-        if created:
+        self._size.record_many([len(new.data) for new in events])
+        recorded = [new.recorded for new in events]
+        if created := sum([event.version == 1 for event in recorded]):
             self._created.add(created)
-        for event_type, count in by_type.items():
+        for event_type, count in Counter([event.event_type for event in recorded]).items():
             cell = self._written_by_type.get(event_type)
             if cell is None:
                 cell = self._written_by_type[event_type] = self._written.labels(self._store, event_type)

@@ -49,6 +49,7 @@ class Attempt:
         "_context",
         "_state",
         "chained",
+        "confirmed",
         "consistent",
         "decided_in",
         "events",
@@ -65,12 +66,14 @@ class Attempt:
         state: Any,
         versions: dict[StreamId, int],
         *,
+        confirmed: bool,
         consistent: bool,
         future: asyncio.Future[Fate | StoreError],
     ) -> None:
         self._context = context
         self._state = state
         self.versions = versions
+        self.confirmed = confirmed
         self.consistent = consistent
         self.future = future
         self.origin = context.span

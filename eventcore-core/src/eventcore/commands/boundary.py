@@ -8,7 +8,6 @@ from operator import attrgetter
 from time import perf_counter
 from typing import Any, Final, final
 
-from eventcore.catalogue import CommandSeries
 from eventcore.commands.attempt import CommandContext, discovered_streams
 from eventcore.commands.command import Command
 from eventcore.errors import InvalidCommand
@@ -27,30 +26,35 @@ _by_position: Final = attrgetter("position")
 class BoundaryState:
     """What a command decides on.
 
-    ``consistent`` says whether it is one moment of the store: that of position ``head``.
+    ``consistent`` says whether it is one moment of the store: that of position ``head``. ``confirmed`` is false when the store
+    was not asked. ``events`` is how many were folded; ``load_seconds`` and ``discover_seconds`` how long it took.
     """
 
-    __slots__ = ("consistent", "head", "state", "versions")
+    __slots__ = ("confirmed", "consistent", "discover_seconds", "events", "head", "load_seconds", "state", "versions")
 
-    def __init__(self, state: Any, versions: dict[StreamId, int], head: int, *, consistent: bool) -> None:
+    def __init__(self, state: Any, versions: dict[StreamId, int], events: int, loaded: Loaded, *, consistent: bool) -> None:
         self.state = state
         self.versions = versions
-        self.head = head
+        self.events = events
+        self.head = loaded.head
+        self.confirmed = loaded.confirmed
         self.consistent = consistent
+        self.load_seconds = 0.0
+        self.discover_seconds = 0.0
 
 
-async def load_boundary(loader: Loader, context: CommandContext, series: CommandSeries) -> BoundaryState:
+async def load_boundary(loader: Loader, context: CommandContext, *, at_hand: bool) -> BoundaryState:
     """Read the streams that the command names, and those that it then discovers; fold their events in order of position.
+
+    With ``at_hand``, what this process knows of them will do, unless it is incomplete.
 
     Raises:
         InvalidCommand: discovery does not come to an end, or there is no stream at all.
     """
     streams = context.plan.streams(context.command)
     begun = perf_counter()
-    loaded = await loader.load(streams, context.span)
-    boundary = await _fold_all(context, loaded, series)
-    now = perf_counter()
-    series.load.record(now - begun)
+    boundary = await _read(loader, context, streams, at_hand)
+    loaded_at = perf_counter()
     if context.plan.discovers:
         rounds = 0
         while new := discovered_streams(context, boundary.state, boundary.versions):
@@ -61,17 +65,19 @@ async def load_boundary(loader: Loader, context: CommandContext, series: Command
                 )
             streams = (*streams, *new)
             # All of them again: the state must be one moment's.
-            loaded = await loader.load(streams, context.span)
-            boundary = await _fold_all(context, loaded, series)
+            boundary = await _read(loader, context, streams, at_hand)
         if rounds:
-            series.phase("discover", perf_counter() - now)
+            boundary.discover_seconds = perf_counter() - loaded_at
         if not streams:
             raise InvalidCommand(f"{context.plan.name} has no stream: its fields name none, and discover_streams found none")
-    series.streams_read.record(float(len(streams)))
+    boundary.load_seconds = loaded_at - begun
     return boundary
 
 
-async def _fold_all(context: CommandContext, loaded: Loaded, series: CommandSeries) -> BoundaryState:
+async def _read(loader: Loader, context: CommandContext, streams: Sequence[StreamId], at_hand: bool) -> BoundaryState:
+    loaded = loader.at_hand(streams) if at_hand else None
+    if loaded is None:
+        loaded = await loader.load(streams, context.span)
     versions: dict[StreamId, int] = {}
     consistent = True
     several = len(loaded.events) > 1
@@ -85,9 +91,8 @@ async def _fold_all(context: CommandContext, loaded: Loaded, series: CommandSeri
         together = [event for known in loaded.events.values() for event in known]
         together.sort(key=_by_position)
         events = together
-    series.loaded.record(float(len(events)))
     state = await _fold(context.command, events)
-    return BoundaryState(state, versions, loaded.head, consistent=consistent)
+    return BoundaryState(state, versions, len(events), loaded, consistent=consistent)
 
 
 async def _fold(command: Command[Any], events: Sequence[RecordedEvent]) -> Any:

@@ -18,7 +18,7 @@ from eventcore.commands.plan import CommandPlan
 from eventcore.commands.retry import RetryPolicy
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreError
 from eventcore.events import EventMetadata, RecordedEvent
-from eventcore.recording import IdGenerator, Span, TraceContext
+from eventcore.recording import IdGenerator, Span, TraceContext, traceparent_of
 from eventcore.stores import Batcher, Fate, Loader
 from eventcore.stores.failures import own_copy
 from eventcore.telemetry import Telemetry
@@ -114,7 +114,7 @@ class CommandExecutor:
         if headers:
             headers = check_headers(headers)
         series = known.series
-        series.active.add(1)
+        series.started += 1
         begun = perf_counter()
         outcome: Outcome = "error"
         answer: CommandResult | BusinessRuleViolation
@@ -138,7 +138,6 @@ class CommandExecutor:
                 outcome = "cancelled"
                 raise
             finally:
-                series.active.add(-1)
                 series.ended(outcome, perf_counter() - begun, run.attempts)
                 if span.recording:
                     _note(run, outcome)
@@ -157,8 +156,7 @@ class CommandExecutor:
         return known
 
     def _context(self, command: Command[Any], plan: CommandPlan, span: Span, headers: Mapping[str, str]) -> CommandContext:
-        # TraceContext.traceparent, without making the object on this path.
-        traceparent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}" if span.trace_id else ""
+        traceparent = traceparent_of(span.trace_id, span.span_id, span.trace_flags) if span.trace_id else ""
         metadata = EventMetadata(
             plan.name,
             traceparent,
@@ -210,23 +208,38 @@ class CommandExecutor:
     async def _attempt(self, run: _Run) -> Attempt | None:
         """One attempt: the one that was decided, ``None`` after a conflict."""
         loop = asyncio.get_running_loop()
+        series = run.series
+        load = discover = decide = 0.0
+        at_hand = run.attempts == 1
         for _ in range(_MAX_LOADS):
-            read = await load_boundary(self._loader, run.context, run.series)
+            read = await load_boundary(self._loader, run.context, at_hand=at_hand)
             run.head = read.head
             future: asyncio.Future[Fate | StoreError] = loop.create_future()
-            attempt = run.attempt = Attempt(run.context, read.state, read.versions, consistent=read.consistent, future=future)
+            attempt = run.attempt = Attempt(
+                run.context, read.state, read.versions, confirmed=read.confirmed, consistent=read.consistent, future=future
+            )
             submitted = perf_counter()
             self._batcher.submit(attempt)
             fate = await future
-            run.series.decide.record(attempt.decided_in)
-            run.series.append.record(perf_counter() - submitted - attempt.decided_in)
+            load += read.load_seconds
+            discover += read.discover_seconds
+            decide += attempt.decided_in
+            if fate is Fate.STALE:
+                at_hand = False
+                continue
+            series.load(load)
+            if discover:
+                series.phase("discover", discover)
+            series.decide(decide)
+            series.append(perf_counter() - submitted - attempt.decided_in)
+            series.streams_read(len(read.versions))
+            series.loaded(read.events)
             run.chained = attempt.chained
             if fate is Fate.DONE:
                 return attempt
             if fate is Fate.CONFLICT:
                 return None
-            if isinstance(fate, StoreError):
-                raise own_copy(fate)
+            raise own_copy(fate)
         return None
 
     def _result(self, run: _Run, attempt: Attempt) -> CommandResult:
@@ -241,8 +254,8 @@ class CommandExecutor:
         if run.chained:
             series.conflict("chained")
         if events:
-            series.emitted.record(float(len(events)))
-            series.streams_written.record(1.0 if len(events) == 1 else float(len({event.stream_id for event in events})))
+            series.emitted(len(events))
+            series.streams_written(1 if len(events) == 1 else len({event.stream_id for event in events}))
         return CommandResult(run.attempts, events, events[-1].position if events else run.head)
 
 

@@ -57,6 +57,8 @@ class ObservedBackend:
         """Append by the other; count what was committed, whoever still waits for it."""
         instruments = self._instruments
         instruments.batch.record(float(len(requests)))
+        for request in requests:
+            instruments.active.touch(request.base)
         with self._call("append", "append events", [request.origin for request in requests]) as span:
             verdicts = await self._backend.append(requests)
             accepted = [

@@ -1,7 +1,7 @@
-"""Small chunks: what a hook gets at once is as much as it converts in about a millisecond.
+"""Small chunks: what a hook gets at once is as much as it converts in about half a millisecond.
 
 Threads of one interpreter take turns of 5 ms. A hook that converts a large collection in one go makes the event loop wait for
-its turn again and again; a hook that returns after a millisecond, to a pipeline that then rests, does not.
+its turn again and again; a hook that returns after half a millisecond, to a pipeline that then rests, does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from eventcore.recording.values import CounterData, GaugeData, HistogramData
 
 __all__ = ["ChunkSize", "metric_chunks"]
 
-_SLICE: Final = 0.001
+_SLICE: Final = 0.0005
 _FIRST: Final = 50
 _LARGEST: Final = 1000
 

@@ -1,6 +1,6 @@
 """Recording: instruments, spans and their collection into plain values. Knows nothing of exporters or event stores."""
 
-from eventcore.recording.cells import CounterCell, GaugeCell, HistogramCell, Timing, UpDownCounterCell
+from eventcore.recording.cells import CounterCell, GaugeCell, HistogramCell, RecordBuffer, Timing, UpDownCounterCell
 from eventcore.recording.collector import Collector
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.instruments import (
@@ -17,7 +17,7 @@ from eventcore.recording.names import canonical_name
 from eventcore.recording.registry import SECONDS, InstrumentRegistry
 from eventcore.recording.sampling import RateSampler
 from eventcore.recording.spans import AmbientContext, SilentTracer, Span, SpanRing, Tracer
-from eventcore.recording.trace_context import TraceContext
+from eventcore.recording.trace_context import TraceContext, traceparent_of
 from eventcore.recording.values import (
     Attributes,
     AttributeValue,
@@ -64,6 +64,7 @@ __all__ = [
     "NumberPoint",
     "Observations",
     "RateSampler",
+    "RecordBuffer",
     "Resource",
     "SilentTracer",
     "Span",
@@ -79,4 +80,5 @@ __all__ = [
     "UpDownCounter",
     "UpDownCounterCell",
     "canonical_name",
+    "traceparent_of",
 ]

@@ -32,4 +32,4 @@ class IdGenerator:
 
     def hex32(self) -> str:
         """128 bits as 32 lower-case hexadecimal digits."""
-        return f"{self.bits(128):032x}"
+        return self.bits(128).to_bytes(16, "big").hex()

@@ -124,21 +124,18 @@ class Span:
     def __exit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and self.recording:
-            self.record_exception(error)
-            self.set_status("error", f"{type(error).__name__}: {error}")
-        self.end()
+        if self.recording:
+            if error is not None:
+                self.record_exception(error)
+                self.set_status("error", f"{type(error).__name__}: {error}")
+            self.end()
+        elif self._token is not None:
+            self._leave(self._token)
 
     def end(self) -> None:
         """End the span now; a second call changes nothing."""
-        if (token := self._token) is not None:
-            self._token = None
-            try:
-                _current.reset(token)
-            except ValueError:
-                # The block was left in another task than it was entered in (a generator closed elsewhere): that task's current
-                # span is not ours to change.
-                pass
+        if self._token is not None:
+            self._leave(self._token)
         if self.recording and not self.end_time_ns:
             self.end_time_ns = self.start_time_ns + perf_counter_ns() - self._counter
             ring = self._tracer.ring
@@ -146,6 +143,15 @@ class Span:
                 ring.spans.append(self)
             else:
                 ring.dropped += 1
+
+    def _leave(self, token: Token[Span | None]) -> None:
+        self._token = None
+        try:
+            _current.reset(token)
+        except ValueError:
+            # The block was left in another task than it was entered in (a generator closed elsewhere): that task's current span
+            # is not ours to change.
+            pass
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:
         """Set one attribute; at most 128 are kept, the others counted."""
@@ -307,7 +313,11 @@ class Tracer:
         """
         span = Span()
         enclosing = _current.get()
-        ambient = span.ambient = self._ask_ambient() if self.ambient else None
+        ambient = None
+        for ask in self.ambient:
+            if (ambient := ask()) is not None:
+                break
+        span.ambient = ambient
         above: TraceContext | Span | None = parent
         if enclosing is not None:
             if correlation_id is None:
@@ -352,12 +362,6 @@ class Tracer:
             span.recording = False
             span.start_time_ns = span._counter = 0
         return span
-
-    def _ask_ambient(self) -> TraceContext | None:
-        for ask in self.ambient:
-            if (context := ask()) is not None:
-                return context
-        return None
 
 
 class SilentTracer(Tracer):

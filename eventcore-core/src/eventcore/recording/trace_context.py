@@ -7,7 +7,9 @@ from typing import Final, final
 
 import msgspec
 
-__all__ = ["TraceContext"]
+from eventcore.errors import InvalidInput
+
+__all__ = ["TraceContext", "traceparent_of"]
 
 _SAMPLED: Final = 0x01
 # A future version may append fields after another dash; version ff is invalid, and version 00 has exactly four fields.
@@ -15,11 +17,21 @@ _TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{
 # Section 3.3.1.5 of the standard: vendors must propagate at least 512 characters.
 _MAX_TRACESTATE: Final = 512
 _PRINTABLE: Final = re.compile(r"[\t\x20-\x7e]*")
+_FLAGS: Final = tuple(f"{flags:02x}" for flags in range(256))
+
+
+def traceparent_of(trace_id: int, span_id: int, trace_flags: int) -> str:
+    """The text of the header, in version 00."""
+    # By way of bytes it takes a third of the time of formatting such large numbers.
+    return f"00-{trace_id.to_bytes(16, 'big').hex()}-{span_id.to_bytes(8, 'big').hex()}-{_FLAGS[trace_flags]}"
 
 
 @final
 class TraceContext(msgspec.Struct, frozen=True, gc=False):
     """Trace id (128 bits), span id (64 bits), flags and ``tracestate`` of one span.
+
+    Raises:
+        InvalidInput: an id or the flags are out of range.
 
     >>> context = TraceContext.from_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     >>> context.sampled, hex(context.span_id)
@@ -32,6 +44,13 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
     span_id: int
     trace_flags: int = 0
     tracestate: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.trace_id < 1 << 128 and 0 <= self.span_id < 1 << 64 and 0 <= self.trace_flags < 256):
+            raise InvalidInput(
+                f"trace_id={self.trace_id!r:.80}, span_id={self.span_id!r:.80}, trace_flags={self.trace_flags!r:.80}; "
+                "expected ints of 128, 64 and 8 bits"
+            )
 
     @property
     def sampled(self) -> bool:
@@ -46,7 +65,7 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
     @property
     def traceparent(self) -> str:
         """The header's text, in version 00."""
-        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.trace_flags:02x}"
+        return traceparent_of(self.trace_id, self.span_id, self.trace_flags)
 
     @classmethod
     def from_traceparent(cls, traceparent: str, tracestate: str = "") -> TraceContext | None:

@@ -23,6 +23,7 @@ from eventcore.events import RecordedEvent
 from eventcore.stores.base import CONFLICT, AppendRequest, Backend, NewEvent, Verdict
 from eventcore.stores.cache import StreamCache
 from eventcore.stores.failures import as_store_error
+from eventcore.stores.gathering import until_settled
 from eventcore.streams import StreamId
 
 __all__ = ["Batcher", "Candidate", "Fate"]
@@ -45,7 +46,8 @@ class Fate(enum.Enum):
     CONFLICT = "conflict"
     """Another writer changed one of its streams first."""
     STALE = "stale"
-    """It has to read again before it can be decided: it needs further streams, or missed more than is held in memory."""
+    """It has to read before it can be decided: it needs further streams, it missed more than is held in memory, or what was at
+    hand was behind or, with nothing to write, cannot be shown to be current."""
 
 
 class Candidate(Protocol):
@@ -53,6 +55,8 @@ class Candidate(Protocol):
 
     versions: dict[StreamId, int]
     """What its state has seen of each stream that it reads."""
+    confirmed: bool
+    """Whether its state was read from the store; false: what was at hand, so that only an append can show it to be current."""
     consistent: bool
     """Whether its state is one moment of the store; false: a decision without events has to be checked, too."""
     sent: bool
@@ -129,6 +133,7 @@ class Batcher:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
+                    await until_settled(self._queue, _MAX_COMMANDS)
                     self._taken = []
                     if requests := await self._form():
                         await self._commit(requests)
@@ -159,9 +164,13 @@ class Batcher:
                 continue
             expected = candidate.versions.copy()
             events = candidate.decide(now_ns)
-            if not events and base == expected and candidate.consistent:
-                candidate.future.set_result(Fate.DONE)
-                continue
+            if not events and base == expected:
+                if not candidate.confirmed:
+                    candidate.future.set_result(Fate.STALE)
+                    continue
+                if candidate.consistent:
+                    candidate.future.set_result(Fate.DONE)
+                    continue
             for new in events:
                 stream = new.recorded.stream_id
                 order += 1
@@ -219,11 +228,13 @@ class Batcher:
         for request, verdict in zip(requests, verdicts, strict=True):
             if not isinstance(verdict, StoreError) and verdict > 0:
                 self._learn(request, verdict)
-        for number, (candidate, verdict) in enumerate(zip(self._taken, verdicts, strict=True), 1):
+        for number, (candidate, request, verdict) in enumerate(zip(self._taken, requests, verdicts, strict=True), 1):
             if isinstance(verdict, StoreError):
                 _answer(candidate, verdict)
             elif verdict == CONFLICT:
-                _answer(candidate, Fate.CONFLICT)
+                for stream in request.base:
+                    self._cache.contest(stream)
+                _answer(candidate, Fate.CONFLICT if candidate.confirmed else Fate.STALE)
             else:
                 _answer(candidate, Fate.DONE)
             if number % _AT_ONCE == 0:

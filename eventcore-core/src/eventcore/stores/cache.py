@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -14,6 +15,8 @@ __all__ = ["StreamCache"]
 
 # A stream above this length keeps only its newest half: enough to bring waiting commands up to date, not to load one.
 _MAX_STREAM: Final = 5_000
+# For so many seconds after another writer was seen in a stream, what is known of it is taken to be behind.
+_CONTESTED: Final = 1.0
 
 
 class _Known(msgspec.Struct, gc=False):
@@ -25,6 +28,7 @@ class _Known(msgspec.Struct, gc=False):
     start: int
     version: int
     events: tuple[RecordedEvent, ...] = ()
+    contested_until: float = 0.0
 
 
 @final
@@ -50,6 +54,18 @@ class StreamCache:
         """The whole stream as far as it is known, ``None`` when it is not held whole."""
         known = self._streams.get(stream)
         return known.events if known is not None and known.start == 0 else None
+
+    def current(self, stream: StreamId) -> tuple[RecordedEvent, ...] | None:
+        """The whole stream, if it is held and nobody else has lately written to it: most likely all that there is."""
+        known = self._streams.get(stream)
+        if known is None or known.start or (known.contested_until and known.contested_until > time.monotonic()):
+            return None
+        return known.events
+
+    def contest(self, stream: StreamId) -> None:
+        """Note that another writer was seen in the stream."""
+        if (known := self._streams.get(stream)) is not None:
+            known.contested_until = time.monotonic() + _CONTESTED
 
     def tail(self, stream: StreamId, after: int) -> tuple[RecordedEvent, ...] | None:
         """The known events behind version ``after``; ``None`` when some of them are no longer held."""

@@ -14,6 +14,7 @@ from eventcore.events import RecordedEvent
 from eventcore.stores.base import Backend, BackendPage
 from eventcore.stores.cache import StreamCache
 from eventcore.stores.failures import as_store_error, own_copy
+from eventcore.stores.gathering import until_settled
 from eventcore.streams import StreamId
 
 __all__ = ["Loaded", "Loader"]
@@ -27,13 +28,17 @@ _CLOSED: Final = StoreClosed("the store was closed while the command was reading
 
 @final
 class Loaded:
-    """The whole of some streams, each up to the snapshot at position ``head`` or later."""
+    """The whole of some streams, each up to the snapshot at position ``head`` or later.
 
-    __slots__ = ("events", "head")
+    ``confirmed`` is false for what was at hand, without a look into the store: it may be behind.
+    """
 
-    def __init__(self, events: dict[StreamId, Sequence[RecordedEvent]], head: int) -> None:
+    __slots__ = ("confirmed", "events", "head")
+
+    def __init__(self, events: dict[StreamId, Sequence[RecordedEvent]], head: int, *, confirmed: bool = True) -> None:
         self.events = events
         self.head = head
+        self.confirmed = confirmed
 
 
 class _Request:
@@ -61,7 +66,8 @@ class _FirstPage:
 class Loader:
     """Reads streams through the cache.
 
-    Each load asks the backend for what stands behind the cached version, so that it is right whoever else writes.
+    Each load asks the backend for what stands behind the cached version, so that it is right whoever else writes. What is
+    ``at_hand`` saves that call to a command that is going to write: its append looks whether it was right.
     """
 
     def __init__(self, backend: Backend, codec: Codec, cache: StreamCache) -> None:
@@ -84,6 +90,17 @@ class Loader:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+
+    def at_hand(self, streams: Sequence[StreamId]) -> Loaded | None:
+        """The streams as this process knows them, ``None`` when it does not hold all of them or somebody else writes to one."""
+        events: dict[StreamId, Sequence[RecordedEvent]] = {}
+        current = self._cache.current
+        for stream in streams:
+            known = current(stream)
+            if known is None:
+                return None
+            events[stream] = known
+        return Loaded(events, 0, confirmed=False)
 
     async def load(self, streams: Sequence[StreamId], origin: Any = None) -> Loaded:
         """Everything that stands in ``streams``, of one snapshot or known to have been committed since by this process."""
@@ -112,6 +129,7 @@ class Loader:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
+                    await until_settled(self._waiting, _MAX_STREAMS)
                     self._serving = self._take()
                     await self._serve(self._serving)
         finally:
@@ -159,7 +177,10 @@ class Loader:
                 first.failures[stream] = error
                 return
         first.decoded[stream] = events
+        others = bool(events) and version > 0 and self._cache.version(stream) < events[-1].version
         self._cache.extend(stream, events, version)
+        if others:
+            self._cache.contest(stream)
 
     async def _decode(self, stream: StreamId, rows: Sequence[StoredEvent]) -> list[RecordedEvent]:
         if len(rows) <= _YIELD_EVERY:
