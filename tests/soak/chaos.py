@@ -1,0 +1,101 @@
+"""What befalls the processes, their connections and the server while they work."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Final, TypeAlias, final
+
+from tests.postgres.proxy import Proxy
+from tests.real_parts.postgres import PostgresServer
+from tests.real_parts.server import ServerFailed
+from tests.soak.crew import Crew
+
+__all__ = ["LINGER", "Blow", "Troubles", "blows_to_processes", "restart", "torment"]
+
+Blow: TypeAlias = tuple[int, Callable[[], Awaitable[None]]]
+"""How likely it is, beside others, and what it does."""
+
+LINGER: Final = """
+    CREATE FUNCTION soak_linger() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(CASE WHEN random() < 0.02 THEN 0.8 ELSE random() * 0.03 END);
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER soak_linger AFTER INSERT ON eventcore.events DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (NEW.position % 23 = 0) EXECUTE FUNCTION soak_linger();
+"""
+"""Makes commits linger: the trigger runs when all is inserted, and nothing of it can be seen yet."""
+
+_RESTART: Final = 30.0
+
+
+async def torment(blows: Sequence[Blow], choice: random.Random, until: float, mean_pause: float) -> None:
+    """Deal one blow after another until that moment (of ``time.monotonic``)."""
+    while (left := until - monotonic()) > 0:
+        await asyncio.sleep(min(left, choice.uniform(0.3, 1.7) * mean_pause))
+        [(_, deal)] = choice.choices(blows, [weight for weight, _ in blows])
+        await deal()
+
+
+def blows_to_processes(crew: Crew, choice: random.Random) -> list[Blow]:
+    """Kills, and pauses that are longer than a lease."""
+
+    async def kill_writer() -> None:
+        crew.replace(crew.pick("writer"))
+
+    async def kill_reader() -> None:
+        crew.replace(crew.pick("reader", "scanner"))
+
+    async def kill_projector() -> None:
+        crew.replace(crew.pick("projector"))
+
+    async def hold() -> None:
+        await crew.hold(crew.pick("writer", "projector"), choice.uniform(0.5, 2.5))
+
+    return [(4, kill_writer), (2, kill_reader), (3, kill_projector), (2, hold)]
+
+
+@final
+class Troubles:
+    """What goes wrong on the way to a PostgreSQL server, and in it."""
+
+    def __init__(self, proxy: Proxy, server: PostgresServer, database: str, crew: Crew, choice: random.Random) -> None:
+        self._proxy = proxy
+        self._server = server
+        self._database = database
+        self._counts = crew.counts
+        self._choice = choice
+        proxy.mark = b"soak."
+        proxy.cut_request = lambda: choice.random() < 0.005
+        proxy.cut_answer = lambda: choice.random() < 0.005
+        proxy.hold_answer = lambda: choice.uniform(0, 0.2) if choice.random() < 0.02 else 0.0
+
+    def blows(self) -> list[Blow]:
+        """Cuts, and backends that are ended."""
+        return [(2, self._cut_all), (2, self._end_a_backend)]
+
+    async def _cut_all(self) -> None:
+        self._proxy.cut_all()
+        self._counts["all connections cut"] += 1
+
+    async def _end_a_backend(self) -> None:
+        sql = (
+            "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1) AS one"
+        )
+        self._counts["backends ended"] += int(await asyncio.to_thread(self._server.sql, sql, self._database))
+
+
+async def restart(server: PostgresServer) -> None:
+    """Start a server again whose postmaster was killed: it refuses until the last of its backends has noticed."""
+    deadline = monotonic() + _RESTART
+    while True:
+        try:
+            return await asyncio.to_thread(server.start)
+        except ServerFailed:
+            if monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)

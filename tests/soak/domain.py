@@ -1,0 +1,152 @@
+"""Commands whose events say what they were decided on, so that a wrong decision is found in the database afterwards."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from eventcore import BusinessRuleViolation, Command, Event, RecordedEvent, StreamId
+from tests.soak.proof import digest
+
+__all__ = ["COLD", "Linked", "Note", "Noted", "Part", "SoakCommand", "choose"]
+
+HOT = StreamId("hot")
+COLD = tuple(StreamId(f"cold-{number}") for number in range(40))
+GUARDS = tuple(StreamId(f"guard-{number}") for number in range(4))
+INDEXES = tuple(StreamId(f"index-{number}") for number in range(4))
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Which event of which command this is, and the digest of every stream that the command had read when it decided."""
+
+    command: str
+    number: int
+    of: int
+    seen: dict[str, int]
+
+
+class Noted(Event):
+    event_type: ClassVar[str] = "soak.Noted"
+    part: Part
+    amount: int
+
+
+class Linked(Event):
+    event_type: ClassVar[str] = "soak.Linked"
+    part: Part
+    amount: int
+    to: StreamId
+
+
+class Seen(msgspec.Struct):
+    """The state of every command here."""
+
+    digests: dict[StreamId, int]
+    links: dict[StreamId, None]
+
+
+Decided: TypeAlias = Iterable[tuple[StreamId, Event]]
+
+
+class _Soak(Command[Seen]):
+    id: str
+
+    def initial_state(self) -> Seen:
+        return Seen({}, {})
+
+    def apply(self, state: Seen, event: RecordedEvent) -> Seen:
+        state.digests[event.stream_id] = digest(state.digests.get(event.stream_id, 0), event.event_id)
+        if isinstance(event.data, Linked):
+            state.links[event.data.to] = None
+        return state
+
+    def _notes(self, state: Seen, boundary: Iterable[StreamId], targets: Sequence[StreamId], to: StreamId | None) -> Decided:
+        seen = {str(stream): state.digests.get(stream, 0) for stream in boundary}
+        if sum(seen.values()) % 13 == 1:
+            raise BusinessRuleViolation("the digests are an unlucky number")
+        for number, target in enumerate(targets):
+            part = Part(self.id, number, len(targets), seen)
+            amount = zlib.crc32(f"{self.id} {number}".encode()) % 100
+            yield target, Noted(part, amount) if to is None else Linked(part, amount, to)
+
+
+class Note(_Soak):
+    """Writes one stream."""
+
+    target: StreamId
+    count: int = 1
+
+    def handle(self, state: Seen) -> Decided:
+        return self._notes(state, [self.target], [self.target] * self.count, None)
+
+
+class Move(_Soak):
+    """Writes two streams."""
+
+    source: StreamId
+    target: StreamId
+
+    def handle(self, state: Seen) -> Decided:
+        return self._notes(state, [self.source, self.target], [self.source, self.target], None)
+
+
+class Guarded(_Soak):
+    """Writes one stream, and reads another only."""
+
+    guard: StreamId
+    target: StreamId
+
+    def handle(self, state: Seen) -> Decided:
+        return self._notes(state, [self.guard, self.target], [self.target, self.target], None)
+
+
+class Link(_Soak):
+    """Makes an index point to a stream."""
+
+    index: StreamId
+    to: StreamId
+
+    def handle(self, state: Seen) -> Decided:
+        return self._notes(state, [self.index], [self.index], self.to)
+
+
+class Gather(_Soak):
+    """Discovers the streams that an index points to, and writes each of them."""
+
+    index: StreamId
+
+    def discover_streams(self, state: Seen) -> Iterable[StreamId]:
+        return list(state.links)[:6]
+
+    def handle(self, state: Seen) -> Decided:
+        found = list(state.links)[:6]
+        return self._notes(state, [self.index, *found], found, None)
+
+
+SoakCommand: TypeAlias = Note | Move | Guarded | Link | Gather
+
+
+def choose(command_id: str, choice: random.Random) -> SoakCommand:
+    """A command with a hot stream in four of ten, and one that is read only, or discovered, in others."""
+    cold = choice.choice(COLD)
+    match choice.random():
+        case share if share < 0.30:
+            return Note(command_id, HOT, choice.choice((1, 1, 2)))
+        case share if share < 0.45:
+            return Note(command_id, cold, choice.choice((1, 2, 5)))
+        case share if share < 0.60:
+            return Move(command_id, *choice.sample(COLD, 2))
+        case share if share < 0.70:
+            return Move(command_id, cold, HOT)
+        case share if share < 0.83:
+            return Guarded(command_id, choice.choice(GUARDS), cold)
+        case share if share < 0.90:
+            return Note(command_id, choice.choice(GUARDS))
+        case share if share < 0.97:
+            return Gather(command_id, choice.choice(INDEXES))
+        case _:
+            return Link(command_id, choice.choice(INDEXES), cold)

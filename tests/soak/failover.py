@@ -1,0 +1,71 @@
+"""A failover: the primary is killed, and a standby is promoted that has not received the last events that were read."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.real_parts.postgres import PostgresServer
+from tests.soak.crew import Crew
+from tests.soak.database import of_postgres
+from tests.soak.logs import now
+from tests.soak.projector import OUTSIDE
+from tests.soak.proof import Failover, Findings
+from tests.soak.reader import DIVERGED
+from tests.soak.staging import SETTINGS, Load, crew_of, head, last_seen, postgres, prepare, prove, until
+
+__all__ = ["through_failover"]
+
+
+async def through_failover(directory: Path, load: Load) -> Findings:
+    """Run it, and prove it."""
+    findings = Findings()
+    crew = Crew(directory, random.Random(load.seed))
+    with closing(await asyncio.to_thread(PostgresServer, postgres())) as primary:
+        database, url = await prepare(primary)
+        with closing(await asyncio.to_thread(lambda: PostgresServer(postgres(), standby_of=primary))) as standby:
+            parts = urlsplit(url)
+            both = f"{parts.netloc},127.0.0.1:{standby.port}"
+            either = parts._replace(netloc=both, query=f"target_session_attrs=primary&{SETTINGS}").geturl()
+            async with crew_of(crew, findings):
+                crew.hire("writer", load.writers, either)
+                crew.hire("reader", 3, either)
+                crew.hire("projector", 2, either)
+                await until(lambda: head(primary, database) > 0, "the first event")
+                await asyncio.sleep(load.seconds / 3)
+                await asyncio.to_thread(standby.fall_behind)
+                fork = head(standby, database)
+                await asyncio.sleep(load.seconds / 6)
+                readers = [member.log for member in crew.of("reader")]
+                logs = [*readers, directory / OUTSIDE]
+                await until(lambda: min(map(last_seen, logs)) > fork + 20, "readers and projections behind the fork")
+                await asyncio.to_thread(primary.stop, signal.SIGKILL)
+                failover = Failover(fork, now())
+                lost = max(map(last_seen, logs))
+                await asyncio.to_thread(standby.promote)
+                # So far that what is lost could be taken for what stands.
+                await until(lambda: head(standby, database) > lost + 100, "writers that go on")
+                await asyncio.sleep(load.seconds / 2)
+                await crew.end("writer")
+                await crew.end("reader", "projector")
+            standing = await of_postgres(standby.url(database))
+    findings.counts["position of the fork"] = fork
+    _prove_told(directory, readers, findings)
+    prove(directory, standing, findings, failover)
+    return findings
+
+
+def _prove_told(directory: Path, readers: Sequence[Path], findings: Findings) -> None:
+    """Whoever has seen, or applied, what is gone was stopped by ``HistoryDiverged``."""
+    for log in readers:
+        findings.counts["readers stopped by HistoryDiverged"] += 1
+        if not log.with_suffix(DIVERGED).exists():
+            findings.violated(f"{log.stem}: has seen events that are gone, and was not told")
+    findings.counts["projections stopped by HistoryDiverged"] = len(list(directory.glob(f"projector-*.*{DIVERGED}")))
+    if not list(directory.glob(f"projector-*.outside{DIVERGED}")):
+        findings.violated("outside: its read model holds events that are gone, and nobody was told")

@@ -1,0 +1,23 @@
+"""Every scenario by name, with its share of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from tests.soak.failover import through_failover
+from tests.soak.on_postgres import on_postgres
+from tests.soak.on_sqlite import on_sqlite
+from tests.soak.proof import Findings
+from tests.soak.staging import Load
+
+__all__ = ["SCENARIOS", "Scenario"]
+
+Scenario: TypeAlias = Callable[[Path, Load], Awaitable[Findings]]
+
+SCENARIOS: Final[dict[str, tuple[Scenario, float]]] = {
+    "postgresql": (on_postgres, 0.55),
+    "failover": (through_failover, 0.2),
+    "sqlite": (on_sqlite, 0.25),
+}

@@ -1,0 +1,69 @@
+"""A process that executes commands, several at once, and writes down each one and what it was told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Final
+
+from eventcore import CommandResult, EventStore, RetryPolicy
+from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, StoreClosed, StoreUnavailable
+from tests.soak.domain import SoakCommand, choose
+from tests.soak.logs import Acknowledged, Begun, Failed, LineLog, now
+from tests.soak.worker import opened
+
+__all__ = ["write"]
+
+_AT_ONCE: Final = 3
+_MAX_PAUSE: Final = 0.1
+_RETRY: Final = RetryPolicy(attempts=20)
+
+
+async def write(url: str, path: Path, seed: int, stop: asyncio.Event) -> None:
+    """Execute commands until ``stop``."""
+    log = LineLog(path)
+    async with opened(url, stop) as store:
+        if store is not None:
+            await asyncio.gather(
+                *(_execute_many(store, log, f"{path.stem}.{number}", seed, stop) for number in range(_AT_ONCE))
+            )
+    log.close()
+
+
+async def _execute_many(store: EventStore, log: LineLog, name: str, seed: int, stop: asyncio.Event) -> None:
+    choice = random.Random(f"{name} {seed}")
+    number = 0
+    while not stop.is_set():
+        number += 1
+        command = choose(f"{name}.{number}", choice)
+        log.add(Begun(command.id, type(command).__name__))
+        try:
+            result = await _execute(store, command, choice)
+        except (BusinessRuleViolation, ConcurrencyConflict, StoreClosed) as error:
+            log.add(Failed(command.id, type(error).__name__, uncertain=False))
+        except (CommandTimeout, StoreUnavailable) as error:
+            log.add(Failed(command.id, type(error).__name__, uncertain=error.may_have_committed))
+        else:
+            if result is None:
+                log.add(Failed(command.id, "cancelled", uncertain=True))
+            else:
+                events = [(event.position, event.event_id, str(event.stream_id), event.version) for event in result.events]
+                log.add(Acknowledged(command.id, events, result.attempts, now()))
+        await asyncio.sleep(choice.uniform(0, _MAX_PAUSE))
+
+
+async def _execute(store: EventStore, command: SoakCommand, choice: random.Random) -> CommandResult | None:
+    """Mostly with all the time it takes, now and then with too little, or cancelled on its way: then there is no result."""
+    share, moment = choice.random(), choice.uniform(0.001, 0.03)
+    if share < 0.92:
+        return await store.execute(command, retry=_RETRY)
+    if share < 0.96:
+        return await store.execute(command, retry=_RETRY, timeout=moment)
+    running = asyncio.create_task(store.execute(command, retry=_RETRY))
+    await asyncio.wait([running], timeout=moment)
+    running.cancel()
+    try:
+        return await running
+    except asyncio.CancelledError:
+        return None
