@@ -54,6 +54,15 @@ async def check_balances(store: EventStore, url: str) -> None:
     assert found == [(stream, balances[stream], counts[stream]) for stream in sorted(balances)]
 
 
+def check_agreement(url: str) -> None:
+    """In any one snapshot the read model holds as many events as the checkpoint says."""
+    with closing(sqlite3.connect(Path(url.removeprefix("sqlite:///")))) as database:
+        [(applied, position)] = database.execute(
+            "SELECT (SELECT sum(events) FROM balances), position FROM projections WHERE name = 'balance-table'"
+        ).fetchall()
+    assert applied == position
+
+
 async def test_a_projector_that_is_killed_within_its_transaction_leaves_nothing_of_it(sqlite_url: str) -> None:
     await fill(sqlite_url)
     victim = await start_projector(sqlite_url, hang_at=6)
@@ -81,7 +90,10 @@ async def test_projectors_that_are_killed_one_after_another_are_followed_by_othe
             for _ in range(3):
                 victim = await leader(store, projectors)
                 await store.wait_for("balance-table", await store.head_position() + 20, timeout=20)
+                for _ in range(20):
+                    check_agreement(sqlite_url)
                 await kill(victim)
+                check_agreement(sqlite_url)
                 projectors.remove(victim)
                 killed = time.monotonic()
                 successor = await leader(store, projectors)

@@ -228,7 +228,7 @@ class MissingDependency(StoreError):
 class HistoryDiverged(StoreError):
     """The event that a reader has reached no longer stands in the store: a failover or a restore has gone back in time.
 
-    What was read after the point of divergence may never have happened, so that a reader must not go on: rebuild the read model.
+    What was read after the point of divergence may never have happened, so a reader must not go on: rebuild the read model.
     """
 
 
