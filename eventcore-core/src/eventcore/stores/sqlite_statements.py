@@ -81,12 +81,12 @@ _decode_rows: Final = msgspec.json.Decoder(list[StoredEvent]).decode
 
 
 def append(requests: Sequence[AppendRequest], connection: StoreConnection) -> Sequence[Verdict]:
-    base: dict[StreamId, int] = {}
-    agreed = True
+    base: dict[str, int] = {}
     for request in requests:
         for stream, version in request.base.items():
-            agreed = base.setdefault(stream, version) == version and agreed
-    if agreed and any(request.events for request in requests):
+            base.setdefault(stream, version)
+    now = base.copy()
+    if all(_judge(request, base, now) for request in requests) and any(request.events for request in requests):
         # The usual case: nobody else has written, and all of them are accepted by one statement.
         rows = _rows(requests)
         cursor = connection.execute(_APPEND, {"new": rows, "base": _object(base)})
@@ -134,7 +134,7 @@ def _rows(requests: Sequence[AppendRequest]) -> str:
     ).decode()
 
 
-def _object(versions: Mapping[StreamId, int]) -> str:
+def _object(versions: Mapping[StreamId, int] | Mapping[str, int]) -> str:
     # msgspec writes only what is exactly a str.
     return _encode({str(stream): version for stream, version in versions.items()}).decode()
 
