@@ -158,7 +158,7 @@ def _read(kind: type[Any], value: Any) -> Any:
 
 
 def _place(row: StoredEvent) -> str:
-    return f"stream {row.stream_id!r}, version {row.version}, position {row.position}"
+    return f"stream {str(row.stream_id)!r}, version {row.version}, position {row.position}"
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from eventcore.stores.base import NewEvent
 from eventcore.stores.batching import Fate
 from eventcore.streams import StreamId
 
-__all__ = ["Attempt", "CommandContext", "discovered_streams"]
+__all__ = ["Attempt", "CommandContext", "decided_events", "discovered_streams"]
 
 _MAX_EVENTS: Final = 10_000
 _MAX_STREAMS: Final = 1000
@@ -102,60 +102,50 @@ class Attempt:
         begun = perf_counter()
         try:
             if self.failure is None:
-                self.events = self._decide(now_ns)
+                self.events = decided_events(self._context, self._state, self.versions, now_ns)
         except BaseException as error:  # noqa: BLE001  # it is the caller's, who gets it; others go on
             self.failure = _as_failure(error)
         self.decided_in = perf_counter() - begun
         return self.events
 
-    def _decide(self, now_ns: int) -> Sequence[NewEvent]:
-        context = self._context
-        decision = context.command.handle(self._state)
-        if decision is None:
-            return ()
-        written: dict[StreamId, int] = {}
-        events: list[NewEvent] = []
-        if not isinstance(decision, Iterable):
-            raise InvalidCommand(
-                f"{context.plan.name}.handle returned {decision!r:.80}; expected pairs of StreamId and Event, or None"
-            )
-        for pair in decision:
-            try:
-                stream, event = pair
-            except (TypeError, ValueError):
-                raise self._wrong_pair(pair) from None
-            if not isinstance(event, Event):
-                raise self._wrong_pair(pair)
-            version = written.get(stream)
-            if version is None:
-                version = self.versions.get(stream)
-                if version is None or type(stream) is not StreamId:
-                    raise self._wrong_stream(stream)
-            written[stream] = version = version + 1
-            data, twin = context.codec.encode(event)
-            recorded = RecordedEvent(
-                stream, version, 0, twin, context.metadata, context.ids.hex32(), type(event).event_type, now_ns
-            )
-            events.append(NewEvent(recorded, data, context.encoded_metadata))
-            if len(events) > _MAX_EVENTS:
-                raise InvalidCommand(f"{context.plan.name}.handle yields more than {_MAX_EVENTS} events; split the command")
-        return events
 
-    def _wrong_pair(self, pair: object) -> InvalidCommand:
-        return InvalidCommand(
-            f"{self._context.plan.name}.handle yields {pair!r:.80} of type {type(pair).__name__}; "
-            "expected a pair of StreamId and Event"
-        )
+def decided_events(context: CommandContext, state: Any, versions: Mapping[StreamId, int], now_ns: int) -> Sequence[NewEvent]:
+    """What the command decides on ``state``, made ready to be stored behind ``versions``, those of its boundary.
 
-    def _wrong_stream(self, stream: object) -> InvalidCommand:
-        name = self._context.plan.name
-        if type(stream) is not StreamId:
-            return InvalidCommand(f"{name}.handle writes to {stream!r:.80} of type {type(stream).__name__}; expected StreamId")
-        boundary = ", ".join(sorted(self.versions)[:10])
-        return InvalidCommand(
-            f"{name}.handle writes to the stream {stream!r}, which it does not read; make it a field typed StreamId or return "
-            f"it from discover_streams (its boundary is: {boundary})"
+    Raises:
+        InvalidCommand: what ``handle`` yields is not what a command may yield.
+        InvalidEvent: an event could not be read back.
+    """
+    decision = context.command.handle(state)
+    if decision is None:
+        return ()
+    written: dict[StreamId, int] = {}
+    events: list[NewEvent] = []
+    if not isinstance(decision, Iterable):
+        raise InvalidCommand(
+            f"{context.plan.name}.handle returned {decision!r:.80}; expected pairs of StreamId and Event, or None"
         )
+    for pair in decision:
+        try:
+            stream, event = pair
+        except (TypeError, ValueError):
+            raise _wrong_pair(context, pair) from None
+        if not isinstance(event, Event):
+            raise _wrong_pair(context, pair)
+        version = written.get(stream)
+        if version is None:
+            version = versions.get(stream)
+            if version is None or type(stream) is not StreamId:
+                raise _wrong_stream(context, stream, versions)
+        written[stream] = version = version + 1
+        data, twin = context.codec.encode(event)
+        recorded = RecordedEvent(
+            stream, version, 0, twin, context.metadata, context.ids.hex32(), type(event).event_type, now_ns
+        )
+        events.append(NewEvent(recorded, data, context.encoded_metadata))
+        if len(events) > _MAX_EVENTS:
+            raise InvalidCommand(f"{context.plan.name}.handle yields more than {_MAX_EVENTS} events; split the command")
+    return events
 
 
 def discovered_streams(context: CommandContext, state: Any, known: Mapping[StreamId, int]) -> list[StreamId]:
@@ -186,3 +176,20 @@ def _as_failure(error: BaseException) -> BaseException:
     wrapped = InvalidCommand(f"the command raised {type(error).__name__}, which only asyncio may")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _wrong_pair(context: CommandContext, pair: object) -> InvalidCommand:
+    return InvalidCommand(
+        f"{context.plan.name}.handle yields {pair!r:.80} of type {type(pair).__name__}; expected a pair of StreamId and Event"
+    )
+
+
+def _wrong_stream(context: CommandContext, stream: object, versions: Mapping[StreamId, int]) -> InvalidCommand:
+    name = context.plan.name
+    if type(stream) is not StreamId:
+        return InvalidCommand(f"{name}.handle writes to {stream!r:.80} of type {type(stream).__name__}; expected StreamId")
+    boundary = ", ".join(sorted(versions)[:10])
+    return InvalidCommand(
+        f"{name}.handle writes to the stream {stream!r}, which it does not read; make it a field typed StreamId or return "
+        f"it from discover_streams (its boundary is: {boundary})"
+    )

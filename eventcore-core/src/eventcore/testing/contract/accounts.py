@@ -1,0 +1,164 @@
+"""The domain that the contract plays with: accounts, transfers, and links from one account to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from eventcore.commands import Command
+from eventcore.errors import BusinessRuleViolation
+from eventcore.events import Event, RecordedEvent
+from eventcore.streams import StreamId
+
+__all__ = [
+    "Balances",
+    "Collect",
+    "Deposit",
+    "Deposited",
+    "Guarantee",
+    "Link",
+    "Linked",
+    "Look",
+    "Transfer",
+    "Withdrawn",
+    "account",
+    "balance_after",
+]
+
+
+class Deposited(Event):
+    event_type: ClassVar[str] = "eventcore.testing.Deposited"
+    amount: int
+    note: str = ""
+
+
+class Withdrawn(Event):
+    event_type: ClassVar[str] = "eventcore.testing.Withdrawn"
+    amount: int
+
+
+class Linked(Event):
+    event_type: ClassVar[str] = "eventcore.testing.Linked"
+    account: StreamId
+
+
+Balances = dict[StreamId, int]
+
+
+def account(name: str | int) -> StreamId:
+    """The stream of an account."""
+    return StreamId(f"account-{name}")
+
+
+def balance_after(state: Balances, event: RecordedEvent) -> Balances:
+    """The balances with one more event; they may be negative."""
+    match event.data:
+        case Deposited(amount=amount):
+            state[event.stream_id] = state.get(event.stream_id, 0) + amount
+        case Withdrawn(amount=amount):
+            state[event.stream_id] = state.get(event.stream_id, 0) - amount
+        case _:
+            pass
+    return state
+
+
+class Deposit(Command[int]):
+    """Adds to an account, whatever it holds; its state counts events."""
+
+    account: StreamId
+    amount: int = 1
+    note: str = ""
+    times: int = 1
+
+    def initial_state(self) -> int:
+        return 0
+
+    def apply(self, state: int, event: RecordedEvent) -> int:
+        assert event.version == state + 1, f"{event} was folded after version {state} of its stream: each comes once, in order"
+        return event.version
+
+    def handle(self, state: int) -> Iterable[tuple[StreamId, Event]]:
+        for _ in range(self.times):
+            yield self.account, Deposited(amount=self.amount, note=self.note)
+
+
+class _OfBalances(Command[Balances]):
+    def initial_state(self) -> Balances:
+        return {}
+
+    def apply(self, state: Balances, event: RecordedEvent) -> Balances:
+        return balance_after(state, event)
+
+
+class Transfer(_OfBalances):
+    """Moves an amount, if the source holds it."""
+
+    source: StreamId
+    target: StreamId
+    amount: int
+
+    def handle(self, state: Balances) -> Iterable[tuple[StreamId, Event]]:
+        if state.get(self.source, 0) < self.amount:
+            raise BusinessRuleViolation(f"{self.source} holds {state.get(self.source, 0)}, not {self.amount}")
+        yield self.source, Withdrawn(amount=self.amount)
+        yield self.target, Deposited(amount=self.amount)
+
+
+class Guarantee(_OfBalances):
+    """Withdraws from an account as long as it and its guarantor, which is only read, hold the amount together."""
+
+    account: StreamId
+    guarantor: StreamId
+    amount: int
+
+    def handle(self, state: Balances) -> Iterable[tuple[StreamId, Event]]:
+        together = state.get(self.account, 0) + state.get(self.guarantor, 0)
+        if together < self.amount:
+            raise BusinessRuleViolation(f"{self.account} and {self.guarantor} hold {together}, not {self.amount}")
+        yield self.account, Withdrawn(amount=self.amount)
+
+
+class Look(_OfBalances):
+    """Reads some accounts and writes nothing."""
+
+    accounts: tuple[StreamId, ...]
+
+    def handle(self, state: Balances) -> None:
+        return None
+
+
+class Link(Command[None]):
+    """Makes one account point to another."""
+
+    account: StreamId
+    to: StreamId
+
+    def handle(self, state: None) -> Iterable[tuple[StreamId, Event]]:
+        yield self.account, Linked(account=self.to)
+
+
+class Collect(Command[tuple[set[StreamId], Balances]]):
+    """Empties all accounts that can be reached through links into the first."""
+
+    account: StreamId
+
+    def initial_state(self) -> tuple[set[StreamId], Balances]:
+        return set(), {}
+
+    def apply(self, state: tuple[set[StreamId], Balances], event: RecordedEvent) -> tuple[set[StreamId], Balances]:
+        links, balances = state
+        if isinstance(event.data, Linked):
+            links.add(event.data.account)
+        return links, balance_after(balances, event)
+
+    def discover_streams(self, state: tuple[set[StreamId], Balances]) -> Iterable[StreamId]:
+        return sorted(state[0])
+
+    def handle(self, state: tuple[set[StreamId], Balances]) -> Iterable[tuple[StreamId, Event]]:
+        total = 0
+        for account, amount in sorted(state[1].items()):
+            if account != self.account and amount:
+                total += amount
+                yield account, Withdrawn(amount=amount)
+        if total:
+            yield self.account, Deposited(amount=total)

@@ -1,0 +1,241 @@
+"""Projections that run: each event in order, again after a stop, by one runner at a time, with failures put aside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
+from typing import Any, Final
+
+import pytest
+
+from eventcore.errors import HistoryDiverged, ProjectionFailed
+from eventcore.events import RecordedEvent
+from eventcore.projections import OnError, Projection
+from eventcore.store import EventStore
+from eventcore.stores.base import START, Checkpoint
+from eventcore.testing.contract.accounts import Deposit, Link, Linked, account
+from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, Run, opened_store
+
+__all__ = ["ProjectContract"]
+
+A: Final = account("a")
+B: Final = account("b")
+_AT_ONCE: Final = OnError(retries=1, base_delay=0, max_delay=0, then="dead_letter")
+
+
+class Seen(Projection):
+    """Keeps the positions that it is given; fails at those in ``poison``."""
+
+    name = "contract-seen"
+    on_error = _AT_ONCE
+
+    def __init__(self, seen: list[int] | None = None) -> None:
+        self.seen = [] if seen is None else seen
+        self.poison: set[int] = set()
+
+    def handle(self, event: RecordedEvent) -> None:
+        if event.position in self.poison:
+            raise ValueError(f"poison at {event.position}")
+        self.seen.append(event.position)
+
+
+class SeenLinks(Seen):
+    name = "contract-links"
+    pattern = "account-[ab]"
+    event_types = (Linked,)
+
+
+def writing(model: ReadModel, poison: set[int]) -> Projection:
+    """A projection that writes what it is given to ``model``, as the store's handlers have to be: plain, or asynchronous."""
+
+    def check(event: RecordedEvent) -> None:
+        if event.position in poison:
+            raise ValueError(f"poison at {event.position}")
+
+    class Writing(Projection):
+        name = "contract-writing"
+        on_error = _AT_ONCE
+
+        def handle(self, event: RecordedEvent, transaction: Any) -> None:
+            model.write(transaction, event.position)
+            check(event)
+
+    class WritingAsync(Projection):
+        name = "contract-writing"
+        on_error = _AT_ONCE
+
+        async def handle(self, event: RecordedEvent, transaction: Any) -> None:
+            written = model.write(transaction, event.position)
+            if written is not None:
+                await written
+            check(event)
+
+    return WritingAsync() if iscoroutinefunction(model.write) else Writing()
+
+
+async def deposit(store: EventStore, count: int, name: str = "a") -> int:
+    """The head position after so many deposits, each a commit of its own."""
+    position = 0
+    for _ in range(count):
+        position = (await store.execute(Deposit(account=account(name)))).position
+    return position
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 15.0) -> None:
+    """Poll ``condition``."""
+    async with asyncio.timeout(timeout):
+        while not await condition():  # noqa: ASYNC110  # what it asks is the store's, which wakes nobody
+            await asyncio.sleep(0.01)
+
+
+class ProjectContract(ContractFixtures):
+    """``EventStore.run``, ``wait_for`` and what belongs to them."""
+
+    async def test_a_projection_gets_every_event_in_order_and_then_what_comes(self, store: EventStore, run: Run) -> None:
+        await store.execute(Deposit(account=A, times=1500))
+        seen = Seen()
+        run(store, seen)
+        await store.wait_for(seen, await deposit(store, 10), timeout=20)
+        assert seen.seen == list(range(1, 1511)), "no event is left out, or comes twice, while one runner leads"
+
+    async def test_a_projection_gets_only_what_its_filter_wants_and_comes_as_far_as_all_others(
+        self, store: EventStore, run: Run
+    ) -> None:
+        for name in ("a", "b", "c"):
+            await store.execute(Deposit(account=account(name), times=300))
+            await store.execute(Link(account=account(name), to=A))
+        links = SeenLinks()
+        run(store, links)
+        await store.wait_for(links, await store.head_position(), timeout=20)
+        assert links.seen == [301, 602]
+        await store.wait_for(links, await deposit(store, 1), timeout=20)
+
+    async def test_a_projection_that_was_stopped_goes_on_where_it_was(
+        self, store: EventStore, another_store: EventStore, run: Run
+    ) -> None:
+        seen: list[int] = []
+        for turn, one in enumerate((store, another_store, store)):
+            running = run(one, Seen(seen))
+            await one.wait_for("contract-seen", await deposit(store, 20), timeout=20)
+            running.cancel()
+            await asyncio.wait([running])
+            assert seen == list(range(1, (turn + 1) * 20 + 1)), "after a clean stop nothing comes again and nothing is missing"
+
+    async def test_of_two_runners_one_leads_and_the_other_takes_over(
+        self, store: EventStore, another_store: EventStore, run: Run
+    ) -> None:
+        first, second = Seen(), Seen()
+        leading = run(store, first, lease=1.0)
+        await store.wait_for(first, await deposit(store, 3), timeout=20)
+        run(another_store, second, lease=1.0)
+        head = await deposit(another_store, 3)
+        await another_store.wait_for(second, head, timeout=20)
+        assert (first.seen, second.seen) == ([1, 2, 3, 4, 5, 6], []), "one runs it, wherever others would"
+        leading.cancel()
+        await asyncio.wait([leading])
+        await another_store.wait_for(second, await deposit(store, 3), timeout=20)
+        assert second.seen == [7, 8, 9], "the other goes on where the first has stopped"
+        assert len(first.seen) == 6
+
+    async def test_a_runner_takes_over_from_one_that_fell_silent(self, make_backend: MakeBackend, run: Run) -> None:
+        backend = make_backend()
+        await backend.open()
+        silent = await backend.acquire_lease("contract-seen", "elsewhere", 0.5)
+        assert silent is not None
+        async with opened_store(make_backend()) as store:
+            seen = Seen()
+            running = run(store, seen, lease=1.0)
+            await store.wait_for(seen, await deposit(store, 2), timeout=20)
+            running.cancel()
+            await asyncio.wait([running])
+        await backend.close(5.0)
+
+    async def test_an_event_that_cannot_be_applied_is_put_aside_and_can_be_retried(self, store: EventStore, run: Run) -> None:
+        seen = Seen()
+        seen.poison = {2, 4}
+        await deposit(store, 5)
+        run(store, seen)
+        await store.wait_for(seen, 5, timeout=20)
+        assert seen.seen == [1, 3, 5], "those behind it go on"
+
+        async def put_aside() -> bool:
+            return len(await store.dead_letters(seen)) == 2
+
+        await until(put_aside)
+        letters = await store.dead_letters(seen)
+        stored = [event async for event in store.read_all()]
+        assert [(letter.position, letter.event_id) for letter in letters] == [(n, stored[n - 1].event_id) for n in (2, 4)]
+        assert {(letter.error_type, letter.error, letter.attempts) for letter in letters} == {
+            ("ValueError", "poison at 2", 2),
+            ("ValueError", "poison at 4", 2),
+        }
+        seen.poison = {4}
+        retried = await store.retry_dead_letters(seen)
+        assert [letter.position for letter in retried.applied] == [2]
+        assert [letter.position for letter in retried.remaining] == [4]
+        assert [letter.position for letter in await store.dead_letters(seen)] == [4]
+        assert seen.seen == [1, 3, 5, 2]
+
+    async def test_a_projection_that_is_to_stop_stops_at_the_event_and_begins_there_again(self, store: EventStore) -> None:
+        seen = Seen()
+        seen.on_error = OnError(retries=0)
+        seen.poison = {3}
+        await deposit(store, 4)
+        with pytest.raises(ProjectionFailed, match="at position 3"):
+            async with asyncio.timeout(20):
+                await store.run(seen)
+        [record] = await store.projections()
+        assert (record.checkpoint.position, record.owner) == (2, ""), "it gives its lease back"
+        seen.poison = set()
+        running = asyncio.create_task(store.run(seen))
+        await store.wait_for(seen, 4, timeout=20)
+        running.cancel()
+        await asyncio.wait([running])
+        assert seen.seen == [1, 2, 3, 4]
+
+    async def test_a_store_that_has_gone_back_in_time_is_not_followed(self, make_backend: MakeBackend) -> None:
+        backend = make_backend()
+        await backend.open()
+        lease = await backend.acquire_lease("contract-seen", "before", 60)
+        assert lease is not None
+        await backend.commit_checkpoint(lease, START, Checkpoint(3, "f" * 32))
+        await backend.release_lease(lease)
+        await backend.close(5.0)
+        async with opened_store(make_backend()) as store:
+            await deposit(store, 5)
+            seen = Seen()
+            with pytest.raises(HistoryDiverged, match="at position 3"):
+                async with asyncio.timeout(20):
+                    await store.run(seen)
+            assert seen.seen == [], "what follows on lost events is not applied on top of them"
+
+    async def test_a_projection_that_is_reset_begins_again(self, store: EventStore) -> None:
+        seen = Seen()
+        for _ in range(2):
+            seen.seen.clear()
+            running = asyncio.create_task(store.run(seen))
+            await store.wait_for(seen, await deposit(store, 3), timeout=20)
+            running.cancel()
+            await asyncio.wait([running])
+            await store.reset_projection(seen)
+        assert seen.seen == [1, 2, 3, 4, 5, 6]
+
+    async def test_a_read_model_in_the_same_database_has_each_event_once_whatever_stops_its_runner(
+        self, store: EventStore, another_store: EventStore, read_model: ReadModel | None, run: Run
+    ) -> None:
+        if read_model is None:
+            pytest.skip("this store gives handlers no transaction: read_model is None")
+        for turn in range(6):
+            running = run((store, another_store)[turn % 2], writing(read_model, {7}), lease=1.0)
+            head = await deposit(store, 15)
+            if turn < 5:
+                for _ in range(turn * 3):
+                    await asyncio.sleep(0.001)
+                running.cancel()
+                await asyncio.wait([running])
+            else:
+                await another_store.wait_for("contract-writing", head, timeout=20)
+        expected = [position for position in range(1, 91) if position != 7]
+        assert await read_model.positions() == expected, "what a failed or stopped handler has written is undone"
+        assert [letter.position for letter in await store.dead_letters("contract-writing")] == [7]

@@ -1,0 +1,75 @@
+"""What the contract says to a backend, below commands: requests to append, and the log that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from eventcore.codec import Codec, StoredEvent
+from eventcore.events import EventMetadata, RecordedEvent
+from eventcore.recording import IdGenerator
+from eventcore.stores import AppendRequest, Backend, EventFilter, NewEvent, StreamPattern
+from eventcore.streams import StreamId
+from eventcore.testing.contract.accounts import Deposited
+
+__all__ = ["EVERYTHING", "everything", "fill", "log", "matching", "new_event", "positions", "request"]
+
+EVERYTHING: Final = EventFilter()
+
+_codec: Final = Codec()
+_ids: Final = IdGenerator()
+_TIME: Final = 1_700_000_000_123_456_789
+
+
+def new_event(
+    stream: StreamId,
+    version: int,
+    *,
+    data: bytes | None = None,
+    event_type: str = Deposited.event_type,
+    metadata: bytes = b"{}",
+) -> NewEvent:
+    """An event on its way into the store; its data and type may be what no class of this process reads."""
+    encoded, event = _codec.encode(Deposited(amount=1))
+    recorded = RecordedEvent(stream, version, 0, event, EventMetadata(), _ids.hex32(), event_type, _TIME)
+    return NewEvent(recorded, encoded if data is None else data, metadata)
+
+
+def request(read: Mapping[StreamId, int], *writes: StreamId, expected: Mapping[StreamId, int] | None = None) -> AppendRequest:
+    """A request that writes one event to each of ``writes``.
+
+    Its streams stood at ``read`` when the call began; it builds on ``expected``, where requests of the call before it have
+    brought them.
+    """
+    before = dict(read if expected is None else expected)
+    now = dict(before)
+    events: list[NewEvent] = []
+    for stream in writes:
+        now[stream] += 1
+        events.append(new_event(stream, now[stream]))
+    return AppendRequest(read, before, events)
+
+
+async def fill(backend: Backend, *streams: StreamId) -> None:
+    """Append one event to each of ``streams`` of an empty store."""
+    assert await backend.append([request(dict.fromkeys(streams, 0), *streams)]) == [1], "an empty store takes a first append"
+
+
+async def everything(backend: Backend) -> list[StoredEvent]:
+    """All rows, in order of position."""
+    return list(await backend.scan(0, 1 << 40, 1 << 20, EVERYTHING))
+
+
+async def log(backend: Backend) -> list[tuple[int, str, int]]:
+    """Position, stream and version of every event, in order."""
+    return [(row.position, row.stream_id, row.version) for row in await everything(backend)]
+
+
+def positions(rows: Iterable[StoredEvent]) -> list[int]:
+    """Where the rows stand."""
+    return [row.position for row in rows]
+
+
+def matching(pattern: str | None = None, *event_types: str) -> EventFilter:
+    """A filter by pattern and types, each if given."""
+    return EventFilter(None if pattern is None else StreamPattern.parse(pattern), event_types or None)

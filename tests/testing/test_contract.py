@@ -1,0 +1,162 @@
+"""The contract as others use it: in a project with nothing but pytest and pytest-asyncio, on stores that break a promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import asyncio
+import pytest
+from eventcore.stores import CONFLICT, MemoryBackend
+from eventcore.stores.base import Checkpoint
+from eventcore.testing import ProjectionContract, StoreContract
+
+class Backend:
+    '''A store in memory, of which something can be replaced.'''
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    def __getattr__(self, name):
+        return getattr(self.memory, name)
+"""
+
+STORE = """
+class {name}(Backend):
+{method}
+
+class Test{name}({contract}):
+    @pytest.fixture
+    def make_backend(self):
+        memory = MemoryBackend()
+        return lambda: {name}(memory)
+"""
+
+# What is wrong with a store, and the test that finds it and says what a store has to do.
+FAULTS = {
+    "ChecksWrittenStreamsOnly": (
+        "StoreContract",
+        """
+    async def append(self, requests):
+        verdicts = []
+        for request in requests:
+            written = {new.recorded.stream_id for new in request.events}
+            base = {stream: version for stream, version in request.base.items() if stream in written}
+            expected = {stream: version for stream, version in request.expected.items() if stream in written}
+            verdicts += await self.memory.append([type(request)(base, expected, request.events)])
+        return verdicts
+""",
+        "test_a_stream_that_is_only_read_is_checked",
+        "a stream that was read must stand still, though it is not written",
+    ),
+    "LosesTheRestAfterAConflict": (
+        "StoreContract",
+        """
+    async def append(self, requests):
+        verdicts = list(await self.memory.append(requests[:1]))
+        for request in requests[1:]:
+            verdicts += [CONFLICT] if CONFLICT in verdicts else await self.memory.append([request])
+        return verdicts
+""",
+        "test_one_conflict_refuses_one_request_and_leaves_no_gap",
+        "the others of the call are not touched by one that conflicts",
+    ),
+    "LimitsBeforeItFilters": (
+        "StoreContract",
+        """
+    async def scan(self, after, up_to, limit, wanted):
+        return await self.memory.scan(after, min(up_to, after + limit), limit, wanted)
+""",
+        "test_a_filter_looks_before_the_limit_counts",
+        "the limit counts what matches",
+    ),
+    "ForgetsTheTimeline": (
+        "StoreContract",
+        """
+    async def follow(self, after, limit, wanted):
+        log = self.memory._log
+        known = log[after.position - 1].event_id if 0 < after.position <= len(log) else ''
+        return await self.memory.follow(Checkpoint(min(after.position, len(log)), known), limit, wanted)
+""",
+        "test_a_reader_whose_event_is_gone_is_told_that_the_history_has_diverged",
+        "DID NOT RAISE .*HistoryDiverged",
+    ),
+    "SeesNoNews": (
+        "StoreContract",
+        """
+    async def wait_beyond(self, position, timeout):
+        return position
+""",
+        "test_who_waits_for_events_that_are_there_does_not_wait",
+        "assert 0 == 2",
+    ),
+    "FencesNobody": (
+        "ProjectionContract",
+        """
+    async def commit_checkpoint(self, lease, before, after, dead_letters=(), apply=None):
+        self.memory._projections._rows[lease.projection].checkpoint = after
+""",
+        "test_a_checkpoint_moves_only_from_where_it_stands",
+        "DID NOT RAISE .*LeadershipLost",
+    ),
+    "LeasesToAll": (
+        "ProjectionContract",
+        """
+    async def acquire_lease(self, projection, owner, seconds):
+        return await self.memory.acquire_lease(projection, 'everybody', seconds)
+""",
+        "test_a_lease_has_one_holder_and_a_new_token_each_time",
+        "while one holds the lease, no other gets it",
+    ),
+}
+
+
+def pytest_of(directory: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (directory / "test_mine.py").write_text(source)
+    # As it is when nothing is configured; that the scope of loops is not chosen is a warning of pytest-asyncio's.
+    modes = ["--asyncio-mode=strict", "-o", "asyncio_default_fixture_loop_scope=function"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfE", *modes, *arguments],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(120)
+def test_a_store_that_breaks_a_promise_is_told_which(tmp_path: Path) -> None:
+    source = HEAD + "".join(
+        STORE.format(name=name, contract=contract, method=method) for name, (contract, method, _, _) in FAULTS.items()
+    )
+    chosen = [f"test_mine.py::Test{name}::{test}" for name, (_, _, test, _) in FAULTS.items()]
+    done = pytest_of(tmp_path, source, *chosen)
+    failed = {line.split("::")[1] for line in done.stdout.splitlines() if line.startswith("FAILED")}
+    assert failed == {f"Test{name}" for name in FAULTS}, done.stdout
+    for name, (_, _, _, message) in FAULTS.items():
+        assert re.search(message, done.stdout), f"{name}: {message} is not in\n{done.stdout}"
+    # The values that an assertion compares are shown, though it is not in a file of tests.
+    assert "At index 2 diff: -1 != 3" in done.stdout
+
+
+def test_who_forgets_to_name_the_store_is_told_how(tmp_path: Path) -> None:
+    source = "from eventcore.testing import StoreContract\nclass TestMine(StoreContract):\n    pass\n"
+    done = pytest_of(tmp_path, source, "-k", "test_a_chain_is_accepted_in_order")
+    assert done.returncode == 1
+    assert "TestMine inherits the contract of stores: override its fixture make_backend" in done.stdout
+
+
+def test_a_store_that_keeps_its_promises_passes_without_a_warning(tmp_path: Path) -> None:
+    source = HEAD + STORE.format(name="Good", contract="StoreContract, ProjectionContract", method="    pass")
+    done = pytest_of(tmp_path, source, "-W", "error", "-k", "stream or lease or refus")
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 30
