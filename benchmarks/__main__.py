@@ -1,4 +1,4 @@
-"""``python -m benchmarks [record|exporters|lag|store …] [--quick] [--json]``."""
+"""``python -m benchmarks [record|exporters|lag|store|peers|postgres|readers|conditions …] [--quick] [--json]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ _PARTS = {
     "exporters": ("benchmarks.exporter_count", "exporter_count"),
     "store": ("benchmarks.store_throughput", "store_throughput"),
     "lag": ("benchmarks.export_lag", "export_lag"),
+    "peers": ("benchmarks.peers", "peers"),
+    "postgres": ("benchmarks.postgres_throughput", "postgres_throughput"),
+    "readers": ("benchmarks.readers", "readers"),
+    "conditions": ("benchmarks.conditions", "conditions"),
 }
+# The others need a PostgreSQL server.
+_DEFAULT = ("record", "exporters", "store", "lag")
 
 
 def main() -> None:
@@ -26,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="What eventcore costs, side by side, with targets."
     )
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"which to run: {', '.join(_PARTS)} (default: all)")
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"which to run: {', '.join(_PARTS)} (default: {', '.join(_DEFAULT)})"
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds, for development: the figures are rough")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
@@ -35,7 +43,7 @@ def main() -> None:
     effort = Effort(rounds=5, seconds=0.02, quick=True) if arguments.quick else Effort(rounds=11, seconds=0.1, quick=False)
     before = machine()
     tables: list[Table] = []
-    for part in arguments.parts or _PARTS:
+    for part in arguments.parts or _DEFAULT:
         module, function = _PARTS[part]
         measure: Callable[[Effort], Table | tuple[Table, ...]] = getattr(import_module(module), function)
         measured = measure(effort)

@@ -10,15 +10,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
+from typing import Any
 
 from eventcore import Command, Event, EventStore, StreamId, open_store
 from eventcore.telemetry import Telemetry
 
-__all__ = ["AddItem", "ItemAdded", "Load", "file_store", "keep_busy", "order_streams"]
+__all__ = [
+    "AddItem",
+    "AddItems",
+    "ItemAdded",
+    "ItemRemoved",
+    "Load",
+    "MoveItem",
+    "add_item",
+    "file_store",
+    "keep_busy",
+    "move_item",
+    "order_streams",
+]
 
 
 class ItemAdded(Event):
     """A line of an order."""
+
+    number: int
+    item: str
+    price: int
+
+
+class ItemRemoved(Event):
+    """A line that an order has no more."""
 
     number: int
     item: str
@@ -43,6 +64,50 @@ class AddItem(Command[int]):
     def handle(self, state: int) -> Iterator[tuple[StreamId, Event]]:
         """Always accepted."""
         yield self.order, ItemAdded(number=state + 1, item=self.item, price=self.price)
+
+
+class MoveItem(Command[int]):
+    """Moves a line from one order to another: it reads and writes two streams."""
+
+    source: StreamId
+    target: StreamId
+    item: str
+    price: int
+
+    def initial_state(self) -> int:
+        """No lines."""
+        return 0
+
+    def apply(self, state: int, event: object) -> int:
+        """One line more."""
+        return state + 1
+
+    def handle(self, state: int) -> Iterator[tuple[StreamId, Event]]:
+        """Always accepted."""
+        number = state // 2 + 1
+        yield self.source, ItemRemoved(number=number, item=self.item, price=self.price)
+        yield self.target, ItemAdded(number=number, item=self.item, price=self.price)
+
+
+class AddItems(AddItem):
+    """Adds so many lines at once."""
+
+    lines: int
+
+    def handle(self, state: int) -> Iterator[tuple[StreamId, Event]]:
+        """Always accepted."""
+        for number in range(state + 1, state + self.lines + 1):
+            yield self.order, ItemAdded(number=number, item=self.item, price=self.price)
+
+
+def add_item(order: StreamId) -> AddItem:
+    """The command on one stream."""
+    return AddItem(order=order, item="lamp", price=4_900)
+
+
+def move_item(order: StreamId) -> MoveItem:
+    """The command on two streams: the order's, and that of what was sent back."""
+    return MoveItem(source=order, target=StreamId(f"{order}-back"), item="lamp", price=4_900)
 
 
 @dataclass(slots=True)
@@ -78,13 +143,13 @@ async def file_store(telemetry: Telemetry) -> AsyncIterator[EventStore]:
             yield store
 
 
-def order_streams(lines: int = 10) -> Callable[[], StreamId]:
+def order_streams(lines: int = 10, name: str = "order") -> Callable[[], StreamId]:
     """Gives the streams of orders with so many ``lines`` each; whoever sends commands has his own."""
     sender = itertools.count()
 
     def next_sender() -> Callable[[], StreamId]:
         number, sent = next(sender), itertools.count()
-        return lambda: StreamId(f"order-{number}-{next(sent) // lines}")
+        return lambda: StreamId(f"{name}-{number}-{next(sent) // lines}")
 
     senders: dict[asyncio.Task[object] | None, Callable[[], StreamId]] = {}
 
@@ -97,7 +162,13 @@ def order_streams(lines: int = 10) -> Callable[[], StreamId]:
     return stream
 
 
-async def keep_busy(store: EventStore, concurrency: int, stream: Callable[[], StreamId], go_on: Callable[[int], bool]) -> Load:
+async def keep_busy(
+    store: EventStore,
+    concurrency: int,
+    stream: Callable[[], StreamId],
+    go_on: Callable[[int], bool],
+    command: Callable[[StreamId], Command[Any]] = add_item,
+) -> Load:
     """So many senders, each with one command under way, as long as ``go_on``, given the number of commands begun, says so."""
     load, begun = Load(), 0
 
@@ -106,7 +177,7 @@ async def keep_busy(store: EventStore, concurrency: int, stream: Callable[[], St
         while go_on(begun):
             begun += 1
             sent = perf_counter()
-            result = await store.execute(AddItem(order=stream(), item="lamp", price=4_900))
+            result = await store.execute(command(stream()))
             load.latencies.append(perf_counter() - sent)
             load.attempts = max(load.attempts, result.attempts)
 
