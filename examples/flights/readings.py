@@ -64,6 +64,10 @@ class Readings:
         """The sum of the series of a counter or gauge that have these labels."""
         return int(sum(point.value for _, point in self._numbers(name, where or {})))
 
+    def value(self, name: str, where: Mapping[str, str]) -> float | None:
+        """The one series of a gauge that has these labels; ``None`` when its value is not known."""
+        return next((point.value for _, point in self._numbers(name, where)), None)
+
     def by(self, name: str, *labels: str, where: Mapping[str, str] | None = None) -> Counter[tuple[str, ...]]:
         """The same, split by the values of ``labels``."""
         parts: Counter[tuple[str, ...]] = Counter()

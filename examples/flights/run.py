@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, Final, final
+from urllib.parse import urlsplit
 
 import msgspec
 from rich.console import Console
@@ -23,11 +24,13 @@ from examples.flights.replay import Replay
 from examples.flights.scrape import Page, ScrapeFailed, scrape
 from examples.flights.summary import Evidence, Summary, summarize
 from examples.flights.timetable import timetable
+from examples.flights.whereabouts import Picture, Whereabouts, whereabouts
 
 __all__ = ["Options", "run"]
 
 _DELIVERY_LIMIT: Final = 20.0
 _LOG_LIMIT: Final = 5.0
+_CATCH_UP_LIMIT: Final = 60.0
 
 
 @final
@@ -75,7 +78,7 @@ async def _replay(
     metrics = f"http://127.0.0.1:{port}/metrics"
     receiver = collector.endpoint if isinstance(collector, Collector) else f"none, and so no exporter for it: {collector}"
     for name, place in {
-        "store": url if options.store else f"{url} (removed at the end)",
+        "store": _without_password(url) if options.store else f"{url} (removed at the end)",
         "metrics": metrics,
         "collector": receiver,
     }.items():
@@ -83,18 +86,32 @@ async def _replay(
 
     async with open_store(url, config=_configuration(port, collector)) as store:
         before = await store.head_position()
+        projection = await whereabouts(url)
+        projecting = asyncio.create_task(store.run(projection), name="flights-projection")
         replay = Replay(store, rate=options.rate)
         begun = time.monotonic()
         done = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(watch(store.telemetry, replay, console, done))
-            try:
-                await replay.run(timetable(schedule), stop, options.seconds)
-            finally:
-                done.set()
-        seconds = time.monotonic() - begun
-        evidence = await _hear_everyone(store, replay, before, metrics, collector, seconds)
-        return summarize(evidence, interrupted=stop.is_set())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watch(store.telemetry, replay, console, done))
+                try:
+                    await replay.run(timetable(schedule), stop, options.seconds)
+                finally:
+                    done.set()
+            seconds = time.monotonic() - begun
+            projected = await _caught_up(store, projection, projecting)
+            evidence = await _hear_everyone(store, replay, before, metrics, collector, seconds, projected)
+            return summarize(evidence, interrupted=stop.is_set())
+        finally:
+            projecting.cancel()
+            await asyncio.wait([projecting])
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return (
+        url if parts.password is None else parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()
+    )
 
 
 def _configuration(port: int, collector: Collector | str) -> dict[str, Any]:
@@ -106,12 +123,34 @@ def _configuration(port: int, collector: Collector | str) -> dict[str, Any]:
     return {"telemetry": {"service_name": "flights"}, "exporters": exporters}
 
 
+async def _caught_up(store: EventStore, projection: Whereabouts, projecting: asyncio.Task[None]) -> Picture | str:
+    """The read model once it has seen everything, or why it has not."""
+    waiting = asyncio.create_task(store.wait_for(projection, await store.head_position(), _CATCH_UP_LIMIT))
+    await asyncio.wait([waiting, projecting], return_when=asyncio.FIRST_COMPLETED)
+    if not waiting.done():
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return str(projecting.exception() or "it has ended")
+    if (error := waiting.exception()) is not None:
+        return str(error)
+    return await projection.read()
+
+
 async def _hear_everyone(
-    store: EventStore, replay: Replay, before: int, metrics: str, collector: Collector | str, seconds: float
+    store: EventStore,
+    replay: Replay,
+    before: int,
+    metrics: str,
+    collector: Collector | str,
+    seconds: float,
+    projected: Picture | str,
 ) -> Evidence:
     events: Counter[str] = Counter()
-    async for event in store.read_all(after=before):
-        events[event.event_type] += 1
+    picture = Picture()
+    async for event in store.read_all():
+        picture.apply(event)
+        if event.position > before:
+            events[event.event_type] += 1
     head = await store.head_position() - before
     # From here on nothing happens that counts, so the page, the library and the exporters have to agree.
     page = await asyncio.to_thread(_scrape, metrics)
@@ -132,6 +171,8 @@ async def _hear_everyone(
         head=head,
         readings=readings,
         page=page,
+        projected=projected,
+        picture=picture,
         exporters=report.exporters,
         failed_exporters=failed,
         received=received,

@@ -14,6 +14,7 @@ from examples.flights.readings import Readings
 from examples.flights.replay import REJECTIONS
 from examples.flights.scrape import Page
 from examples.flights.tables import duration
+from examples.flights.whereabouts import Picture
 
 __all__ = ["Check", "Evidence", "Summary", "summarize"]
 
@@ -30,7 +31,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What each witness says: the replay, the store, the library, the scraped page, the exporters and the collector.
 
     ``page`` is why there is none, when it is a text; so is ``received``. ``events`` are counted by reading the store from the
-    position at the start, ``head`` is how many positions were added since.
+    position at the start, ``head`` is how many positions were added since. ``projected`` is what the projection has made of all
+    events, and ``picture`` the same, folded from the store.
     """
 
     seconds: float
@@ -40,6 +42,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     head: int
     readings: Readings
     page: Page | str
+    projected: Picture | str
+    picture: Picture
     exporters: tuple[ExporterReport, ...]
     failed_exporters: Mapping[str, str]
     received: Received | str
@@ -57,6 +61,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     latency: dict[str, float | None]
     events: dict[str, int]
     series_scraped: int | None
+    projection: dict[str, int | str]
     exporters: dict[str, dict[str, Any]]
     collector: Received | str
     traces_unsampled: int
@@ -83,6 +88,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             "latency": ", ".join(f"{name} {duration(value)}" for name, value in self.latency.items()),
             "events stored": f"{sum(self.events.values()):,}: {_listed(self.events)}",
             "series scraped": f"{self.series_scraped:,}" if self.series_scraped is not None else "none",
+            "projection": ", ".join(f"{name} {value}" for name, value in self.projection.items()),
         }
         for name, account in self.exporters.items():
             dropped = _listed(account["spans_dropped"]) or "none"
@@ -117,6 +123,11 @@ def summarize(evidence: Evidence, *, interrupted: bool) -> Summary:
         latency={f"p{share * 100:.0f}": latency.quantile(share) for share in (0.5, 0.95, 0.99)},
         events=dict(evidence.events),
         series_scraped=evidence.page.series if isinstance(evidence.page, Page) else None,
+        projection={
+            "whereabouts": str(evidence.projected),
+            "events applied": readings.total("eventcore.projections.events", {"outcome": "applied"}),
+            "lag": _listed(_flat(readings.by("eventcore.projections.lag", "projection"))) or "0",
+        },
         exporters={report.name: _account(report) for report in evidence.exporters},
         collector=evidence.received,
         traces_unsampled=evidence.unsampled,
@@ -141,6 +152,7 @@ def _checks(evidence: Evidence) -> Iterator[Check]:
         "events counted, by type = events in the store", sum(written.values()), stored, more=written == evidence.events
     )
     yield _equal("positions added = events in the store: no gaps", evidence.head, stored)
+    yield Check("read model = fold over all events", evidence.projected == evidence.picture, str(evidence.projected))
     yield from _scraped(evidence)
     for report in evidence.exporters:
         if _takes_spans(report):

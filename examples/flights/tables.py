@@ -75,6 +75,7 @@ def status_line(frame: Frame) -> str:
         " ".join(f"p{quantile * 100:.0f} {duration(latency.quantile(quantile))}" for quantile in _QUANTILES),
         f"{now.total('eventcore.commands.conflicts')} conflicts",
         f"{now.total('eventcore.events.written')} events",
+        *(f"{name} {_state(frame, name)} lag {_known(frame, 'lag', name)}" for name in _projected(frame)),
         *exporters,
     ]
     return " | ".join(parts)
@@ -85,7 +86,7 @@ def tables(frame: Frame) -> RenderableType:
     title = Text.assemble(("New York's flights", "bold"), f"  {_clock(frame)}  ", (f"{frame.elapsed:.0f} s", "dim"))
     details = Columns([_rules(frame), _conflicts(frame), _events(frame)], padding=(0, 2))
     return Panel(
-        Group(_commands(frame), "", details, "", _exporters(frame)),
+        Group(_commands(frame), "", details, "", _projections(frame), "", _exporters(frame)),
         title=title,
         title_align="left",
         border_style="blue",
@@ -152,6 +153,38 @@ def _counts(title: str, counts: Iterable[tuple[str, int]]) -> Table:
     if not table.row_count:
         table.add_row("none", "")
     return table
+
+
+def _projections(frame: Frame) -> Table:
+    table = _table("projection", "state", "position", "lag", "behind", "applied", "per s", left=2)
+    for name in _projected(frame):
+        where = {"projection": name, "outcome": "applied"}
+        behind = frame.now.value("eventcore.projections.lag.time", {"projection": name})
+        table.add_row(
+            name,
+            Text(state := _state(frame, name), _COLOURS.get(state, "yellow")),
+            _known(frame, "position", name),
+            _known(frame, "lag", name),
+            duration(behind) if behind else "-",
+            f"{frame.now.total('eventcore.projections.events', where):,}",
+            f"{frame.rate('eventcore.projections.events', where):,.0f}",
+        )
+    return table
+
+
+def _projected(frame: Frame) -> list[str]:
+    return sorted({name for (name,) in frame.now.by("eventcore.projections.state", "projection")})
+
+
+def _state(frame: Frame, name: str) -> str:
+    states = frame.now.by("eventcore.projections.state", "state", where={"projection": name})
+    return next((state for (state,), one in states.items() if one), "-")
+
+
+def _known(frame: Frame, what: str, name: str) -> str:
+    """A number of a projection, a dash where it is not known."""
+    value = frame.now.value(f"eventcore.projections.{what}", {"projection": name})
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _exporters(frame: Frame) -> Group:

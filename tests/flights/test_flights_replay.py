@@ -18,6 +18,7 @@ from examples.flights.scrape import Page
 from examples.flights.summary import Evidence, summarize
 from examples.flights.tables import duration
 from examples.flights.timetable import Move, timetable
+from examples.flights.whereabouts import Picture
 
 
 async def first(count: int, schedule: Schedule) -> AsyncIterator[Move]:
@@ -128,6 +129,8 @@ def evidence() -> Evidence:
         head=6,
         readings=Readings(telemetry.collect()),
         page=page,
+        projected=Picture(),
+        picture=Picture(),
         exporters=(otel,),
         failed_exporters={},
         received=Received(span_requests=1, spans=7, metric_requests=1, metrics=2),
@@ -138,7 +141,7 @@ def evidence() -> Evidence:
 def test_witnesses_that_agree_pass_every_check() -> None:
     summary = summarize(evidence(), interrupted=False)
     assert summary.agreed
-    assert len(summary.checks) == 11
+    assert len(summary.checks) == 12
     assert "9 = 7 + 2 + 0 pending (2 budget)" in {check.found for check in summary.checks}
 
 
@@ -149,6 +152,7 @@ def test_witnesses_that_agree_pass_every_check() -> None:
         ({"failure": "the disk is full"}, ["no command failed"]),
         ({"head": 7}, ["positions added = events in the store: no gaps"]),
         ({"events": {"FlightLanded": 6}}, ["events counted, by type = events in the store"]),
+        ({"projected": "it lags behind"}, ["read model = fold over all events"]),
         ({"page": "nobody answers"}, ["metrics can be scraped"]),
         ({"received": Received(1, 6, 1, 2)}, ["spans exported = spans that the collector logged"]),
         ({"received": Received(1, 7, 0, 0)}, ["metric points are confirmed"]),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.real_parts import PartMissing, find_part, wait_until
+from tests.real_parts.postgres import PASSWORD, ForeignPostgres, PostgresServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +61,8 @@ def test_everyone_agrees_on_what_was_replayed(collector: str) -> None:
     assert otel["spans_exported"] == summary["collector"]["spans"] > 0
     assert otel["points_exported"] > 0
     assert summary["collector"]["metrics"] > 0
+    assert summary["projection"]["events applied"] == sum(summary["events"].values())
+    assert summary["projection"]["lag"] == "0"
 
 
 def test_without_a_collector_the_rest_agrees(real_data: Path) -> None:
@@ -130,3 +133,15 @@ def test_wrong_arguments_are_refused_with_what_was_expected(real_data: Path, arg
     assert done.returncode == 2
     assert expected in done.stderr
     assert done.stdout.count("Traceback") == done.stderr.count("Traceback") == 0
+
+
+def test_the_replay_runs_on_postgresql_too(real_data: Path, newest_postgres: PostgresServer | ForeignPostgres) -> None:
+    url = newest_postgres.url(newest_postgres.new_database())
+    runs = [run("--seconds", "1", "--json", "--no-collector", "--store", url) for _ in range(2)]
+    for done in runs:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+    summary = json.loads(runs[-1].stdout)
+    assert summary["ok"]
+    assert summary["rejections"]["already_departed"] > 0
+    assert int(newest_postgres.sql("SELECT count(*) FROM flights_aircraft", url.rpartition("/")[2])) > 0
