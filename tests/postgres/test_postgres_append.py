@@ -111,7 +111,7 @@ async def test_appending_under_another_isolation_level_is_refused(url: str, back
         async with connection.transaction(isolation="repeatable_read"):
             empty = ", '{}'" * 13
             with pytest.raises(asyncpg.InvalidTransactionStateError, match="must not be called under repeatable read"):
-                await connection.fetch(f"SELECT eventcore.append_events(false, 1, '{{}}', '{{}}', true{empty})")
+                await connection.fetch(f"SELECT eventcore.append_events(false, 1, '{{}}', '{{}}', true{empty}, 0, '')")
     finally:
         await connection.close()
 

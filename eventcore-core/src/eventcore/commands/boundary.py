@@ -27,10 +27,21 @@ class BoundaryState:
     """What a command decides on.
 
     ``consistent`` says whether it is one moment of the store: that of position ``head``. ``confirmed`` is false when the store
-    was not asked. ``events`` is how many were folded; ``load_seconds`` and ``discover_seconds`` how long it took.
+    was not asked; ``generation`` is that of what was read. ``events`` is how many were folded; ``load_seconds`` and
+    ``discover_seconds`` how long it took.
     """
 
-    __slots__ = ("confirmed", "consistent", "discover_seconds", "events", "head", "load_seconds", "state", "versions")
+    __slots__ = (
+        "confirmed",
+        "consistent",
+        "discover_seconds",
+        "events",
+        "generation",
+        "head",
+        "load_seconds",
+        "state",
+        "versions",
+    )
 
     def __init__(self, state: Any, versions: dict[StreamId, int], events: int, loaded: Loaded, *, consistent: bool) -> None:
         self.state = state
@@ -38,6 +49,7 @@ class BoundaryState:
         self.events = events
         self.head = loaded.head
         self.confirmed = loaded.confirmed
+        self.generation = loaded.generation
         self.consistent = consistent
         self.load_seconds = 0.0
         self.discover_seconds = 0.0

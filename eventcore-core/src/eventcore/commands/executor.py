@@ -219,7 +219,7 @@ class CommandExecutor:
                 run.context, read.state, read.versions, confirmed=read.confirmed, consistent=read.consistent, future=future
             )
             submitted = perf_counter()
-            self._batcher.submit(attempt)
+            self._batcher.submit(attempt, read.generation)
             fate = await future
             load += read.load_seconds
             discover += read.discover_seconds

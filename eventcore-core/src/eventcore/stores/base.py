@@ -171,7 +171,11 @@ class Backend(Protocol):
         ...
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
-        """Judge the requests in order in one transaction; return a verdict for each once the accepted events are durable."""
+        """Judge the requests in order in one transaction; return a verdict for each once the accepted events are durable.
+
+        Raises:
+            HistoryDiverged: what was read or appended before, on which they may build, is gone; none of them stands.
+        """
         ...
 
     async def read_streams(
@@ -185,6 +189,9 @@ class Backend(Protocol):
         """Of each stream the events behind the given version (and at most at position ``up_to``), all from one snapshot.
 
         ``origins`` and ``purpose`` say on whose behalf, to those who observe the calls.
+
+        Raises:
+            HistoryDiverged: (for a command) what was read or appended before, from which the versions may come, is gone.
         """
         ...
 
@@ -201,7 +208,8 @@ class Backend(Protocol):
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
         """At most ``limit`` wanted events behind ``after``, and how far they were looked for, all from one snapshot.
 
-        One call looks at a bounded window of positions, so that a filter that matches little neither runs long nor stands still.
+        One call looks at a bounded window of positions, so that a filter that matches little neither runs long nor stands
+        still.
 
         Raises:
             HistoryDiverged: the event of ``after`` does not stand at its position.
@@ -236,8 +244,8 @@ class Backend(Protocol):
     ) -> None:
         """Move the checkpoint, and keep the dead letters, in one transaction.
 
-        ``apply`` is called with that transaction first, so that a read model in the same database changes with its checkpoint or
-        not at all: SQLite calls it in its writer thread with the ``sqlite3.Connection``, PostgreSQL awaits it with the
+        ``apply`` is called with that transaction first, so that a read model in the same database changes with its checkpoint
+        or not at all: SQLite calls it in its writer thread with the ``sqlite3.Connection``, PostgreSQL awaits it with the
         ``asyncpg`` connection, a store in memory calls it with ``None``.
 
         Raises:

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, final
 
 import msgspec
 
-from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
+from eventcore.errors import HistoryDiverged, StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent
 from eventcore.stores.base import CONFLICT, AppendRequest, Backend, NewEvent, Verdict
 from eventcore.stores.cache import StreamCache
@@ -97,6 +97,8 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._taken: list[Candidate] = []
+        # That of the cache from which those who wait have been read.
+        self._generation = cache.generation
 
     def start(self) -> None:
         """Begin to serve on the running loop."""
@@ -119,10 +121,16 @@ class Batcher:
             await asyncio.wait([self._task])
             self._task = None
 
-    def submit(self, candidate: Candidate) -> None:
-        """Let ``candidate`` wait for its turn; its future tells its fate. Cancelling that withdraws it until it is sent."""
+    def submit(self, candidate: Candidate, generation: int) -> None:
+        """Let ``candidate`` wait for its turn; its future tells its fate. Cancelling that withdraws it until it is sent.
+
+        ``generation`` is that of the cache when its streams were read.
+        """
         if self._closed:
             raise StoreClosed("the store is being closed and takes no more commands")
+        if generation != self._cache.generation:
+            candidate.future.set_result(Fate.STALE)
+            return
         self._queue.append(candidate)
         self._idle.clear()
         self._wake.set()
@@ -155,6 +163,9 @@ class Batcher:
         while self._queue and len(requests) < _MAX_COMMANDS and size < _MAX_BYTES:
             if len(requests) % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
+            if self._generation != self._cache.generation:
+                self._start_anew()
+                return []
             candidate = self._queue.popleft()
             if candidate.future.done():
                 continue
@@ -182,6 +193,14 @@ class Batcher:
             self._taken.append(candidate)
             requests.append(AppendRequest(base, expected, events, candidate.origin))
         return requests
+
+    def _start_anew(self) -> None:
+        """Let everybody read again: what they have seen may be gone."""
+        self._generation = self._cache.generation
+        for candidate in (*self._taken, *self._queue):
+            _answer(candidate, Fate.STALE)
+        self._taken.clear()
+        self._queue.clear()
 
     def _catch_up(self, candidate: Candidate, chains: dict[StreamId, _Chain]) -> dict[StreamId, int] | None:
         """Apply what the candidate has missed. The committed versions it builds on, ``None`` if it has to read again."""
@@ -241,8 +260,13 @@ class Batcher:
                 await asyncio.sleep(0)
 
     async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict | StoreError]:
+        if self._generation != self._cache.generation:
+            return [CONFLICT] * len(requests)
         try:
             return await self._backend.append(requests)
+        except HistoryDiverged:
+            self._cache.forget(self._generation)
+            return [CONFLICT] * len(requests)
         except StoreUnavailable as error:
             return [error] * len(requests)
         except Exception as error:  # noqa: BLE001  # the one whose fault it is gets it
@@ -259,6 +283,8 @@ class Batcher:
             # Not shared with anyone but the candidates of this batch, who have seen it without a position.
             _set_position(event, "position", position)
             by_stream.setdefault(event.stream_id, []).append(event)
+        if self._generation != self._cache.generation:
+            return
         for stream, events in by_stream.items():
             self._cache.extend(stream, events, events[0].version - 1)
 

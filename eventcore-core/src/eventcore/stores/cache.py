@@ -39,6 +39,15 @@ class StreamCache:
         self._capacity = capacity
         self._held = 0
         self._streams: dict[StreamId, _Known] = {}
+        self.generation = 0
+        """How often all was forgotten: what was taken from here in another generation may be of events that are gone."""
+
+    def forget(self, generation: int) -> None:
+        """Forget everything of that generation, since the store has gone back in time."""
+        if generation == self.generation:
+            self.generation += 1
+            self._streams.clear()
+            self._held = 0
 
     def complete_version(self, stream: StreamId) -> int:
         """The version up to which the whole stream is held; 0 when it is not."""

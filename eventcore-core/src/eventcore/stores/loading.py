@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
 from eventcore.codec import Codec, StoredEvent
-from eventcore.errors import StoreClosed, StoreError
+from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent
 from eventcore.stores.base import Backend, BackendPage
 from eventcore.stores.cache import StreamCache
@@ -23,6 +23,8 @@ _MAX_STREAMS: Final = 512
 _YIELD_EVERY: Final = 500
 # Each answer makes a command fold and go on: the event loop must not wait for all of them.
 _ANSWER_AT_ONCE: Final = 32
+# A history that diverges again and again is not read to its end.
+_MAX_LOADS: Final = 5
 _CLOSED: Final = StoreClosed("the store was closed while the command was reading")
 
 
@@ -30,14 +32,18 @@ _CLOSED: Final = StoreClosed("the store was closed while the command was reading
 class Loaded:
     """The whole of some streams, each up to the snapshot at position ``head`` or later.
 
-    ``confirmed`` is false for what was at hand, without a look into the store: it may be behind.
+    ``generation`` is that of the cache when it was read. ``confirmed`` is false for what was at hand, without a look into the
+    store: it may be behind.
     """
 
-    __slots__ = ("confirmed", "events", "head")
+    __slots__ = ("confirmed", "events", "generation", "head")
 
-    def __init__(self, events: dict[StreamId, Sequence[RecordedEvent]], head: int, *, confirmed: bool = True) -> None:
+    def __init__(
+        self, events: dict[StreamId, Sequence[RecordedEvent]], head: int, generation: int, *, confirmed: bool = True
+    ) -> None:
         self.events = events
         self.head = head
+        self.generation = generation
         self.confirmed = confirmed
 
 
@@ -53,10 +59,11 @@ class _Request:
 class _FirstPage:
     """What one call to the backend brought, for all the loads that shared it."""
 
-    __slots__ = ("after", "decoded", "failures", "page")
+    __slots__ = ("after", "decoded", "failures", "generation", "page")
 
-    def __init__(self, page: BackendPage, after: Mapping[StreamId, int]) -> None:
+    def __init__(self, page: BackendPage, after: Mapping[StreamId, int], generation: int) -> None:
         self.page = page
+        self.generation = generation
         self.after = after
         self.decoded: dict[StreamId, list[RecordedEvent]] = {}
         self.failures: dict[StreamId, StoreError] = {}
@@ -100,12 +107,20 @@ class Loader:
             if known is None:
                 return None
             events[stream] = known
-        return Loaded(events, 0, confirmed=False)
+        return Loaded(events, 0, self._cache.generation, confirmed=False)
 
     async def load(self, streams: Sequence[StreamId], origin: Any = None) -> Loaded:
         """Everything that stands in ``streams``, of one snapshot or known to have been committed since by this process."""
         if not streams:
-            return Loaded({}, 0)
+            return Loaded({}, 0, self._cache.generation)
+        for _ in range(_MAX_LOADS - 1):
+            try:
+                return await self._load(streams, origin)
+            except HistoryDiverged:
+                continue
+        return await self._load(streams, origin)
+
+    async def _load(self, streams: Sequence[StreamId], origin: Any) -> Loaded:
         if self._closed:
             raise own_copy(_CLOSED)
         future: asyncio.Future[_FirstPage | StoreError] = asyncio.get_running_loop().create_future()
@@ -121,7 +136,7 @@ class Loader:
             # Most streams end within the first page and are held by the cache now.
             held = self._cache.events(stream) if len(first.page.rows[stream]) < first.page.limit else None
             events[stream] = held if held is not None else await self._read_on(stream, first)
-        return Loaded(events, first.page.head)
+        return Loaded(events, first.page.head, first.generation)
 
     async def _run(self) -> None:
         try:
@@ -150,14 +165,14 @@ class Loader:
         return taken
 
     async def _serve(self, requests: list[_Request]) -> None:
-        complete_version = self._cache.complete_version
+        generation, complete_version = self._cache.generation, self._cache.complete_version
         after = {stream: complete_version(stream) for request in requests for stream in request.streams}
         if not after:
             return
         answer: _FirstPage | StoreError
         try:
-            page = await self._backend.read_streams(after, origins=[request.origin for request in requests])
-            answer = _FirstPage(page, after)
+            page = await self._read(after, None, generation, [request.origin for request in requests])
+            answer = _FirstPage(page, after, generation)
             for stream, version in after.items():
                 await self._learn(answer, stream, version)
         except Exception as error:  # noqa: BLE001  # each of those who asked gets it
@@ -177,6 +192,8 @@ class Loader:
                 first.failures[stream] = error
                 return
         first.decoded[stream] = events
+        if first.generation != self._cache.generation:
+            return
         others = bool(events) and version > 0 and self._cache.version(stream) < events[-1].version
         self._cache.extend(stream, events, version)
         if others:
@@ -201,10 +218,20 @@ class Loader:
             decoded, full = first.decoded[stream], len(first.page.rows[stream]) >= first.page.limit
         while True:
             events += decoded
-            self._cache.extend(stream, decoded, version)
+            if first.generation == self._cache.generation:
+                self._cache.extend(stream, decoded, version)
             version += len(decoded)
             if not full:
                 return events
-            page = await self._backend.read_streams({stream: version}, up_to=first.page.head)
+            page = await self._read({stream: version}, first.page.head, first.generation)
             decoded = await self._decode(stream, page.rows[stream])
             full = len(decoded) >= page.limit
+
+    async def _read(
+        self, after: Mapping[StreamId, int], up_to: int | None, generation: int, origins: Sequence[Any] = ()
+    ) -> BackendPage:
+        try:
+            return await self._backend.read_streams(after, up_to=up_to, origins=origins)
+        except HistoryDiverged:
+            self._cache.forget(generation)
+            raise

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.codec import StoredEvent
-from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
+from eventcore.errors import HistoryDiverged, StoreClosed, StoreError, StoreUnavailable
 from eventcore.stores.base import (
+    START,
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -41,13 +43,14 @@ _WINDOW: Final = 10_000
 _END: Final = 2**62
 _PAUSE: Final = 0.05
 _EVERYTHING: Final = EventFilter()
+_by_position: Final = attrgetter("position")
 
 _APPEND: Final = """
     SELECT head, verdicts, waited FROM {schema}.append_events(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
     )
 """
-_READ: Final = "SELECT * FROM {schema}.read_streams($1, $2, $3, $4)"
+_READ: Final = "SELECT * FROM {schema}.read_streams($1, $2, $3, $4, $5, $6)"
 _SCAN: Final = "SELECT * FROM {schema}.scan_events($1, $2, $3, $4, $5)"
 _FOLLOW: Final = "SELECT * FROM {schema}.follow_events($1, $2, $3, $4, $5)"
 _MEASURE: Final = """
@@ -94,6 +97,8 @@ class PostgresBackend(ProjectionStore):
         self._head_sql = self._sql(_HEAD)
         self._measure_sql = self._sql(_MEASURE)
         self._open = False
+        # The newest event that commands of this process have seen, in what they read or wrote.
+        self._known = START
 
     async def open(self) -> None:
         """Connect, look at the server, and create or check the schema.
@@ -133,15 +138,22 @@ class PostgresBackend(ProjectionStore):
 
         Raises:
             StoreUnavailable: ``may_have_committed`` is true when the answer was lost and could not be had in time.
+            HistoryDiverged: the requests may build on events that are gone; none of them stands.
         """
         self._check_open()
         batch = Batch(requests)
+        # As it is now: what others have written meanwhile may be gone while the batch, sent before, stands.
+        known = self._known
         deadline = monotonic() + self._settings.timeout
         settling = False
         while True:
             try:
                 async with self._appending.connection(deadline) as connection:
-                    head, singly, waited = await self._call_append(connection, one_try(deadline), batch, settling=settling)
+                    seconds = one_try(deadline)
+                    head, singly, waited = await self._call_append(connection, seconds, batch, known, settling=settling)
+            except HistoryDiverged:
+                self._forget(known)
+                raise
             except StoreError as error:
                 settling = settling or isinstance(error, AnswerLost)
                 if not settling:
@@ -158,14 +170,19 @@ class PostgresBackend(ProjectionStore):
                 tell("lock", "append", waited)
             self.figures.bytes_written = (self.figures.bytes_written or 0) + batch.size()
             verdicts = batch.verdicts(head, singly)
-            self._watch.told(batch.end(verdicts))
+            end = batch.end(verdicts)
+            self._learn(end)
+            self._watch.told(end.position)
             return verdicts
 
-    async def _call_append(self, connection: Connection, seconds: float, batch: Batch, *, settling: bool) -> Sequence[Any]:
+    async def _call_append(
+        self, connection: Connection, seconds: float, batch: Batch, known: Checkpoint, *, settling: bool
+    ) -> Sequence[Any]:
         # The server gives up waiting for the lock before the client does, so that its answer is not lost.
         lock_milliseconds = int(800 * seconds) + 1
         async with asyncio.timeout(seconds):
-            rows = await self._appending.rows(connection, self._append_sql, settling, lock_milliseconds, *batch.arguments)
+            arguments = (settling, lock_milliseconds, *batch.arguments, known.position, known.event_id)
+            rows = await self._appending.rows(connection, self._append_sql, *arguments)
         row: Sequence[Any] = rows[0]
         return row
 
@@ -179,13 +196,22 @@ class PostgresBackend(ProjectionStore):
     ) -> BackendPage:
         """A page of each stream in one statement, which is one snapshot."""
         limit = max(_MIN_PAGE, min(_MAX_PAGE, _PAGE_BUDGET // max(1, len(after))))
-        pool = self._loading if purpose == "command" else self._reading
-        head, *found = await self._fetch(
-            pool, self._read_sql, list(after), list(after.values()), _END if up_to is None else up_to, limit
-        )
+        # Others come without anything that they remember.
+        known, pool = (self._known, self._loading) if purpose == "command" else (START, self._reading)
+        last = _END if up_to is None else up_to
+        arguments = (list(after), list(after.values()), last, limit, known.position, known.event_id)
+        try:
+            head, *found = await self._fetch(pool, self._read_sql, *arguments)
+        except HistoryDiverged:
+            self._forget(known)
+            raise
         rows: dict[str, list[StoredEvent]] = {stream: [] for stream in after}
-        for row in self._stored(found):
+        stored = self._stored(found)
+        for row in stored:
             rows[row.stream_id].append(row)
+        if stored and purpose == "command":
+            newest = max(stored, key=_by_position)
+            self._learn(Checkpoint(newest.position, newest.event_id))
         return BackendPage(rows, head[0], limit)  # type: ignore[arg-type]  # its keys are those of after
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
@@ -219,6 +245,14 @@ class PostgresBackend(ProjectionStore):
         """Wait for a notification, or for what polling finds."""
         self._check_open()
         return await self._watch.wait_beyond(position, timeout)
+
+    def _learn(self, newest: Checkpoint) -> None:
+        if newest.position > self._known.position:
+            self._known = newest
+
+    def _forget(self, gone: Checkpoint) -> None:
+        if self._known == gone:
+            self._known = START
 
     def _stored(self, records: Sequence[Any]) -> list[StoredEvent]:
         size = sum([len(record[5]) + len(record[6]) for record in records])

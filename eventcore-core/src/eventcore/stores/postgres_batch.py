@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from eventcore.stores.base import AppendRequest, Verdict
+from eventcore.stores.base import START, AppendRequest, Checkpoint, Verdict
 from eventcore.streams import StreamId
 
 __all__ = ["Batch"]
@@ -15,7 +15,7 @@ __all__ = ["Batch"]
 class Batch:
     """One call to ``append_events``; it may be sent again, with the same arguments."""
 
-    __slots__ = ("_counts", "_data", "_metadata", "arguments")
+    __slots__ = ("_counts", "_data", "_ids", "_metadata", "arguments")
 
     def __init__(self, requests: Sequence[AppendRequest]) -> None:
         numbers: dict[StreamId, int] = {}
@@ -53,6 +53,7 @@ class Batch:
         news = [new for request in requests for new in request.events]
         recorded = [new.recorded for new in news]
         self._counts = [len(request.events) for request in requests]
+        self._ids = [event.event_id for event in recorded]
         self._data = [new.data for new in news]
         self._metadata = [new.metadata for new in news]
         self.arguments: tuple[Any, ...] = (
@@ -67,7 +68,7 @@ class Batch:
             event_streams,
             [event.stream_id for event in recorded],
             [event.version for event in recorded],
-            [event.event_id for event in recorded],
+            self._ids,
             [event.event_type for event in recorded],
             self._data,
             self._metadata,
@@ -89,6 +90,11 @@ class Batch:
         """Its bytes of data and metadata."""
         return sum(map(len, self._data)) + sum(map(len, self._metadata))
 
-    def end(self, verdicts: Sequence[Verdict]) -> int:
-        """The highest position of the batch, 0 when it has none."""
-        return max((first + count - 1 for first, count in zip(verdicts, self._counts, strict=True) if first > 0), default=0)
+    def end(self, verdicts: Sequence[Verdict]) -> Checkpoint:
+        """The last event of the batch that was accepted, ``START`` when there is none."""
+        last = behind = len(self._ids)
+        for first, count in zip(reversed(verdicts), reversed(self._counts), strict=True):
+            last, behind = behind - 1, behind - count
+            if first > 0:
+                return Checkpoint(first + count - 1, self._ids[last])
+        return START

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from eventcore.errors import AccessDenied, IncompatibleStore, StoreError, StoreUnavailable
+from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
 from eventcore.stores.postgres_driver import InvalidArgument, PostgresError
 
 __all__ = ["AnswerLost", "explained", "leaves_connection_usable"]
@@ -22,6 +22,8 @@ _INCOMPATIBLE: Final = {
     "42883": "has lost a function of the store: restore it",
 }
 _READ_ONLY: Final = "25006"
+# The store's own functions raise it.
+_DIVERGED: Final = "EC001"
 _UNAVAILABLE: Final = {
     _READ_ONLY: "is a standby or read only: give the address of the primary",
     "40001": "could not serialize the call: send it again",
@@ -56,6 +58,8 @@ def explained(error: BaseException, place: str) -> StoreError:
         return error
     code: str = getattr(error, "sqlstate", None) or ""
     detail = f"({type(error).__name__}: {error})"
+    if code == _DIVERGED:
+        return HistoryDiverged(f"PostgreSQL at {place} has gone back in time: what was read or written is gone {detail}")
     if advice := _DENIED.get(code):
         return AccessDenied(f"PostgreSQL at {place} {advice} {detail}")
     if advice := _INCOMPATIBLE.get(code):

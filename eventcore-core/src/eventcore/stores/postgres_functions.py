@@ -17,6 +17,7 @@ APPEND: Final = """
     -- check_*: what each request asks for; check_counts of them belong to each. Streams are numbers in streams.
     -- event_*: the new events, event_counts of them belong to each request.
     -- settling: this batch may have been appended by a call before, whose answer was lost.
+    -- known_*: the newest event that the batch may build on; where it is gone, so may be what the versions stand for.
     --
     -- head: the highest position before. verdicts: for each request the position of its first event, 0 if it has none, -1 if it
     -- is refused; NULL when all are accepted, one behind the other. waited: seconds until it had the lock.
@@ -27,6 +28,7 @@ APPEND: Final = """
         event_counts integer[], event_streams integer[],
         event_stream_ids text[], event_versions bigint[], event_ids text[], event_types text[],
         event_data bytea[], event_metadata bytea[], event_times bigint[],
+        known_position bigint, known_id text,
         OUT head bigint, OUT verdicts bigint[], OUT waited double precision
     ) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
     DECLARE
@@ -49,6 +51,11 @@ APPEND: Final = """
         waiting_since := clock_timestamp();
         PERFORM pg_advisory_xact_lock({key});
         waited := extract(epoch FROM clock_timestamp() - waiting_since);
+        IF known_position > 0 AND NOT EXISTS (
+            SELECT FROM {schema}.events AS event WHERE event.position = known_position AND event.event_id = known_id
+        ) THEN
+            RAISE EXCEPTION 'the event % does not stand at position %', known_id, known_position USING ERRCODE = 'EC001';
+        END IF;
         SELECT coalesce(max(event.position), 0) INTO head FROM {schema}.events AS event;
 
         IF settling THEN
@@ -131,10 +138,17 @@ APPEND: Final = """
 
 READING: Final = """
     -- Of each stream the events behind a version, at most so many; after one row that holds the head position and nothing else.
-    CREATE FUNCTION {schema}.read_streams(streams text[], versions bigint[], up_to bigint, page integer)
-    RETURNS SETOF {schema}.events
+    -- known_*: the newest event that the versions may come from.
+    CREATE FUNCTION {schema}.read_streams(
+        streams text[], versions bigint[], up_to bigint, page integer, known_position bigint, known_id text
+    ) RETURNS SETOF {schema}.events
     LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
     BEGIN
+        IF known_position > 0 AND NOT EXISTS (
+            SELECT FROM {schema}.events AS event WHERE event.position = known_position AND event.event_id = known_id
+        ) THEN
+            RAISE EXCEPTION 'the event % does not stand at position %', known_id, known_position USING ERRCODE = 'EC001';
+        END IF;
         RETURN QUERY
         SELECT coalesce(max(event.position), 0), NULL, NULL::bigint, NULL, NULL, NULL::bytea, NULL::bytea, NULL::bigint
         FROM {schema}.events AS event
