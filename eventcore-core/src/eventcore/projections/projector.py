@@ -62,6 +62,11 @@ class Projector:
         self._pages = Pages(backend, definition.wanted, lambda: self._limit, progress.saw)
         self._checkpoints = Checkpoints(backend, lease, progress, positions, series.commit)
 
+    @property
+    def reached(self) -> Checkpoint:
+        """Everything up to here is applied."""
+        return self._checkpoints.reached
+
     async def run(self) -> NoReturn:
         """Apply what there is and what comes.
 

@@ -20,7 +20,7 @@ from eventcore.projections.definition import Definition
 from eventcore.projections.handling import Handling
 from eventcore.projections.positions import Positions
 from eventcore.projections.projector import Projector
-from eventcore.stores.base import Backend, Lease
+from eventcore.stores.base import START, Backend, EventFilter, Lease
 from eventcore.telemetry import Telemetry
 
 __all__ = ["Runner"]
@@ -63,13 +63,15 @@ class Runner:
         self._series = instruments.bind(definition.key)
         self._handling = Handling(definition, codec, self._series.handle, verbose=telemetry.verbosity == "verbose")
         self._progress = ProjectionProgress()
+        # The furthest that any term of this runner has come.
+        self._reached = START
 
     async def run(self) -> NoReturn:
         """Stand by and lead in turn, until cancelled.
 
         Raises:
             ProjectionFailed: an event cannot be applied, and the policy is to stop.
-            HistoryDiverged: the event of the checkpoint is gone.
+            HistoryDiverged: the event of the checkpoint is gone, or the last one that this runner has applied.
             StoreError: what does not pass by itself.
         """
         key, progress = self._definition.key, self._progress
@@ -113,6 +115,7 @@ class Runner:
     async def _lead(self, lease: Lease, asked: float) -> None:
         """Project until that ends or the lease does; then give the lease back."""
         key = self._definition.key
+        await self._check_history(lease)
         self._progress.lead(lease.checkpoint.position)
         projector = Projector(
             self._backend,
@@ -141,12 +144,23 @@ class Runner:
             if left:
                 _logger.error("the handler of projection %r does not end when it is cancelled; it is left alone", key)
             self._positions.forget(key)
+            if projector.reached.position > self._reached.position:
+                self._reached = projector.reached
             await self._release(lease)
             for task in (work, keep):
                 if task is not ended and task.done() and not task.cancelled():
                     # Read so that nobody complains that it was not.
                     task.exception()
         await ended
+
+    async def _check_history(self, lease: Lease) -> None:
+        """See that what was applied in terms before still stands: a store that has gone back has taken the checkpoint along."""
+        if self._reached != START:
+            try:
+                await self._backend.follow(self._reached, 1, EventFilter())
+            except StoreError:
+                await self._release(lease)
+                raise
 
     async def _keep(self, lease: Lease, asked: float) -> NoReturn:
         """Renew the lease at a third of its duration.
