@@ -30,3 +30,18 @@ async def test_a_runner_that_has_lost_its_lease_looks_whether_what_it_applied_st
         with pytest.raises(HistoryDiverged, match="position 3"):
             await asyncio.wait_for(running, 10)
     assert seen.positions == [1, 2, 3]
+
+
+async def test_a_runner_that_stands_by_looks_too(telemetry: Telemetry, run: Run) -> None:
+    """Another, which has applied nothing yet, is faster to lead on what stands."""
+    backend = SteeredBackend()
+    async with backend.store(telemetry) as store:
+        seen = Seen()
+        running = run(store, seen, lease=0.3)
+        await deposit(store, 3)
+        await until(lambda: seen.positions == [1, 2, 3])
+        backend.real = MemoryBackend()
+        backend.overtake(account("a"), 1, 1)
+        assert await backend.acquire_lease("seen", "another", 60) is not None
+        with pytest.raises(HistoryDiverged, match="position 3"):
+            await asyncio.wait_for(running, 10)

@@ -83,6 +83,7 @@ class Runner:
                 try:
                     lease = await self._backend.acquire_lease(key, self._owner, self._lease_seconds)
                     progress.tick()
+                    await self._check_history(lease)
                     if lease is None:
                         progress.rest("paused")
                         failures = 0
@@ -115,7 +116,6 @@ class Runner:
     async def _lead(self, lease: Lease, asked: float) -> None:
         """Project until that ends or the lease does; then give the lease back."""
         key = self._definition.key
-        await self._check_history(lease)
         self._progress.lead(lease.checkpoint.position)
         projector = Projector(
             self._backend,
@@ -153,13 +153,17 @@ class Runner:
                     task.exception()
         await ended
 
-    async def _check_history(self, lease: Lease) -> None:
-        """See that what was applied in terms before still stands: a store that has gone back has taken the checkpoint along."""
+    async def _check_history(self, lease: Lease | None) -> None:
+        """See that what was applied in terms before still stands: a store that has gone back has taken the checkpoint along.
+
+        Whoever stands by looks, too: the one that leads now may have begun after that.
+        """
         if self._reached != START:
             try:
                 await self._backend.follow(self._reached, 1, EventFilter())
             except StoreError:
-                await self._release(lease)
+                if lease is not None:
+                    await self._release(lease)
                 raise
 
     async def _keep(self, lease: Lease, asked: float) -> NoReturn:
