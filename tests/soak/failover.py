@@ -45,6 +45,8 @@ async def through_failover(directory: Path, load: Load) -> Findings:
                 logs = [*readers, directory / OUTSIDE]
                 await until(lambda: min(map(last_seen, logs)) > fork + 20, "readers and projections behind the fork")
                 await asyncio.to_thread(primary.stop, signal.SIGKILL)
+                # What was answered before is read by then.
+                await asyncio.sleep(1)
                 failover = Failover(fork, now())
                 lost = max(map(last_seen, logs))
                 await asyncio.to_thread(standby.promote)

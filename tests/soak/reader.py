@@ -41,6 +41,7 @@ async def follow(url: str, path: Path, seed: int, stop: asyncio.Event) -> None:
                 await asyncio.sleep(_PAUSE)
     except HistoryDiverged as error:
         path.with_suffix(DIVERGED).write_text(str(error))
+        await stop.wait()
     finally:
         log.close()
         await backend.close(2)

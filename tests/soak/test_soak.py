@@ -1,0 +1,27 @@
+"""A short form of the soak test, which every run of the tests has time for; ``python -m tests.soak`` is the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.soak.scenarios import SCENARIOS
+from tests.soak.staging import Load
+
+_LOAD: Final = Load(seconds=3, seed=7, writers=3, pause=0.6)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_everything_holds_however_much_is_killed(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if name != "sqlite":
+        # Skips where no PostgreSQL is at hand, and fails where it has to be.
+        request.getfixturevalue("start_postgres")
+    scenario, _ = SCENARIOS[name]
+    findings = await scenario(tmp_path, _LOAD)
+    assert findings.violations == []
+    assert findings.counts["acknowledged"] > 50
+    assert findings.counts["decisions checked"] > 50
+    assert findings.counts["events seen by readers"] > 100
