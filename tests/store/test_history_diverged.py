@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
 from eventcore.errors import HistoryDiverged
-from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Verdict
+from eventcore.stores import AppendRequest, BackendPage, Batcher, Fate, MemoryBackend, StreamCache, Verdict
 from eventcore.stores.base import Purpose
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Deposit, Transfer, account
@@ -63,10 +64,22 @@ async def store(backend: RestoredBackend, telemetry: Telemetry) -> AsyncIterator
         yield store
 
 
+async def remember(store: EventStore) -> None:
+    """Let the process know 10 in a, at version 1 as after the restoration, and that there is nothing in b."""
+    await store.execute(Deposit(account=A, amount=10))
+    with pytest.raises(BusinessRuleViolation):
+        await store.execute(Transfer(source=A, target=B, amount=100))
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def test_a_command_is_decided_on_what_stands_after_its_append_was_refused(
     backend: RestoredBackend, store: EventStore
 ) -> None:
-    await store.execute(Deposit(account=A, amount=10))
+    await remember(store)
     backend.restore()
     with pytest.raises(BusinessRuleViolation, match="holds 3, not 5"):
         await store.execute(Transfer(source=A, target=B, amount=5))
@@ -76,28 +89,67 @@ async def test_a_command_is_decided_on_what_stands_after_its_append_was_refused(
 async def test_a_command_is_decided_on_what_stands_after_its_read_was_refused(
     backend: RestoredBackend, store: EventStore
 ) -> None:
-    await store.execute(Deposit(account=A, amount=10))
+    await remember(store)
     backend.restore()
-    # Of b nothing is at hand, so that it reads first.
+    # Of the new one nothing is at hand, so that it reads first.
     with pytest.raises(BusinessRuleViolation, match="holds 3, not 5"):
         await store.execute(Transfer(source=A, target=account("new"), amount=5))
 
 
 async def test_commands_that_wait_when_it_is_found_out_read_again(backend: RestoredBackend, store: EventStore) -> None:
-    await store.execute(Deposit(account=A, amount=10))
-    await store.execute(Deposit(account=B, amount=10))
+    await remember(store)
     backend.hold()
     sent = asyncio.create_task(store.execute(Deposit(account=account("c"))))
-    while not backend.appends[2:]:
+    while not backend.appends[1:]:
         await asyncio.sleep(0)
     waiting = asyncio.create_task(store.execute(Transfer(source=A, target=B, amount=5)))
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await turns()
     backend.restore()
     reader = asyncio.create_task(store.execute(Deposit(account=account("new"))))
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await turns()
     backend.let_all()
     with pytest.raises(BusinessRuleViolation, match="holds 3, not 5"):
         await waiting
+    # What was on its way meanwhile knows its place.
     assert sorted([(await sent).position, (await reader).position]) == [2, 3]
+
+
+async def test_the_rest_of_a_batch_is_not_appended_after_a_part_of_it_was_refused(
+    backend: RestoredBackend, store: EventStore
+) -> None:
+    await remember(store)
+
+    def refuse_batches(requests: Sequence[AppendRequest]) -> None:
+        if len(requests) > 1:
+            backend.restore()
+            raise ValueError("one of them is bad")
+
+    backend.before_append = refuse_batches
+    backend.hold()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.execute(Deposit(account=account("c"))))
+        while not backend.appends[1:]:
+            await asyncio.sleep(0)
+        group.create_task(store.execute(Deposit(account=account("d"))))
+        await turns()
+        waiting = asyncio.create_task(store.execute(Transfer(source=A, target=B, amount=5)))
+        await turns()
+        backend.let_all()
+        with pytest.raises(BusinessRuleViolation, match="holds 3, not 5"):
+            await waiting
+    assert 2 in backend.appends
+
+
+async def test_a_command_that_was_read_before_it_was_found_out_reads_again() -> None:
+    cache = StreamCache()
+    generation = cache.generation
+    cache.forget(generation)
+    # Two may find it out; it is forgotten once.
+    cache.forget(generation)
+    assert cache.generation == generation + 1
+    batcher = Batcher(MemoryBackend(), cache)
+    batcher.start()
+    candidate = Mock(future=asyncio.get_running_loop().create_future())
+    batcher.submit(candidate, generation)
+    assert await candidate.future is Fate.STALE
+    await batcher.close(1)
