@@ -109,14 +109,18 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, and the examples in docstrings; arguments go to pytest, in place of both."""
+    """Run the tests, and the examples in docstrings; arguments go to pytest, in place of both.
+
+    What is marked ``once`` runs on the first interpreter only.
+    """
     install_tree(session)
     install_testing(session)
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     session.run("pytest", "--doctest-modules", *SOURCES)
-    session.run("pytest", "tests")
+    everything = session.python == PYTHONS[0]
+    session.run("pytest", "tests", *([] if everything else ["-m", "not once"]))
 
 
 @nox.session

@@ -39,7 +39,7 @@ def numbers() -> Iterator[int]:
     return count(1)
 
 
-@pytest.fixture(scope="module", params=["newest", "debian"])
+@pytest.fixture(scope="module", params=["newest", pytest.param("debian", marks=pytest.mark.once)])
 def server(request: pytest.FixtureRequest) -> PostgresServer | ForeignPostgres:
     server: PostgresServer | ForeignPostgres = request.getfixturevalue(f"{request.param}_postgres")
     return server

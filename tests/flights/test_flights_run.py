@@ -16,6 +16,8 @@ from tests.real_parts.postgres import PASSWORD, ForeignPostgres, PostgresServer
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def collector(real_data: Path) -> str:

@@ -11,7 +11,7 @@ from eventcore.stores.urls import backend_from_url
 from tests.postgres.backends import OpenBackend, Server
 
 
-@pytest.fixture(scope="session", params=["newest", "debian"])
+@pytest.fixture(scope="session", params=["newest", pytest.param("debian", marks=pytest.mark.once)])
 def server(request: pytest.FixtureRequest) -> Server:
     """The servers that every test runs on: the newest, and Debian's."""
     server: Server = request.getfixturevalue(f"{request.param}_postgres")

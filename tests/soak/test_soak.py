@@ -13,6 +13,7 @@ from tests.soak.staging import Load
 _LOAD: Final = Load(seconds=3, seed=7, writers=3, pause=0.6)
 
 
+@pytest.mark.once
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_everything_holds_however_much_is_killed(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
