@@ -80,8 +80,8 @@ def _compared(
             "own and one command under way. Medians of the rounds; ratios are of the same round. After every turn the events "
             "in the database are counted: as many as commands were acknowledged.",
             f"eventcore: asyncio, one process, telemetry on. {OBSERVED}",
-            f"eventsourcing {version('eventsourcing')}: get and save of aggregates in threads, psycopg {version('psycopg')} with "
-            "its C part, the pool of its defaults, database functions and the aggregate cache on.",
+            f"eventsourcing {version('eventsourcing')}: get and save of aggregates in threads, psycopg {version('psycopg')} "
+            "with its C part, the pool of its defaults, database functions and the aggregate cache on.",
             "pgbench: prepared statements; BEGIN, select the events of the streams, insert the next versions in one statement "
             "under a unique index, COMMIT; rows of the same size as eventcore's, in the same indexes. no BEGIN: the select "
             "stands outside the transaction, which is two round trips less.",
