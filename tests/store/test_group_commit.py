@@ -69,6 +69,45 @@ async def test_a_chain_on_one_stream_needs_one_attempt_each_in_order_of_arrival(
     assert measured("commands.conflicts") == 39
 
 
+class _Look(Command[int]):
+    """Writes nothing; refuses when its stream is empty."""
+
+    stream: StreamId
+
+    def initial_state(self) -> int:
+        return 0
+
+    def apply(self, state: int, event: RecordedEvent) -> int:
+        return state + 1
+
+    def handle(self, state: int) -> None:
+        if not state:
+            raise BusinessRuleViolation("nothing is there")
+
+
+async def test_a_command_without_events_is_answered_with_the_position_of_what_it_has_seen_of_its_batch(
+    telemetry: Telemetry,
+) -> None:
+    backend = SteeredBackend()
+    async with backend.store(telemetry) as store:
+        first = await held_up(backend, store.execute(Deposit(account=B)))
+        others = await waiting(*(store.execute(Deposit(account=A)) for _ in range(3)), store.execute(_Look(stream=A)))
+        backend.let_all()
+        results = await asyncio.gather(first, *others)
+    assert [result.position for result in results] == [1, 2, 3, 4, 4]
+
+
+async def test_a_command_without_events_is_answered_with_the_position_of_what_was_committed_while_it_waited(
+    telemetry: Telemetry,
+) -> None:
+    backend = SteeredBackend()
+    async with backend.store(telemetry) as store:
+        first = await held_up(backend, store.execute(Deposit(account=A)))
+        [look] = await waiting(store.execute(_Look(stream=A)))
+        backend.let_all()
+        assert [(await call).position for call in (first, look)] == [1, 1]
+
+
 async def test_a_refusal_that_depends_on_uncommitted_events_waits_for_their_verdict(telemetry: Telemetry) -> None:
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:

@@ -42,7 +42,8 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
 class Attempt:
     """A command with the state that it has reached; implements ``Candidate``. A new one is made to try again.
 
-    ``failure`` is what the command's own code raised, or what is wrong with its decision.
+    ``failure`` is what the command's own code raised, or what is wrong with its decision. ``missed`` are the events that were
+    applied after the state was read; they have their positions once they are committed.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Attempt:
         "events",
         "failure",
         "future",
+        "missed",
         "origin",
         "sent",
         "versions",
@@ -79,6 +81,7 @@ class Attempt:
         self.origin = context.span
         self.sent = False
         self.chained = False
+        self.missed: Sequence[RecordedEvent] = ()
         self.events: Sequence[NewEvent] = ()
         self.failure: BaseException | None = None
         self.decided_in = 0.0
@@ -86,6 +89,7 @@ class Attempt:
     def advance(self, events: Sequence[RecordedEvent]) -> bool:
         """Apply what others have committed, or are about to, since the state was read."""
         self.chained = True
+        self.missed = events
         context = self._context
         try:
             apply, state = context.command.apply, self._state

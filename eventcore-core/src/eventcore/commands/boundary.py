@@ -26,9 +26,9 @@ _by_position: Final = attrgetter("position")
 class BoundaryState:
     """What a command decides on.
 
-    ``consistent`` says whether it is one moment of the store: that of position ``head``. ``confirmed`` is false when the store
-    was not asked; ``generation`` is that of what was read. ``events`` is how many were folded; ``load_seconds`` and
-    ``discover_seconds`` how long it took.
+    ``consistent`` says whether it is one moment of the store. Nothing behind position ``head`` was read. ``confirmed`` is false
+    when the store was not asked; ``generation`` is that of what was read. ``events`` is how many were folded; ``load_seconds``
+    and ``discover_seconds`` how long it took.
     """
 
     __slots__ = (
@@ -43,11 +43,13 @@ class BoundaryState:
         "versions",
     )
 
-    def __init__(self, state: Any, versions: dict[StreamId, int], events: int, loaded: Loaded, *, consistent: bool) -> None:
+    def __init__(
+        self, state: Any, versions: dict[StreamId, int], events: Sequence[RecordedEvent], loaded: Loaded, *, consistent: bool
+    ) -> None:
         self.state = state
         self.versions = versions
-        self.events = events
-        self.head = loaded.head
+        self.events = len(events)
+        self.head = max(loaded.head, events[-1].position) if events else loaded.head
         self.confirmed = loaded.confirmed
         self.generation = loaded.generation
         self.consistent = consistent
@@ -104,7 +106,7 @@ async def _read(loader: Loader, context: CommandContext, streams: Sequence[Strea
         together.sort(key=_by_position)
         events = together
     state = await _fold(context.command, events)
-    return BoundaryState(state, versions, len(events), loaded, consistent=consistent)
+    return BoundaryState(state, versions, events, loaded, consistent=consistent)
 
 
 async def _fold(command: Command[Any], events: Sequence[RecordedEvent]) -> Any:

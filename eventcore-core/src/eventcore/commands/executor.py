@@ -256,7 +256,9 @@ class CommandExecutor:
         if events:
             series.emitted(len(events))
             series.streams_written(1 if len(events) == 1 else len({event.stream_id for event in events}))
-        return CommandResult(run.attempts, events, events[-1].position if events else run.head)
+            return CommandResult(run.attempts, events, events[-1].position)
+        # All that it has seen: what was read, and what came while it waited.
+        return CommandResult(run.attempts, events, max([run.head, *(event.position for event in attempt.missed)]))
 
 
 def _note(run: _Run, outcome: Outcome) -> None:
