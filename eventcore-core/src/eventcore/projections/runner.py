@@ -81,7 +81,7 @@ class Runner:
             while True:
                 begun = monotonic()
                 try:
-                    lease = await self._backend.acquire_lease(key, self._owner, self._lease_seconds)
+                    lease = await self._acquire(key)
                     progress.tick()
                     await self._check_history(lease)
                     if lease is None:
@@ -112,6 +112,22 @@ class Runner:
             raise
         finally:
             self._instruments.ended(key, progress)
+
+    async def _acquire(self, key: str) -> Lease | None:
+        asking = asyncio.create_task(
+            self._backend.acquire_lease(key, self._owner, self._lease_seconds),
+            name=f"eventcore-lease-{key}",
+            context=contextvars.Context(),
+        )
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # A lease that arrives now would be held by nobody until it runs out.
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(_RELEASE):
+                    if (lease := await asking) is not None:
+                        await self._backend.release_lease(lease)
+            raise
 
     async def _lead(self, lease: Lease, asked: float) -> None:
         """Project until that ends or the lease does; then give the lease back."""
@@ -161,7 +177,7 @@ class Runner:
         if self._reached != START:
             try:
                 await self._backend.follow(self._reached, 1, EventFilter())
-            except StoreError:
+            except BaseException:  # also a cancellation: nobody would lead under the lease
                 if lease is not None:
                     await self._release(lease)
                 raise

@@ -112,7 +112,7 @@ class Guarantee(_OfBalances):
     amount: int
 
     def handle(self, state: Balances) -> Iterable[tuple[StreamId, Event]]:
-        together = state.get(self.account, 0) + state.get(self.guarantor, 0)
+        together = sum(state.get(one, 0) for one in {self.account, self.guarantor})
         if together < self.amount:
             raise BusinessRuleViolation(f"{self.account} and {self.guarantor} hold {together}, not {self.amount}")
         yield self.account, Withdrawn(amount=self.amount)

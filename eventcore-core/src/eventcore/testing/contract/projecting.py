@@ -138,6 +138,15 @@ class ProjectContract(ContractFixtures):
         assert second.seen == [7, 8, 9], "the other goes on where the first has stopped"
         assert len(first.seen) == 6
 
+    async def test_a_runner_that_is_stopped_as_soon_as_it_starts_leaves_the_lease_to_others(self, store: EventStore) -> None:
+        for turn in range(20):
+            running = asyncio.create_task(store.run(Seen(), lease=600.0))
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.wait([running])
+            assert [record.owner for record in await store.projections()] in ([], [""]), "nobody runs it, so nobody holds it"
+
     async def test_a_runner_takes_over_from_one_that_fell_silent(self, make_backend: MakeBackend, run: Run) -> None:
         backend = make_backend()
         await backend.open()
