@@ -1,4 +1,6 @@
-"""Fixtures for every test: the real parts."""
+"""For every test: the real parts, as fixtures, and how long hypothesis looks for what is wrong."""
+
+from hypothesis import settings
 
 from tests.real_parts.fixtures import (
     ddapm,
@@ -23,3 +25,6 @@ __all__ = [
     "start_pgbouncer",
     "start_postgres",
 ]
+
+# pytest --hypothesis-profile=long
+settings.register_profile("long", max_examples=2000, deadline=None)

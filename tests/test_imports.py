@@ -19,6 +19,7 @@ HEAVY = (
     "http.server",
     "opentelemetry",
     "prometheus_client",
+    "pytest",
 )
 
 
@@ -34,11 +35,20 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("module", ["eventcore", "eventcore.exporting", "eventcore.cli"])
+@pytest.mark.parametrize("module", ["eventcore", "eventcore.exporting", "eventcore.cli", "eventcore.testing"])
 def test_importing_core_loads_none_of_the_heavy_packages(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert module in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_tests_of_stores_say_what_they_need_where_it_is_missing() -> None:
+    missing = "import sys\nsys.modules['pytest_asyncio'] = None\n"
+    statement = f"{missing}from eventcore.testing import given\nfrom eventcore.testing import StoreContract"
+    done = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: eventcore.testing.StoreContract needs pytest and pytest-asyncio: pip install pytest pytest-asyncio"
+    )
 
 
 @pytest.mark.parametrize("plugin", ["eventcore_otel", "eventcore_prometheus"])

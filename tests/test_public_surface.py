@@ -24,6 +24,7 @@ SURFACE = {
         StoppingEvent TraceContext canonical_name hookimpl
     """,
     "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
+    "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",
     "eventcore_otel": "OpenTelemetryExporter",
     "eventcore_prometheus": "PrometheusExporter Scrapes",
 }

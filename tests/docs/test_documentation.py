@@ -71,6 +71,34 @@ asyncio.run(main())
     assert set(done.stdout.splitlines()) == {"total orders.shipped {'country': 'FR'} 2"}
 
 
+def test_the_tests_that_the_documentation_shows_pass(tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text("\n".join(blocks(ROOT / "docs/testing.md", "python")))
+    options = ["-q", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function", "-k", "not Store or chain"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", *options],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 5
+
+
+def test_the_failure_that_the_documentation_shows_is_that_of_its_example(tmp_path: Path) -> None:
+    source = "\n".join(blocks(ROOT / "docs/testing.md", "python")).split("def test_nobody")[0]
+    (tmp_path / "page.py").write_text(
+        source.replace("MoneyDeposited(amount=7)", "MoneyDeposited(amount=8)")
+        + "test_money_moves_from_one_account_to_the_other()"
+    )
+    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    [shown] = blocks(ROOT / "docs/testing.md", "text")
+    assert done.stderr.endswith(shown)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):

@@ -1,102 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 
-from eventcore import BusinessRuleViolation, Command, Event, EventStore, RecordedEvent, StreamId, open_store
+from eventcore import Command, Event, EventStore, RecordedEvent, StreamId, open_store
 from eventcore.errors import InvalidCommand, InvalidEvent, StoreClosed, WrongEventLoop
-from tests.store.bank import Balances, Collect, Deposit, Deposited, Link, Transfer, account, balance_after
-
-
-async def test_a_command_appends_what_it_yields(store: EventStore) -> None:
-    result = await store.execute(Deposit(account=account("a"), amount=5))
-    assert (result.attempts, result.position) == (1, 1)
-    [event] = result.events
-    assert (event.stream_id, event.version, event.position, event.data) == (account("a"), 1, 1, Deposited(amount=5))
-    assert [stored async for stored in store.read(account("a"))] == [event]
-
-
-async def test_a_command_writes_several_streams_at_once(store: EventStore) -> None:
-    await store.execute(Deposit(account=account("a"), amount=5))
-    result = await store.execute(Transfer(source=account("a"), target=account("b"), amount=3))
-    assert [(event.position, event.stream_id, event.version) for event in result.events] == [
-        (2, account("a"), 2),
-        (3, account("b"), 1),
-    ]
-
-
-async def test_a_refusal_reaches_the_caller_and_writes_nothing(store: EventStore) -> None:
-    with pytest.raises(BusinessRuleViolation, match="account-a holds 0, not 1"):
-        await store.execute(Transfer(source=account("a"), target=account("b"), amount=1))
-    assert await store.head_position() == 0
-
-
-async def test_money_is_conserved_by_many_concurrent_transfers(store: EventStore) -> None:
-    accounts = [account(number) for number in range(6)]
-    await asyncio.gather(*(store.execute(Deposit(account=name, amount=100)) for name in accounts))
-    choice = random.Random(7)
-    transfers = [
-        Transfer(source=source, target=target, amount=choice.randint(1, 60))
-        for source, target in (choice.sample(accounts, 2) for _ in range(400))
-    ]
-    results = await asyncio.gather(*(store.execute(transfer) for transfer in transfers), return_exceptions=True)
-    refused = [result for result in results if isinstance(result, BusinessRuleViolation)]
-    assert [result for result in results if isinstance(result, BaseException)] == refused
-    balances: Balances = {}
-    positions = []
-    async for event in store.read_all():
-        positions.append(event.position)
-        balance_after(balances, event)
-        assert balances[event.stream_id] >= 0
-    assert sum(balances.values()) == 600
-    assert positions == list(range(1, 6 + 2 * (400 - len(refused)) + 1))
-
-
-async def test_results_name_exactly_what_is_stored(store: EventStore) -> None:
-    results = await asyncio.gather(*(store.execute(Deposit(account=account(number % 3))) for number in range(60)))
-    told = sorted((event for result in results for event in result.events), key=lambda event: event.position)
-    assert told == [event async for event in store.read_all()]
-
-
-class _Nothing(Command[None]):
-    account: StreamId
-
-    def handle(self, state: None) -> None:
-        return None
-
-
-async def test_a_command_without_events_is_answered_with_the_position_it_saw(store: EventStore) -> None:
-    await store.execute(Deposit(account=account("a")))
-    result = await store.execute(_Nothing(account=account("a")))
-    assert (result.events, result.position, result.attempts) == ((), 1, 1)
-
-
-async def test_discovered_streams_are_read_until_no_new_one_is_named(store: EventStore) -> None:
-    a, b, c = account("a"), account("b"), account("c")
-    await store.execute(Link(account=a, to=b))
-    await store.execute(Link(account=b, to=c))
-    await store.execute(Link(account=c, to=a))
-    await store.execute(Deposit(account=b, amount=2))
-    await store.execute(Deposit(account=c, amount=3))
-    result = await store.execute(Collect(account=a))
-    assert [event.stream_id for event in result.events] == [b, c, a]
-    assert result.events[-1].data == Deposited(amount=5)
-
-
-async def test_a_discovered_stream_is_part_of_the_conflict_check(store: EventStore) -> None:
-    a, b = account("a"), account("b")
-    await store.execute(Link(account=a, to=b))
-    calls = [store.execute(command) for _ in range(20) for command in (Deposit(account=b), Collect(account=a))]
-    await asyncio.gather(*calls)
-    await store.execute(Collect(account=a))
-    balances: Balances = {}
-    async for event in store.read_all():
-        balance_after(balances, event)
-    assert balances == {a: 20, b: 0}
+from tests.store.bank import Deposit, Deposited, account
 
 
 class _Order(Command[list[int]]):
@@ -113,37 +25,6 @@ class _Order(Command[list[int]]):
         assert state == sorted(state)
         for stream in sorted(self.streams):
             yield stream, Deposited(amount=len(state))
-
-
-async def test_events_of_several_streams_are_folded_in_order_of_position(store: EventStore) -> None:
-    names = [account(number) for number in range(4)]
-    for number in range(12):
-        await store.execute(Deposit(account=names[number * 7 % 4]))
-    result = await store.execute(_Order(streams=frozenset(names[:3]), optional=names[3]))
-    assert [event.data for event in result.events] == [Deposited(amount=12)] * 3
-
-
-async def test_a_stream_longer_than_a_page_is_folded_whole(store: EventStore) -> None:
-    class Fill(Command[int]):
-        account: StreamId
-
-        def initial_state(self) -> int:
-            return 0
-
-        def apply(self, state: int, event: RecordedEvent) -> int:
-            assert event.version == state + 1
-            return event.version
-
-        def handle(self, state: int) -> Iterable[tuple[StreamId, Event]]:
-            for _ in range(1700):
-                yield self.account, Deposited(amount=state)
-
-    for round_ in range(4):
-        result = await store.execute(Fill(account=account("a")))
-        assert result.events[0].data == Deposited(amount=1700 * round_)
-    assert [event.version async for event in store.read(account("a"))] == list(range(1, 6801))
-    # Longer than the cache keeps whole: the next one reads it page by page.
-    assert (await store.execute(Fill(account=account("a")))).events[0].data == Deposited(amount=6800)
 
 
 # What a command may not do

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from sqlite3 import Connection
 from typing import assert_type
 
+import pytest
+
 from eventcore import (
     Command,
     CommandResult,
@@ -21,6 +23,8 @@ from eventcore import (
 )
 from eventcore.errors import BusinessRuleViolation, EventCoreError
 from eventcore.exporting import CounterData, Exporter, HistogramPoint, NumberPoint, SpanData, hookimpl
+from eventcore.stores import MemoryBackend
+from eventcore.testing import Given, MakeBackend, ProjectionContract, ReadModel, StoreContract, When, given
 
 
 class Deposited(Event):
@@ -68,6 +72,26 @@ async def executing() -> None:
             assert_type(event, RecordedEvent)
         async for event in store.read_all(after=0, pattern="account-*", event_types=[Deposited], limit=10):
             assert_type(event, RecordedEvent)
+
+
+def deciding(account: StreamId) -> None:
+    decided = given((account, Deposited(amount=1))).when(Deposit(account=account, amount=5))
+    assert_type(decided, When)
+    assert_type(decided.events, tuple[tuple[StreamId, Event], ...])
+    assert_type(decided.then((account, Deposited(amount=5))), Given)
+    decided.then_refused(BusinessRuleViolation, match="overdrawn")
+    given(Deposited(amount=1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - refused: not a pair
+
+
+class TestMemory(StoreContract, ProjectionContract):
+    @pytest.fixture
+    def make_backend(self) -> MakeBackend:
+        backend = MemoryBackend()
+        return lambda: backend
+
+    @pytest.fixture
+    def read_model(self) -> ReadModel | None:
+        return None
 
 
 class Balances(Projection):
