@@ -207,7 +207,7 @@ async def test_the_backend_tells_of_itself(backend: Backend) -> None:
     await everything(backend)
     figures = backend.figures
     assert figures.bytes_read == figures.bytes_written == 2 * len('{"amount":1}{}')
-    assert (figures.connections_idle, figures.connections_used) == (2, 0)
+    assert (figures.connections_idle, figures.connections_used) == (3, 0)
     assert waits[:2] == [("pool", ""), ("lock", "append")]
 
 

@@ -42,6 +42,7 @@ _MIN_PAGE: Final = 16
 _WINDOW: Final = 10_000
 _END: Final = 2**62
 _PAUSE: Final = 0.05
+_WARM_UP: Final = 1.0
 _EVERYTHING: Final = EventFilter()
 _by_position: Final = attrgetter("position")
 
@@ -121,6 +122,7 @@ class PostgresBackend(ProjectionStore):
             raise
         self._appending.add(connection)
         self._open = True
+        await self._warm_up()
 
     async def close(self, timeout: float) -> None:
         """Finish what is in flight, then end all connections."""
@@ -174,6 +176,17 @@ class PostgresBackend(ProjectionStore):
             self._learn(end)
             self._watch.told(end.position)
             return verdicts
+
+    async def _warm_up(self) -> None:
+        """Have the server plan what commands wait for: the first calls of a connection take many times as long as later ones."""
+        deadline = monotonic() + _WARM_UP
+        try:
+            await self._loading.fetch(self._read_sql, [], [], _END, 1, 0, "", deadline=deadline)
+            async with self._appending.connection(deadline) as connection:
+                await self._call_append(connection, one_try(deadline), Batch(()), START, settling=False)
+        except StoreError:
+            # Somebody holds the lock, or the server is a standby: the store is open all the same.
+            pass
 
     async def _call_append(
         self, connection: Connection, seconds: float, batch: Batch, known: Checkpoint, *, settling: bool

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, final
 
 from eventcore.stores.base import START, AppendRequest, Checkpoint, Verdict
 from eventcore.streams import StreamId
 
 __all__ = ["Batch"]
+
+# Neither ids nor types may have a control character, and JSON writes it as an escape.
+_SEPARATOR: Final = "\x1f"
 
 
 @final
@@ -57,22 +60,22 @@ class Batch:
         self._data = [new.data for new in news]
         self._metadata = [new.metadata for new in news]
         self.arguments: tuple[Any, ...] = (
-            list(numbers),
-            bases,
+            _texts(numbers),
+            _numbers(bases),
             agreed,
-            check_counts,
-            check_streams,
-            check_bases,
-            check_versions,
-            self._counts,
-            event_streams,
-            [event.stream_id for event in recorded],
-            [event.version for event in recorded],
-            self._ids,
-            [event.event_type for event in recorded],
-            self._data,
-            self._metadata,
-            [event.recorded_at_ns for event in recorded],
+            _numbers(check_counts),
+            _numbers(check_streams),
+            _numbers(check_bases),
+            _numbers(check_versions),
+            _numbers(self._counts),
+            _numbers(event_streams),
+            _texts([event.stream_id for event in recorded]),
+            _numbers([event.version for event in recorded]),
+            _texts(self._ids),
+            _texts([event.event_type for event in recorded]),
+            _SEPARATOR.encode().join(self._data).decode(),
+            _SEPARATOR.encode().join(self._metadata).decode(),
+            _numbers([event.recorded_at_ns for event in recorded]),
         )
 
     def verdicts(self, head: int, singly: Sequence[int] | None) -> Sequence[Verdict]:
@@ -98,3 +101,11 @@ class Batch:
             if first > 0:
                 return Checkpoint(first + count - 1, self._ids[last])
         return START
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return _SEPARATOR.join(texts)
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"

@@ -75,13 +75,15 @@ def _sqlite(url: str) -> SqliteBackend:
 
 
 def _postgres(url: str, migrate: bool) -> Backend:
+    from eventcore.stores.postgres_url import PostgresSettings
+
+    settings = PostgresSettings.from_url(url)
     if find_spec("asyncpg") is None:
         raise MissingDependency("a PostgreSQL store needs asyncpg: pip install 'eventcore-core[postgres]'")
     # Only who uses it loads it.
     from eventcore.stores.postgres import PostgresBackend
-    from eventcore.stores.postgres_url import PostgresSettings
 
-    return PostgresBackend(PostgresSettings.from_url(url), migrate=migrate)
+    return PostgresBackend(settings, migrate=migrate)
 
 
 def _seconds(value: str) -> float:
