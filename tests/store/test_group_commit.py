@@ -51,6 +51,20 @@ async def test_commands_that_wait_at_the_same_time_are_committed_in_one_call(tel
     assert measured("store.append.batch") == 2
 
 
+async def test_many_are_committed_in_halves_and_the_second_is_sent_before_the_first_is_answered(telemetry: Telemetry) -> None:
+    backend = SteeredBackend()
+    answered_before: list[int] = []
+    async with backend.store(telemetry) as store:
+        first = await held_up(backend, store.execute(Deposit(account=A)))
+        others = await waiting(*(store.execute(Deposit(account=account(number))) for number in range(200)))
+        backend.before_append = lambda requests: answered_before.append(sum(call.done() for call in others))
+        backend.let_all()
+        await asyncio.gather(first, *others)
+    # Whoever is about to be answered counts with those who wait.
+    assert backend.appends == [1, 101, 99]
+    assert answered_before[1:] == [0, 0]
+
+
 async def test_a_chain_on_one_stream_needs_one_attempt_each_in_order_of_arrival(
     telemetry: Telemetry, measured: Measured
 ) -> None:

@@ -3,6 +3,10 @@
 ``handle`` is pure, so a batch *chains*: a command whose streams were changed by its predecessors, committed or still in this
 very batch, is brought up to date with their events and decided on that. If another process was faster on a stream, the version
 that the whole chain is based on does not hold, so that all of it is refused and reads again.
+
+What many senders ask for at once is taken in two halves: while one is being committed, the senders of the other are answered
+and come back. The next batch is sent before the one that has just been committed is answered, so that neither the store nor
+the interpreter waits for the other.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ __all__ = ["Batcher", "Candidate", "Fate"]
 
 _MAX_COMMANDS: Final = 512
 _MAX_BYTES: Final = 8 << 20
+# Up to so many are not halved: a commit costs more than it would save.
+_SMALLEST_HALF: Final = 64
 # Between so many decisions or answers the event loop gets its turn: it must not wait for a whole batch.
 _AT_ONCE: Final = 32
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
@@ -85,7 +91,7 @@ class _Chain:
 
 @final
 class Batcher:
-    """Decides and commits candidates in order of arrival; a batch forms while the one before it is being committed."""
+    """Decides and commits candidates in order of arrival."""
 
     def __init__(self, backend: Backend, cache: StreamCache) -> None:
         self._backend = backend
@@ -96,7 +102,10 @@ class Batcher:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        # Sent, or about to be.
         self._taken: list[Candidate] = []
+        # Judged and not answered yet.
+        self._judged: deque[tuple[Candidate, Fate | StoreError]] = deque()
         # That of the cache from which those who wait have been read.
         self._generation = cache.generation
 
@@ -136,19 +145,27 @@ class Batcher:
         self._wake.set()
 
     async def _run(self) -> None:
+        flight: asyncio.Task[Sequence[Verdict | StoreError]] | None = None
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue:
-                    await until_settled(self._queue, _MAX_COMMANDS)
-                    self._taken = []
-                    if requests := await self._form():
-                        await self._commit(requests)
+                await until_settled(self._queue, _MAX_COMMANDS)
+                while self._queue or self._judged:
+                    requests = await self._form()
+                    flight = asyncio.create_task(self._append(requests), name="eventcore-append") if requests else None
+                    await self._answer_judged()
+                    if flight is not None:
+                        self._judge(requests, await flight)
                 self._idle.set()
         finally:
             # Whatever ends this task, nobody may wait for ever.
             self._closed = True
+            if flight is not None and not flight.done():
+                flight.cancel()
+                await asyncio.wait([flight])
+            for candidate, fate in self._judged:
+                _answer(candidate, fate)
             for candidate in self._taken:
                 _answer(candidate, _UNCONFIRMED)
             while self._queue:
@@ -160,7 +177,8 @@ class Batcher:
         chains: dict[StreamId, _Chain] = {}
         order = size = 0
         now_ns = time.time_ns()
-        while self._queue and len(requests) < _MAX_COMMANDS and size < _MAX_BYTES:
+        most = min(_MAX_COMMANDS, max(_SMALLEST_HALF, (len(self._queue) + len(self._judged) + 1) // 2))
+        while self._queue and len(requests) < most and size < _MAX_BYTES:
             if len(requests) % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
             if self._generation != self._cache.generation:
@@ -241,21 +259,26 @@ class Batcher:
             return None
         return base
 
-    async def _commit(self, requests: Sequence[AppendRequest]) -> None:
-        verdicts = await self._append(requests)
-        # All of it is known before anyone is answered, who may go on with the same streams at once.
-        for request, verdict in zip(requests, verdicts, strict=True):
-            if not isinstance(verdict, StoreError) and verdict > 0:
-                self._learn(request, verdict)
-        for number, (candidate, request, verdict) in enumerate(zip(self._taken, requests, verdicts, strict=True), 1):
+    def _judge(self, requests: Sequence[AppendRequest], verdicts: Sequence[Verdict | StoreError]) -> None:
+        """Learn what became of a batch, before anyone goes on with the same streams."""
+        for candidate, request, verdict in zip(self._taken, requests, verdicts, strict=True):
+            fate: Fate | StoreError = Fate.DONE
             if isinstance(verdict, StoreError):
-                _answer(candidate, verdict)
+                fate = verdict
             elif verdict == CONFLICT:
                 for stream in request.base:
                     self._cache.contest(stream)
-                _answer(candidate, Fate.CONFLICT if candidate.confirmed else Fate.STALE)
-            else:
-                _answer(candidate, Fate.DONE)
+                fate = Fate.CONFLICT if candidate.confirmed else Fate.STALE
+            elif verdict > 0:
+                self._learn(request, verdict)
+            self._judged.append((candidate, fate))
+        self._taken = []
+
+    async def _answer_judged(self) -> None:
+        number = 0
+        while self._judged:
+            _answer(*self._judged.popleft())
+            number += 1
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 

@@ -178,7 +178,7 @@ class PostgresBackend(ProjectionStore):
             return verdicts
 
     async def _warm_up(self) -> None:
-        """Have the server plan what commands wait for: the first calls of a connection take many times as long as later ones."""
+        """Have the server plan what commands wait for: first calls of a connection take many times as long as later ones."""
         deadline = monotonic() + _WARM_UP
         try:
             await self._loading.fetch(self._read_sql, [], [], _END, 1, 0, "", deadline=deadline)
