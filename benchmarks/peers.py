@@ -82,8 +82,8 @@ def _compared(
             "in the database are counted: as many as commands were acknowledged.",
             f"eventcore: asyncio, one process, telemetry on. {OBSERVED}",
             f"eventsourcing {version('eventsourcing')}: get and save of aggregates in threads, psycopg {version('psycopg')} "
-            "with its C part, the pool of its defaults. tuned: with database functions and the aggregate cache, which are off by "
-            "default.",
+            "with its C part, the pool of its defaults. tuned: with database functions and the aggregate cache, which are off "
+            "by default.",
             "pgbench: prepared statements; BEGIN, select the events of the streams, insert the next versions in one statement "
             "under a unique index, COMMIT; rows of the same size as eventcore's, in the same indexes. no BEGIN: the select "
             "stands outside the transaction, which is two round trips less.",
