@@ -1,6 +1,7 @@
 """A read model: where every aircraft is, and the flights of each airport by the hour; a projection keeps it with the events."""
 
 import asyncio
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -175,9 +176,8 @@ def _changes(picture: Picture) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
 
 
 def _with_question_marks(statement: str) -> str:
-    for number in range(1, 5):
-        statement = statement.replace(f"${number}", f"?{number}")
-    return statement
+    # Each is used once, in order.
+    return re.sub(r"\$\d", "?", statement)
 
 
 def _picture(aircraft: Iterable[Sequence[Any]], traffic: Iterable[Sequence[Any]]) -> Picture:

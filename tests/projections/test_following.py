@@ -231,3 +231,32 @@ async def test_events_of_a_batch_that_takes_long_are_kept_before_it_is_over(
     await until(lambda: measured("projections.position", projection="slow") == 2)
     slow.go_on.set()
     await store.wait_for(slow, 50)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_runner_that_is_stopped_in_the_moment_in_which_a_wait_runs_out_ends_at_once(
+    turns: int, store: EventStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = store._backend
+    wait_beyond, raced = backend.wait_beyond, asyncio.Event()
+
+    async def racing(position: int, timeout: float) -> int:
+        if not raced.is_set():
+            raced.set()
+            running.cancel()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            try:
+                # A time limit that runs out cancels its own task for a moment.
+                async with asyncio.timeout(0):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                pass
+        return await wait_beyond(position, timeout)
+
+    monkeypatch.setattr(backend, "wait_beyond", racing)
+    running = asyncio.create_task(store.run(Seen()))
+    await asyncio.wait([running], timeout=30)
+    assert raced.is_set()
+    assert running.cancelled()
+    assert "left alone" not in caplog.text

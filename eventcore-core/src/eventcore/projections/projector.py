@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Final, NoReturn, final
+from typing import Final, NamedTuple, NoReturn, final
 
 from eventcore.catalogue import ProjectionProgress, ProjectionSeries
 from eventcore.codec import StoredEvent
@@ -35,6 +35,13 @@ _MOST_UNCOMMITTED: Final = 5
 _FIRST_BATCH: Final = 100
 _MAX_ERROR: Final = 4096
 _logger: Final = bounded_logger("eventcore.projections")
+
+
+class _Piece(NamedTuple):
+    """Rows to apply; with a failure, the one row that has been tried once."""
+
+    rows: Sequence[StoredEvent]
+    failure: HandlerFailed | None = None
 
 
 @final
@@ -127,13 +134,16 @@ class Projector:
                 span.set_attribute("eventcore.events", len(page.rows))
                 span.set_attribute("eventcore.position.first", page.rows[0].position)
                 span.set_attribute("eventcore.position.last", page.rows[-1].position)
-            pieces = deque([page.rows])
+            pieces = deque([_Piece(page.rows)])
             while pieces:
-                piece = pieces.popleft()
+                piece, known = pieces.popleft()
                 after = page.end if not pieces else _checkpoint(piece[-1])
+                if known is not None:
+                    await self._insist(piece[0], after, known, span)
+                    continue
                 try:
                     if (applied := await self._attempt(piece, after)) < len(piece):
-                        pieces.appendleft(piece[applied:])
+                        pieces.appendleft(_Piece(piece[applied:]))
                 except HandlerFailed as failure:
                     await self._checkpoints.commit(self._checkpoints.reached)
                     if len(piece) == 1:
@@ -235,13 +245,13 @@ def _checkpoint(row: StoredEvent) -> Checkpoint:
     return Checkpoint(row.position, row.event_id)
 
 
-def _split(piece: Sequence[StoredEvent], failure: HandlerFailed) -> list[Sequence[StoredEvent]]:
-    """What is left of a piece: the event that fails alone, or two halves when it is not known which one it is."""
-    if failure.at is None:
+def _split(piece: Sequence[StoredEvent], failure: HandlerFailed) -> list[_Piece]:
+    """What is left of a piece: the event that failed alone, or two halves when it is not known which one it is."""
+    if (at := failure.at) is None:
         middle = len(piece) // 2
-        return [piece[:middle], piece[middle:]]
-    parts = (piece[failure.applied : failure.at], piece[failure.at : failure.at + 1], piece[failure.at + 1 :])
-    return [part for part in parts if part]
+        return [_Piece(piece[:middle]), _Piece(piece[middle:])]
+    parts = (_Piece(piece[failure.applied : at]), _Piece(piece[at : at + 1], failure), _Piece(piece[at + 1 :]))
+    return [part for part in parts if part.rows]
 
 
 def _cause(failure: HandlerFailed) -> BaseException:

@@ -151,9 +151,8 @@ class Runner:
         finally:
             # Which of the two has ended by itself is known before the other is made to.
             ended = work if work.done() else keep
-            # Once, for a second time would end what it does to leave things in order.
-            if not work.cancelling():
-                work.cancel()
+            # Whether or not it is about to be cancelled by a time limit of its own, which would only end that.
+            work.cancel()
             _, left = await asyncio.wait([work], timeout=_STOP)
             keep.cancel()
             await asyncio.wait([keep])
