@@ -392,21 +392,22 @@ def test_an_event_loop_keeps_turning_while_ten_thousand_series_are_exported(benc
     exporter = Converting()
     bench.add(exporter)
 
-    async def watch() -> float:
+    async def watch() -> list[float]:
         loop = asyncio.get_running_loop()
         flush = asyncio.ensure_future(asyncio.to_thread(bench.manager.flush, 30.0))
-        worst = 0.0
+        lags: list[float] = []
         while not flush.done():
             before = loop.time()
             await asyncio.sleep(0.001)
-            worst = max(worst, loop.time() - before - 0.001)
+            lags.append(loop.time() - before - 0.001)
         assert flush.result()
-        return worst
+        return lags
 
-    worst = asyncio.run(watch())
+    lags = asyncio.run(watch())
     assert exporter.points == 10_000
-    # The aim is 10 ms, which the benchmark measures; on a busy machine this only tells small chunks from one big one.
-    assert worst < 0.15
+    # While a thread converts without a rest, each turn of the loop waits 5 ms for the interpreter. The worst lag would say more
+    # of the machine and of garbage; the benchmark measures it.
+    assert sum(lag > 0.0025 for lag in lags) / len(lags) < 0.3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
