@@ -236,3 +236,16 @@ def test_headers_that_cannot_be_stored_are_refused(headers: Any, problem: str) -
 def test_an_id_that_cannot_be_stored_is_refused(value: Any) -> None:
     with pytest.raises(InvalidMetadata, match="correlation_id"):
         check_id("correlation_id", value)
+
+
+class _Prepared(Event):
+    event_type: ClassVar[str] = "codec.Prepared"
+    body: msgspec.Raw
+
+
+def test_no_control_character_stands_in_what_is_stored() -> None:
+    """A store may therefore join what it is given by one."""
+    with pytest.raises(InvalidEvent):
+        Codec().encode(_Prepared(body=msgspec.Raw(b'"a\x1fb"')))
+    data, _ = Codec().encode(_Prepared(body=msgspec.Raw(b'"a\\u001fb"')))
+    assert b"\x1f" not in data
