@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from benchmarks.machine import caveat, machine
-from benchmarks.measuring import Effort
+from benchmarks.measuring import Effort, announce
 from benchmarks.results import Table
 
 # Imported when they are asked for, so that one part runs where another part's packages are missing.
@@ -43,7 +43,9 @@ def main() -> None:
     effort = Effort(rounds=5, seconds=0.02, quick=True) if arguments.quick else Effort(rounds=11, seconds=0.1, quick=False)
     before = machine()
     tables: list[Table] = []
-    for part in arguments.parts or _DEFAULT:
+    parts = arguments.parts or _DEFAULT
+    for number, part in enumerate(parts, 1):
+        announce(f"{part} (part {number} of {len(parts)})")
         module, function = _PARTS[part]
         measure: Callable[[Effort], Table | tuple[Table, ...]] = getattr(import_module(module), function)
         measured = measure(effort)

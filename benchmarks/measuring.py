@@ -1,18 +1,22 @@
-"""Measuring in turns: one round of each contender after the other, so that noise falls on all of them."""
+"""Measuring in turns: one round of each contender after the other, so that noise falls on all of them.
+
+How far it has come is told on stderr, which leaves stdout to the results.
+"""
 
 from __future__ import annotations
 
 import gc
+import sys
 import timeit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
+from time import perf_counter, strftime
 from typing import Any, final
 
 import pyperf  # type: ignore[import-untyped]  # it has no annotations
 
-__all__ = ["Effort", "Series", "calibrated", "in_turns", "of_statements"]
+__all__ = ["Effort", "Series", "announce", "calibrated", "in_turns", "of_statements"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,22 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, *, warm
     """Call every contender once per round, in order, and keep what each returns; a first round may be thrown away."""
     values: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + warm_up):
+        announce(f"  round {number + 1} of {rounds + warm_up}, of each: {_shortened(list(contenders))}")
         for name, run in contenders.items():
             gc.collect()
             value = run()
             if number or not warm_up:
                 values[name].append(value)
     return {name: Series(name, kept) for name, kept in values.items()}
+
+
+def announce(what: str) -> None:
+    """Tell whoever waits what comes now."""
+    print(f"{strftime('%H:%M:%S')}  {what}", file=sys.stderr, flush=True)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
 def of_statements(statements: Sequence[str], names: Mapping[str, Any]) -> Callable[[int], float]:

@@ -23,6 +23,10 @@ SURFACE = {
         Labels MetricData NumberPoint Rejected Resource RetryLater Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
         StoppingEvent TraceContext canonical_name hookimpl
     """,
+    "eventcore.stores": """
+        AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter Lease LogPage MemoryBackend NewEvent
+        ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict backend_from_url
+    """,
     "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",
     "eventcore_otel": "OpenTelemetryExporter",

@@ -9,7 +9,7 @@ from eventcore import RecordedEvent, StreamId
 from eventcore.codec import Codec, StoredEvent
 from eventcore.events import EventMetadata
 from eventcore.recording import IdGenerator
-from eventcore.stores.base import AppendRequest, Backend, EventFilter, NewEvent
+from eventcore.stores import AppendRequest, Backend, EventFilter, NewEvent
 from tests.real_parts.postgres import ForeignPostgres, PostgresServer
 from tests.store.bank import Deposited
 

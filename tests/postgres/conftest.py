@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from eventcore.stores.base import Backend
+from eventcore.stores import Backend
 from eventcore.stores.urls import backend_from_url
 from tests.postgres.backends import OpenBackend, Server
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from eventcore.errors import StoreError, StoreUnavailable
-from eventcore.stores.base import CONFLICT, Backend, NewEvent
+from eventcore.stores import CONFLICT, Backend, NewEvent
 from tests.postgres.backends import OpenBackend, Server, log, new_event, request
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from eventcore import BusinessRuleViolation, open_store
 from eventcore.errors import HistoryDiverged, StoreUnavailable
-from eventcore.stores.base import START, Backend, EventFilter
+from eventcore.stores import START, Backend, EventFilter
 from tests.postgres.backends import OpenBackend, log, request
 from tests.real_parts.postgres import PostgresServer
 from tests.store.bank import Deposit, Transfer, account

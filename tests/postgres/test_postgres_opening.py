@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from eventcore.errors import AccessDenied, IncompatibleStore, InvalidStoreUrl, StoreError, StoreUnavailable
-from eventcore.stores.base import SCHEMA_VERSION
+from eventcore.stores import SCHEMA_VERSION
 from eventcore.stores.urls import backend_from_url
 from tests.postgres.backends import OpenBackend, Server, everything, request
 from tests.real_parts import free_ports

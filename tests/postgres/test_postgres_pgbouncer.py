@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventcore import RetryPolicy, open_store
-from eventcore.stores.base import START, EventFilter
+from eventcore.stores import START, EventFilter
 from tests.postgres.backends import OpenBackend, Server, everything
 from tests.real_parts.postgres import PgBouncer, PostgresServer
 from tests.store.bank import Deposit, Transfer, account

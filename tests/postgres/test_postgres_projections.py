@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from eventcore.errors import LeadershipLost
-from eventcore.stores.base import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from tests.postgres.backends import OpenBackend
 from tests.postgres.proxy import Proxy
 

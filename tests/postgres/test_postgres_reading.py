@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventcore import StreamId, open_store
 from eventcore.errors import CorruptEvent, HistoryDiverged, InvalidPattern
-from eventcore.stores.base import START, Backend, Checkpoint, EventFilter
+from eventcore.stores import START, Backend, Checkpoint, EventFilter
 from eventcore.stores.figures import MeasuredBackend
 from eventcore.stores.patterns import StreamPattern
 from eventcore.stores.postgres import regular_expression

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from eventcore import RecordedEvent, open_store
-from eventcore.stores.base import Backend
+from eventcore.stores import Backend
 from tests.postgres.backends import everything, request
 from tests.store.bank import Deposit, Deposited, account
 

@@ -9,8 +9,17 @@ import pytest
 
 from eventcore import EventStore, RecordedEvent, Telemetry, open_store
 from eventcore.errors import HistoryDiverged, LeadershipLost, StoreUnavailable
-from eventcore.stores import Backend, EventFilter, MemoryBackend, backend_from_url
-from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, LogPage
+from eventcore.stores import (
+    START,
+    Backend,
+    Checkpoint,
+    DeadLetter,
+    EventFilter,
+    Lease,
+    LogPage,
+    MemoryBackend,
+    backend_from_url,
+)
 from tests.projections.conftest import Run
 from tests.projections.models import Seen, deposit, until
 from tests.store.backends import SteeredBackend

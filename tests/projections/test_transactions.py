@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eventcore import EventStore, OnError, Projection, RecordedEvent, Telemetry, open_store
+from eventcore import OnError, Projection, RecordedEvent, Telemetry, open_store
 from eventcore.errors import ProjectionFailed
 from eventcore.stores import SqliteBackend, backend_from_url
 from tests.projections.conftest import Run
@@ -117,7 +117,7 @@ async def test_what_the_database_refuses_only_at_the_commit_is_found_out_too(sql
 
     backend = backend_from_url(sqlite_url)
     assert isinstance(backend, SqliteBackend)
-    async with EventStore(backend, "default", telemetry, owns_telemetry=False, max_event_bytes=1 << 20) as store:
+    async with open_store(backend, telemetry=telemetry) as store:
         assert backend._projecting is not None
         await backend._projecting.run(lambda connection: connection.execute("PRAGMA foreign_keys = ON").fetchone())
         await deposit(store, 3)
@@ -156,7 +156,7 @@ async def test_a_full_disk_pauses_a_projection_and_harms_nothing(
 
     backend = backend_from_url(sqlite_url)
     assert isinstance(backend, SqliteBackend)
-    async with EventStore(backend, "default", telemetry, owns_telemetry=False, max_event_bytes=1 << 20) as store:
+    async with open_store(backend, telemetry=telemetry) as store:
         await deposit(store, 20)
         assert backend._projecting is not None
         writer = backend._projecting

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from eventcore.errors import HistoryDiverged, StoreUnavailable
-from eventcore.stores import EventFilter, backend_from_url
-from eventcore.stores.base import START, Backend, Checkpoint
+from eventcore.stores import START, Backend, Checkpoint, EventFilter, backend_from_url
 from tests.soak.logs import LineLog, repaired
 from tests.soak.worker import opened
 

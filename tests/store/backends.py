@@ -6,11 +6,23 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from eventcore import EventStore, StreamId, Telemetry
+from eventcore import EventStore, StreamId, Telemetry, open_store
 from eventcore.codec import Codec, StoredEvent
 from eventcore.events import EventMetadata, RecordedEvent
-from eventcore.stores import AppendRequest, BackendPage, EventFilter, MemoryBackend, NewEvent, Verdict
-from eventcore.stores.base import Checkpoint, DeadLetter, Lease, LogPage, ProjectionRecord, Purpose
+from eventcore.stores import (
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    DeadLetter,
+    EventFilter,
+    Lease,
+    LogPage,
+    MemoryBackend,
+    NewEvent,
+    ProjectionRecord,
+    Purpose,
+    Verdict,
+)
 from tests.store.bank import Deposited
 
 
@@ -106,7 +118,7 @@ class SteeredBackend:
         await self.real.reset_projection(projection)
 
     def store(self, telemetry: Telemetry) -> EventStore:
-        return EventStore(self, "default", telemetry, owns_telemetry=False, max_event_bytes=1 << 20)
+        return open_store(self, telemetry=telemetry)
 
     def overtake(self, stream: StreamId, version: int, amount: int) -> None:
         """Append an event as another process would, behind everyone's back."""

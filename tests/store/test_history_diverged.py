@@ -11,8 +11,9 @@ import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
 from eventcore.errors import HistoryDiverged
-from eventcore.stores import AppendRequest, BackendPage, Batcher, Fate, MemoryBackend, StreamCache, Verdict
-from eventcore.stores.base import Purpose
+from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, Verdict
+from eventcore.stores.batching import Batcher, Fate
+from eventcore.stores.cache import StreamCache
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Deposit, Transfer, account
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eventcore import EventStore, RetryPolicy, Telemetry, open_store
+from eventcore import RetryPolicy, Telemetry, open_store
 from eventcore.errors import ConcurrencyConflict, CorruptEvent, IncompatibleStore, StoreUnavailable, UnknownEventType
 from eventcore.stores import SqliteBackend, backend_from_url
 from tests.store.bank import Deposit, Deposited, Transfer, account
@@ -117,7 +117,7 @@ async def test_a_lock_that_is_held_too_long_is_said_to_be_held(
 async def test_a_full_disk_fails_the_command_and_nothing_else(sqlite_url: str, telemetry: Telemetry) -> None:
     backend = backend_from_url(sqlite_url)
     assert isinstance(backend, SqliteBackend)
-    async with EventStore(backend, "default", telemetry, owns_telemetry=False, max_event_bytes=1 << 20) as store:
+    async with open_store(backend, telemetry=telemetry) as store:
         await store.execute(Deposit(account=account("a")))
         assert backend._writer is not None
         pages = await backend._writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
@@ -137,7 +137,7 @@ async def test_a_full_disk_fails_the_command_and_nothing_else(sqlite_url: str, t
 async def test_a_file_that_cannot_be_written_is_said_to_be_so(sqlite_url: str, telemetry: Telemetry) -> None:
     backend = backend_from_url(sqlite_url)
     assert isinstance(backend, SqliteBackend)
-    async with EventStore(backend, "default", telemetry, owns_telemetry=False, max_event_bytes=1 << 20) as store:
+    async with open_store(backend, telemetry=telemetry) as store:
         assert backend._writer is not None
         # Permissions would not hold up every user.
         await backend._writer.run(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())

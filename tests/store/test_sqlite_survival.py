@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from eventcore import EventStore, Telemetry, open_store
+from eventcore import Telemetry, open_store
 from eventcore.errors import StoreUnavailable
-from eventcore.stores import SqliteBackend, backend_from_url
-from eventcore.stores.base import START
+from eventcore.stores import START, SqliteBackend, backend_from_url
 from tests.store.bank import Deposit, account
 from tests.store.conftest import Measured
 from tests.store.test_processes import ROOT, everything
@@ -185,7 +184,7 @@ async def test_what_cannot_be_asked_is_absent(sqlite_url: str, telemetry: Teleme
         raise StoreUnavailable("gone fishing")
 
     monkeypatch.setattr(backend, "measure", measure)
-    async with EventStore(backend, "default", telemetry, owns_telemetry=False, max_event_bytes=1 << 20):
+    async with open_store(backend, telemetry=telemetry):
         await asyncio.wait_for(asked.wait(), 5)
         names = {data.name for data in telemetry.collect()}
         assert not names & {f"eventcore.store.{name}" for name in ("head.position", "size", "last.append.age")}

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from eventcore import open_store
+from eventcore import StreamId, open_store
 from eventcore.errors import InvalidInput, InvalidStoreUrl, MissingDependency
-from eventcore.stores import MemoryBackend, SqliteBackend, backend_from_url
+from eventcore.stores import Backend, MemoryBackend, SqliteBackend, backend_from_url
+from tests.store.bank import Deposit, Deposited
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ def test_the_memory_url_names_a_new_store_each_time() -> None:
         ("sqlite:///bank.db?cache=shared", "unknown setting 'cache'"),
         ("postgresql://u:secret@host", "names no database"),
         ("mysql://host/db", "cannot begin with 'mysql:'"),
-        (Path("bank.db"), "a store URL is a str, not "),
+        (Path("bank.db"), 'Path is no store: expected one of "memory:", "sqlite:///relative.db"'),
+        (MemoryBackend, "MemoryBackend is a class: open_store takes a backend, which is an instance"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused_with_what_was_expected(url: Any, problem: str) -> None:
@@ -69,3 +71,33 @@ def test_a_server_without_its_driver_is_refused_with_what_to_install(monkeypatch
 def test_a_store_whose_commands_have_no_time_is_refused(timeout: float) -> None:
     with pytest.raises(ValueError, match="expected seconds, more than 0"):
         open_store("memory:", exporters=[], timeout=timeout)
+
+
+async def test_a_backend_of_ones_own_is_opened_as_it_is() -> None:
+    backend = MemoryBackend()
+    async with open_store(backend, exporters=[]) as store:
+        await store.execute(Deposit(account=StreamId("account-alice"), amount=5))
+    async with open_store(_Passing(backend), exporters=[]) as again:
+        assert [event.data async for event in again.read_all()] == [Deposited(amount=5)]
+
+
+def test_a_backend_that_lacks_a_method_is_refused_with_what_it_lacks() -> None:
+    class Half:
+        system = "half"
+
+        async def open(self) -> None: ...
+
+        async def close(self, timeout: float) -> None: ...
+
+    with pytest.raises(InvalidStoreUrl, match=r"a Half is no store: .* would need append, read_streams, scan, head_"):
+        open_store(Half(), exporters=[])  # type: ignore[arg-type]  # that is what is refused
+
+
+class _Passing:
+    """Hands everything through, as one does who looks at the calls of another store."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)

@@ -13,8 +13,7 @@ import pytest
 HEAD = """
 import asyncio
 import pytest
-from eventcore.stores import CONFLICT, MemoryBackend
-from eventcore.stores.base import Checkpoint
+from eventcore.stores import CONFLICT, Checkpoint, MemoryBackend
 from eventcore.testing import ProjectionContract, StoreContract
 
 class Backend:

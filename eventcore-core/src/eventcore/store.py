@@ -23,8 +23,11 @@ from eventcore.events import Event, RecordedEvent
 from eventcore.exporting.report import ExporterReport
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters
 from eventcore.recording import IdGenerator, TraceContext
-from eventcore.stores import SCHEMA_VERSION, Backend, Batcher, EventFilter, Loader, StreamCache, StreamPattern, backend_from_url
-from eventcore.stores.base import DeadLetter, ProjectionRecord
+from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
+from eventcore.stores.batching import Batcher
+from eventcore.stores.cache import StreamCache
+from eventcore.stores.loading import Loader
+from eventcore.stores.urls import as_backend
 from eventcore.streams import StreamId
 from eventcore.telemetry import Telemetry
 
@@ -37,7 +40,7 @@ _WINDOW: Final = 10_000
 
 
 def open_store(
-    url: str,
+    url: str | Backend,
     *,
     name: str = "default",
     telemetry: Telemetry | None = None,
@@ -48,14 +51,15 @@ def open_store(
     migrate: bool = True,
     timeout: float | None = None,
 ) -> EventStore:
-    """The store that ``url`` names; use it with ``async with``, which opens and closes it.
+    """The store that ``url`` names, or is; use it with ``async with``, which opens and closes it.
 
     Args:
         url: ``"memory:"``, ``"sqlite:///relative.db"``, ``"sqlite:////absolute.db"`` or
             ``"postgresql://user:password@host:port/database"``. SQLite takes ``?synchronous=normal`` and ``&busy_timeout=5``
             (seconds). PostgreSQL takes ``?schema=eventcore``, ``&pool=4`` (connections for reading), ``&timeout=10`` (seconds
             for one call, reconnecting included), ``&statement_cache=off`` (behind pgbouncer in transaction mode),
-            ``&listen=off`` (where notifications do not come through), and what asyncpg reads itself, as ``&sslmode=``.
+            ``&listen=off`` (where notifications do not come through), and what asyncpg reads itself, as ``&sslmode=``. In place
+            of a URL, a backend of your own that is not open yet: ``eventcore.stores.Backend`` says what it has to do.
         name: the label ``store`` on everything measured of it.
         telemetry: one to share between stores; it is not closed with this one. Left out, the store makes and closes its own.
         exporters: names of the exporters to load, ``"all"`` or ``"none"``; left out, the configuration decides. Not together
@@ -65,6 +69,7 @@ def open_store(
         on_config_error: ``"raise"``, or ``"log"`` to go on with what is right in the configuration.
         max_event_bytes: the largest event that is accepted, in bytes of JSON.
         migrate: whether opening may create the schema on a server, or bring it up to date; if not, ``eventcore migrate`` does.
+            A backend of your own decides that itself.
         timeout: seconds that ``execute`` takes at most when it is not told otherwise; ``None`` is without limit.
 
     Raises:
@@ -92,7 +97,7 @@ def open_store(
     """
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout={timeout!r}; expected seconds, more than 0, or None")
-    backend = backend_from_url(url, migrate=migrate)
+    backend = as_backend(url, migrate=migrate)
     if telemetry is not None and (exporters is not None or config is not None):
         raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")
     owns_telemetry = telemetry is None

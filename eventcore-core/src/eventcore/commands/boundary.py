@@ -12,7 +12,7 @@ from eventcore.commands.attempt import CommandContext, discovered_streams
 from eventcore.commands.command import Command
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent
-from eventcore.stores import Loaded, Loader
+from eventcore.stores.loading import Loaded, Loader
 from eventcore.streams import StreamId
 
 __all__ = ["BoundaryState", "load_boundary"]

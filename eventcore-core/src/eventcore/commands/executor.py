@@ -19,8 +19,9 @@ from eventcore.commands.retry import RetryPolicy
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreError
 from eventcore.events import EventMetadata, RecordedEvent
 from eventcore.recording import IdGenerator, Span, TraceContext, traceparent_of
-from eventcore.stores import Batcher, Fate, Loader
+from eventcore.stores.batching import Batcher, Fate
 from eventcore.stores.failures import own_copy
+from eventcore.stores.loading import Loader
 from eventcore.telemetry import Telemetry
 
 __all__ = ["CommandExecutor", "CommandResult"]

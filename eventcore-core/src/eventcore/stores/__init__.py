@@ -1,9 +1,26 @@
-"""The stores: what a backend is, its kinds, and the batching and caching that all of them share."""
+"""Kinds of stores, and what it takes to write another: ``Backend`` and the plain values that pass through it.
 
-from eventcore.stores.base import CONFLICT, SCHEMA_VERSION, AppendRequest, Backend, BackendPage, EventFilter, NewEvent, Verdict
-from eventcore.stores.batching import Batcher, Candidate, Fate
-from eventcore.stores.cache import StreamCache
-from eventcore.stores.loading import Loaded, Loader
+Whoever writes one gives it to ``open_store``; ``eventcore.testing`` has the contract that it has to keep.
+"""
+
+from eventcore.codec import StoredEvent
+from eventcore.stores.base import (
+    CONFLICT,
+    SCHEMA_VERSION,
+    START,
+    AppendRequest,
+    Backend,
+    BackendPage,
+    Checkpoint,
+    DeadLetter,
+    EventFilter,
+    Lease,
+    LogPage,
+    NewEvent,
+    ProjectionRecord,
+    Purpose,
+    Verdict,
+)
 from eventcore.stores.memory import MemoryBackend
 from eventcore.stores.patterns import StreamPattern
 from eventcore.stores.sqlite import SqliteBackend
@@ -12,19 +29,21 @@ from eventcore.stores.urls import backend_from_url
 __all__ = [
     "CONFLICT",
     "SCHEMA_VERSION",
+    "START",
     "AppendRequest",
     "Backend",
     "BackendPage",
-    "Batcher",
-    "Candidate",
+    "Checkpoint",
+    "DeadLetter",
     "EventFilter",
-    "Fate",
-    "Loaded",
-    "Loader",
+    "Lease",
+    "LogPage",
     "MemoryBackend",
     "NewEvent",
+    "ProjectionRecord",
+    "Purpose",
     "SqliteBackend",
-    "StreamCache",
+    "StoredEvent",
     "StreamPattern",
     "Verdict",
     "backend_from_url",

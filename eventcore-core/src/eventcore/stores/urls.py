@@ -11,11 +11,35 @@ from eventcore.stores.base import Backend
 from eventcore.stores.memory import MemoryBackend
 from eventcore.stores.sqlite import SqliteBackend, Synchronous
 
-__all__ = ["backend_from_url"]
+__all__ = ["as_backend", "backend_from_url"]
 
 _FORMS: Final = (
     '"memory:", "sqlite:///relative.db", "sqlite:////absolute/path.db", "postgresql://user:password@host:port/database"'
 )
+
+
+def as_backend(store: str | Backend, *, migrate: bool = True) -> Backend:
+    """The backend that a URL names, or one of somebody else's as it is; not yet opened.
+
+    Raises:
+        InvalidStoreUrl: it is neither; the message says what it lacks.
+        MissingDependency: see ``backend_from_url``.
+    """
+    if isinstance(store, str):
+        return backend_from_url(store, migrate=migrate)
+    # isinstance with a protocol does not see what an object hands through to another.
+    wanted = (*Backend.__annotations__, *(name for name in vars(Backend) if not name.startswith("_")))
+    missing = [name for name in wanted if not hasattr(store, name)]
+    if isinstance(store, type):
+        raise InvalidStoreUrl(
+            f"{store.__name__} is a class: open_store takes a backend, which is an instance, or one of {_FORMS}"
+        )
+    if missing:
+        raise InvalidStoreUrl(
+            f"a {type(store).__name__} is no store: expected one of {_FORMS}, or a backend of your own, which would need "
+            f"{', '.join(missing)} as well (eventcore.stores.Backend)"
+        )
+    return store
 
 
 def backend_from_url(url: str, *, migrate: bool = True) -> Backend:

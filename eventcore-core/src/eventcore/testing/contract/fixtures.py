@@ -11,9 +11,8 @@ import pytest
 import pytest_asyncio
 
 from eventcore.projections import Projection
-from eventcore.store import EventStore
+from eventcore.store import EventStore, open_store
 from eventcore.stores import Backend
-from eventcore.telemetry import Telemetry
 
 __all__ = ["ContractFixtures", "MakeBackend", "ReadModel", "Run", "opened_store"]
 
@@ -22,7 +21,6 @@ MakeBackend: TypeAlias = Callable[[], Backend]
 
 Run: TypeAlias = Callable[..., "asyncio.Task[None]"]
 
-_MAX_EVENT_BYTES: Final = 1 << 20
 _CLOSE: Final = 10.0
 
 
@@ -41,10 +39,7 @@ class ReadModel(Protocol):
 @asynccontextmanager
 async def opened_store(backend: Backend) -> AsyncGenerator[EventStore]:
     """A store that exports nothing, on a backend."""
-    telemetry = Telemetry(config={}, exporters="none")
-    async with EventStore(
-        backend, "contract", telemetry, owns_telemetry=True, max_event_bytes=_MAX_EVENT_BYTES, timeout=30.0
-    ) as store:
+    async with open_store(backend, name="contract", config={}, exporters="none", timeout=30.0) as store:
         yield store
 
 

@@ -8,8 +8,7 @@ from typing import Final
 import pytest
 
 from eventcore.errors import HistoryDiverged
-from eventcore.stores import CONFLICT, Backend
-from eventcore.stores.base import START, Checkpoint
+from eventcore.stores import CONFLICT, START, Backend, Checkpoint
 from eventcore.testing.contract.accounts import account
 from eventcore.testing.contract.fixtures import ContractFixtures
 from eventcore.testing.contract.requests import EVERYTHING, everything, fill, log, matching, positions, request

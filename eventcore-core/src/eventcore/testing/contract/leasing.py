@@ -8,8 +8,7 @@ from typing import Any, Final
 import pytest
 
 from eventcore.errors import LeadershipLost
-from eventcore.stores import Backend
-from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel
 
 __all__ = ["LeaseContract"]

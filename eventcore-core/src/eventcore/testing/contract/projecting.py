@@ -13,7 +13,7 @@ from eventcore.errors import HistoryDiverged, ProjectionFailed
 from eventcore.events import RecordedEvent
 from eventcore.projections import OnError, Projection
 from eventcore.store import EventStore
-from eventcore.stores.base import START, Checkpoint
+from eventcore.stores import START, Checkpoint
 from eventcore.testing.contract.accounts import Deposit, Link, Linked, account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, Run, opened_store
 
