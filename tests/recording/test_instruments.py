@@ -217,7 +217,10 @@ def test_after_a_reset_bound_series_start_again_at_nothing(registry: InstrumentR
     assert data.points[0].start_time_ns > before
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6) | st.integers(-50, 50)))
+measurements = st.floats(-1e6, 1e6) | st.integers(-50, 50) | st.sampled_from(SECONDS)
+
+
+@given(st.lists(measurements) | st.lists(measurements, min_size=16))
 def test_many_values_at_once_count_like_each_on_its_own(values: list[float]) -> None:
     one, many = HistogramCell(SECONDS), HistogramCell(SECONDS)
     for value in values:
