@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import closing
 from pathlib import Path
 
@@ -83,7 +83,7 @@ async def test_a_projector_that_is_killed_within_its_transaction_leaves_nothing_
 @pytest.mark.timeout(150)
 async def test_projectors_that_are_killed_one_after_another_are_followed_by_others_within_seconds(sqlite_url: str) -> None:
     await fill(sqlite_url)
-    writer = await start_writer(sqlite_url, 7, 1_000_000)
+    writer = await start_writer(sqlite_url, 7, 1_000_000, DEVNULL)
     projectors = [await start_projector(sqlite_url) for _ in range(2)]
     try:
         async with open_store(sqlite_url, exporters=[]) as store:

@@ -18,9 +18,10 @@ async def fill(url: str) -> None:
         await asyncio.gather(*(store.execute(Deposit(account=account(number), amount=50)) for number in range(8)))
 
 
-async def start_writer(url: str, seed: int, count: int) -> Process:
+async def start_writer(url: str, seed: int, count: int, stdout: int = PIPE) -> Process:
+    """``stdout`` is ``DEVNULL`` where nobody listens to what it tells: a full pipe would hold it up."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.store.writer", url, str(seed), str(count), cwd=ROOT, stdout=PIPE, stderr=PIPE
+        sys.executable, "-m", "tests.store.writer", url, str(seed), str(count), cwd=ROOT, stdout=stdout, stderr=PIPE
     )
 
 
