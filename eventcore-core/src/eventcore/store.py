@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -138,6 +138,7 @@ class EventStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: Literal["new", "open", "closed"] = "new"
         self._closing: asyncio.Task[None] | None = None
+        self._stop_yielding: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> EventStore:
         if self._state != "new":
@@ -158,6 +159,7 @@ class EventStore:
         self._instruments.opened()
         self._backend_instruments.opened()
         self._loop = asyncio.get_running_loop()
+        self._stop_yielding = self.telemetry.yield_from_loop()
         self._state = "open"
         return self
 
@@ -190,8 +192,11 @@ class EventStore:
             await self._backend.close(max(0.1, deadline - monotonic()))
         finally:
             self._hide()
-            if self._owns_telemetry:
-                await self.telemetry.shutdown(max(0.1, deadline - monotonic()))
+            try:
+                if self._owns_telemetry:
+                    await self.telemetry.shutdown(max(0.1, deadline - monotonic()))
+            finally:
+                self._stop_yielding()
 
     def _hide(self) -> None:
         self._commands.close()

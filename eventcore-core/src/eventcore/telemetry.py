@@ -20,6 +20,7 @@ from eventcore.exporting.pipeline import Pipeline
 from eventcore.exporting.registration import check_exporter
 from eventcore.exporting.report import ExporterReport, Report
 from eventcore.exporting.settings import Configuration, load_configuration
+from eventcore.exporting.yielding import LoopYielder
 from eventcore.recording.collector import Collector
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.instruments import Callback, Counter, Gauge, Histogram, Instrument, UpDownCounter
@@ -107,6 +108,7 @@ class Telemetry:
         self._manager = ExporterManager(self._tracer, self._collector, self.resource)
         self._failed: tuple[FailedExporter, ...] = ()
         self._started = False
+        self._stop_yielding: Callable[[], None] = lambda: None
         self.span = self._tracer.span
         self.current_span = self._tracer.current
         _forget_in_forked_child(self)
@@ -264,6 +266,13 @@ class Telemetry:
             self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
         self._manager.wait_started(_START_LIMIT)
 
+    def yield_from_loop(self) -> Callable[[], None]:
+        """Have the running event loop let the exporters' threads run, also when it never waits; returns what ends that.
+
+        An open store does so by itself, and so does ``async with`` a telemetry.
+        """
+        return LoopYielder(self._manager.lateness).stop
+
     async def flush(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """Have everything recorded until now delivered to every exporter, and say truthfully whether it was.
 
@@ -286,12 +295,16 @@ class Telemetry:
 
     async def __aenter__(self) -> Telemetry:
         await self.start()
+        self._stop_yielding = self.yield_from_loop()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.shutdown()
+        try:
+            await self.shutdown()
+        finally:
+            self._stop_yielding()
 
     # What it counts about itself
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final
 
 from eventcore.exporting.pipeline import Pipeline
@@ -32,6 +33,7 @@ class Distributor:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._ring_dropped = ring.dropped
+        self._due_at = inf
 
     def launch(self) -> None:
         """Begin, unless it has begun."""
@@ -44,6 +46,10 @@ class Distributor:
         """Distribute no more; what is in the ring then stays there."""
         self._stopped.set()
 
+    def lateness(self) -> float:
+        """How many seconds the thread is behind its time: it does little, so that more than a moment means it cannot run."""
+        return -inf if self._stopped.is_set() else time.monotonic() - self._due_at
+
     def distribute(self) -> None:
         """Carry over every span that has ended until now."""
         with self._lock:
@@ -55,7 +61,10 @@ class Distributor:
                     pipeline.offer(spans, lost)
 
     def _run(self) -> None:
-        while not self._stopped.wait(_PERIOD):
+        while True:
+            self._due_at = time.monotonic() + _PERIOD
+            if self._stopped.wait(_PERIOD):
+                return
             try:
                 self.distribute()
                 now = time.monotonic()

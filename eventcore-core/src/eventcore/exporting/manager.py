@@ -148,6 +148,10 @@ class ExporterManager:
         self._tracer.ambient = ()
         self._distributor = Distributor(self._tracer.ring, self.pipelines)
 
+    def lateness(self) -> float:
+        """How many seconds the exporters' threads are behind, because something keeps the interpreter to itself."""
+        return self._distributor.lateness()
+
     def wait_started(self, timeout: float) -> bool:
         """Wait until every exporter has started, up to ``timeout`` seconds; true when all have."""
         deadline = time.monotonic() + timeout
