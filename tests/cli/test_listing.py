@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from eventcore.cli.listing import Listing, list_exporters
-from eventcore.exporting.discovery import GROUP, FoundPlugin
-from eventcore.exporting.settings import load_configuration
+from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
+from eventcore.exporting.configuration.settings import load_configuration
 
 CONSOLE = FoundPlugin(EntryPoint("console", "eventcore.exporting.console:ConsoleExporter", GROUP), "eventcore-core", "0.1")
 

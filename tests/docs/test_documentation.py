@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from eventcore.catalogue import CATALOGUE
-from eventcore.exporting.pipeline_settings import PipelineSettings
-from eventcore.exporting.settings import TelemetrySettings, load_configuration
+from eventcore.exporting.configuration.settings import TelemetrySettings, load_configuration
+from eventcore.exporting.delivery.settings import PipelineSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -16,9 +16,9 @@ from eventcore.exporting import (
     SpanData,
     TraceContext,
 )
+from eventcore.exporting.configuration.signature import bind_settings
 from eventcore.exporting.console import ConsoleExporter, quantile
 from eventcore.exporting.registration import check_exporter
-from eventcore.exporting.signature import bind_settings
 
 SECOND = 1_000_000_000
 

@@ -11,7 +11,7 @@ import pytest
 
 from eventcore.errors import InvalidExporter, InvalidInput
 from eventcore.exporting import Exporter
-from eventcore.exporting.discovery import (
+from eventcore.exporting.configuration.discovery import (
     GROUP,
     FoundPlugin,
     check_exporter_name,
@@ -19,7 +19,7 @@ from eventcore.exporting.discovery import (
     find_plugins,
     how_to_install,
 )
-from eventcore.exporting.registration import PluginOrigin
+from eventcore.exporting.delivery.handle import PluginOrigin
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_an_installed_plugin_is_found_and_not_imported(
 
 def test_finding_plugins_imports_none_of_them(plugin_site: Callable[[str], Path]) -> None:
     code = (
-        "import sys; from eventcore.exporting.discovery import find_plugins; "
+        "import sys; from eventcore.exporting.configuration.discovery import find_plugins; "
         "print(len(find_plugins())); print([name for name in sys.modules if name.startswith('eventcore_')])"
     )
     done = subprocess.run(

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from eventcore.exporting import Secret
-from eventcore.exporting.loading import LoadedExporters, load_exporters
-from eventcore.exporting.settings import load_configuration
+from eventcore.exporting.configuration.loading import LoadedExporters, load_exporters
+from eventcore.exporting.configuration.settings import load_configuration
 
 
 @pytest.fixture(autouse=True)

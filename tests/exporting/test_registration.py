@@ -11,7 +11,8 @@ import pytest
 
 from eventcore.errors import InvalidExporter
 from eventcore.exporting import Exporter, Rejected, hookimpl
-from eventcore.exporting.registration import PluginOrigin, check_exporter
+from eventcore.exporting.delivery.handle import PluginOrigin
+from eventcore.exporting.registration import check_exporter
 
 ORIGIN = PluginOrigin("statsd", "eventcore-statsd", "1.2.3")
 

@@ -8,10 +8,10 @@ import pytest
 
 from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting import Exporter, hookimpl
-from eventcore.exporting.discovery import GROUP, FoundPlugin
-from eventcore.exporting.pipeline_settings import PipelineSettings
+from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
+from eventcore.exporting.configuration.settings import Configuration, TelemetrySettings, load_configuration
+from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.registration import check_exporter
-from eventcore.exporting.settings import Configuration, TelemetrySettings, load_configuration
 
 
 def installed(*plugins: str) -> list[FoundPlugin]:

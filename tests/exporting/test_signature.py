@@ -10,9 +10,9 @@ import pytest
 
 from eventcore.errors import InvalidExporter
 from eventcore.exporting import Secret
-from eventcore.exporting.config_sources import Tree, from_environment, from_file, from_mapping, merge
-from eventcore.exporting.registration import PluginOrigin
-from eventcore.exporting.signature import bind_settings, masked
+from eventcore.exporting.configuration.signature import bind_settings, masked
+from eventcore.exporting.configuration.sources import Tree, from_environment, from_file, from_mapping, merge
+from eventcore.exporting.delivery.handle import PluginOrigin
 
 ORIGIN = PluginOrigin("backend", "acme-backend", "4.5.6")
 PASSWORD = "correct-horse"

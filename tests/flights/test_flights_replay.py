@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from eventcore import Telemetry, open_store
-from eventcore.exporting.report import ExporterReport
+from eventcore.exporting.delivery.report import ExporterReport
 from examples.flights.collector import Received
 from examples.flights.data import Schedule
 from examples.flights.readings import Distribution, Readings

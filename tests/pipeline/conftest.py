@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from eventcore.exporting import CounterData, Exporter, ExporterContext, SpanData, hookimpl
-from eventcore.exporting.manager import ExporterManager
-from eventcore.exporting.pipeline import Pipeline
-from eventcore.exporting.pipeline_settings import PipelineSettings
+from eventcore.exporting.delivery.manager import ExporterManager
+from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.registration import check_exporter
 from eventcore.recording import Collector, IdGenerator, InstrumentRegistry, RateSampler, Resource, Tracer
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from eventcore.exporting import CounterData, Rejected, RetryLater, SpanData, hookimpl
-from eventcore.exporting.span_queue import SpanCounts
+from eventcore.exporting.delivery.span_queue import SpanCounts
 from tests.pipeline.conftest import FAST, Bench, Collecting, eventually
 
 

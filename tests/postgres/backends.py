@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from eventcore import RecordedEvent, StreamId
-from eventcore.codec import Codec, StoredEvent
 from eventcore.events import EventMetadata
+from eventcore.events.codec import Codec, StoredEvent
 from eventcore.recording import IdGenerator
 from eventcore.stores import AppendRequest, Backend, EventFilter, NewEvent
 from tests.real_parts.postgres import ForeignPostgres, PostgresServer

@@ -12,7 +12,7 @@ import pytest
 from eventcore import RetryPolicy, open_store
 from eventcore.errors import StoreUnavailable
 from eventcore.stores import CONFLICT, Backend
-from eventcore.stores.postgres_schema import lock_key
+from eventcore.stores.postgres.schema import lock_key
 from tests.postgres.backends import OpenBackend, everything, log, request
 from tests.postgres.proxy import Proxy
 from tests.store.bank import Deposit, account

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from eventcore import StreamId, open_store
 from eventcore.errors import CorruptEvent, HistoryDiverged, InvalidPattern
+from eventcore.events import StreamPattern
 from eventcore.stores import START, Backend, Checkpoint, EventFilter
-from eventcore.stores.figures import MeasuredBackend
-from eventcore.stores.patterns import StreamPattern
-from eventcore.stores.postgres import regular_expression
+from eventcore.stores.postgres.backend import regular_expression
+from eventcore.stores.sampling import MeasuredBackend
 from tests.postgres.backends import OpenBackend, Server, everything, new_event, request
 from tests.store.bank import account
 

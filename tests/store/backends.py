@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eventcore import EventStore, StreamId, Telemetry, open_store
-from eventcore.codec import Codec, StoredEvent
 from eventcore.events import EventMetadata, RecordedEvent
+from eventcore.events.codec import Codec, StoredEvent
 from eventcore.stores import (
     AppendRequest,
     BackendPage,

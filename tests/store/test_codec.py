@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventcore import Event, StreamId
-from eventcore.codec import Codec, StoredEvent, check_headers, check_id
 from eventcore.errors import CorruptEvent, InvalidEvent, InvalidMetadata, UnknownEventType
 from eventcore.events import EventMetadata
+from eventcore.events.codec import Codec, StoredEvent, check_headers, check_id
 
 
 class Colour(enum.Enum):

@@ -10,10 +10,10 @@ from unittest.mock import Mock
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
+from eventcore.commands.batching import Batcher, Fate
+from eventcore.commands.cache import StreamCache
 from eventcore.errors import HistoryDiverged
 from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, Verdict
-from eventcore.stores.batching import Batcher, Fate
-from eventcore.stores.cache import StreamCache
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Deposit, Transfer, account
 

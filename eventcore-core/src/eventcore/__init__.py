@@ -2,11 +2,10 @@
 
 from eventcore.commands import Command, CommandResult, RetryPolicy
 from eventcore.errors import BusinessRuleViolation, EventCoreError
-from eventcore.events import Event, EventMetadata, RecordedEvent
+from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
 from eventcore.projections import OnError, Projection
 from eventcore.recording import TraceContext
 from eventcore.store import EventStore, open_store
-from eventcore.streams import StreamId
 from eventcore.telemetry import Telemetry
 from eventcore.version import __version__
 

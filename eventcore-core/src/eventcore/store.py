@@ -12,23 +12,23 @@ from typing import Any, Final, Literal, final
 from eventcore.catalogue import (
     BackendInstruments,
     CommandInstruments,
+    ObservedBackend,
     ProjectionInstruments,
     StoreInstruments,
     show_exporters,
 )
-from eventcore.codec import Codec
-from eventcore.commands import Command, CommandExecutor, CommandResult, ObservedBackend, RetryPolicy
+from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
+from eventcore.commands.batching import Batcher
+from eventcore.commands.cache import StreamCache
+from eventcore.commands.loading import Loader
 from eventcore.errors import StoreClosed, WrongEventLoop
-from eventcore.events import Event, RecordedEvent
-from eventcore.exporting.report import ExporterReport
+from eventcore.events import Event, RecordedEvent, StreamId
+from eventcore.events.codec import Codec
+from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
-from eventcore.stores.batching import Batcher
-from eventcore.stores.cache import StreamCache
-from eventcore.stores.loading import Loader
 from eventcore.stores.urls import as_backend
-from eventcore.streams import StreamId
 from eventcore.telemetry import Telemetry
 
 __all__ = ["EventStore", "open_store"]

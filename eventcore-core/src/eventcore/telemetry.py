@@ -13,14 +13,14 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.discovery import check_exporter_name, default_exporter_name
-from eventcore.exporting.loading import FailedExporter, load_exporters
-from eventcore.exporting.manager import ExporterManager, in_background
-from eventcore.exporting.pipeline import Pipeline
+from eventcore.exporting.configuration.discovery import check_exporter_name, default_exporter_name
+from eventcore.exporting.configuration.loading import FailedExporter, load_exporters
+from eventcore.exporting.configuration.settings import Configuration, load_configuration
+from eventcore.exporting.delivery.manager import ExporterManager, in_background
+from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.delivery.report import ExporterReport, Report
+from eventcore.exporting.delivery.yielding import LoopYielder
 from eventcore.exporting.registration import check_exporter
-from eventcore.exporting.report import ExporterReport, Report
-from eventcore.exporting.settings import Configuration, load_configuration
-from eventcore.exporting.yielding import LoopYielder
 from eventcore.recording.collector import Collector
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.instruments import Callback, Counter, Gauge, Histogram, Instrument, UpDownCounter

@@ -4,6 +4,7 @@ from eventcore.catalogue.active_streams import ActiveStreams
 from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.commands import CommandInstruments, CommandSeries, Outcome
 from eventcore.catalogue.exporters import show_exporters
+from eventcore.catalogue.observed_backend import ObservedBackend
 from eventcore.catalogue.progress import ProjectionProgress, ProjectionState
 from eventcore.catalogue.projections import ProjectionInstruments, ProjectionSeries
 from eventcore.catalogue.rows import CATALOGUE, Row
@@ -15,6 +16,7 @@ __all__ = [
     "BackendInstruments",
     "CommandInstruments",
     "CommandSeries",
+    "ObservedBackend",
     "Operation",
     "Outcome",
     "ProjectionInstruments",

@@ -12,7 +12,7 @@ from typing import Any, Final, final
 from eventcore.catalogue.declaring import Declaring
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
-from eventcore.stores.figures import BackendFigures, BackendStats, MeasuredBackend, Wait
+from eventcore.stores.sampling import BackendFigures, BackendStats, MeasuredBackend, Wait
 from eventcore.telemetry import Telemetry
 
 __all__ = ["BackendInstruments"]

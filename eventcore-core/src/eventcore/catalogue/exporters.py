@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, get_args
 
 from eventcore.catalogue.declaring import Declaring
-from eventcore.exporting.pipeline import Pipeline
-from eventcore.exporting.report import ExporterState
+from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.delivery.report import ExporterState
 from eventcore.recording import Instrument
 from eventcore.telemetry import Telemetry
 

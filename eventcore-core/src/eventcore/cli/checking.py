@@ -12,10 +12,10 @@ import msgspec
 from eventcore.cli.output import Output
 from eventcore.cli.pulling import check_pull
 from eventcore.errors import Fault
-from eventcore.exporting.loading import load_exporters
-from eventcore.exporting.pipeline import Pipeline
-from eventcore.exporting.report import ExporterReport, Report
-from eventcore.exporting.settings import Configuration, load_configuration
+from eventcore.exporting.configuration.loading import load_exporters
+from eventcore.exporting.configuration.settings import Configuration, load_configuration
+from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.trace_context import TraceContext
 from eventcore.telemetry import Telemetry

@@ -10,9 +10,9 @@ import msgspec
 
 from eventcore.cli.output import Output
 from eventcore.errors import Fault
-from eventcore.exporting.discovery import OFFICIAL, FoundPlugin, how_to_install
-from eventcore.exporting.loading import LoadedExporters, load_exporters
-from eventcore.exporting.settings import Configuration, ExporterPlan, load_configuration
+from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, how_to_install
+from eventcore.exporting.configuration.loading import LoadedExporters, load_exporters
+from eventcore.exporting.configuration.settings import Configuration, ExporterPlan, load_configuration
 
 __all__ = ["Listing", "Row", "State", "list_exporters", "plugins"]
 

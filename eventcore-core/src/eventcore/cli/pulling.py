@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from typing import Final, Protocol, runtime_checkable
 
-from eventcore.exporting.report import ExporterReport
+from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.recording.names import canonical_name
 
 __all__ = ["Scraped", "check_pull"]

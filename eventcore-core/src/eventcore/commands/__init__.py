@@ -2,7 +2,6 @@
 
 from eventcore.commands.command import Command, Decision
 from eventcore.commands.executor import CommandExecutor, CommandResult
-from eventcore.commands.observed import ObservedBackend
 from eventcore.commands.retry import RetryPolicy
 
-__all__ = ["Command", "CommandExecutor", "CommandResult", "Decision", "ObservedBackend", "RetryPolicy"]
+__all__ = ["Command", "CommandExecutor", "CommandResult", "Decision", "RetryPolicy"]

@@ -9,15 +9,14 @@ from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.codec import Codec
+from eventcore.commands.batching import Fate
 from eventcore.commands.command import Command
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import InvalidCommand, StoreError
-from eventcore.events import Event, EventMetadata, RecordedEvent
+from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
+from eventcore.events.codec import Codec
 from eventcore.recording import IdGenerator, Span
 from eventcore.stores.base import NewEvent
-from eventcore.stores.batching import Fate
-from eventcore.streams import StreamId
 
 __all__ = ["Attempt", "CommandContext", "decided_events", "discovered_streams"]
 

@@ -10,10 +10,9 @@ from typing import Any, Final, final
 
 from eventcore.commands.attempt import CommandContext, discovered_streams
 from eventcore.commands.command import Command
+from eventcore.commands.loading import Loaded, Loader
 from eventcore.errors import InvalidCommand
-from eventcore.events import RecordedEvent
-from eventcore.stores.loading import Loaded, Loader
-from eventcore.streams import StreamId
+from eventcore.events import RecordedEvent, StreamId
 
 __all__ = ["BoundaryState", "load_boundary"]
 

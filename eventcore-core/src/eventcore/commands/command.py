@@ -7,8 +7,7 @@ from typing import Generic, TypeAlias, TypeVar, cast, dataclass_transform
 
 import msgspec
 
-from eventcore.events import Event, RecordedEvent
-from eventcore.streams import StreamId
+from eventcore.events import Event, RecordedEvent, StreamId
 
 __all__ = ["Command", "Decision"]
 

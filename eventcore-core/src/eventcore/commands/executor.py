@@ -10,18 +10,18 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.catalogue import CommandInstruments, CommandSeries, Outcome
-from eventcore.codec import Codec, check_headers, check_id
 from eventcore.commands.attempt import Attempt, CommandContext
+from eventcore.commands.batching import Batcher, Fate
 from eventcore.commands.boundary import load_boundary
 from eventcore.commands.command import Command
+from eventcore.commands.loading import Loader
 from eventcore.commands.plan import CommandPlan
 from eventcore.commands.retry import RetryPolicy
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreError
 from eventcore.events import EventMetadata, RecordedEvent
+from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.recording import IdGenerator, Span, TraceContext, traceparent_of
-from eventcore.stores.batching import Batcher, Fate
 from eventcore.stores.failures import own_copy
-from eventcore.stores.loading import Loader
 from eventcore.telemetry import Telemetry
 
 __all__ = ["CommandExecutor", "CommandResult"]

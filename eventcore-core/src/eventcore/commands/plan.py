@@ -11,7 +11,7 @@ from typing import Any, Final, Union, final, get_args, get_origin, get_type_hint
 
 from eventcore.commands.command import Command
 from eventcore.errors import InvalidCommand
-from eventcore.streams import StreamId
+from eventcore.events import StreamId
 
 __all__ = ["CommandPlan"]
 

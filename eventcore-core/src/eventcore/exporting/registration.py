@@ -4,85 +4,19 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from math import isfinite
-from types import FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any, Final, final
+from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Final
 
-import msgspec
 import pluggy
 
 from eventcore.errors import InvalidExporter
-from eventcore.exporting.hookspecs import PROJECT, Exporter, ExporterHooks
-
-__all__ = ["DEFAULT_INTERVAL", "HOOK_ARGUMENTS", "KINDS", "ExporterHandle", "PluginOrigin", "check_exporter"]
+from eventcore.exporting.delivery.handle import HOOK_ARGUMENTS, KINDS, ExporterHandle, PluginOrigin, implementations_of
+from eventcore.exporting.hookspecs import PROJECT, Exporter
 
 DEFAULT_INTERVAL: Final = 10.0
 """Seconds between the metrics cycles of an exporter that says nothing about it."""
-
-KINDS: Final = ("counters", "gauges", "histograms", "spans")
-"""What can be exported; the hook of each is ``export_`` and its name."""
-
-HOOK_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        name: tuple(inspect.signature(hook).parameters)[1:]
-        for name, hook in vars(ExporterHooks).items()
-        if inspect.isfunction(hook) and not name.startswith("_")
-    }
-)
-"""The hooks of the specification, each with the arguments that it may take."""
-
-
-@final
-class PluginOrigin(msgspec.Struct, frozen=True):
-    """Which plugin of which installed distribution an exporter comes from."""
-
-    plugin: str
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
-
-
-@final
-class ExporterHandle:
-    """A checked exporter, callable through a pluggy manager of its own, so that no exporter can stop or change another's hooks.
-
-    Attributes:
-        exporter: the instance itself.
-        origin: the plugin that it comes from; ``None`` when it comes from no plugin.
-        implemented: the names of its hooks.
-        kinds: what it exports, of ``KINDS`` and in that order.
-        interval: seconds between metrics cycles; ``None`` for a pull exporter.
-    """
-
-    __slots__ = ("_async", "_hooks", "exporter", "implemented", "interval", "kinds", "origin")
-
-    def __init__(self, exporter: object, origin: PluginOrigin | None, interval: float | None) -> None:
-        manager = pluggy.PluginManager(PROJECT)
-        manager.add_hookspecs(ExporterHooks)
-        manager.register(exporter, name="exporter")
-        self._hooks = manager.hook
-        self._async = frozenset(
-            name for name, implementation in _implementations(manager) if _is_async(implementation.function)
-        )
-        self.exporter = exporter
-        self.origin = origin
-        self.interval = interval
-        self.implemented = frozenset(name for name, _ in _implementations(manager) if name in HOOK_ARGUMENTS)
-        self.kinds = tuple(kind for kind in KINDS if f"export_{kind}" in self.implemented)
-
-    def is_async(self, hook: str) -> bool:
-        """Whether the hook is ``async def``, so that ``call`` returns its coroutine."""
-        return hook in self._async
-
-    def call(self, hook: str, **arguments: Any) -> Any:
-        """Call one hook with all the arguments of its specification; those that it does not take are left out.
-
-        Returns what the hook returns (the coroutine of an ``async def``), and ``None`` when the exporter does not implement it.
-        """
-        return getattr(self._hooks, hook)(**arguments)
 
 
 def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> ExporterHandle:
@@ -104,7 +38,7 @@ def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> Expo
     probe = pluggy.PluginManager(PROJECT)
     try:
         probe.register(exporter, name="exporter")
-        implementations = list(_implementations(probe))
+        implementations = list(implementations_of(probe))
         problems = [
             *_hook_problems(name, implementations),
             *_unmarked(probe, exporter),
@@ -153,17 +87,6 @@ def _nothing_exported(name: str, has_hooks: bool) -> str:
     hooks = ", ".join(f"export_{kind}" for kind in KINDS)
     found = "it implements hooks, but none that exports" if has_hooks else "it has no hook"
     return f"{name}: {found}; expected at least one of {hooks}, marked with @hookimpl"
-
-
-def _implementations(manager: pluggy.PluginManager) -> Iterator[tuple[str, pluggy.HookImpl]]:
-    plugin = manager.get_plugin("exporter")
-    for caller in manager.get_hookcallers(plugin) or ():
-        for implementation in caller.get_hookimpls():
-            yield caller.name, implementation
-
-
-def _is_async(function: Callable[..., object]) -> bool:
-    return inspect.iscoroutinefunction(function)
 
 
 def _hook_problems(name: str, implementations: list[tuple[str, pluggy.HookImpl]]) -> Iterator[str]:

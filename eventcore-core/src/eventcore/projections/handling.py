@@ -8,11 +8,10 @@ from inspect import isawaitable, iscoroutine
 from time import perf_counter
 from typing import Any, Final, final
 
-from eventcore.codec import Codec, StoredEvent
-from eventcore.events import RecordedEvent
+from eventcore.events import RecordedEvent, StreamId
+from eventcore.events.codec import Codec, StoredEvent
 from eventcore.projections.definition import Definition
 from eventcore.recording import HistogramCell
-from eventcore.streams import StreamId
 
 __all__ = ["HandlerFailed", "Handling"]
 

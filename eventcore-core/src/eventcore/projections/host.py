@@ -11,8 +11,8 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.catalogue import ProjectionInstruments
-from eventcore.codec import Codec, StoredEvent
 from eventcore.errors import HistoryDiverged, ProjectionTimeout, StoreClosed, StoreError
+from eventcore.events.codec import Codec, StoredEvent
 from eventcore.projections.definition import Definition, projection_key
 from eventcore.projections.handling import HandlerFailed, Handling
 from eventcore.projections.positions import Positions

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from eventcore.codec import StoredEvent
+from eventcore.events.codec import StoredEvent
 from eventcore.recording import TraceContext
 
 __all__ = ["writers"]

@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import Final, NamedTuple, NoReturn, final
 
 from eventcore.catalogue import ProjectionProgress, ProjectionSeries
-from eventcore.codec import StoredEvent
 from eventcore.errors import ProjectionFailed, StoreError
+from eventcore.events.codec import StoredEvent
 from eventcore.exporting.logs import bounded_logger
 from eventcore.projections.checkpoints import Checkpoints
 from eventcore.projections.definition import Definition

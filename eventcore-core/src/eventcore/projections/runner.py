@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final, NoReturn, final
 
 from eventcore.catalogue import ProjectionInstruments, ProjectionProgress
-from eventcore.codec import Codec
 from eventcore.errors import AccessDenied, LeadershipLost, StoreError, StoreUnavailable
+from eventcore.events.codec import Codec
 from eventcore.exporting.logs import bounded_logger
 from eventcore.projections.definition import Definition
 from eventcore.projections.handling import Handling

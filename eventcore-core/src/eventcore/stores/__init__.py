@@ -3,7 +3,8 @@
 Whoever writes one gives it to ``open_store``; ``eventcore.testing`` has the contract that it has to keep.
 """
 
-from eventcore.codec import StoredEvent
+from eventcore.events import StreamPattern
+from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import (
     CONFLICT,
     SCHEMA_VERSION,
@@ -22,7 +23,6 @@ from eventcore.stores.base import (
     Verdict,
 )
 from eventcore.stores.memory import MemoryBackend
-from eventcore.stores.patterns import StreamPattern
 from eventcore.stores.sqlite import SqliteBackend
 from eventcore.stores.urls import backend_from_url
 

@@ -10,10 +10,8 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import msgspec
 
-from eventcore.codec import StoredEvent
-from eventcore.events import RecordedEvent
-from eventcore.stores.patterns import StreamPattern
-from eventcore.streams import StreamId
+from eventcore.events import RecordedEvent, StreamId, StreamPattern
+from eventcore.events.codec import StoredEvent
 
 __all__ = [
     "CONFLICT",

@@ -99,13 +99,13 @@ def _sqlite(url: str) -> SqliteBackend:
 
 
 def _postgres(url: str, migrate: bool) -> Backend:
-    from eventcore.stores.postgres_url import PostgresSettings
+    from eventcore.stores.postgres.url import PostgresSettings
 
     settings = PostgresSettings.from_url(url)
     if find_spec("asyncpg") is None:
         raise MissingDependency("a PostgreSQL store needs asyncpg: pip install 'eventcore-core[postgres]'")
     # Only who uses it loads it.
-    from eventcore.stores.postgres import PostgresBackend
+    from eventcore.stores.postgres.backend import PostgresBackend
 
     return PostgresBackend(settings, migrate=migrate)
 

@@ -9,14 +9,13 @@ from typing import Any, Final, TypeAlias, final
 
 import msgspec
 
-from eventcore.codec import Codec
 from eventcore.commands import Command
 from eventcore.commands.attempt import CommandContext, decided_events, discovered_streams
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import BusinessRuleViolation, InvalidCommand, InvalidEvent
-from eventcore.events import Event, EventMetadata, RecordedEvent
+from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
+from eventcore.events.codec import Codec
 from eventcore.recording import IdGenerator, RateSampler, SilentTracer
-from eventcore.streams import StreamId
 
 __all__ = ["Given", "When", "given"]
 

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from eventcore.commands import Command
 from eventcore.errors import BusinessRuleViolation
-from eventcore.events import Event, RecordedEvent
-from eventcore.streams import StreamId
+from eventcore.events import Event, RecordedEvent, StreamId
 
 __all__ = [
     "Balances",

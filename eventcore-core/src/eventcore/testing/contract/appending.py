@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
+from eventcore.events import StreamId
 from eventcore.stores import CONFLICT, AppendRequest, Backend
-from eventcore.streams import StreamId
 from eventcore.testing.contract.accounts import account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend
 from eventcore.testing.contract.requests import EVERYTHING, everything, fill, log, new_event, positions, request

@@ -11,9 +11,8 @@ import pytest
 
 from eventcore.commands import Command
 from eventcore.errors import BusinessRuleViolation, InvalidEvent
-from eventcore.events import Event, RecordedEvent
+from eventcore.events import Event, RecordedEvent, StreamId
 from eventcore.store import EventStore
-from eventcore.streams import StreamId
 from eventcore.testing.contract.accounts import (
     Balances,
     Collect,

@@ -9,10 +9,9 @@ import pytest
 
 from eventcore.commands import Command
 from eventcore.errors import InvalidEvent
-from eventcore.events import Event
+from eventcore.events import Event, StreamId
 from eventcore.store import EventStore
 from eventcore.stores import AppendRequest, Backend
-from eventcore.streams import StreamId
 from eventcore.testing.contract.accounts import Deposit, Look, account
 from eventcore.testing.contract.fixtures import ContractFixtures
 from eventcore.testing.contract.requests import matching, new_event, positions

@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 
 from eventcore.errors import CorruptEvent, InvalidEvent, UnknownEventType
+from eventcore.events import StreamId
 from eventcore.store import EventStore
 from eventcore.stores import CONFLICT, AppendRequest, Backend, NewEvent
-from eventcore.streams import StreamId
 from eventcore.testing.contract.accounts import Deposit, Deposited, Link, Linked, Look, account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, opened_store
 from eventcore.testing.contract.requests import EVERYTHING, fill, matching, new_event, positions, request

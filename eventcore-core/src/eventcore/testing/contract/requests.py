@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from eventcore.codec import Codec, StoredEvent
-from eventcore.events import EventMetadata, RecordedEvent
+from eventcore.events import EventMetadata, RecordedEvent, StreamId
+from eventcore.events.codec import Codec, StoredEvent
 from eventcore.recording import IdGenerator
 from eventcore.stores import AppendRequest, Backend, EventFilter, NewEvent, StreamPattern
-from eventcore.streams import StreamId
 from eventcore.testing.contract.accounts import Deposited
 
 __all__ = ["EVERYTHING", "everything", "fill", "log", "matching", "new_event", "positions", "request"]

@@ -1,0 +1,1 @@
+"""From the sources of configuration (file, code, environment) to checked exporters."""

@@ -1,0 +1,181 @@
+"""Finding installed exporter plugins by their entry points, without importing any of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any, Final, cast, final
+
+from eventcore.errors import InvalidExporter, InvalidInput
+from eventcore.exporting.delivery.handle import PluginOrigin
+
+__all__ = [
+    "CORE_DISTRIBUTION",
+    "GROUP",
+    "OFFICIAL",
+    "FoundPlugin",
+    "check_exporter_name",
+    "default_exporter_name",
+    "exporter_name_problem",
+    "find_plugins",
+    "how_to_install",
+]
+
+GROUP: Final = "eventcore.exporters"
+"""The entry-point group of exporter plugins."""
+
+CORE_DISTRIBUTION: Final = "eventcore-core"
+
+OFFICIAL: Final = MappingProxyType({"otel": "eventcore-otel", "prometheus": "eventcore-prometheus"})
+"""The plugins that belong to eventcore, for hints about what to install: core imports none of them."""
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED: Final = ("enabled", "disabled", "none", "all")
+
+
+@final
+class FoundPlugin:
+    """An exporter plugin that is installed; nothing of it is imported before ``load``.
+
+    Attributes:
+        name: the name of the entry point, which is the plugin's name in configuration.
+        distribution: the name of the distribution that brings it.
+        version: that distribution's version.
+        value: where the entry point leads, ``package.module:attribute``.
+    """
+
+    __slots__ = ("_entry_point", "distribution", "name", "value", "version")
+
+    def __init__(self, entry_point: EntryPoint, distribution: str, version: str) -> None:
+        self._entry_point = entry_point
+        self.name = entry_point.name
+        self.value = entry_point.value
+        self.distribution = distribution
+        self.version = version
+
+    def __repr__(self) -> str:
+        return f"<FoundPlugin {self.name!r} of {self.distribution} {self.version}: {self.value}>"
+
+    @property
+    def origin(self) -> PluginOrigin:
+        """The plugin and its distribution, as registration and messages name them."""
+        return PluginOrigin(self.name, self.distribution, self.version)
+
+    @property
+    def core(self) -> bool:
+        """Whether it comes with eventcore-core itself: such a one is loaded only when it is named."""
+        return _normalised(self.distribution) == CORE_DISTRIBUTION
+
+    def load(self) -> Callable[..., Any]:
+        """Import the plugin and return its callable, which makes an exporter from settings.
+
+        Raises:
+            InvalidExporter: its name does not fit, or its entry point leads to something that cannot be called.
+            Exception: whatever importing it raises; leaving the interpreter comes as an ``ImportError``.
+        """
+        if (problem := exporter_name_problem(self.name)) is not None:
+            raise InvalidExporter(f"{self.origin}: {problem}")
+        try:
+            factory = self._import()
+        except SystemExit as error:
+            raise ImportError(
+                f"{self.origin}: importing {self.value} tried to end the process: SystemExit({error.code!r})"
+            ) from error
+        if not callable(factory):
+            raise InvalidExporter(
+                f"{self.origin}: its entry point {self.value} leads to a {type(factory).__name__}; "
+                "expected a class, or a function that returns an exporter"
+            )
+        return cast(Callable[..., Any], factory)
+
+    def _import(self) -> object:
+        if EntryPoint.pattern.match(self.value) is None:
+            raise InvalidExporter(
+                f"{self.origin}: its entry point {self.value!r} does not fit; expected 'package.module:attribute'"
+            )
+        return self._entry_point.load()
+
+    def names(self, cls: type) -> bool:
+        """Whether the entry point leads to this class, as far as can be told without importing anything."""
+        module, _, path = self.value.partition("[")[0].replace(" ", "").partition(":")
+        if (module, path) == (cls.__module__, cls.__qualname__):
+            return True
+        found: object = sys.modules.get(module)
+        for part in path.split("."):
+            found = inspect.getattr_static(found, part, None)
+        return found is cls
+
+
+def find_plugins() -> tuple[FoundPlugin, ...]:
+    """Every installed exporter plugin, sorted by name; two distributions with a plugin of one name are both listed."""
+    found = [_found(entry_point) for entry_point in entry_points(group=GROUP)]
+    return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution, plugin.value)))
+
+
+def how_to_install(plugin: str) -> str | None:
+    """What brings an official plugin that is not installed; ``None`` when it is none of ours.
+
+    >>> how_to_install("otel")
+    "pip install 'eventcore-core[otel]'"
+    """
+    return f"pip install '{CORE_DISTRIBUTION}[{plugin}]'" if plugin in OFFICIAL else None
+
+
+def exporter_name_problem(name: object) -> str | None:
+    """What is wrong with an exporter's name, and what was expected; ``None`` when it fits."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name:
+        return f"the exporter name {name!r:.80} does not fit; expected a-z, 0-9 and single underscores, beginning with a letter"
+    if name in _RESERVED:
+        return f"the exporter name {name!r} is reserved; expected another than {', '.join(_RESERVED)}"
+    return None
+
+
+def check_exporter_name(name: str) -> None:
+    """Check a name that code gives to an exporter.
+
+    Raises:
+        InvalidInput: it does not fit, or is reserved.
+    """
+    if (problem := exporter_name_problem(name)) is not None:
+        raise InvalidInput(problem)
+
+
+def default_exporter_name(exporter: object, plugins: Sequence[FoundPlugin]) -> tuple[str, PluginOrigin | None]:
+    """The name of an exporter that code registers without one: its plugin's, else its class's in snake case.
+
+    Raises:
+        InvalidInput: the class's name gives none that fits.
+    """
+    cls = type(exporter)
+    for plugin in plugins:
+        if exporter_name_problem(plugin.name) is None and plugin.names(cls):
+            return plugin.name, plugin.origin
+    name = _snake_case(cls.__name__)
+    if exporter_name_problem(name) is not None:
+        raise InvalidInput(f"the class {cls.__qualname__} gives no name for its exporter; register it with name=...")
+    return name, None
+
+
+def _snake_case(name: str) -> str:
+    """
+    >>> _snake_case("HTTPServerThing"), _snake_case("StatsD2Exporter")
+    ('http_server_thing', 'stats_d2_exporter')
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return re.sub(r"_+", "_", words).strip("_").lower()
+
+
+def _normalised(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _found(entry_point: EntryPoint) -> FoundPlugin:
+    # A distribution with damaged metadata has neither name nor version; its plugin is listed all the same.
+    metadata = entry_point.dist.metadata if entry_point.dist is not None else None
+    name = metadata["Name"] if metadata is not None and "Name" in metadata else "an unknown distribution"
+    version = metadata["Version"] if metadata is not None and "Version" in metadata else "of unknown version"
+    return FoundPlugin(entry_point, name, version)

@@ -1,0 +1,75 @@
+"""PostgreSQL's errors in the words of eventcore: what is wrong with the server or the database, and what to do."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
+from eventcore.stores.postgres.driver import InvalidArgument, PostgresError
+
+__all__ = ["AnswerLost", "explained", "leaves_connection_usable"]
+
+# SQLSTATE codes and their classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_DENIED: Final = {
+    "28P01": "refuses the password: mend it in the URL, in PGPASSWORD or in the password file",
+    "28000": "refuses the user: mend the user in the URL, or the server's pg_hba.conf",
+    "42501": "does not give the user the rights that the store needs: grant them, or let the owner run 'eventcore migrate'",
+}
+_INCOMPATIBLE: Final = {
+    "3D000": "has no such database: create it, or mend the URL",
+    "3F000": "has lost the schema of the store: restore it, or run 'eventcore migrate'",
+    "42P01": "has lost a table of the store: restore it",
+    "42883": "has lost a function of the store: restore it",
+}
+_READ_ONLY: Final = "25006"
+# The store's own functions raise it.
+_DIVERGED: Final = "EC001"
+_UNAVAILABLE: Final = {
+    _READ_ONLY: "is a standby or read only: give the address of the primary",
+    "40001": "could not serialize the call: send it again",
+    "40P01": "found a deadlock: send it again",
+    "53100": "has no room on its disk: make room",
+    "53200": "is out of memory",
+    "53300": "has no more connections: raise max_connections, or lower pool in the URL",
+    "55P03": "is held up: another process has held the append lock too long",
+    "57014": "cancelled the statement: it took longer than statement_timeout, or an administrator ended it",
+    "57P03": "is starting or stopping",
+}
+# Codes after which nobody knows what became of a statement: the connection, or the server, has ended.
+_LOST: Final = ("08", "57P01", "57P02", "57P04", "57P05", "58", "XX")
+
+
+@final
+class AnswerLost(StoreUnavailable):
+    """The connection ended, or time was up, while a call was on its way: it may have been carried out."""
+
+
+def leaves_connection_usable(error: BaseException) -> bool:
+    """Whether the server has only refused a statement. One that is read only may not be the primary any more: look anew."""
+    if isinstance(error, InvalidArgument):
+        return True
+    code: str = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, PostgresError) and not code.startswith((*_LOST, _READ_ONLY))
+
+
+def explained(error: BaseException, place: str) -> StoreError:
+    """The error to raise in place of ``error``, which came from the server at ``place``."""
+    if isinstance(error, StoreError):
+        return error
+    code: str = getattr(error, "sqlstate", None) or ""
+    detail = f"({type(error).__name__}: {error})"
+    if code == _DIVERGED:
+        return HistoryDiverged(f"PostgreSQL at {place} has gone back in time: what was read or written is gone {detail}")
+    if advice := _DENIED.get(code):
+        return AccessDenied(f"PostgreSQL at {place} {advice} {detail}")
+    if advice := _INCOMPATIBLE.get(code):
+        return IncompatibleStore(f"PostgreSQL at {place} {advice} {detail}")
+    if advice := _UNAVAILABLE.get(code):
+        return StoreUnavailable(f"PostgreSQL at {place} {advice} {detail}")
+    if isinstance(error, InvalidArgument):
+        return StoreError(f"an argument of a call to PostgreSQL at {place} cannot be written {detail}")
+    if isinstance(error, TimeoutError):
+        return AnswerLost(f"PostgreSQL at {place} gave no answer in time")
+    if not isinstance(error, PostgresError) or code.startswith(_LOST):
+        return AnswerLost(f"the connection to PostgreSQL at {place} was lost {detail}")
+    return StoreError(f"PostgreSQL at {place}: {detail}")

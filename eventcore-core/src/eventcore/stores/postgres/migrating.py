@@ -1,0 +1,126 @@
+"""Opening a PostgreSQL store: is the server fit for it, and is the schema there in the right version?"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from eventcore.errors import IncompatibleStore
+from eventcore.stores.base import SCHEMA_VERSION
+from eventcore.stores.postgres.driver import Connection, transaction
+from eventcore.stores.postgres.schema import MIGRATIONS, VERSION_TABLE, for_schema, lock_key
+from eventcore.stores.postgres.url import PostgresSettings
+
+__all__ = ["prepare"]
+
+logger: Final = logging.getLogger("eventcore.stores.postgres")
+
+_OLDEST_SERVER: Final = 150000
+_ABOUT: Final = """
+    SELECT current_setting('server_version_num')::integer AS server_version, current_setting('server_version') AS release,
+        current_setting('server_encoding') AS encoding, current_setting('default_transaction_isolation') AS isolation,
+        current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,
+        pg_is_in_recovery() AS standby
+"""
+# A query, since what to_regclass knows may be older than the lock that was waited for.
+_KNOWN: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
+        WHERE schema.nspname = $1 AND class.relname = 'schema_version'
+    )
+"""
+_VERSION: Final = "SELECT coalesce(max(version), 0) FROM {schema}.schema_version"
+_MIGRATED: Final = "INSERT INTO {schema}.schema_version (version) VALUES ($1)"
+_HAS_TABLES: Final = """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
+        WHERE schema.nspname = $1
+    )
+"""
+_HAS_SCHEMA: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
+
+
+async def prepare(connection: Connection, settings: PostgresSettings, *, migrate: bool) -> None:
+    """Check the server; create the schema or bring it up to date, if that is allowed.
+
+    Raises:
+        IncompatibleStore: the server or the database cannot hold a store; or the schema is newer, or older and must stay so.
+    """
+    async with transaction(connection):
+        about = await connection.fetchrow(_ABOUT)
+        version = await _version(connection, settings.schema)
+    _check(about, settings.place)
+    if version < SCHEMA_VERSION:
+        if not migrate:
+            found = f"has version {version}" if version else "does not exist"
+            raise IncompatibleStore(
+                f"the schema {settings.schema!r} at {settings.place} {found}, this eventcore needs version {SCHEMA_VERSION}, "
+                "and migrate=False forbids to make it so; run 'eventcore migrate'"
+            )
+        if about["standby"]:
+            raise IncompatibleStore(
+                f"the schema {settings.schema!r} at {settings.place} has version {version}, this eventcore needs version "
+                f"{SCHEMA_VERSION}, and a standby cannot be migrated; give the address of the primary"
+            )
+        version = await _migrate(connection, settings)
+    if version > SCHEMA_VERSION:
+        raise IncompatibleStore(
+            f"the schema {settings.schema!r} at {settings.place} has version {version}, this eventcore knows version "
+            f"{SCHEMA_VERSION}; upgrade eventcore"
+        )
+
+
+def _check(about: Any, place: str) -> None:
+    if about["server_version"] < _OLDEST_SERVER:
+        raise IncompatibleStore(f"PostgreSQL at {place} is of version {about['release']}; 15 or later is needed")
+    if about["encoding"] != "UTF8":
+        raise IncompatibleStore(
+            f"the database at {place} has the encoding {about['encoding']}, which cannot hold every event; create one with "
+            "ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if about["isolation"] != "read committed":
+        raise IncompatibleStore(
+            f"the database at {place} has default_transaction_isolation = '{about['isolation']}', under which an append would "
+            "not see what was committed before it; set it to 'read committed' for this user or database"
+        )
+    for setting in ("fsync", "synchronous_commit"):
+        if about[setting] == "off":
+            logger.warning(
+                "PostgreSQL at %s has %s = off: it acknowledges events before they are durable, and a crash loses them",
+                place,
+                setting,
+            )
+
+
+async def _version(connection: Connection, schema: str) -> int:
+    """The version of the schema, 0 when there is none."""
+    known = await connection.fetchval(_KNOWN, schema)
+    return int(await connection.fetchval(for_schema(_VERSION, schema))) if known else 0
+
+
+async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
+    schema = settings.schema
+    while True:
+        async with transaction(connection):
+            # Whoever comes second finds the work done.
+            await connection.execute(f"SELECT pg_advisory_xact_lock({lock_key(schema) ^ 1})")
+            version = await _version(connection, schema)
+            if version >= SCHEMA_VERSION:
+                return version
+            if version == 0:
+                await _create(connection, settings)
+            await connection.execute(for_schema(MIGRATIONS[version], schema))
+            await connection.execute(for_schema(_MIGRATED, schema), version + 1)
+        logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.place, version, version + 1)
+
+
+async def _create(connection: Connection, settings: PostgresSettings) -> None:
+    # IF NOT EXISTS would ask for the right to create schemas where one is there already.
+    if not await connection.fetchval(_HAS_SCHEMA, settings.schema):
+        await connection.execute(for_schema("CREATE SCHEMA {schema}", settings.schema))
+    elif await connection.fetchval(_HAS_TABLES, settings.schema):
+        raise IncompatibleStore(
+            f"the schema {settings.schema!r} at {settings.place} holds tables of something else; name another: "
+            "?schema=… in the store URL"
+        )
+    await connection.execute(for_schema(VERSION_TABLE, settings.schema))
