@@ -6,8 +6,6 @@ from opentelemetry.trace import INVALID_SPAN, get_current_span
 
 from eventcore.exporting import TraceContext
 
-__all__ = ["current_trace_context"]
-
 
 def current_trace_context() -> TraceContext | None:
     """The trace context of the OpenTelemetry span that is current in this task or thread, ``None`` where there is none."""

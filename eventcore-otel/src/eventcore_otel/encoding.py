@@ -32,8 +32,6 @@ from eventcore.exporting import (
     SpanStatus,
 )
 
-__all__ = ["Encoder"]
-
 # The fields of a protobuf message by name, as its constructor takes them.
 _Fields: TypeAlias = dict[str, Any]
 

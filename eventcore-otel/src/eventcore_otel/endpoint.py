@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["DEFAULT_ENDPOINT", "Endpoint"]
-
 DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 
 _PORTS: Final = {"http": 4317, "https": 443}

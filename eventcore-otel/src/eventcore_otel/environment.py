@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
-__all__ = ["Environment", "Signal", "Variable"]
-
 Signal: TypeAlias = Literal["metrics", "traces"]
 
 _SECONDS_BELOW: Final = 100.0

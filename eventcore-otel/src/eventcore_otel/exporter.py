@@ -27,8 +27,6 @@ else:
     # Configuration makes secrets of them; core's validation takes no union of a secret with anything else.
     Headers: TypeAlias = Mapping[str, Secret]
 
-__all__ = ["OpenTelemetryExporter"]
-
 
 class OpenTelemetryExporter(Exporter):
     """Sends metrics and spans over OTLP gRPC, to a collector or to any backend that speaks OTLP.

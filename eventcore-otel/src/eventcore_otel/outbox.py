@@ -8,8 +8,6 @@ from typing import Final, TypeAlias
 
 from eventcore.exporting import Rejected, SpanData
 
-__all__ = ["MAX_REQUEST", "Outbox", "Part", "SpanKey"]
-
 # Collectors refuse messages above 4 MiB by default. A quarter of it keeps every copy that is made of a request under 1 ms, in
 # which no other thread runs (3.5 MiB: over 2 ms), and still holds a full batch of spans of ordinary size.
 MAX_REQUEST: Final = 1024 * 1024

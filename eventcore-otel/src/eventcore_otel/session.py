@@ -22,8 +22,6 @@ from eventcore_otel.outbox import MAX_REQUEST, Outbox, Part, key_of
 from eventcore_otel.settings import Settings
 from eventcore_otel.transport import Transport
 
-__all__ = ["Session"]
-
 _DataT = TypeVar("_DataT", bound=MetricData)
 
 

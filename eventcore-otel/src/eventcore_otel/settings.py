@@ -13,8 +13,6 @@ from eventcore.exporting import Attributes, AttributeValue, Secret
 from eventcore_otel.endpoint import DEFAULT_ENDPOINT, Endpoint
 from eventcore_otel.environment import Environment, Signal, Variable
 
-__all__ = ["Destination", "Parameters", "Settings", "Tls"]
-
 _T = TypeVar("_T")
 
 _DEFAULT_TIMEOUT: Final = 10.0

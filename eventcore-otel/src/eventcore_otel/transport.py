@@ -20,8 +20,6 @@ from eventcore.exporting import Rejected, RetryLater
 from eventcore_otel.environment import Signal
 from eventcore_otel.settings import Destination, Settings, Tls
 
-__all__ = ["Transport"]
-
 _Response: TypeAlias = ExportMetricsServiceResponse | ExportTraceServiceResponse
 # Quoted: the class takes parameters in its type stubs only.
 _Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, _Response]"

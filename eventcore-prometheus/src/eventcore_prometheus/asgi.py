@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 from eventcore_prometheus.negotiation import time_limit
 from eventcore_prometheus.scraping import Response, ScrapeError, Scraper, not_allowed, present, unavailable
 
-__all__ = ["ASGIApplication", "make_asgi_app"]
-
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]

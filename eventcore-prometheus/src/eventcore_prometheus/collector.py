@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["Registry", "RegistryCollector"]
-
 # The interpreter is shared: after so much converting in one go, whoever waits for it gets its turn.
 _SLICE: Final = 0.001
 _REST: Final = 0.001

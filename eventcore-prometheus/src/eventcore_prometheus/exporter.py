@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from eventcore_prometheus.handler import Request
     from eventcore_prometheus.listener import Listener
 
-__all__ = ["PrometheusExporter"]
-
 _HIGHEST_PORT: Final = 65535
 
 

@@ -13,8 +13,6 @@ from typing import Any, Final, Protocol, cast, final
 
 from eventcore_prometheus.scraping import Response
 
-__all__ = ["Handler", "Host", "Request"]
-
 _HEADER_TIME: Final = 5.0
 _IDLE_TIME: Final = 30.0
 _SEND_TIME: Final = 30.0

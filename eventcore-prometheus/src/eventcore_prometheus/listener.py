@@ -14,8 +14,6 @@ from eventcore_prometheus.handler import Request
 from eventcore_prometheus.scraping import Response
 from eventcore_prometheus.server import POLL, Server
 
-__all__ = ["Listener"]
-
 _CONNECTIONS_PER_REQUEST: Final = 4
 
 

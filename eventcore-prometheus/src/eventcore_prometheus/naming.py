@@ -10,8 +10,6 @@ from typing import Final, Literal, TypeAlias, final
 
 from eventcore.exporting import canonical_name
 
-__all__ = ["RENAMED", "ExposedName", "Kind", "Names", "check_renames", "unit_words"]
-
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 RENAMED: Final[Mapping[str, str]] = MappingProxyType({"eventcore.commands.duration": "eventcore_command_duration_seconds"})

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, final
 
-__all__ = ["OPENMETRICS", "TEXT", "Format", "accepts_gzip", "choose_format", "time_limit"]
-
 _LARGEST_MARGIN: Final = 0.5
 
 

@@ -12,8 +12,6 @@ from eventcore.exporting import CounterData, GaugeData, HistogramData, MetricDat
 from eventcore_prometheus.naming import ExposedName, Kind, Names
 from eventcore_prometheus.rendering import family_header, histogram_lines, histogram_template, number_lines
 
-__all__ = ["Family", "Page", "PageBuilder"]
-
 # Joining and sending in pieces keeps each step short, however large the page is.
 _PIECE: Final = 64 * 1024
 # Metrics compress to a twentieth on the lowest level; the higher ones cost several times as much for little more.

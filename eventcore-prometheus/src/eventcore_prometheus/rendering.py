@@ -10,8 +10,6 @@ from typing import Final
 from eventcore.exporting import HistogramPoint, Labels, NumberPoint
 from eventcore_prometheus.naming import ExposedName, Kind
 
-__all__ = ["family_header", "go_float", "histogram_lines", "histogram_template", "label_text", "number_lines"]
-
 _LARGEST_EXACT: Final = 2**53
 # Go changes to the exponent where the integer part has more digits than this; Python only at 17.
 _LONGEST_INTEGER: Final = 6

@@ -13,8 +13,6 @@ from eventcore.exporting import ExporterContext
 from eventcore_prometheus.negotiation import accepts_gzip, choose_format
 from eventcore_prometheus.page import Page
 
-__all__ = ["Response", "ScrapeError", "Scraper", "Scrapes", "index", "not_allowed", "not_found", "present", "unavailable"]
-
 
 class ScrapeError(Exception):
     """There is no fresh page; the message says why."""

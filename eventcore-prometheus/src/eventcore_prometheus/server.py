@@ -15,8 +15,6 @@ from typing import Any, Final
 from eventcore_prometheus.handler import Handler, Request
 from eventcore_prometheus.scraping import Response, unavailable
 
-__all__ = ["POLL", "Server"]
-
 POLL: Final = 0.1
 """Seconds between looks at whether to stop."""
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from math import log
 from typing import Final, TypeAlias, final
 
-__all__ = ["ActiveStreams"]
-
 _EXACT: Final = 10_000
 _MINUTES: Final = 5
 # HyperLogLog: 2**12 registers have a standard error of 1.04 / 64 = 1.6 %.

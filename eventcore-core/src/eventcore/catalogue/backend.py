@@ -15,8 +15,6 @@ from eventcore.stores.base import Backend
 from eventcore.stores.sampling import BackendFigures, BackendStats, MeasuredBackend, Wait
 from eventcore.telemetry import Telemetry
 
-__all__ = ["BackendInstruments"]
-
 _EVERY: Final = 5.0
 
 

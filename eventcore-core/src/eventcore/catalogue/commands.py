@@ -13,8 +13,6 @@ from eventcore.catalogue.declaring import Declaring
 from eventcore.recording import CounterCell, RecordBuffer
 from eventcore.telemetry import Telemetry
 
-__all__ = ["CommandInstruments", "CommandSeries", "Outcome"]
-
 _FOLD_AT: Final = 256
 
 Outcome: TypeAlias = Literal["committed", "no_events", "rejected", "conflict", "cancelled", "error"]

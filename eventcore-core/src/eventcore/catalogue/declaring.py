@@ -6,8 +6,6 @@ from eventcore.catalogue.rows import CATALOGUE, Kind, Row
 from eventcore.recording import Counter, Gauge, Histogram, UpDownCounter
 from eventcore.telemetry import Telemetry
 
-__all__ = ["Declaring"]
-
 
 class Declaring:
     """Gives the instruments of the catalogue by the names of their rows.

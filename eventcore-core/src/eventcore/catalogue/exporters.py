@@ -11,8 +11,6 @@ from eventcore.exporting.delivery.report import ExporterState
 from eventcore.recording import Instrument
 from eventcore.telemetry import Telemetry
 
-__all__ = ["show_exporters"]
-
 _Values: TypeAlias = "Iterator[tuple[tuple[str, ...], Any]]"
 _STATES: Final[tuple[str, ...]] = get_args(ExporterState)
 

@@ -29,8 +29,6 @@ from eventcore.stores.base import (
 )
 from eventcore.telemetry import Telemetry
 
-__all__ = ["ObservedBackend"]
-
 _MAX_LINKS: Final = 64
 _CLIENT: Final[SpanKind] = "client"
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Literal, TypeAlias, final
 
-__all__ = ["ProjectionProgress", "ProjectionState"]
-
 ProjectionState: TypeAlias = Literal["running", "catching_up", "paused", "failed", "stopped"]
 
 _MAX_SIGHTINGS: Final = 1024

@@ -10,8 +10,6 @@ from eventcore.catalogue.progress import ProjectionProgress, ProjectionState
 from eventcore.recording import CallbackHandle, CounterCell, Gauge
 from eventcore.telemetry import Telemetry
 
-__all__ = ["EventOutcome", "ProjectionInstruments", "ProjectionSeries"]
-
 EventOutcome: TypeAlias = Literal["applied", "skipped", "failed"]
 _OUTCOMES: Final[tuple[EventOutcome, ...]] = get_args(EventOutcome)
 _STATES: Final[tuple[ProjectionState, ...]] = get_args(ProjectionState)

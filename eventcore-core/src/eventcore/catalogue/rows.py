@@ -8,8 +8,6 @@ import msgspec
 
 from eventcore.recording import SECONDS
 
-__all__ = ["CATALOGUE", "Kind", "Row"]
-
 Kind: TypeAlias = Literal["counter", "up_down_counter", "gauge", "histogram"]
 
 

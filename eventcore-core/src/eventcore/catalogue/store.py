@@ -13,8 +13,6 @@ from eventcore.stores.base import NewEvent, Purpose
 from eventcore.telemetry import Telemetry
 from eventcore.version import __version__
 
-__all__ = ["Operation", "StoreInstruments"]
-
 Operation: TypeAlias = Literal[
     "read_streams",
     "append",

@@ -20,8 +20,6 @@ from eventcore.recording.ids import IdGenerator
 from eventcore.recording.trace_context import TraceContext
 from eventcore.telemetry import Telemetry
 
-__all__ = ["CheckResult", "Result", "check"]
-
 METRIC: Final = "eventcore.check"
 SPAN: Final = "eventcore check"
 _SHUTDOWN: Final = 2.0

@@ -14,8 +14,6 @@ from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, h
 from eventcore.exporting.configuration.loading import LoadedExporters, load_exporters
 from eventcore.exporting.configuration.settings import Configuration, ExporterPlan, load_configuration
 
-__all__ = ["Listing", "Row", "State", "list_exporters", "plugins"]
-
 State: TypeAlias = Literal["loaded", "failed", "disabled", "not enabled", "not installed"]
 
 

@@ -11,8 +11,6 @@ from eventcore.cli.output import Output
 from eventcore.errors import InvalidStoreUrl, StoreError
 from eventcore.stores import SCHEMA_VERSION, backend_from_url
 
-__all__ = ["MigrationResult", "migrate"]
-
 
 @final
 class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):

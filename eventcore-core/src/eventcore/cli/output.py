@@ -13,8 +13,6 @@ import msgspec
 
 from eventcore.errors import Fault
 
-__all__ = ["Output"]
-
 _COLOURS: Final = {"ok": "32", "loaded": "32", "failed": "31"}
 
 

@@ -20,8 +20,6 @@ from eventcore.store import EventStore, open_store
 from eventcore.stores import SqliteBackend, backend_from_url
 from eventcore.stores.base import DeadLetter
 
-__all__ = ["add_projections", "projections"]
-
 _Action: TypeAlias = "Callable[[EventStore, Output, argparse.Namespace], Awaitable[int]]"
 
 _EPILOG: Final = """\

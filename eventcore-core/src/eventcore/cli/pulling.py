@@ -11,8 +11,6 @@ from typing import Final, Protocol, runtime_checkable
 from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.recording.names import canonical_name
 
-__all__ = ["Scraped", "check_pull"]
-
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _LEAST_SECONDS: Final = 1.0
 

@@ -18,8 +18,6 @@ from eventcore.events.codec import Codec
 from eventcore.recording import IdGenerator, Span
 from eventcore.stores.base import NewEvent
 
-__all__ = ["Attempt", "CommandContext", "decided_events", "discovered_streams"]
-
 _MAX_EVENTS: Final = 10_000
 _MAX_STREAMS: Final = 1000
 

@@ -29,8 +29,6 @@ from eventcore.events import RecordedEvent, StreamId
 from eventcore.stores.base import CONFLICT, AppendRequest, Backend, NewEvent, Verdict
 from eventcore.stores.failures import as_store_error
 
-__all__ = ["Batcher", "Candidate", "Fate"]
-
 _MAX_COMMANDS: Final = 512
 _MAX_BYTES: Final = 8 << 20
 # Up to so many are not halved: a commit costs more than it would save.

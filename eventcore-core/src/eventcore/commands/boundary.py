@@ -14,8 +14,6 @@ from eventcore.commands.loading import Loaded, Loader
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId
 
-__all__ = ["BoundaryState", "load_boundary"]
-
 _FOLD_AT_ONCE: Final = 500
 _MAX_ROUNDS: Final = 100
 _by_position: Final = attrgetter("position")

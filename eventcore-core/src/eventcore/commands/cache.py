@@ -10,8 +10,6 @@ import msgspec
 
 from eventcore.events import RecordedEvent, StreamId
 
-__all__ = ["StreamCache"]
-
 # A stream above this length keeps only its newest half: enough to bring waiting commands up to date, not to load one.
 _MAX_STREAM: Final = 5_000
 # For so many seconds after another writer was seen in a stream, what is known of it is taken to be behind.

@@ -9,8 +9,6 @@ import msgspec
 
 from eventcore.events import Event, RecordedEvent, StreamId
 
-__all__ = ["Command", "Decision"]
-
 State = TypeVar("State")
 
 Decision: TypeAlias = Iterable[tuple[StreamId, Event]] | None

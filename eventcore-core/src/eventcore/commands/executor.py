@@ -24,8 +24,6 @@ from eventcore.recording import IdGenerator, Span, TraceContext, traceparent_of
 from eventcore.stores.failures import own_copy
 from eventcore.telemetry import Telemetry
 
-__all__ = ["CommandExecutor", "CommandResult"]
-
 _MAX_LOADS: Final = 100
 _MAX_ACTIVE: Final = 16_384
 _NO_HEADERS: Final[Mapping[str, str]] = {}

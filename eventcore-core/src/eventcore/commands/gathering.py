@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sized
 
-__all__ = ["until_settled"]
-
 
 async def until_settled(waiting: Sized, enough: int) -> None:
     """Let the loop turn as long as each turn brings more, up to ``enough``.

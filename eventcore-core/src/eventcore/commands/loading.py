@@ -16,8 +16,6 @@ from eventcore.events.codec import Codec, StoredEvent
 from eventcore.stores.base import Backend, BackendPage
 from eventcore.stores.failures import as_store_error, own_copy
 
-__all__ = ["Loaded", "Loader"]
-
 _MAX_STREAMS: Final = 512
 _YIELD_EVERY: Final = 500
 # Each answer makes a command fold and go on: the event loop must not wait for all of them.

@@ -13,8 +13,6 @@ from eventcore.commands.command import Command
 from eventcore.errors import InvalidCommand
 from eventcore.events import StreamId
 
-__all__ = ["CommandPlan"]
-
 _MANY: Final = (tuple, list, set, frozenset, collections.abc.Sequence, collections.abc.Set)
 _EXPECTED: Final = "StreamId, StreamId | None, or a tuple, list, set or frozenset of StreamId"
 

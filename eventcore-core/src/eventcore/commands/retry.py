@@ -7,8 +7,6 @@ from typing import final
 
 import msgspec
 
-__all__ = ["RetryPolicy"]
-
 
 @final
 class RetryPolicy(msgspec.Struct, frozen=True):

@@ -12,8 +12,6 @@ from eventcore.errors import CorruptEvent, InvalidEvent, InvalidMetadata, Unknow
 from eventcore.events.event import Event, EventMetadata, RecordedEvent, event_classes
 from eventcore.events.stream_id import StreamId
 
-__all__ = ["Codec", "StoredEvent", "check_headers", "check_id"]
-
 _MAX_HEADERS: Final = 32
 _MAX_KEY: Final = 128
 _MAX_TEXT: Final = 1024

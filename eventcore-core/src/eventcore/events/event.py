@@ -12,8 +12,6 @@ import msgspec
 from eventcore.errors import InvalidEventType
 from eventcore.events.stream_id import StreamId
 
-__all__ = ["Event", "EventMetadata", "RecordedEvent"]
-
 _EVENT_TYPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
 

@@ -9,8 +9,6 @@ import msgspec
 
 from eventcore.errors import InvalidPattern
 
-__all__ = ["StreamPattern"]
-
 _SYNTAX: Final = "'*' stands for any characters, '?' for one, '[a-z]' for one of a set, '[!a-z]' for one outside it"
 _TOKEN: Final = re.compile(r"\*|\?|\[(!?)([^\[\]!^]+)\]|[^\[\]]", re.DOTALL)
 _MEMBER: Final = re.compile(r"([^-])-([^-])|([^-])", re.DOTALL)

@@ -7,8 +7,6 @@ from typing import Final, final
 
 from eventcore.errors import InvalidStreamId
 
-__all__ = ["StreamId"]
-
 _MAX_LENGTH: Final = 255
 # No white space, control characters or surrogates (they cannot be stored or shown), and none of the wildcards of patterns.
 _FORBIDDEN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff*?\[\]]")

@@ -10,8 +10,6 @@ from typing import Any, Final, Literal, final
 
 from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, Labels, SpanData, hookimpl
 
-__all__ = ["ConsoleExporter", "quantile"]
-
 _QUANTILES: Final = (0.5, 0.95, 0.99)
 _SCALES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 

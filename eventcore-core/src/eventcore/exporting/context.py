@@ -12,8 +12,6 @@ import msgspec
 
 from eventcore.recording.values import Resource
 
-__all__ = ["ExporterContext", "Rejected", "RetryLater", "Secret", "StoppingEvent"]
-
 
 class RetryLater(Exception):
     """Raised by a hook: the backend cannot take this now, and nothing of the cycle was delivered.

@@ -29,8 +29,6 @@ from eventcore.exporting.context import ExporterContext, Rejected
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import CounterData, GaugeData, HistogramData, SpanData
 
-__all__ = ["PROJECT", "Exporter", "ExporterHooks", "hookimpl"]
-
 PROJECT: Final = "eventcore"
 
 _F = TypeVar("_F", bound=Callable[..., Any])

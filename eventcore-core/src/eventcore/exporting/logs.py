@@ -6,8 +6,6 @@ import logging
 import time
 from typing import Final
 
-__all__ = ["bounded_logger", "exporter_logger"]
-
 _MOST: Final = 20
 _PERIOD: Final = 10.0
 

@@ -15,8 +15,6 @@ from eventcore.projections.positions import Positions
 from eventcore.recording import HistogramCell
 from eventcore.stores.base import Backend, Checkpoint, DeadLetter, Lease
 
-__all__ = ["Checkpoints"]
-
 # Seconds between checkpoints of events that come one by one; what a crash may bring again.
 _EVERY: Final = 0.05
 _LAST_COMMIT: Final = 2.0

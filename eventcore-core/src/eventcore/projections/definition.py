@@ -14,8 +14,6 @@ from eventcore.events import Event
 from eventcore.projections.projection import OnError, Projection
 from eventcore.stores import EventFilter, StreamPattern
 
-__all__ = ["Definition", "projection_key"]
-
 _NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}")
 _KEY: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}(@[1-9][0-9]{0,8})?")
 _MAX_BATCH: Final = 10_000

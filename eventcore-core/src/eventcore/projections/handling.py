@@ -13,8 +13,6 @@ from eventcore.events.codec import Codec, StoredEvent
 from eventcore.projections.definition import Definition
 from eventcore.recording import HistogramCell
 
-__all__ = ["HandlerFailed", "Handling"]
-
 # Seconds of handlers and decoding on the event loop before others have their turn.
 _SLICE: Final = 0.003
 # Seconds after which what has been applied is kept, however much is left.

@@ -22,8 +22,6 @@ from eventcore.projections.runner import Runner
 from eventcore.stores.base import Backend, DeadLetter, EventFilter, ProjectionRecord
 from eventcore.telemetry import Telemetry
 
-__all__ = ["ProjectionHost", "RetriedDeadLetters"]
-
 # Seconds between looks at the checkpoint of a projection that another process runs: soon at first, then less often.
 _FIRST_LOOK: Final = 0.01
 _LAST_LOOK: Final = 0.1

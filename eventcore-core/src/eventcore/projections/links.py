@@ -10,8 +10,6 @@ import msgspec
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import TraceContext
 
-__all__ = ["writers"]
-
 _MAX_LINKS: Final = 64
 
 

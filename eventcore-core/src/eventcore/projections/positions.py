@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import final
 
-__all__ = ["Positions"]
-
 
 @final
 class Positions:

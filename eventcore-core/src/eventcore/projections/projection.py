@@ -10,8 +10,6 @@ import msgspec
 
 from eventcore.events import Event
 
-__all__ = ["LastResort", "OnError", "Projection"]
-
 LastResort: TypeAlias = Literal["stop", "skip", "dead_letter"]
 
 

@@ -23,8 +23,6 @@ from eventcore.recording import Span
 from eventcore.stores.base import Backend, Checkpoint, DeadLetter, Lease, LogPage
 from eventcore.telemetry import Telemetry
 
-__all__ = ["Projector"]
-
 # Seconds to wait for events before looking whether the store is still the one that was read.
 _IDLE: Final = 1.0
 # Seconds that a batch should take: those of a transaction hold up whoever writes.

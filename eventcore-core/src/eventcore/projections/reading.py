@@ -9,8 +9,6 @@ from typing import Final, final
 
 from eventcore.stores.base import Backend, Checkpoint, EventFilter, LogPage
 
-__all__ = ["Pages"]
-
 _AHEAD: Final = 2
 
 

@@ -23,8 +23,6 @@ from eventcore.projections.projector import Projector
 from eventcore.stores.base import START, Backend, EventFilter, Lease
 from eventcore.telemetry import Telemetry
 
-__all__ = ["Runner"]
-
 _MAX_STANDBY: Final = 1.0
 _BASE_DELAY: Final = 0.1
 _MAX_DELAY: Final = 5.0

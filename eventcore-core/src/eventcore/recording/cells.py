@@ -21,18 +21,6 @@ from typing import Any, Final, NoReturn, TypeVar
 from eventcore.errors import InvalidMeasurement
 from eventcore.recording.values import Labels
 
-__all__ = [
-    "CounterCell",
-    "GaugeCell",
-    "HistogramCell",
-    "RecordBuffer",
-    "Timing",
-    "UpDownCounterCell",
-    "counting",
-    "locked_where_needed",
-    "silent",
-]
-
 # So many values are recorded one by one: that takes less time than looking up all bounds.
 _FEW: Final = 16
 

@@ -12,8 +12,6 @@ from eventcore.recording.instruments import CallbackHandle, Instrument
 from eventcore.recording.registry import InstrumentRegistry
 from eventcore.recording.values import Collection, CounterData, GaugeData, HistogramData
 
-__all__ = ["Collector"]
-
 _CALLBACK_LIMIT: Final = 1.0
 # The interpreter is shared: after so much collecting in one go, whoever waits for it gets its turn.
 _SLICE: Final = 0.0005

@@ -6,8 +6,6 @@ import os
 import random
 import weakref
 
-__all__ = ["IdGenerator"]
-
 
 class IdGenerator:
     """Random ids from a Mersenne Twister seeded by the operating system, and seeded anew in a forked child.

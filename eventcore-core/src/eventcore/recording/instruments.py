@@ -28,8 +28,6 @@ from eventcore.recording.values import (
     NumberPoint,
 )
 
-__all__ = ["Callback", "CallbackHandle", "Counter", "Gauge", "Histogram", "Instrument", "Observations", "UpDownCounter"]
-
 Observations: TypeAlias = Mapping[tuple[str, ...], Any]
 Callback: TypeAlias = Callable[[], Any]
 """Gives a number, ``None`` for "not known now", or a mapping from label values to either."""

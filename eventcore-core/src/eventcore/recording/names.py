@@ -8,8 +8,6 @@ from typing import Final
 
 from eventcore.errors import InvalidInstrument
 
-__all__ = ["canonical_name", "check_label_names", "check_metric_name", "check_unit"]
-
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[._][a-z0-9]+)*")
 _MAX_NAME: Final = 255
 _MAX_UNIT: Final = 63

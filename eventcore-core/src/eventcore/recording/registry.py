@@ -12,8 +12,6 @@ from eventcore.errors import InvalidInstrument
 from eventcore.recording.instruments import Counter, Gauge, Histogram, Instrument, UpDownCounter
 from eventcore.recording.names import canonical_name, check_label_names, check_metric_name, check_unit
 
-__all__ = ["SECONDS", "InstrumentRegistry"]
-
 SECONDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Boundaries for durations: commands in memory take microseconds, a stuck one seconds."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import Literal
 
-__all__ = ["RateSampler"]
-
 
 class RateSampler:
     """Takes every new trace up to a rate, and at most one second's worth of them at once.

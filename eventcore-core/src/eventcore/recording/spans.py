@@ -15,8 +15,6 @@ from eventcore.recording.sampling import RateSampler
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import Attributes, AttributeValue, SpanData, SpanEvent, SpanKind, SpanLink, SpanStatus
 
-__all__ = ["AmbientContext", "SilentTracer", "Span", "SpanRing", "Tracer"]
-
 AmbientContext: TypeAlias = Callable[[], TraceContext | None]
 
 _MAX_ITEMS: Final = 128

@@ -9,8 +9,6 @@ import msgspec
 
 from eventcore.errors import InvalidInput
 
-__all__ = ["TraceContext", "traceparent_of"]
-
 _SAMPLED: Final = 0x01
 # A future version may append fields after another dash; version ff is invalid, and version 00 has exactly four fields.
 _TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)

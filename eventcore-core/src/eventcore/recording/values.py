@@ -13,25 +13,6 @@ import msgspec
 
 from eventcore.recording.trace_context import TraceContext
 
-__all__ = [
-    "AttributeValue",
-    "Attributes",
-    "Collection",
-    "CounterData",
-    "GaugeData",
-    "HistogramData",
-    "HistogramPoint",
-    "Labels",
-    "MetricData",
-    "NumberPoint",
-    "Resource",
-    "SpanData",
-    "SpanEvent",
-    "SpanKind",
-    "SpanLink",
-    "SpanStatus",
-]
-
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """Label names with their values, in the order of the instrument's ``label_names``; ``dict(labels)`` makes a mapping."""
 

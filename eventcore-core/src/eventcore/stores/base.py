@@ -13,24 +13,6 @@ import msgspec
 from eventcore.events import RecordedEvent, StreamId, StreamPattern
 from eventcore.events.codec import StoredEvent
 
-__all__ = [
-    "CONFLICT",
-    "SCHEMA_VERSION",
-    "START",
-    "AppendRequest",
-    "Backend",
-    "BackendPage",
-    "Checkpoint",
-    "DeadLetter",
-    "EventFilter",
-    "Lease",
-    "LogPage",
-    "NewEvent",
-    "ProjectionRecord",
-    "Purpose",
-    "Verdict",
-]
-
 Verdict: TypeAlias = int
 """What became of one append request: the position of its first event, 0 if it has none and its check held, or ``CONFLICT``."""
 

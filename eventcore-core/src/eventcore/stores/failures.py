@@ -7,8 +7,6 @@ import copy
 from eventcore.errors import HistoryDiverged, StoreError
 from eventcore.stores.base import Checkpoint
 
-__all__ = ["as_store_error", "diverged", "own_copy"]
-
 
 def as_store_error(error: Exception) -> StoreError:
     """The error itself, or a ``StoreError`` caused by it: whoever asked waits for an answer."""

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, final
 
-__all__ = ["HeadWatch"]
-
 _POLL: Final = 0.05
 
 

@@ -7,8 +7,6 @@ from typing import Literal, Protocol, TypeAlias, final, runtime_checkable
 
 import msgspec
 
-__all__ = ["BackendFigures", "BackendStats", "MeasuredBackend", "Wait", "WaitObserver"]
-
 Wait: TypeAlias = Literal["lock", "pool"]
 """What a call waited for before it could begin: a lock of the database, or a free connection."""
 

@@ -11,8 +11,6 @@ from eventcore.stores.base import Backend
 from eventcore.stores.memory import MemoryBackend
 from eventcore.stores.sqlite import SqliteBackend, Synchronous
 
-__all__ = ["as_backend", "backend_from_url"]
-
 _FORMS: Final = (
     '"memory:", "sqlite:///relative.db", "sqlite:////absolute/path.db", "postgresql://user:password@host:port/database"'
 )

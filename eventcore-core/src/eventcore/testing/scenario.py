@@ -17,8 +17,6 @@ from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
 from eventcore.recording import IdGenerator, RateSampler, SilentTracer
 
-__all__ = ["Given", "When", "given"]
-
 Happened: TypeAlias = tuple[StreamId, Event]
 """An event and its stream: what ``Command.handle`` yields."""
 

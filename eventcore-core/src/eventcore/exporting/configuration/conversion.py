@@ -19,18 +19,6 @@ from eventcore.errors import Fault
 from eventcore.exporting.configuration.sources import ENVIRONMENT, Setting, Tree, place, plain, settings_in
 from eventcore.exporting.context import Secret
 
-__all__ = [
-    "annotations_of",
-    "convert",
-    "convert_fields",
-    "describe",
-    "is_configurable",
-    "is_secret",
-    "suggest",
-    "table_type",
-    "unknown_key",
-]
-
 _MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _CONTAINERS: Final = (
     shapes.ListType,

@@ -13,18 +13,6 @@ from typing import Any, Final, cast, final
 from eventcore.errors import InvalidExporter, InvalidInput
 from eventcore.exporting.delivery.handle import PluginOrigin
 
-__all__ = [
-    "CORE_DISTRIBUTION",
-    "GROUP",
-    "OFFICIAL",
-    "FoundPlugin",
-    "check_exporter_name",
-    "default_exporter_name",
-    "exporter_name_problem",
-    "find_plugins",
-    "how_to_install",
-]
-
 GROUP: Final = "eventcore.exporters"
 """The entry-point group of exporter plugins."""
 

@@ -15,8 +15,6 @@ from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.registration import check_exporter
 
-__all__ = ["FailedExporter", "LoadedExporters", "ReadyExporter", "load_exporters", "make_exporter"]
-
 
 @final
 class ReadyExporter(msgspec.Struct, frozen=True):

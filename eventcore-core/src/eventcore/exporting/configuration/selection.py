@@ -14,8 +14,6 @@ from eventcore.exporting.configuration.conversion import convert, suggest
 from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, exporter_name_problem, how_to_install
 from eventcore.exporting.configuration.sources import ARGUMENTS, ENVIRONMENT, Setting, Tree, place
 
-__all__ = ["Choice", "Selection", "plan_exporters", "read_selection"]
-
 _VARIABLE: Final = "EVENTCORE_EXPORTERS"
 _WORDS: Final = ("all", "none")
 

@@ -28,8 +28,6 @@ from eventcore.exporting.configuration.sources import (
 from eventcore.exporting.delivery.handle import ExporterHandle, PluginOrigin
 from eventcore.exporting.delivery.settings import PipelineSettings
 
-__all__ = ["CONFIG_FILE", "Configuration", "ExporterPlan", "TelemetrySettings", "load_configuration"]
-
 CONFIG_FILE: Final = "eventcore.toml"
 """Read from the working directory when nothing else names a file."""
 

@@ -21,8 +21,6 @@ from eventcore.exporting.configuration.conversion import (
 from eventcore.exporting.configuration.sources import Setting, Tree, place, shown
 from eventcore.exporting.delivery.handle import PluginOrigin
 
-__all__ = ["bind_settings", "masked"]
-
 _TAKEN: Final = ("plugin", "pipeline")
 _MASK: Final = "***"
 

@@ -12,22 +12,6 @@ import msgspec
 
 from eventcore.errors import Fault
 
-__all__ = [
-    "ARGUMENTS",
-    "ENVIRONMENT",
-    "NOWHERE",
-    "Setting",
-    "Tree",
-    "from_environment",
-    "from_file",
-    "from_mapping",
-    "merge",
-    "place",
-    "plain",
-    "settings_in",
-    "shown",
-]
-
 ENVIRONMENT: Final = "environment"
 ARGUMENTS: Final = "arguments"
 NOWHERE: Final = "configuration"

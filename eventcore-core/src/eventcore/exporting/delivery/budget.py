@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["CpuBudget"]
-
 
 class CpuBudget:
     """An allowance that grows by ``share`` seconds a second, up to ``burst`` seconds' worth."""

@@ -22,8 +22,6 @@ from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import CounterData, GaugeData, HistogramData
 
-__all__ = ["Cycles", "Delivery"]
-
 # After each chunk the pipeline rests so many times as long as the chunk took, within these limits: it takes an eighth of
 # a processor while it works. Shorter rests do not let the event loop finish a turn; longer ones only delay.
 _REST: Final = 7

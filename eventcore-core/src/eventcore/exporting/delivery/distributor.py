@@ -12,8 +12,6 @@ from typing import Final
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.recording.spans import SpanRing
 
-__all__ = ["Distributor"]
-
 _PERIOD: Final = 0.1
 _logger: Final = logging.getLogger(__name__)
 

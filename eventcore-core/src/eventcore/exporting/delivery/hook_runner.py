@@ -15,8 +15,6 @@ import msgspec
 
 from eventcore.exporting.delivery.handle import ExporterHandle
 
-__all__ = ["HookFailed", "HookRunner", "RunningHook"]
-
 _logger: Final = logging.getLogger(__name__)
 
 

@@ -19,8 +19,6 @@ from eventcore.recording.spans import AmbientContext, Tracer
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import Resource
 
-__all__ = ["ExporterManager"]
-
 # What is kept of a timeout for letting go by force and for the report itself.
 _RESERVE: Final = 0.2
 _MOST_RESERVE: Final = 1.0

@@ -26,8 +26,6 @@ from eventcore.recording.collector import Collector
 from eventcore.recording.spans import AmbientContext, Span
 from eventcore.recording.values import Resource
 
-__all__ = ["Pipeline"]
-
 _PREDECESSOR_LIMIT: Final = 5.0
 _STALL_GRACE: Final = 0.5
 # Pipelines that are due within this time share a collection.

@@ -7,8 +7,6 @@ from typing import Literal, TypeAlias, final
 
 import msgspec
 
-__all__ = ["ExporterReport", "ExporterState", "Report"]
-
 ExporterState: TypeAlias = Literal["running", "failing", "stalled", "stopped"]
 
 

@@ -8,8 +8,6 @@ from typing import final
 
 import msgspec
 
-__all__ = ["Request", "RequestBox"]
-
 
 @final
 class Request(msgspec.Struct, eq=False):

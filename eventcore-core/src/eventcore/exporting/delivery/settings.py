@@ -7,8 +7,6 @@ from typing import Annotated, final
 import msgspec
 from msgspec import Meta
 
-__all__ = ["PipelineSettings"]
-
 _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 

@@ -12,8 +12,6 @@ import msgspec
 
 from eventcore.recording.spans import Span
 
-__all__ = ["DropReason", "SpanCounts", "SpanQueue"]
-
 DropReason: TypeAlias = Literal["queue_full", "budget", "rejected", "gave_up", "shutdown"]
 _REASONS: Final[tuple[DropReason, ...]] = ("queue_full", "budget", "rejected", "gave_up", "shutdown")
 

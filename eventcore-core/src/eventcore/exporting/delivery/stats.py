@@ -11,8 +11,6 @@ from eventcore.exporting.delivery.span_queue import SpanCounts
 from eventcore.recording.cells import HistogramCell
 from eventcore.recording.registry import SECONDS
 
-__all__ = ["CycleOutcome", "CycleStats", "PipelineStats", "Signal"]
-
 Signal: TypeAlias = Literal["metrics", "spans"]
 CycleOutcome: TypeAlias = Literal["ok", "retried", "failed"]
 _OUTCOMES: Final[tuple[CycleOutcome, ...]] = ("ok", "retried", "failed")

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Final, final
 
-__all__ = ["LoopYielder"]
-
 _LOOK_EVERY: Final = 0.1
 # Later than this is more than a busy machine's noise.
 _LATE: Final = 0.02

@@ -27,8 +27,6 @@ from eventcore.stores.head_watch import HeadWatch
 from eventcore.stores.memory.ledger import MemoryProjections
 from eventcore.stores.sampling import BackendFigures, BackendStats
 
-__all__ = ["MemoryBackend"]
-
 _PAGE: Final = 500
 _WINDOW: Final = 10_000
 

@@ -10,8 +10,6 @@ from typing import Any, final
 from eventcore.errors import LeadershipLost
 from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, ProjectionRecord
 
-__all__ = ["MemoryProjections"]
-
 
 class _Row:
     __slots__ = ("checkpoint", "leased_until", "letters", "owner", "token")

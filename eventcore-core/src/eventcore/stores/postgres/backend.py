@@ -33,8 +33,6 @@ from eventcore.stores.postgres.url import PostgresSettings
 from eventcore.stores.postgres.watch import HeadWatch
 from eventcore.stores.sampling import BackendFigures, BackendStats
 
-__all__ = ["PostgresBackend", "regular_expression"]
-
 _MAX_PAGE: Final = 500
 _PAGE_BUDGET: Final = 4096
 _MIN_PAGE: Final = 16

@@ -8,8 +8,6 @@ from typing import Any, Final, final
 from eventcore.events import StreamId
 from eventcore.stores.base import START, AppendRequest, Checkpoint, Verdict
 
-__all__ = ["Batch"]
-
 # Neither ids nor types may have a control character, and JSON writes it as an escape.
 _SEPARATOR: Final = "\x1f"
 

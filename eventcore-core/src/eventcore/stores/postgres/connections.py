@@ -15,8 +15,6 @@ from eventcore.stores.postgres.errors import AnswerLost, explained, leaves_conne
 from eventcore.stores.postgres.url import PostgresSettings
 from eventcore.stores.sampling import BackendFigures
 
-__all__ = ["Connector", "Pool", "close", "one_try"]
-
 _FIRST_DELAY: Final = 0.05
 _MAX_DELAY: Final = 1.0
 _CONNECT_TIMEOUT: Final = 5.0

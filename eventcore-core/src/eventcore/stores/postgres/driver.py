@@ -9,8 +9,6 @@ from typing import Any, Final, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none: hence this module
 
-__all__ = ["FAILURES", "Connection", "InvalidArgument", "InvalidConfiguration", "PostgresError", "connect", "transaction"]
-
 _asyncpg: Final = cast(Any, asyncpg)
 _ROLLBACK: Final = 1.0
 

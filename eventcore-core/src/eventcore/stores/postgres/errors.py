@@ -7,8 +7,6 @@ from typing import Final, final
 from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
 from eventcore.stores.postgres.driver import InvalidArgument, PostgresError
 
-__all__ = ["AnswerLost", "explained", "leaves_connection_usable"]
-
 # SQLSTATE codes and their classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _DENIED: Final = {
     "28P01": "refuses the password: mend it in the URL, in PGPASSWORD or in the password file",

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["APPEND", "READING"]
-
 APPEND: Final = """
     -- Judges the requests of one batch in order and inserts the events of those that it accepts.
     --

@@ -15,8 +15,6 @@ from eventcore.stores.postgres.driver import Connection, transaction
 from eventcore.stores.postgres.schema import for_schema
 from eventcore.stores.postgres.url import PostgresSettings
 
-__all__ = ["ProjectionStore"]
-
 _ACQUIRE: Final = """
     INSERT INTO {schema}.projections AS held (name, owner, token, leased_until)
     VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))

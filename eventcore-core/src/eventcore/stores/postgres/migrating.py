@@ -11,8 +11,6 @@ from eventcore.stores.postgres.driver import Connection, transaction
 from eventcore.stores.postgres.schema import MIGRATIONS, VERSION_TABLE, for_schema, lock_key
 from eventcore.stores.postgres.url import PostgresSettings
 
-__all__ = ["prepare"]
-
 logger: Final = logging.getLogger("eventcore.stores.postgres")
 
 _OLDEST_SERVER: Final = 150000

@@ -11,8 +11,6 @@ from typing import Final
 
 from eventcore.stores.postgres.functions import APPEND, READING
 
-__all__ = ["MIGRATIONS", "VERSION_TABLE", "channel", "for_schema", "lock_key"]
-
 VERSION_TABLE: Final = """
     CREATE TABLE {schema}.schema_version (
         version integer PRIMARY KEY,

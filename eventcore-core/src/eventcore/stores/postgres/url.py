@@ -10,8 +10,6 @@ import msgspec
 
 from eventcore.errors import InvalidStoreUrl
 
-__all__ = ["PostgresSettings"]
-
 # The channel of notifications carries the schema's name, and PostgreSQL cuts names off at 63 bytes.
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _SWITCH: Final = {"on": True, "off": False}

@@ -13,8 +13,6 @@ from eventcore.stores.postgres.connections import Connector, close
 from eventcore.stores.postgres.driver import FAILURES, Connection, PostgresError, transaction
 from eventcore.stores.postgres.errors import explained
 
-__all__ = ["HeadWatch"]
-
 _POLL_LISTENING: Final = 1.0
 _POLL_ALONE: Final = 0.1
 _RETRY: Final = 0.5

@@ -43,8 +43,6 @@ from eventcore.stores.sqlite.ledger import (
 from eventcore.stores.sqlite.statements import append, head, last_append_ns, read_streams, scan
 from eventcore.stores.sqlite.worker import Worker
 
-__all__ = ["SqliteBackend", "Synchronous"]
-
 T = TypeVar("T")
 Synchronous: TypeAlias = Literal["full", "normal", "extra"]
 

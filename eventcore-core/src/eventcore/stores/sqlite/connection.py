@@ -17,8 +17,6 @@ from eventcore.stores.sampling import BackendFigures
 from eventcore.stores.sqlite.errors import explained
 from eventcore.stores.sqlite.worker import Worker
 
-__all__ = ["ConnectionThread", "StoreConnection", "write_transaction"]
-
 T = TypeVar("T")
 
 

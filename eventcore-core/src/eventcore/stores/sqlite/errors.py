@@ -7,8 +7,6 @@ from typing import Final
 
 from eventcore.errors import IncompatibleStore, StoreError, StoreUnavailable
 
-__all__ = ["explained", "is_unavailable"]
-
 # Primary result codes: https://www.sqlite.org/rescode.html
 _UNAVAILABLE: Final = {
     sqlite3.SQLITE_BUSY: "is locked by another process; end its long transaction, or raise busy_timeout in the URL",

@@ -17,8 +17,6 @@ from eventcore.stores.base import Checkpoint, EventFilter, LogPage
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection
 from eventcore.stores.sqlite.statements import follow
 
-__all__ = ["Follower"]
-
 _Question: TypeAlias = "tuple[Checkpoint, int, EventFilter]"
 
 # Pages that nobody has asked for yet, for so many readers and so many seconds.

@@ -21,19 +21,6 @@ from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, Projecti
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 from eventcore.stores.sqlite.errors import explained, is_unavailable
 
-__all__ = [
-    "PROJECTION_TABLES",
-    "acquire_lease",
-    "commit_checkpoint",
-    "dead_letters",
-    "is_leased",
-    "projections",
-    "release_lease",
-    "remove_dead_letter",
-    "renew_lease",
-    "reset_projection",
-]
-
 PROJECTION_TABLES: Final = """
     CREATE TABLE IF NOT EXISTS projections (
         name TEXT PRIMARY KEY,

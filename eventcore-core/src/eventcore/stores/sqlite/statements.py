@@ -18,8 +18,6 @@ from eventcore.stores.base import CONFLICT, START, AppendRequest, BackendPage, C
 from eventcore.stores.failures import diverged
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 
-__all__ = ["append", "follow", "head", "last_append_ns", "read_streams", "scan"]
-
 T = TypeVar("T")
 
 # new: an array of [stream, version, id, type, data, metadata, time]; base: an object of stream to the version it must have.

@@ -12,8 +12,6 @@ from typing import Any, TypeAlias, TypeVar, final
 
 from eventcore.errors import StoreClosed
 
-__all__ = ["Worker"]
-
 T = TypeVar("T")
 _Job: TypeAlias = "tuple[Callable[[], Any], asyncio.Future[Any] | Future[Any]]"
 

@@ -9,21 +9,6 @@ from eventcore.commands import Command
 from eventcore.errors import BusinessRuleViolation
 from eventcore.events import Event, RecordedEvent, StreamId
 
-__all__ = [
-    "Balances",
-    "Collect",
-    "Deposit",
-    "Deposited",
-    "Guarantee",
-    "Link",
-    "Linked",
-    "Look",
-    "Transfer",
-    "Withdrawn",
-    "account",
-    "balance_after",
-]
-
 
 class Deposited(Event):
     event_type: ClassVar[str] = "eventcore.testing.Deposited"

@@ -15,8 +15,6 @@ from eventcore.testing.contract.accounts import account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend
 from eventcore.testing.contract.requests import EVERYTHING, everything, fill, log, new_event, positions, request
 
-__all__ = ["AppendContract"]
-
 A: Final = account("a")
 B: Final = account("b")
 C: Final = account("c")

@@ -28,8 +28,6 @@ from eventcore.testing.contract.accounts import (
 )
 from eventcore.testing.contract.fixtures import ContractFixtures
 
-__all__ = ["CommandContract"]
-
 A: Final = account("a")
 B: Final = account("b")
 C: Final = account("c")

@@ -14,8 +14,6 @@ from eventcore.projections import Projection
 from eventcore.store import EventStore, open_store
 from eventcore.stores import Backend
 
-__all__ = ["ContractFixtures", "MakeBackend", "ReadModel", "Run", "opened_store"]
-
 MakeBackend: TypeAlias = Callable[[], Backend]
 """Gives a backend that is not open yet; all that one function gives are of the same store, which is empty at first."""
 

@@ -13,8 +13,6 @@ from eventcore.testing.contract.accounts import account
 from eventcore.testing.contract.fixtures import ContractFixtures
 from eventcore.testing.contract.requests import EVERYTHING, everything, fill, log, matching, positions, request
 
-__all__ = ["FollowContract"]
-
 A: Final = account("a")
 B: Final = account("b")
 

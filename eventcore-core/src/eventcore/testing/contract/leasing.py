@@ -11,8 +11,6 @@ from eventcore.errors import LeadershipLost
 from eventcore.stores import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel
 
-__all__ = ["LeaseContract"]
-
 _THREE: Final = Checkpoint(3, "c")
 _FOUR: Final = Checkpoint(4, "d")
 _NINE: Final = Checkpoint(9, "i")

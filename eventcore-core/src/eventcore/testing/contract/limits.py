@@ -16,8 +16,6 @@ from eventcore.testing.contract.accounts import Deposit, Look, account
 from eventcore.testing.contract.fixtures import ContractFixtures
 from eventcore.testing.contract.requests import matching, new_event, positions
 
-__all__ = ["LimitContract"]
-
 A: Final = account("a")
 _MAX_BYTES: Final = 1 << 20
 

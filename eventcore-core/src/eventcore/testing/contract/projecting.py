@@ -17,8 +17,6 @@ from eventcore.stores import START, Checkpoint
 from eventcore.testing.contract.accounts import Deposit, Link, Linked, account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, Run, opened_store
 
-__all__ = ["ProjectContract"]
-
 A: Final = account("a")
 B: Final = account("b")
 _AT_ONCE: Final = OnError(retries=1, base_delay=0, max_delay=0, then="dead_letter")

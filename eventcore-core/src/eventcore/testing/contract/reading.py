@@ -15,8 +15,6 @@ from eventcore.testing.contract.accounts import Deposit, Deposited, Link, Linked
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, opened_store
 from eventcore.testing.contract.requests import EVERYTHING, fill, matching, new_event, positions, request
 
-__all__ = ["ReadContract"]
-
 A: Final = account("a")
 B: Final = account("b")
 C: Final = account("c")

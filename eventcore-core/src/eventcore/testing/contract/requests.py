@@ -11,8 +11,6 @@ from eventcore.recording import IdGenerator
 from eventcore.stores import AppendRequest, Backend, EventFilter, NewEvent, StreamPattern
 from eventcore.testing.contract.accounts import Deposited
 
-__all__ = ["EVERYTHING", "everything", "fill", "log", "matching", "new_event", "positions", "request"]
-
 EVERYTHING: Final = EventFilter()
 
 _codec: Final = Codec()

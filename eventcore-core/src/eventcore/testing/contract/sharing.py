@@ -13,8 +13,6 @@ from eventcore.testing.contract.accounts import Collect, Deposit, Deposited, Gua
 from eventcore.testing.contract.commanding import balances, pairs
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, opened_store
 
-__all__ = ["SharingContract"]
-
 A: Final = account("a")
 B: Final = account("b")
 _PATIENT: Final = RetryPolicy(attempts=200, max_delay=0.05)
