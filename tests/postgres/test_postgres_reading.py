@@ -15,7 +15,7 @@ from eventcore.errors import CorruptEvent, HistoryDiverged, InvalidPattern
 from eventcore.events import StreamPattern
 from eventcore.stores import START, Backend, Checkpoint, EventFilter
 from eventcore.stores.postgres.backend import regular_expression
-from eventcore.stores.sampling import MeasuredBackend
+from eventcore.stores.sampling import SupportsSampling
 from tests.postgres.backends import OpenBackend, Server, everything, new_event, request
 from tests.store.bank import account
 
@@ -194,20 +194,20 @@ async def test_a_reader_finds_what_no_notification_told(server: Server, database
 
 
 async def test_the_backend_tells_of_itself(backend: Backend) -> None:
-    assert isinstance(backend, MeasuredBackend)
-    empty = await backend.measure()
+    assert isinstance(backend, SupportsSampling)
+    empty = await backend.sample()
     assert (empty.head, empty.last_append_ns) == (0, None)
     waits: list[tuple[str, str]] = []
-    backend.figures.on_wait = lambda wait, lock, seconds: waits.append((wait, lock))
+    backend.counters.on_wait = lambda wait, lock, seconds: waits.append((wait, lock))
     await fill(backend, "a", "b")
-    stats = await backend.measure()
+    stats = await backend.sample()
     assert (stats.head, stats.last_append_ns) == (2, 1_700_000_000_000_000_000)
     assert stats.size is not None
     assert stats.size > 8192
     await everything(backend)
-    figures = backend.figures
-    assert figures.bytes_read == figures.bytes_written == 2 * len('{"amount":1}{}')
-    assert (figures.connections_idle, figures.connections_used) == (3, 0)
+    counters = backend.counters
+    assert counters.bytes_read == counters.bytes_written == 2 * len('{"amount":1}{}')
+    assert (counters.connections_idle, counters.connections_used) == (3, 0)
     assert waits[:2] == [("pool", ""), ("lock", "append")]
 
 

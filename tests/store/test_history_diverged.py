@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
-from eventcore.commands.batching import Batcher, Fate
+from eventcore.commands.batching import Batcher, Outcome
 from eventcore.commands.cache import StreamCache
 from eventcore.errors import HistoryDiverged
 from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, Verdict
@@ -143,14 +143,14 @@ async def test_the_rest_of_a_batch_is_not_appended_after_a_part_of_it_was_refuse
 
 async def test_a_command_that_was_read_before_it_was_found_out_reads_again() -> None:
     cache = StreamCache()
-    generation = cache.generation
-    cache.forget(generation)
+    cache_epoch = cache.epoch
+    cache.forget(cache_epoch)
     # Two may find it out; it is forgotten once.
-    cache.forget(generation)
-    assert cache.generation == generation + 1
+    cache.forget(cache_epoch)
+    assert cache.epoch == cache_epoch + 1
     batcher = Batcher(MemoryBackend(), cache)
     batcher.start()
     candidate = Mock(future=asyncio.get_running_loop().create_future())
-    batcher.submit(candidate, generation)
-    assert await candidate.future is Fate.STALE
+    batcher.submit(candidate, cache_epoch)
+    assert await candidate.future is Outcome.RELOAD
     await batcher.close(1)

@@ -15,7 +15,7 @@ from eventcore.catalogue import (
     ObservedBackend,
     ProjectionInstruments,
     StoreInstruments,
-    show_exporters,
+    observe_exporters,
 )
 from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
 from eventcore.commands.batching import Batcher
@@ -144,7 +144,7 @@ class EventStore:
         if self._state != "new":
             raise StoreClosed("a store is opened once; call open_store again")
         self._state = "closed"
-        show_exporters(self.telemetry)
+        observe_exporters(self.telemetry)
         try:
             if self._owns_telemetry:
                 await self.telemetry.start()

@@ -2,8 +2,8 @@
 
 from eventcore.catalogue.active_streams import ActiveStreams
 from eventcore.catalogue.backend import BackendInstruments
-from eventcore.catalogue.commands import CommandInstruments, CommandSeries, Outcome
-from eventcore.catalogue.exporters import show_exporters
+from eventcore.catalogue.commands import CommandInstruments, CommandOutcome, CommandSeries
+from eventcore.catalogue.exporters import observe_exporters
 from eventcore.catalogue.observed_backend import ObservedBackend
 from eventcore.catalogue.progress import ProjectionProgress, ProjectionState
 from eventcore.catalogue.projections import ProjectionInstruments, ProjectionSeries
@@ -15,15 +15,15 @@ __all__ = [
     "ActiveStreams",
     "BackendInstruments",
     "CommandInstruments",
+    "CommandOutcome",
     "CommandSeries",
     "ObservedBackend",
     "Operation",
-    "Outcome",
     "ProjectionInstruments",
     "ProjectionProgress",
     "ProjectionSeries",
     "ProjectionState",
     "Row",
     "StoreInstruments",
-    "show_exporters",
+    "observe_exporters",
 ]

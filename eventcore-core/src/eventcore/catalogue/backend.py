@@ -12,7 +12,7 @@ from typing import Any, Final, final
 from eventcore.catalogue.declaring import Declaring
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
-from eventcore.stores.sampling import BackendFigures, BackendStats, MeasuredBackend, Wait
+from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
 
 _EVERY: Final = 5.0
@@ -20,13 +20,13 @@ _EVERY: Final = 5.0
 
 @final
 class BackendInstruments:
-    """The rows of the catalogue that a ``MeasuredBackend`` gives; of another one they stay absent."""
+    """The rows of the catalogue that a ``SupportsSampling`` gives; of another one they stay absent."""
 
     def __init__(self, telemetry: Telemetry, store: str, backend: Backend) -> None:
         declared = Declaring(telemetry)
         self._store = store
-        self._backend = backend if isinstance(backend, MeasuredBackend) else None
-        self._figures = self._backend.figures if self._backend is not None else BackendFigures()
+        self._backend = backend if isinstance(backend, SupportsSampling) else None
+        self._counters = self._backend.counters if self._backend is not None else BackendCounters()
         self._system = backend.system
         self._lock_wait = declared.histogram("store.lock.wait")
         self._pool_wait = declared.histogram("store.pool.wait").labels(store)
@@ -45,7 +45,7 @@ class BackendInstruments:
     def opened(self) -> None:
         """Begin to ask the database every few seconds, on the running loop."""
         if self._backend is not None:
-            self._figures.on_wait = self._waited
+            self._counters.on_wait = self._waited
             self._task = asyncio.get_running_loop().create_task(
                 self._ask(self._backend), name="eventcore-store-stats", context=contextvars.Context()
             )
@@ -59,7 +59,7 @@ class BackendInstruments:
 
     def closed(self) -> None:
         """Show what is only true of an open store no longer."""
-        self._figures.on_wait = None
+        self._counters.on_wait = None
         for handle in self._handles:
             handle.close()
 
@@ -69,17 +69,17 @@ class BackendInstruments:
         if self._head is None or head > self._head:
             self._head = head
 
-    async def _ask(self, backend: MeasuredBackend) -> None:
+    async def _ask(self, backend: SupportsSampling) -> None:
         while True:
             try:
                 async with asyncio.timeout(_EVERY):
-                    stats = await backend.measure()
+                    stats = await backend.sample()
             except Exception:  # noqa: BLE001  # whatever it is, the values are not known
-                stats = BackendStats()
+                stats = DatabaseSample()
             self._keep(stats)
             await asyncio.sleep(_EVERY)
 
-    def _keep(self, stats: BackendStats) -> None:
+    def _keep(self, stats: DatabaseSample) -> None:
         # While the database was asked, this process may have gone on.
         self._head = max(stats.head, self._head or 0) if stats.head is not None else None
         self._size = stats.size
@@ -94,12 +94,12 @@ class BackendInstruments:
         return None if last_append is None else max(0.0, monotonic() - last_append)
 
     def _io(self) -> Iterator[tuple[tuple[str, ...], Any]]:
-        yield (self._store, "read"), self._figures.bytes_read
-        yield (self._store, "write"), self._figures.bytes_written
+        yield (self._store, "read"), self._counters.bytes_read
+        yield (self._store, "write"), self._counters.bytes_written
 
     def _connections(self) -> Iterator[tuple[tuple[str, ...], Any]]:
-        yield (self._store, "idle"), self._figures.connections_idle
-        yield (self._store, "used"), self._figures.connections_used
+        yield (self._store, "idle"), self._counters.connections_idle
+        yield (self._store, "used"), self._counters.connections_used
 
     def _waited(self, wait: Wait, lock: str, seconds: float) -> None:
         if wait == "lock":

@@ -15,7 +15,7 @@ from eventcore.telemetry import Telemetry
 
 _FOLD_AT: Final = 256
 
-Outcome: TypeAlias = Literal["committed", "no_events", "rejected", "conflict", "cancelled", "error"]
+CommandOutcome: TypeAlias = Literal["committed", "no_events", "rejected", "conflict", "cancelled", "error"]
 
 
 @final
@@ -78,7 +78,7 @@ class CommandSeries:
         store = instruments.store
         self._instruments = instruments
         self._labels: Final = (store, command_type)
-        self._ended: dict[Outcome, _Ended] = {}
+        self._ended: dict[CommandOutcome, _Ended] = {}
         self._active = instruments.active.labels(store, command_type)
         self._shown_active = 0
         self.started = 0
@@ -96,7 +96,7 @@ class CommandSeries:
         self.load, self.decide, self.append = (buffer.record for buffer in phases)
         self.streams_read, self.streams_written, self.loaded, self.emitted = (buffer.record for buffer in counts)
 
-    def ended(self, outcome: Outcome, seconds: float, attempts: int) -> None:
+    def ended(self, outcome: CommandOutcome, seconds: float, attempts: int) -> None:
         """Count a command that ended after ``seconds``."""
         ended = self._ended.get(outcome)
         if ended is None:

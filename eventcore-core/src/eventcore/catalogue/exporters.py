@@ -15,7 +15,7 @@ _Values: TypeAlias = "Iterator[tuple[tuple[str, ...], Any]]"
 _STATES: Final[tuple[str, ...]] = get_args(ExporterState)
 
 
-def show_exporters(telemetry: Telemetry) -> None:
+def observe_exporters(telemetry: Telemetry) -> None:
     """Show the ``exporters.*``, ``traces.unsampled`` and ``series.overflow`` rows for as long as ``telemetry`` lives.
 
     They are said of the telemetry and not of a store, so that stores that share it show them once.

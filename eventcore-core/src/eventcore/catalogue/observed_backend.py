@@ -37,9 +37,11 @@ _CLIENT: Final[SpanKind] = "client"
 class ObservedBackend:
     """Implements ``Backend`` by another one, and records every call."""
 
-    def __init__(self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments, own: BackendInstruments) -> None:
+    def __init__(
+        self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments, backend_instruments: BackendInstruments
+    ) -> None:
         self.system = backend.system
-        self._own = own
+        self._backend_instruments = backend_instruments
         self._backend = backend
         self._telemetry = telemetry
         self._instruments = instruments
@@ -72,7 +74,7 @@ class ObservedBackend:
                     span.set_attribute("eventcore.position", head)
         instruments.committed(written)
         if head:
-            self._own.appended(head)
+            self._backend_instruments.appended(head)
         return verdicts
 
     async def read_streams(

@@ -9,7 +9,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.commands.batching import Fate
+from eventcore.commands.batching import Outcome
 from eventcore.commands.command import Command
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import InvalidCommand, StoreError
@@ -47,14 +47,14 @@ class Attempt:
         "_context",
         "_state",
         "chained",
-        "confirmed",
-        "consistent",
         "decided_in",
         "events",
         "failure",
         "future",
         "missed",
+        "one_snapshot",
         "origin",
+        "read_from_store",
         "sent",
         "versions",
     )
@@ -65,15 +65,15 @@ class Attempt:
         state: Any,
         versions: dict[StreamId, int],
         *,
-        confirmed: bool,
-        consistent: bool,
-        future: asyncio.Future[Fate | StoreError],
+        read_from_store: bool,
+        one_snapshot: bool,
+        future: asyncio.Future[Outcome | StoreError],
     ) -> None:
         self._context = context
         self._state = state
         self.versions = versions
-        self.confirmed = confirmed
-        self.consistent = consistent
+        self.read_from_store = read_from_store
+        self.one_snapshot = one_snapshot
         self.future = future
         self.origin = context.span
         self.sent = False

@@ -41,14 +41,14 @@ _UNCONFIRMED: Final = StoreError("the store was closed before the commit was con
 _set_position: Final = msgspec.structs.force_setattr
 
 
-class Fate(enum.Enum):
+class Outcome(enum.Enum):
     """What became of a candidate."""
 
-    DONE = "done"
+    COMMITTED = "committed"
     """Its decision stands; its events, if any, are durable."""
     CONFLICT = "conflict"
     """Another writer changed one of its streams first."""
-    STALE = "stale"
+    RELOAD = "reload"
     """It has to read before it can be decided: it needs further streams, it missed more than is held in memory, or what was at
     hand was behind or, with nothing to write, cannot be shown to be current."""
 
@@ -58,13 +58,13 @@ class Candidate(Protocol):
 
     versions: dict[StreamId, int]
     """What its state has seen of each stream that it reads."""
-    confirmed: bool
+    read_from_store: bool
     """Whether its state was read from the store; false: what was at hand, so that only an append can show it to be current."""
-    consistent: bool
+    one_snapshot: bool
     """Whether its state is one moment of the store; false: a decision without events has to be checked, too."""
     sent: bool
     """Set once its append is on its way: from then on it cannot be withdrawn."""
-    future: asyncio.Future[Fate | StoreError]
+    future: asyncio.Future[Outcome | StoreError]
     origin: Any
 
     def advance(self, events: Sequence[RecordedEvent]) -> bool:
@@ -102,9 +102,9 @@ class Batcher:
         # Sent, or about to be.
         self._taken: list[Candidate] = []
         # Judged and not answered yet.
-        self._judged: deque[tuple[Candidate, Fate | StoreError]] = deque()
+        self._judged: deque[tuple[Candidate, Outcome | StoreError]] = deque()
         # That of the cache from which those who wait have been read.
-        self._generation = cache.generation
+        self._epoch = cache.epoch
 
     def start(self) -> None:
         """Begin to serve on the running loop."""
@@ -127,15 +127,15 @@ class Batcher:
             await asyncio.wait([self._task])
             self._task = None
 
-    def submit(self, candidate: Candidate, generation: int) -> None:
-        """Let ``candidate`` wait for its turn; its future tells its fate. Cancelling that withdraws it until it is sent.
+    def submit(self, candidate: Candidate, cache_epoch: int) -> None:
+        """Let ``candidate`` wait for its turn; its future tells its outcome. Cancelling that withdraws it until it is sent.
 
-        ``generation`` is that of the cache when its streams were read.
+        ``cache_epoch`` is that of the cache when its streams were read.
         """
         if self._closed:
             raise StoreClosed("the store is being closed and takes no more commands")
-        if generation != self._cache.generation:
-            candidate.future.set_result(Fate.STALE)
+        if cache_epoch != self._cache.epoch:
+            candidate.future.set_result(Outcome.RELOAD)
             return
         self._queue.append(candidate)
         self._idle.clear()
@@ -165,8 +165,8 @@ class Batcher:
             if flight is not None and not flight.done():
                 flight.cancel()
                 await asyncio.wait([flight])
-            for candidate, fate in self._judged:
-                _answer(candidate, fate)
+            for candidate, outcome in self._judged:
+                _answer(candidate, outcome)
             for candidate in self._taken:
                 _answer(candidate, _UNCONFIRMED)
             while self._queue:
@@ -182,7 +182,7 @@ class Batcher:
         while self._queue and len(requests) < most and size < _MAX_BYTES:
             if len(requests) % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
-            if self._generation != self._cache.generation:
+            if self._epoch != self._cache.epoch:
                 self._start_anew()
                 return []
             candidate = self._queue.popleft()
@@ -190,16 +190,16 @@ class Batcher:
                 continue
             base = self._catch_up(candidate, chains)
             if base is None:
-                candidate.future.set_result(Fate.STALE)
+                candidate.future.set_result(Outcome.RELOAD)
                 continue
             expected = candidate.versions.copy()
             events = candidate.decide(now_ns)
             if not events and base == expected:
-                if not candidate.confirmed:
-                    candidate.future.set_result(Fate.STALE)
+                if not candidate.read_from_store:
+                    candidate.future.set_result(Outcome.RELOAD)
                     continue
-                if candidate.consistent:
-                    candidate.future.set_result(Fate.DONE)
+                if candidate.one_snapshot:
+                    candidate.future.set_result(Outcome.COMMITTED)
                     continue
             for new in events:
                 stream = new.recorded.stream_id
@@ -215,9 +215,9 @@ class Batcher:
 
     def _start_anew(self) -> None:
         """Let everybody read again: what they have seen may be gone."""
-        self._generation = self._cache.generation
+        self._epoch = self._cache.epoch
         for candidate in (*self._taken, *self._queue):
-            _answer(candidate, Fate.STALE)
+            _answer(candidate, Outcome.RELOAD)
         self._taken.clear()
         self._queue.clear()
 
@@ -238,7 +238,7 @@ class Batcher:
             missed.sort(key=_by_position)
         if streams and len(versions) > 1:
             # The streams that did not advance may have been changed by another process meanwhile.
-            candidate.consistent = False
+            candidate.one_snapshot = False
         base = versions.copy()
         if chains:
             uncommitted: list[tuple[int, RecordedEvent]] = []
@@ -263,16 +263,16 @@ class Batcher:
     def _judge(self, requests: Sequence[AppendRequest], verdicts: Sequence[Verdict | StoreError]) -> None:
         """Learn what became of a batch, before anyone goes on with the same streams."""
         for candidate, request, verdict in zip(self._taken, requests, verdicts, strict=True):
-            fate: Fate | StoreError = Fate.DONE
+            outcome: Outcome | StoreError = Outcome.COMMITTED
             if isinstance(verdict, StoreError):
-                fate = verdict
+                outcome = verdict
             elif verdict == CONFLICT:
                 for stream in request.base:
                     self._cache.contest(stream)
-                fate = Fate.CONFLICT if candidate.confirmed else Fate.STALE
+                outcome = Outcome.CONFLICT if candidate.read_from_store else Outcome.RELOAD
             elif verdict > 0:
                 self._learn(request, verdict)
-            self._judged.append((candidate, fate))
+            self._judged.append((candidate, outcome))
         self._taken = []
 
     async def _answer_judged(self) -> None:
@@ -284,12 +284,12 @@ class Batcher:
                 await asyncio.sleep(0)
 
     async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict | StoreError]:
-        if self._generation != self._cache.generation:
+        if self._epoch != self._cache.epoch:
             return [CONFLICT] * len(requests)
         try:
             return await self._backend.append(requests)
         except HistoryDiverged:
-            self._cache.forget(self._generation)
+            self._cache.forget(self._epoch)
             return [CONFLICT] * len(requests)
         except StoreUnavailable as error:
             return [error] * len(requests)
@@ -307,15 +307,15 @@ class Batcher:
             # Not shared with anyone but the candidates of this batch, who have seen it without a position.
             _set_position(event, "position", position)
             by_stream.setdefault(event.stream_id, []).append(event)
-        if self._generation != self._cache.generation:
+        if self._epoch != self._cache.epoch:
             return
         for stream, events in by_stream.items():
             self._cache.extend(stream, events, events[0].version - 1)
 
 
-def _answer(candidate: Candidate, fate: Fate | StoreError) -> None:
+def _answer(candidate: Candidate, outcome: Outcome | StoreError) -> None:
     if not candidate.future.done():
-        candidate.future.set_result(fate)
+        candidate.future.set_result(outcome)
 
 
 def _by_position(event: RecordedEvent) -> int:

@@ -23,48 +23,54 @@ _by_position: Final = attrgetter("position")
 class BoundaryState:
     """What a command decides on.
 
-    ``consistent`` says whether it is one moment of the store. Nothing behind position ``head`` was read. ``confirmed`` is false
-    when the store was not asked; ``generation`` is that of what was read. ``events`` is how many were folded; ``load_seconds``
-    and ``discover_seconds`` how long it took.
+    Attributes:
+        state: what the folded events give.
+        versions: the version of each stream that was read.
+        events: how many events were folded.
+        head: nothing behind this position was read.
+        one_snapshot: whether the state is one moment of the store.
+        read_from_store: false when the cache answered and the store was not asked.
+        cache_epoch: the epoch of the cache when the streams were read.
+        load_seconds, discover_seconds: how long loading and discovery took.
     """
 
     __slots__ = (
-        "confirmed",
-        "consistent",
+        "cache_epoch",
         "discover_seconds",
         "events",
-        "generation",
         "head",
         "load_seconds",
+        "one_snapshot",
+        "read_from_store",
         "state",
         "versions",
     )
 
     def __init__(
-        self, state: Any, versions: dict[StreamId, int], events: Sequence[RecordedEvent], loaded: Loaded, *, consistent: bool
+        self, state: Any, versions: dict[StreamId, int], events: Sequence[RecordedEvent], loaded: Loaded, *, one_snapshot: bool
     ) -> None:
         self.state = state
         self.versions = versions
         self.events = len(events)
         self.head = max(loaded.head, events[-1].position) if events else loaded.head
-        self.confirmed = loaded.confirmed
-        self.generation = loaded.generation
-        self.consistent = consistent
+        self.read_from_store = loaded.read_from_store
+        self.cache_epoch = loaded.cache_epoch
+        self.one_snapshot = one_snapshot
         self.load_seconds = 0.0
         self.discover_seconds = 0.0
 
 
-async def load_boundary(loader: Loader, context: CommandContext, *, at_hand: bool) -> BoundaryState:
+async def load_boundary(loader: Loader, context: CommandContext, *, from_cache: bool) -> BoundaryState:
     """Read the streams that the command names, and those that it then discovers; fold their events in order of position.
 
-    With ``at_hand``, what this process knows of them will do, unless it is incomplete.
+    With ``from_cache``, what this process knows of them will do, unless it is incomplete.
 
     Raises:
         InvalidCommand: discovery does not come to an end, or there is no stream at all.
     """
     streams = context.plan.streams(context.command)
     begun = perf_counter()
-    boundary = await _read(loader, context, streams, at_hand)
+    boundary = await _read(loader, context, streams, from_cache)
     loaded_at = perf_counter()
     if context.plan.discovers:
         rounds = 0
@@ -76,7 +82,7 @@ async def load_boundary(loader: Loader, context: CommandContext, *, at_hand: boo
                 )
             streams = (*streams, *new)
             # All of them again: the state must be one moment's.
-            boundary = await _read(loader, context, streams, at_hand)
+            boundary = await _read(loader, context, streams, from_cache)
         if rounds:
             boundary.discover_seconds = perf_counter() - loaded_at
         if not streams:
@@ -85,25 +91,25 @@ async def load_boundary(loader: Loader, context: CommandContext, *, at_hand: boo
     return boundary
 
 
-async def _read(loader: Loader, context: CommandContext, streams: Sequence[StreamId], at_hand: bool) -> BoundaryState:
-    loaded = loader.at_hand(streams) if at_hand else None
+async def _read(loader: Loader, context: CommandContext, streams: Sequence[StreamId], from_cache: bool) -> BoundaryState:
+    loaded = loader.from_cache(streams) if from_cache else None
     if loaded is None:
         loaded = await loader.load(streams, context.span)
     versions: dict[StreamId, int] = {}
-    consistent = True
+    one_snapshot = True
     several = len(loaded.events) > 1
     events: Sequence[RecordedEvent] = ()
     for stream, known in loaded.events.items():
         versions[stream] = len(known)
         events = known
         if several and known and known[-1].position > loaded.head:
-            consistent = False
+            one_snapshot = False
     if several:
         together = [event for known in loaded.events.values() for event in known]
         together.sort(key=_by_position)
         events = together
     state = await _fold(context.command, events)
-    return BoundaryState(state, versions, events, loaded, consistent=consistent)
+    return BoundaryState(state, versions, events, loaded, one_snapshot=one_snapshot)
 
 
 async def _fold(command: Command[Any], events: Sequence[RecordedEvent]) -> Any:

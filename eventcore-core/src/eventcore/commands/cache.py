@@ -16,7 +16,7 @@ _MAX_STREAM: Final = 5_000
 _CONTESTED: Final = 1.0
 
 
-class _Known(msgspec.Struct, gc=False):
+class _CachedStream(msgspec.Struct, gc=False):
     """Consecutive events of one stream: versions ``start + 1`` to ``version``.
 
     A tuple, and no garbage collection: tens of thousands of lists here would be walked by each full collection.
@@ -35,14 +35,14 @@ class StreamCache:
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
         self._held = 0
-        self._streams: dict[StreamId, _Known] = {}
-        self.generation = 0
-        """How often all was forgotten: what was taken from here in another generation may be of events that are gone."""
+        self._streams: dict[StreamId, _CachedStream] = {}
+        self.epoch = 0
+        """How often all was forgotten: what was taken from here in another epoch may be of events that are gone."""
 
-    def forget(self, generation: int) -> None:
-        """Forget everything of that generation, since the store has gone back in time."""
-        if generation == self.generation:
-            self.generation += 1
+    def forget(self, epoch: int) -> None:
+        """Forget everything of that epoch, since the store has gone back in time."""
+        if epoch == self.epoch:
+            self.epoch += 1
             self._streams.clear()
             self._held = 0
 
@@ -88,7 +88,7 @@ class StreamCache:
         if known is None or known.version < after:
             if known is not None:
                 self._held -= len(known.events) + 1
-            known = _Known(after, after)
+            known = _CachedStream(after, after)
             self._held += 1
         elif after == 0 < known.start <= len(events):
             # Its beginning had been let go of.

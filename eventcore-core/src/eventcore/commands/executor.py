@@ -9,9 +9,9 @@ from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.catalogue import CommandInstruments, CommandSeries, Outcome
+from eventcore.catalogue import CommandInstruments, CommandOutcome, CommandSeries
 from eventcore.commands.attempt import Attempt, CommandContext
-from eventcore.commands.batching import Batcher, Fate
+from eventcore.commands.batching import Batcher, Outcome
 from eventcore.commands.boundary import load_boundary
 from eventcore.commands.command import Command
 from eventcore.commands.loading import Loader
@@ -46,7 +46,7 @@ class CommandResult(msgspec.Struct, frozen=True, gc=False):
     position: int
 
 
-class _Known:
+class _CommandType:
     """A command class that has been seen before."""
 
     __slots__ = ("plan", "series", "span_name")
@@ -57,7 +57,7 @@ class _Known:
         self.span_name = f"execute {plan.name}"
 
 
-class _Run:
+class _Execution:
     """How far one command has come."""
 
     __slots__ = ("attempt", "attempts", "chained", "context", "head", "series")
@@ -90,7 +90,7 @@ class CommandExecutor:
         self._ids = ids
         self._telemetry = telemetry
         self._instruments = instruments
-        self._known: dict[type[Command[Any]], _Known] = {}
+        self._command_types: dict[type[Command[Any]], _CommandType] = {}
         self._slots = asyncio.Semaphore(_MAX_ACTIVE)
 
     async def execute(
@@ -105,27 +105,27 @@ class CommandExecutor:
         headers: Mapping[str, str] = _NO_HEADERS,
     ) -> CommandResult:
         """See ``EventStore.execute``."""
-        known = self._known.get(type(command)) or self._learn(command)
+        command_type = self._command_types.get(type(command)) or self._learn(command)
         if correlation_id is not None:
             check_id("correlation_id", correlation_id)
         if causation_id is not None:
             check_id("causation_id", causation_id)
         if headers:
             headers = check_headers(headers)
-        series = known.series
+        series = command_type.series
         series.started += 1
         begun = perf_counter()
-        outcome: Outcome = "error"
+        outcome: CommandOutcome = "error"
         answer: CommandResult | BusinessRuleViolation
         with self._telemetry.span(
-            known.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
+            command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
-            run = _Run(self._context(command, known.plan, span, headers), series)
+            execution = _Execution(self._context(command, command_type.plan, span, headers), series)
             try:
                 if timeout is None:
-                    answer = await self._attempts(run, retry or _DEFAULT_RETRY)
+                    answer = await self._attempts(execution, retry or _DEFAULT_RETRY)
                 else:
-                    answer = await self._attempts_within(timeout, run, retry or _DEFAULT_RETRY)
+                    answer = await self._attempts_within(timeout, execution, retry or _DEFAULT_RETRY)
                 outcome = "committed" if answer.events else "no_events"
             except BusinessRuleViolation as refusal:
                 # Not a fault: it must not make the span an error.
@@ -137,22 +137,22 @@ class CommandExecutor:
                 outcome = "cancelled"
                 raise
             finally:
-                series.ended(outcome, perf_counter() - begun, run.attempts)
+                series.ended(outcome, perf_counter() - begun, execution.attempts)
                 if span.recording:
-                    _note(run, outcome)
+                    _note(execution, outcome)
         if isinstance(answer, BusinessRuleViolation):
             raise answer
         return answer
 
-    def _learn(self, command: Command[Any]) -> _Known:
+    def _learn(self, command: Command[Any]) -> _CommandType:
         cls = type(command)
         if not isinstance(command, Command):
             raise InvalidCommand(
                 f"execute got {command!r:.80} of type {cls.__name__}; expected an instance of a class derived from Command"
             )
         plan = CommandPlan(cls)
-        known = self._known[cls] = _Known(plan, self._instruments.bind(plan.name))
-        return known
+        command_type = self._command_types[cls] = _CommandType(plan, self._instruments.bind(plan.name))
+        return command_type
 
     def _context(self, command: Command[Any], plan: CommandPlan, span: Span, headers: Mapping[str, str]) -> CommandContext:
         traceparent = traceparent_of(span.trace_id, span.span_id, span.trace_flags) if span.trace_id else ""
@@ -166,65 +166,70 @@ class CommandExecutor:
         )
         return CommandContext(command, plan, self._codec, self._ids, span, metadata, self._codec.encode_metadata(metadata))
 
-    async def _attempts_within(self, timeout: float, run: _Run, retry: RetryPolicy) -> CommandResult:
+    async def _attempts_within(self, timeout: float, execution: _Execution, retry: RetryPolicy) -> CommandResult:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                return await self._attempts(run, retry)
+                return await self._attempts(execution, retry)
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            sent = run.attempt is not None and run.attempt.sent
+            sent = execution.attempt is not None and execution.attempt.sent
             consequence = (
                 "its append was on its way, so that its events may stand: read its streams to know"
                 if sent
                 else "nothing was written, so that it may be sent again"
             )
             raise CommandTimeout(
-                f"{run.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
+                f"{execution.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
             ) from error
 
-    async def _attempts(self, run: _Run, retry: RetryPolicy) -> CommandResult:
+    async def _attempts(self, execution: _Execution, retry: RetryPolicy) -> CommandResult:
         async with self._slots:
             while True:
-                run.attempts += 1
-                attempt = await self._attempt(run)
+                execution.attempts += 1
+                attempt = await self._attempt(execution)
                 if attempt is not None:
-                    return self._result(run, attempt)
-                if run.attempts >= retry.attempts:
-                    run.series.conflict("escaped", run.attempts)
+                    return self._result(execution, attempt)
+                if execution.attempts >= retry.attempts:
+                    execution.series.conflict("escaped", execution.attempts)
                     raise ConcurrencyConflict(
-                        f"{run.context.plan.name}: other writers changed its streams in each of {run.attempts} attempts; try "
-                        "again later, or allow more with RetryPolicy(attempts=…)"
+                        f"{execution.context.plan.name}: other writers changed its streams in each of {execution.attempts} "
+                        "attempts; try again later, or allow more with RetryPolicy(attempts=…)"
                     )
-                run.series.retry("version")
-                run.context.span.add_event("retry", {"reason": "version", "attempt": run.attempts})
-                if delay := retry.delay(run.attempts):
+                execution.series.retry("version")
+                execution.context.span.add_event("retry", {"reason": "version", "attempt": execution.attempts})
+                if delay := retry.delay(execution.attempts):
                     begun = perf_counter()
                     await asyncio.sleep(delay)
-                    run.series.phase("backoff", perf_counter() - begun)
+                    execution.series.phase("backoff", perf_counter() - begun)
 
-    async def _attempt(self, run: _Run) -> Attempt | None:
+    async def _attempt(self, execution: _Execution) -> Attempt | None:
         """One attempt: the one that was decided, ``None`` after a conflict."""
         loop = asyncio.get_running_loop()
-        series = run.series
+        series = execution.series
         load = discover = decide = 0.0
-        at_hand = run.attempts == 1
+        from_cache = execution.attempts == 1
         for _ in range(_MAX_LOADS):
-            read = await load_boundary(self._loader, run.context, at_hand=at_hand)
-            run.head = read.head
-            future: asyncio.Future[Fate | StoreError] = loop.create_future()
-            attempt = run.attempt = Attempt(
-                run.context, read.state, read.versions, confirmed=read.confirmed, consistent=read.consistent, future=future
+            read = await load_boundary(self._loader, execution.context, from_cache=from_cache)
+            execution.head = read.head
+            future: asyncio.Future[Outcome | StoreError] = loop.create_future()
+            attempt = execution.attempt = Attempt(
+                execution.context,
+                read.state,
+                read.versions,
+                read_from_store=read.read_from_store,
+                one_snapshot=read.one_snapshot,
+                future=future,
             )
             submitted = perf_counter()
-            self._batcher.submit(attempt, read.generation)
-            fate = await future
+            self._batcher.submit(attempt, read.cache_epoch)
+            outcome = await future
             load += read.load_seconds
             discover += read.discover_seconds
             decide += attempt.decided_in
-            if fate is Fate.STALE:
-                at_hand = False
+            if outcome is Outcome.RELOAD:
+                from_cache = False
                 continue
             series.load(load)
             if discover:
@@ -233,39 +238,39 @@ class CommandExecutor:
             series.append(perf_counter() - submitted - attempt.decided_in)
             series.streams_read(len(read.versions))
             series.loaded(read.events)
-            run.chained = attempt.chained
-            if fate is Fate.DONE:
+            execution.chained = attempt.chained
+            if outcome is Outcome.COMMITTED:
                 return attempt
-            if fate is Fate.CONFLICT:
+            if outcome is Outcome.CONFLICT:
                 return None
-            raise own_copy(fate)
+            raise own_copy(outcome)
         return None
 
-    def _result(self, run: _Run, attempt: Attempt) -> CommandResult:
+    def _result(self, execution: _Execution, attempt: Attempt) -> CommandResult:
         if attempt.failure is not None:
-            if run.attempts > 1:
-                run.series.conflict("absorbed", run.attempts - 1)
+            if execution.attempts > 1:
+                execution.series.conflict("absorbed", execution.attempts - 1)
             raise attempt.failure
         events = tuple([new.recorded for new in attempt.events])
-        series = run.series
-        if run.attempts > 1:
-            series.conflict("absorbed", run.attempts - 1)
-        if run.chained:
+        series = execution.series
+        if execution.attempts > 1:
+            series.conflict("absorbed", execution.attempts - 1)
+        if execution.chained:
             series.conflict("chained")
         if events:
             series.emitted(len(events))
             series.streams_written(1 if len(events) == 1 else len({event.stream_id for event in events}))
-            return CommandResult(run.attempts, events, events[-1].position)
+            return CommandResult(execution.attempts, events, events[-1].position)
         # All that it has seen: what was read, and what came while it waited.
-        return CommandResult(run.attempts, events, max([run.head, *(event.position for event in attempt.missed)]))
+        return CommandResult(execution.attempts, events, max([execution.head, *(event.position for event in attempt.missed)]))
 
 
-def _note(run: _Run, outcome: Outcome) -> None:
-    attempt = run.attempt
-    run.context.span.set_attributes(
+def _note(execution: _Execution, outcome: CommandOutcome) -> None:
+    attempt = execution.attempt
+    execution.context.span.set_attributes(
         {
-            "eventcore.command.type": run.context.plan.name,
-            "eventcore.attempts": run.attempts,
+            "eventcore.command.type": execution.context.plan.name,
+            "eventcore.attempts": execution.attempts,
             "eventcore.outcome": outcome,
             "eventcore.streams": len(attempt.versions) if attempt is not None else 0,
             "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,

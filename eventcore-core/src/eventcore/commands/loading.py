@@ -29,19 +29,19 @@ _CLOSED: Final = StoreClosed("the store was closed while the command was reading
 class Loaded:
     """The whole of some streams, each up to the snapshot at position ``head`` or later.
 
-    ``generation`` is that of the cache when it was read. ``confirmed`` is false for what was at hand, without a look into the
-    store: it may be behind.
+    ``cache_epoch`` is that of the cache when it was read. ``read_from_store`` is false for what the cache held: it may be
+    behind the store.
     """
 
-    __slots__ = ("confirmed", "events", "generation", "head")
+    __slots__ = ("cache_epoch", "events", "head", "read_from_store")
 
     def __init__(
-        self, events: dict[StreamId, Sequence[RecordedEvent]], head: int, generation: int, *, confirmed: bool = True
+        self, events: dict[StreamId, Sequence[RecordedEvent]], head: int, cache_epoch: int, *, read_from_store: bool = True
     ) -> None:
         self.events = events
         self.head = head
-        self.generation = generation
-        self.confirmed = confirmed
+        self.cache_epoch = cache_epoch
+        self.read_from_store = read_from_store
 
 
 class _Request:
@@ -56,11 +56,11 @@ class _Request:
 class _FirstPage:
     """What one call to the backend brought, for all the loads that shared it."""
 
-    __slots__ = ("after", "decoded", "failures", "generation", "page")
+    __slots__ = ("after", "cache_epoch", "decoded", "failures", "page")
 
-    def __init__(self, page: BackendPage, after: Mapping[StreamId, int], generation: int) -> None:
+    def __init__(self, page: BackendPage, after: Mapping[StreamId, int], cache_epoch: int) -> None:
         self.page = page
-        self.generation = generation
+        self.cache_epoch = cache_epoch
         self.after = after
         self.decoded: dict[StreamId, list[RecordedEvent]] = {}
         self.failures: dict[StreamId, StoreError] = {}
@@ -71,7 +71,7 @@ class Loader:
     """Reads streams through the cache.
 
     Each load asks the backend for what stands behind the cached version, so that it is right whoever else writes. What is
-    ``at_hand`` saves that call to a command that is going to write: its append looks whether it was right.
+    ``from_cache`` saves that call to a command that is going to write: its append looks whether it was right.
     """
 
     def __init__(self, backend: Backend, codec: Codec, cache: StreamCache) -> None:
@@ -95,7 +95,7 @@ class Loader:
             await asyncio.wait([self._task])
             self._task = None
 
-    def at_hand(self, streams: Sequence[StreamId]) -> Loaded | None:
+    def from_cache(self, streams: Sequence[StreamId]) -> Loaded | None:
         """The streams as this process knows them, ``None`` when it does not hold all of them or somebody else writes to one."""
         events: dict[StreamId, Sequence[RecordedEvent]] = {}
         current = self._cache.current
@@ -104,12 +104,12 @@ class Loader:
             if known is None:
                 return None
             events[stream] = known
-        return Loaded(events, 0, self._cache.generation, confirmed=False)
+        return Loaded(events, 0, self._cache.epoch, read_from_store=False)
 
     async def load(self, streams: Sequence[StreamId], origin: Any = None) -> Loaded:
         """Everything that stands in ``streams``, of one snapshot or known to have been committed since by this process."""
         if not streams:
-            return Loaded({}, 0, self._cache.generation)
+            return Loaded({}, 0, self._cache.epoch)
         for _ in range(_MAX_LOADS - 1):
             try:
                 return await self._load(streams, origin)
@@ -133,7 +133,7 @@ class Loader:
             # Most streams end within the first page and are held by the cache now.
             held = self._cache.events(stream) if len(first.page.rows[stream]) < first.page.limit else None
             events[stream] = held if held is not None else await self._read_on(stream, first)
-        return Loaded(events, first.page.head, first.generation)
+        return Loaded(events, first.page.head, first.cache_epoch)
 
     async def _run(self) -> None:
         try:
@@ -162,14 +162,14 @@ class Loader:
         return taken
 
     async def _serve(self, requests: list[_Request]) -> None:
-        generation, complete_version = self._cache.generation, self._cache.complete_version
+        cache_epoch, complete_version = self._cache.epoch, self._cache.complete_version
         after = {stream: complete_version(stream) for request in requests for stream in request.streams}
         if not after:
             return
         answer: _FirstPage | StoreError
         try:
-            page = await self._read(after, None, generation, [request.origin for request in requests])
-            answer = _FirstPage(page, after, generation)
+            page = await self._read(after, None, cache_epoch, [request.origin for request in requests])
+            answer = _FirstPage(page, after, cache_epoch)
             for stream, version in after.items():
                 await self._learn(answer, stream, version)
         except Exception as error:  # noqa: BLE001  # each of those who asked gets it
@@ -189,7 +189,7 @@ class Loader:
                 first.failures[stream] = error
                 return
         first.decoded[stream] = events
-        if first.generation != self._cache.generation:
+        if first.cache_epoch != self._cache.epoch:
             return
         others = bool(events) and version > 0 and self._cache.version(stream) < events[-1].version
         self._cache.extend(stream, events, version)
@@ -215,20 +215,20 @@ class Loader:
             decoded, full = first.decoded[stream], len(first.page.rows[stream]) >= first.page.limit
         while True:
             events += decoded
-            if first.generation == self._cache.generation:
+            if first.cache_epoch == self._cache.epoch:
                 self._cache.extend(stream, decoded, version)
             version += len(decoded)
             if not full:
                 return events
-            page = await self._read({stream: version}, first.page.head, first.generation)
+            page = await self._read({stream: version}, first.page.head, first.cache_epoch)
             decoded = await self._decode(stream, page.rows[stream])
             full = len(decoded) >= page.limit
 
     async def _read(
-        self, after: Mapping[StreamId, int], up_to: int | None, generation: int, origins: Sequence[Any] = ()
+        self, after: Mapping[StreamId, int], up_to: int | None, cache_epoch: int, origins: Sequence[Any] = ()
     ) -> BackendPage:
         try:
             return await self._backend.read_streams(after, up_to=up_to, origins=origins)
         except HistoryDiverged:
-            self._cache.forget(generation)
+            self._cache.forget(cache_epoch)
             raise

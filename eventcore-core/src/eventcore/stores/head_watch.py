@@ -11,7 +11,7 @@ _POLL: Final = 0.05
 
 
 @final
-class HeadWatch:
+class LocalHeadWatch:
     """Those who wait for the head position to move.
 
     Args:

@@ -15,7 +15,7 @@ WaitObserver: TypeAlias = Callable[[Wait, str, float], None]
 
 
 @final
-class BackendFigures:
+class BackendCounters:
     """Plain numbers that a backend keeps as it works, to be read from any thread at any time; ``None`` is unknown.
 
     Attributes:
@@ -35,7 +35,7 @@ class BackendFigures:
 
 
 @final
-class BackendStats(msgspec.Struct, frozen=True, gc=False):
+class DatabaseSample(msgspec.Struct, frozen=True, gc=False):
     """What only asking the database tells, whoever has written; ``None`` is unknown.
 
     ``head`` is the head position, ``last_append_ns`` when its event was recorded, ``size`` the bytes that the store takes.
@@ -47,11 +47,11 @@ class BackendStats(msgspec.Struct, frozen=True, gc=False):
 
 
 @runtime_checkable
-class MeasuredBackend(Protocol):
+class SupportsSampling(Protocol):
     """A backend that tells of itself."""
 
-    figures: BackendFigures
+    counters: BackendCounters
 
-    async def measure(self) -> BackendStats:
+    async def sample(self) -> DatabaseSample:
         """Ask the database; called every few seconds, so it must be cheap."""
         ...

@@ -23,9 +23,9 @@ from eventcore.stores.base import (
     Verdict,
 )
 from eventcore.stores.failures import diverged
-from eventcore.stores.head_watch import HeadWatch
+from eventcore.stores.head_watch import LocalHeadWatch
 from eventcore.stores.memory.ledger import MemoryProjections
-from eventcore.stores.sampling import BackendFigures, BackendStats
+from eventcore.stores.sampling import BackendCounters, DatabaseSample
 
 _PAGE: Final = 500
 _WINDOW: Final = 10_000
@@ -41,8 +41,8 @@ class MemoryBackend:
         self._log: list[StoredEvent] = []
         self._streams: dict[str, list[StoredEvent]] = {}
         self._projections = MemoryProjections()
-        self._watch = HeadWatch()
-        self.figures = BackendFigures()
+        self._watch = LocalHeadWatch()
+        self.counters = BackendCounters()
 
     async def open(self) -> None:
         """Nothing to connect."""
@@ -160,9 +160,9 @@ class MemoryBackend:
         """Begin again."""
         self._projections.reset_projection(projection)
 
-    async def measure(self) -> BackendStats:
+    async def sample(self) -> DatabaseSample:
         """The newest event; memory has no size of its own."""
-        return BackendStats(len(self._log), self._log[-1].recorded_at_ns if self._log else None)
+        return DatabaseSample(len(self._log), self._log[-1].recorded_at_ns if self._log else None)
 
 
 def _row(position: int, new: NewEvent) -> StoredEvent:

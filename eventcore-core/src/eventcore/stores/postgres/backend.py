@@ -30,8 +30,8 @@ from eventcore.stores.postgres.ledger import ProjectionStore
 from eventcore.stores.postgres.migrating import prepare
 from eventcore.stores.postgres.schema import channel, for_schema
 from eventcore.stores.postgres.url import PostgresSettings
-from eventcore.stores.postgres.watch import HeadWatch
-from eventcore.stores.sampling import BackendFigures, BackendStats
+from eventcore.stores.postgres.watch import PostgresHeadWatch
+from eventcore.stores.sampling import BackendCounters, DatabaseSample
 
 _MAX_PAGE: Final = 500
 _PAGE_BUDGET: Final = 4096
@@ -51,7 +51,7 @@ _APPEND: Final = """
 _READ: Final = "SELECT * FROM {schema}.read_streams($1, $2, $3, $4, $5, $6)"
 _SCAN: Final = "SELECT * FROM {schema}.scan_events($1, $2, $3, $4, $5)"
 _FOLLOW: Final = "SELECT * FROM {schema}.follow_events($1, $2, $3, $4, $5)"
-_MEASURE: Final = """
+_SAMPLE: Final = """
     SELECT coalesce(last.position, 0), last.recorded_at_ns, (
         SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_catalog.pg_class
         WHERE relnamespace = quote_ident($1)::regnamespace AND relkind = 'r'
@@ -77,14 +77,14 @@ class PostgresBackend(ProjectionStore):
     def __init__(self, settings: PostgresSettings, *, migrate: bool = True) -> None:
         self._settings = settings
         self._migrate = migrate
-        self.figures = BackendFigures()
+        self.counters = BackendCounters()
         self._connector = Connector(settings)
         # Appends never wait for reads, nor commands for projections.
         cache = settings.statement_cache
-        self._appending = Pool(self._connector, 1, self.figures, statement_cache=cache)
-        self._loading = Pool(self._connector, 1, self.figures, statement_cache=cache)
-        self._reading = Pool(self._connector, settings.pool, self.figures, statement_cache=cache)
-        self._watch = HeadWatch(
+        self._appending = Pool(self._connector, 1, self.counters, statement_cache=cache)
+        self._loading = Pool(self._connector, 1, self.counters, statement_cache=cache)
+        self._reading = Pool(self._connector, settings.pool, self.counters, statement_cache=cache)
+        self._watch = PostgresHeadWatch(
             self._connector, channel(settings.schema) if settings.listen else None, self._sql(_HEAD), settings.timeout
         )
         super().__init__(self._reading, settings)
@@ -93,7 +93,7 @@ class PostgresBackend(ProjectionStore):
         self._scan_sql = self._sql(_SCAN)
         self._follow_sql = self._sql(_FOLLOW)
         self._head_sql = self._sql(_HEAD)
-        self._measure_sql = self._sql(_MEASURE)
+        self._sample_sql = self._sql(_SAMPLE)
         self._open = False
         # The newest event that commands of this process have seen, in what they read or wrote.
         self._known = START
@@ -113,7 +113,7 @@ class PostgresBackend(ProjectionStore):
                 await prepare(connection, settings, migrate=self._migrate)
         except FAILURES as error:
             connection.terminate()
-            raise explained(error, settings.place) from error
+            raise explained(error, settings.address) from error
         except BaseException:
             connection.terminate()
             raise
@@ -165,13 +165,13 @@ class PostgresBackend(ProjectionStore):
                     ) from error
                 await asyncio.sleep(_PAUSE)
                 continue
-            if (tell := self.figures.on_wait) is not None:
+            if (tell := self.counters.on_wait) is not None:
                 tell("lock", "append", waited)
-            self.figures.bytes_written = (self.figures.bytes_written or 0) + batch.size()
+            self.counters.bytes_written = (self.counters.bytes_written or 0) + batch.size()
             verdicts = batch.verdicts(head, singly)
             end = batch.end(verdicts)
             self._learn(end)
-            self._watch.told(end.position)
+            self._watch.notified(end.position)
             return verdicts
 
     async def _warm_up(self) -> None:
@@ -246,10 +246,10 @@ class PostgresBackend(ProjectionStore):
             end, end_id = rows[-1].position, rows[-1].event_id
         return LogPage(rows, Checkpoint(end, end_id or ""), head)
 
-    async def measure(self) -> BackendStats:
+    async def sample(self) -> DatabaseSample:
         """The end of the log, and the size of all tables with their indexes."""
-        [(head, last_append_ns, size)] = await self._fetch(self._reading, self._measure_sql, self._settings.schema)
-        return BackendStats(head, last_append_ns, size)
+        [(head, last_append_ns, size)] = await self._fetch(self._reading, self._sample_sql, self._settings.schema)
+        return DatabaseSample(head, last_append_ns, size)
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
         """Wait for a notification, or for what polling finds."""
@@ -266,7 +266,7 @@ class PostgresBackend(ProjectionStore):
 
     def _stored(self, records: Sequence[Any]) -> list[StoredEvent]:
         size = sum([len(record[5]) + len(record[6]) for record in records])
-        self.figures.bytes_read = (self.figures.bytes_read or 0) + size
+        self.counters.bytes_read = (self.counters.bytes_read or 0) + size
         try:
             return _decoded(records, "strict")
         except UnicodeDecodeError:

@@ -13,7 +13,7 @@ from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnav
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect, transaction
 from eventcore.stores.postgres.errors import AnswerLost, explained, leaves_connection_usable
 from eventcore.stores.postgres.url import PostgresSettings
-from eventcore.stores.sampling import BackendFigures
+from eventcore.stores.sampling import BackendCounters
 
 _FIRST_DELAY: Final = 0.05
 _MAX_DELAY: Final = 1.0
@@ -26,7 +26,7 @@ class Connector:
 
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
-        self.place: Final = settings.place
+        self.address: Final = settings.address
 
     async def once(self, timeout: float) -> Connection:
         """A new connection.
@@ -41,7 +41,7 @@ class Connector:
         except (InvalidConfiguration, ValueError):
             # What asyncpg says may hold a part of the password.
             raise InvalidStoreUrl(
-                f"the store URL cannot be used ({self.place}): a host, a port or a setting of asyncpg is wrong"
+                f"the store URL cannot be used ({self.address}): a host, a port or a setting of asyncpg is wrong"
             ) from None
         except FAILURES as error:
             raise self._refused(error) from error
@@ -60,11 +60,11 @@ class Connector:
             delay = min(2 * delay, _MAX_DELAY)
 
     def _refused(self, error: BaseException) -> StoreError:
-        reason = explained(error, self.place)
+        reason = explained(error, self.address)
         if isinstance(reason, AnswerLost):
             return StoreUnavailable(
-                f"no PostgreSQL server can be reached at {self.place} ({type(error).__name__}: {error}); start it, or mend the "
-                "address in the store URL"
+                f"no PostgreSQL server can be reached at {self.address} ({type(error).__name__}: {error}); start it, or mend "
+                "the address in the store URL"
             )
         return reason
 
@@ -73,9 +73,9 @@ class Connector:
 class Pool:
     """At most ``size`` connections for calls that come one after the other or at once."""
 
-    def __init__(self, connector: Connector, size: int, figures: BackendFigures, *, statement_cache: bool) -> None:
+    def __init__(self, connector: Connector, size: int, counters: BackendCounters, *, statement_cache: bool) -> None:
         self._connector = connector
-        self._figures = figures
+        self._counters = counters
         self._statement_cache = statement_cache
         self._size = size
         self._slots = asyncio.Semaphore(size)
@@ -123,7 +123,7 @@ class Pool:
     async def connection(self, deadline: float) -> AsyncGenerator[Connection]:
         """A connection for one call or transaction. What asyncpg raises within comes out explained."""
         await self._slot(deadline)
-        self._figures.connections_used = (self._figures.connections_used or 0) + 1
+        self._counters.connections_used = (self._counters.connections_used or 0) + 1
         try:
             connection = await self._open(deadline)
             try:
@@ -133,14 +133,14 @@ class Pool:
                     self._give_back(connection)
                 else:
                     connection.terminate()
-                raise explained(error, self._connector.place) from error
+                raise explained(error, self._connector.address) from error
             except BaseException:
                 # Whoever was cancelled in the middle leaves a connection that may be busy.
                 connection.terminate()
                 raise
             self._give_back(connection)
         finally:
-            self._figures.connections_used = (self._figures.connections_used or 0) - 1
+            self._counters.connections_used = (self._counters.connections_used or 0) - 1
             self._slots.release()
 
     async def _slot(self, deadline: float) -> None:
@@ -155,10 +155,10 @@ class Pool:
                 await self._slots.acquire()
         except TimeoutError as error:
             raise StoreUnavailable(
-                f"all {self._size} connections to PostgreSQL at {self._connector.place} were in use until time was up; raise "
+                f"all {self._size} connections to PostgreSQL at {self._connector.address} were in use until time was up; raise "
                 "pool in the store URL"
             ) from error
-        if (waited := self._figures.on_wait) is not None:
+        if (waited := self._counters.on_wait) is not None:
             waited("pool", "", monotonic() - begun)
 
     async def _open(self, deadline: float) -> Connection:
@@ -175,11 +175,11 @@ class Pool:
             self._put(connection)
 
     def _take(self) -> Connection:
-        self._figures.connections_idle = (self._figures.connections_idle or 0) - 1
+        self._counters.connections_idle = (self._counters.connections_idle or 0) - 1
         return self._free.pop()
 
     def _put(self, connection: Connection) -> None:
-        self._figures.connections_idle = (self._figures.connections_idle or 0) + 1
+        self._counters.connections_idle = (self._counters.connections_idle or 0) + 1
         self._free.append(connection)
 
 

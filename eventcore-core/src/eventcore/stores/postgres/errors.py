@@ -50,24 +50,24 @@ def leaves_connection_usable(error: BaseException) -> bool:
     return isinstance(error, PostgresError) and not code.startswith((*_LOST, _READ_ONLY))
 
 
-def explained(error: BaseException, place: str) -> StoreError:
-    """The error to raise in place of ``error``, which came from the server at ``place``."""
+def explained(error: BaseException, address: str) -> StoreError:
+    """The error to raise in place of ``error``, which came from the server at ``address``."""
     if isinstance(error, StoreError):
         return error
     code: str = getattr(error, "sqlstate", None) or ""
     detail = f"({type(error).__name__}: {error})"
     if code == _DIVERGED:
-        return HistoryDiverged(f"PostgreSQL at {place} has gone back in time: what was read or written is gone {detail}")
+        return HistoryDiverged(f"PostgreSQL at {address} has gone back in time: what was read or written is gone {detail}")
     if advice := _DENIED.get(code):
-        return AccessDenied(f"PostgreSQL at {place} {advice} {detail}")
+        return AccessDenied(f"PostgreSQL at {address} {advice} {detail}")
     if advice := _INCOMPATIBLE.get(code):
-        return IncompatibleStore(f"PostgreSQL at {place} {advice} {detail}")
+        return IncompatibleStore(f"PostgreSQL at {address} {advice} {detail}")
     if advice := _UNAVAILABLE.get(code):
-        return StoreUnavailable(f"PostgreSQL at {place} {advice} {detail}")
+        return StoreUnavailable(f"PostgreSQL at {address} {advice} {detail}")
     if isinstance(error, InvalidArgument):
-        return StoreError(f"an argument of a call to PostgreSQL at {place} cannot be written {detail}")
+        return StoreError(f"an argument of a call to PostgreSQL at {address} cannot be written {detail}")
     if isinstance(error, TimeoutError):
-        return AnswerLost(f"PostgreSQL at {place} gave no answer in time")
+        return AnswerLost(f"PostgreSQL at {address} gave no answer in time")
     if not isinstance(error, PostgresError) or code.startswith(_LOST):
-        return AnswerLost(f"the connection to PostgreSQL at {place} was lost {detail}")
-    return StoreError(f"PostgreSQL at {place}: {detail}")
+        return AnswerLost(f"the connection to PostgreSQL at {address} was lost {detail}")
+    return StoreError(f"PostgreSQL at {address}: {detail}")

@@ -67,7 +67,7 @@ _FORGET: Final = "DELETE FROM {schema}.dead_letters WHERE projection = $1"
 
 
 class _Undone(Exception):
-    """Ends a transaction that must not stand; ``reason`` is then raised in its place."""
+    """Ends a transaction that must not stand; ``reason`` is then raised in its address."""
 
     def __init__(self, reason: Exception | None = None) -> None:
         super().__init__(reason)

@@ -47,45 +47,45 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, migrate
     async with transaction(connection):
         about = await connection.fetchrow(_ABOUT)
         version = await _version(connection, settings.schema)
-    _check(about, settings.place)
+    _check(about, settings.address)
     if version < SCHEMA_VERSION:
         if not migrate:
             found = f"has version {version}" if version else "does not exist"
             raise IncompatibleStore(
-                f"the schema {settings.schema!r} at {settings.place} {found}, this eventcore needs version {SCHEMA_VERSION}, "
+                f"the schema {settings.schema!r} at {settings.address} {found}, this eventcore needs version {SCHEMA_VERSION}, "
                 "and migrate=False forbids to make it so; run 'eventcore migrate'"
             )
         if about["standby"]:
             raise IncompatibleStore(
-                f"the schema {settings.schema!r} at {settings.place} has version {version}, this eventcore needs version "
+                f"the schema {settings.schema!r} at {settings.address} has version {version}, this eventcore needs version "
                 f"{SCHEMA_VERSION}, and a standby cannot be migrated; give the address of the primary"
             )
         version = await _migrate(connection, settings)
     if version > SCHEMA_VERSION:
         raise IncompatibleStore(
-            f"the schema {settings.schema!r} at {settings.place} has version {version}, this eventcore knows version "
+            f"the schema {settings.schema!r} at {settings.address} has version {version}, this eventcore knows version "
             f"{SCHEMA_VERSION}; upgrade eventcore"
         )
 
 
-def _check(about: Any, place: str) -> None:
+def _check(about: Any, address: str) -> None:
     if about["server_version"] < _OLDEST_SERVER:
-        raise IncompatibleStore(f"PostgreSQL at {place} is of version {about['release']}; 15 or later is needed")
+        raise IncompatibleStore(f"PostgreSQL at {address} is of version {about['release']}; 15 or later is needed")
     if about["encoding"] != "UTF8":
         raise IncompatibleStore(
-            f"the database at {place} has the encoding {about['encoding']}, which cannot hold every event; create one with "
+            f"the database at {address} has the encoding {about['encoding']}, which cannot hold every event; create one with "
             "ENCODING 'UTF8' TEMPLATE template0"
         )
     if about["isolation"] != "read committed":
         raise IncompatibleStore(
-            f"the database at {place} has default_transaction_isolation = '{about['isolation']}', under which an append would "
-            "not see what was committed before it; set it to 'read committed' for this user or database"
+            f"the database at {address} has default_transaction_isolation = '{about['isolation']}', under which an append "
+            "would not see what was committed before it; set it to 'read committed' for this user or database"
         )
     for setting in ("fsync", "synchronous_commit"):
         if about[setting] == "off":
             logger.warning(
                 "PostgreSQL at %s has %s = off: it acknowledges events before they are durable, and a crash loses them",
-                place,
+                address,
                 setting,
             )
 
@@ -109,7 +109,7 @@ async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
                 await _create(connection, settings)
             await connection.execute(for_schema(MIGRATIONS[version], schema))
             await connection.execute(for_schema(_MIGRATED, schema), version + 1)
-        logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.place, version, version + 1)
+        logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.address, version, version + 1)
 
 
 async def _create(connection: Connection, settings: PostgresSettings) -> None:
@@ -118,7 +118,7 @@ async def _create(connection: Connection, settings: PostgresSettings) -> None:
         await connection.execute(for_schema("CREATE SCHEMA {schema}", settings.schema))
     elif await connection.fetchval(_HAS_TABLES, settings.schema):
         raise IncompatibleStore(
-            f"the schema {settings.schema!r} at {settings.place} holds tables of something else; name another: "
+            f"the schema {settings.schema!r} at {settings.address} holds tables of something else; name another: "
             "?schema=… in the store URL"
         )
     await connection.execute(for_schema(VERSION_TABLE, settings.schema))

@@ -30,7 +30,7 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Args:
         dsn: what asyncpg is told. It may hold a password.
-        place: host, port and database, for messages.
+        address: host, port and database, for messages.
         schema: where the store's tables are.
         pool: connections for reading, beside the one that appends, the one that loads for commands and the one that listens.
         statement_cache: whether statements stay prepared on their connection; off behind pgbouncer in transaction mode.
@@ -39,7 +39,7 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """
 
     dsn: str
-    place: str
+    address: str
     schema: str = "eventcore"
     pool: int = 4
     statement_cache: bool = True
@@ -47,7 +47,7 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     timeout: float = 10.0
 
     def __repr__(self) -> str:
-        return f"PostgresSettings({self.place!r}, schema={self.schema!r})"
+        return f"PostgresSettings({self.address!r}, schema={self.schema!r})"
 
     @classmethod
     def from_url(cls, url: str) -> PostgresSettings:
@@ -82,7 +82,7 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         host = address or dict(passed_on).get("host", "the local server")
         return cls(
             dsn=parts._replace(query=urlencode(passed_on)).geturl(),
-            place=f"{host}/{database}",
+            address=f"{host}/{database}",
             schema=_schema(own.get("schema", "eventcore")),
             pool=int(_number("pool", own.get("pool", "4"), 1, 100, "a whole number")),
             statement_cache=statement_cache,

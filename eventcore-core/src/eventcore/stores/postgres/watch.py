@@ -20,7 +20,7 @@ _CLOSE_TIMEOUT: Final = 1.0
 
 
 @final
-class HeadWatch:
+class PostgresHeadWatch:
     """Keeps a connection of its own, from the first time that somebody waits.
 
     Args:
@@ -59,7 +59,7 @@ class HeadWatch:
                 raise own_copy(self._failure) from None
         return self._head
 
-    def told(self, head: int) -> None:
+    def notified(self, head: int) -> None:
         """Somebody has seen that the head position is as high as that."""
         if head > self._head:
             self._set(head)
@@ -87,7 +87,7 @@ class HeadWatch:
             try:
                 await self._ask_again_and_again(connection)
             except FAILURES as error:
-                self._failure = explained(error, self._connector.place)
+                self._failure = explained(error, self._connector.address)
                 connection.terminate()
             finally:
                 await close(connection, _CLOSE_TIMEOUT)
@@ -115,4 +115,4 @@ class HeadWatch:
         return True
 
     def _heard(self, connection: Any, process: int, channel: str, payload: str) -> None:
-        self.told(int(payload))
+        self.notified(int(payload))

@@ -24,8 +24,8 @@ from eventcore.stores.base import (
     Purpose,
     Verdict,
 )
-from eventcore.stores.head_watch import HeadWatch
-from eventcore.stores.sampling import BackendFigures, BackendStats
+from eventcore.stores.head_watch import LocalHeadWatch
+from eventcore.stores.sampling import BackendCounters, DatabaseSample
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection
 from eventcore.stores.sqlite.following import Follower
 from eventcore.stores.sqlite.ledger import (
@@ -88,8 +88,8 @@ class SqliteBackend:
         self.path = path
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self.figures = BackendFigures()
-        self.figures.bytes_read = self.figures.bytes_written = 0
+        self.counters = BackendCounters()
+        self.counters.bytes_read = self.counters.bytes_written = 0
         self._workers: dict[str, Worker] = {}
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
@@ -98,7 +98,7 @@ class SqliteBackend:
         # Long reads of the global order, so that commands need not wait behind them.
         self._log: ConnectionThread | None = None
         self._follower: Follower | None = None
-        self._watch = HeadWatch(self.head_position)
+        self._watch = LocalHeadWatch(self.head_position)
 
     async def open(self) -> None:
         """Open both connections, and create or check the schema.
@@ -110,7 +110,7 @@ class SqliteBackend:
         try:
             self._writer = self._connect("writer")
             await self._writer.run(self._open_writer)
-            self._projecting = ConnectionThread(self._workers["writer"], self.path, self.figures)
+            self._projecting = ConnectionThread(self._workers["writer"], self.path, self.counters)
             await self._projecting.run(self._open_projecting)
             self._reader = self._connect("reader")
             await self._reader.run(self._open_reader)
@@ -132,7 +132,7 @@ class SqliteBackend:
 
     def _connect(self, name: str) -> ConnectionThread:
         worker = self._workers[name] = Worker(f"eventcore-sqlite-{name}")
-        return ConnectionThread(worker, self.path, self.figures)
+        return ConnectionThread(worker, self.path, self.counters)
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """Judge and commit the batch in the writer thread."""
@@ -212,17 +212,17 @@ class SqliteBackend:
         """Reset in the writer thread."""
         await _opened(self._projecting).run(partial(reset_projection, projection))
 
-    async def measure(self) -> BackendStats:
+    async def sample(self) -> DatabaseSample:
         """The newest event, and the bytes of the file and its log."""
-        return await _opened(self._reader).run(self._measure)
+        return await _opened(self._reader).run(self._sample)
 
-    def _measure(self, connection: StoreConnection) -> BackendStats:
+    def _sample(self, connection: StoreConnection) -> DatabaseSample:
         position, recorded_at_ns = last_append_ns(connection)
         size = 0
         for name in (self.path, f"{self.path}-wal"):
             with suppress(FileNotFoundError):
                 size += os.stat(name).st_size
-        return BackendStats(position, recorded_at_ns, size)
+        return DatabaseSample(position, recorded_at_ns, size)
 
     def _open_writer(self, connection: StoreConnection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")

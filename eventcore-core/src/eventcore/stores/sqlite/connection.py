@@ -13,7 +13,7 @@ from typing import TypeVar, final
 import msgspec
 
 from eventcore.errors import CorruptEvent
-from eventcore.stores.sampling import BackendFigures
+from eventcore.stores.sampling import BackendCounters
 from eventcore.stores.sqlite.errors import explained
 from eventcore.stores.sqlite.worker import Worker
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class StoreConnection(sqlite3.Connection):
     """A connection that knows where its store counts."""
 
-    figures: BackendFigures
+    counters: BackendCounters
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def write_transaction(connection: StoreConnection) -> Generator[None]:
     """A transaction that holds the write lock from its beginning, and tells how long it waited for it."""
     begun = time.perf_counter()
     connection.execute("BEGIN IMMEDIATE")
-    if (on_wait := connection.figures.on_wait) is not None:
+    if (on_wait := connection.counters.on_wait) is not None:
         on_wait("lock", "write", time.perf_counter() - begun)
     try:
         yield
@@ -50,9 +50,9 @@ class ConnectionThread:
         worker: the thread, where several connections share it.
     """
 
-    def __init__(self, worker: Worker, path: str, figures: BackendFigures) -> None:
+    def __init__(self, worker: Worker, path: str, counters: BackendCounters) -> None:
         self._path = path
-        self._figures = figures
+        self._counters = counters
         self._worker = worker
         self._connection: StoreConnection | None = None
 
@@ -74,7 +74,7 @@ class ConnectionThread:
             if self._connection is None:
                 connection = sqlite3.connect(self._path, isolation_level=None, factory=StoreConnection)
                 connection.text_factory = bytes
-                connection.figures = self._figures
+                connection.counters = self._counters
                 self._connection = connection
             return job(self._connection)
         except sqlite3.Error as error:

@@ -196,7 +196,7 @@ def _rows_of(log: bytes | None, connection: StoreConnection) -> list[StoredEvent
 
 
 def _decode_page(decode: Callable[[str | bytes], T], page: bytes, connection: StoreConnection) -> T:
-    connection.figures.bytes_read = (connection.figures.bytes_read or 0) + len(page)
+    connection.counters.bytes_read = (connection.counters.bytes_read or 0) + len(page)
     try:
         return decode(page)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -205,7 +205,7 @@ def _decode_page(decode: Callable[[str | bytes], T], page: bytes, connection: St
 
 
 def _count_written(connection: StoreConnection, rows: str) -> None:
-    connection.figures.bytes_written = (connection.figures.bytes_written or 0) + len(rows)
+    connection.counters.bytes_written = (connection.counters.bytes_written or 0) + len(rows)
 
 
 def head(connection: StoreConnection) -> int:

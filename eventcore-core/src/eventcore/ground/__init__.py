@@ -1,0 +1,6 @@
+"""Tools that every layer may use, each written once. They know nothing of telemetry or event stores."""
+
+from eventcore.ground.backoff import backoff
+from eventcore.ground.tasks import cancel_and_wait, spawn
+
+__all__ = ["backoff", "cancel_and_wait", "spawn"]

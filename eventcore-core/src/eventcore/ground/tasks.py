@@ -1,0 +1,31 @@
+"""Long-lived asyncio tasks: started in an empty context, cancelled and awaited by their owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Start a task on the running loop in an empty context; the caller owns it and must await it.
+
+    A task normally inherits the context of whoever creates it. A long-lived task would then keep the context variables of one
+    request for ever, and its spans would become children of that request.
+    """
+    return asyncio.get_running_loop().create_task(work, name=name, context=contextvars.Context())
+
+
+async def cancel_and_wait(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
+    """Cancel a task and wait until it has ended; whether it ended within ``timeout`` seconds (``None``: no limit).
+
+    The task's exception stays in the task. A task that is being cancelled already is not cancelled a second time, which would
+    interrupt its clean-up. When the caller itself is cancelled, ``CancelledError`` leaves this function as usual.
+    """
+    if not task.cancelling():
+        task.cancel()
+    done, _ = await asyncio.wait([task], timeout=timeout)
+    return bool(done)
