@@ -179,11 +179,11 @@ async def test_what_cannot_be_asked_is_absent(sqlite_url: str, telemetry: Teleme
     assert isinstance(backend, SqliteBackend)
     asked = asyncio.Event()
 
-    async def measure() -> object:
+    async def sample() -> object:
         asked.set()
         raise StoreUnavailable("gone fishing")
 
-    monkeypatch.setattr(backend, "measure", measure)
+    monkeypatch.setattr(backend, "sample", sample)
     async with open_store(backend, telemetry=telemetry):
         await asyncio.wait_for(asked.wait(), 5)
         names = {data.name for data in telemetry.collect()}
