@@ -99,7 +99,7 @@ class Transport:
             timeout: seconds to wait; at most the timeout of the settings is used.
 
         Returns:
-            What the receiver rejected for good; ``None`` when it accepted everything.
+            What the receiver rejected permanently; ``None`` when it accepted everything.
 
         Raises:
             RetryLater: the request failed and may be sent again. As far as is known, the receiver
