@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, ClassVar, Final, final
 
@@ -31,6 +32,47 @@ if TYPE_CHECKING:
     from eventcore_prometheus.listener import Listener
 
 _HIGHEST_PORT: Final = 65535
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """The arguments of the exporter's constructor, checked; ``renames`` is the whole table of renames."""
+
+    port: int | None
+    host: str
+    path: str
+    registry: Registry | None
+    renames: Mapping[str, str]
+    scrape_timeout: float
+    max_requests: int
+
+    def __post_init__(self) -> None:
+        problems: list[str] = []
+        if self.port is not None and not 0 <= self.port <= _HIGHEST_PORT:
+            problems.append(f"port is {self.port}: expected 0 to {_HIGHEST_PORT}, or None to listen nowhere")
+        if any(character.isspace() for character in self.host):
+            problems.append(f"host is {self.host!r}: expected a name or an address, for example '127.0.0.1'")
+        if not (
+            self.path.startswith("/")
+            and self.path.isascii()
+            and self.path.isprintable()
+            and set(self.path).isdisjoint(' ?#"<>&%')
+        ):
+            problems.append(
+                f"path is {self.path!r}: expected one that begins with '/' and only printable ASCII, without any of ' ?#\"<>&%'"
+            )
+        if not (isfinite(self.scrape_timeout) and self.scrape_timeout > 0):
+            problems.append(f"scrape_timeout is {self.scrape_timeout}: expected seconds, more than 0")
+        if self.max_requests < 1:
+            problems.append(f"max_requests is {self.max_requests}: expected 1 or more")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def url_at(self, host: str, port: int) -> str:
+        """The URL of the metrics at an address that the exporter listens on, as seen from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # not bound here
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}{self.path}"
 
 
 @final
@@ -74,14 +116,16 @@ class PrometheusExporter:
         scrape_timeout: float = 10.0,
         max_requests: int = 8,
     ) -> None:
-        _check(port, host, path, scrape_timeout, max_requests)
-        self._renames = check_renames(rename or {})
-        self._port = port
-        self._host = host
-        self._path = path
-        self._registry = registry
-        self._scrape_timeout = scrape_timeout
-        self._max_requests = max_requests
+        self._settings = _Settings(
+            port=port,
+            host=host,
+            path=path,
+            registry=registry,
+            renames=check_renames(rename or {}),
+            scrape_timeout=scrape_timeout,
+            max_requests=max_requests,
+        )
+        # Hooks assign all of these in the pipeline's threads. Threads and tasks that serve scrapes only read them.
         self._page: Page | None = None
         self._builder: PageBuilder | None = None
         self._scraper: Scraper | None = None
@@ -98,16 +142,13 @@ class PrometheusExporter:
     def url(self) -> str | None:
         """The URL of the metrics on this machine; ``None`` while there is no listener."""
         address = self.address
-        return self._url_at(*address) if address is not None else None
+        return self._settings.url_at(*address) if address is not None else None
 
     @property
     def configured_url(self) -> str | None:
         """The URL of the metrics by the settings alone, also before the start; ``None`` when ``port`` is ``None`` or 0."""
-        return self._url_at(self._host, self._port) if self._port else None
-
-    def _url_at(self, host: str, port: int) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # not bound here
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}{self._path}"
+        settings = self._settings
+        return settings.url_at(settings.host, settings.port) if settings.port else None
 
     @property
     def scrapes(self) -> Scrapes:
@@ -117,7 +158,7 @@ class PrometheusExporter:
 
     def asgi_app(self) -> ASGIApplication:
         """An ASGI application that serves the metrics, for ``app.mount("/metrics", ...)``. It does not block the event loop."""
-        return make_asgi_app(lambda: self._scraper, self._scrape_timeout)
+        return make_asgi_app(lambda: self._scraper, self._settings.scrape_timeout)
 
     @hookimpl
     def start(self, context: ExporterContext) -> None:
@@ -126,7 +167,7 @@ class PrometheusExporter:
         Raises:
             OSError: the listener cannot use the address; the message says why.
         """
-        logger = context.logger
+        settings, logger = self._settings, context.logger
 
         def on_collision(name: str, exposed: str, owner: str) -> None:
             logger.warning(
@@ -136,17 +177,17 @@ class PrometheusExporter:
                 owner,
             )
 
-        self._builder = PageBuilder(Names(self._renames), on_collision, keep_values=self._registry is not None)
+        self._builder = PageBuilder(Names(settings.renames), on_collision, keep_values=settings.registry is not None)
         self._page = None
-        scraper = Scraper(context, lambda: self._page, self._max_requests)
-        if self._port is not None:
-            self._listener = self._listen(self._port, scraper, logger)
+        scraper = Scraper(context, lambda: self._page, settings.max_requests)
+        if settings.port is not None:
+            self._listener = self._listen(settings.port, scraper, logger)
             logger.info("metrics are served at %s", self.url)
         self._scraper = scraper
-        if self._registry is not None:
-            collector = RegistryCollector(lambda: self._scraper, self._scrape_timeout, logger)
+        if settings.registry is not None:
+            collector = RegistryCollector(lambda: self._scraper, settings.scrape_timeout, logger)
             try:
-                self._registry.register(collector)
+                settings.registry.register(collector)
             except BaseException:
                 # Core calls `start` again later: free the port for that call.
                 self.shutdown(0.0)
@@ -177,9 +218,9 @@ class PrometheusExporter:
     def shutdown(self, timeout: float) -> None:
         """Let running scrapes end within ``timeout`` seconds, then close the listener and leave the registry."""
         collector, self._collector = self._collector, None
-        if collector is not None and self._registry is not None:
+        if collector is not None and self._settings.registry is not None:
             with contextlib.suppress(KeyError):  # the application has already removed it
-                self._registry.unregister(collector)
+                self._settings.registry.unregister(collector)
         listener, self._listener = self._listener, None
         if listener is not None:
             # Keep a part of the time for core, which reports after this hook has returned.
@@ -196,49 +237,26 @@ class PrometheusExporter:
         from eventcore_prometheus.listener import Listener
 
         return Listener(
-            self._host,
+            self._settings.host,
             port,
             lambda request: self._respond(request, scraper),
-            requests=self._max_requests,
+            requests=self._settings.max_requests,
             refused=lambda: scraper.count(refused=1),
             logger=logger,
         )
 
     def _respond(self, request: Request, scraper: Scraper) -> Response:
+        settings, headers = self._settings, request.headers
         if request.method not in ("GET", "HEAD"):
             return not_allowed()
-        if request.path != self._path:
-            return index(self._path) if request.path == "/" else not_found(self._path)
-        headers = request.headers
+        if request.path != settings.path:
+            return index(settings.path) if request.path == "/" else not_found(settings.path)
         if not scraper.enter():
             return unavailable("too many scrapes at once")
         try:
-            page = scraper.fresh(time_limit(headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""), self._scrape_timeout))
+            page = scraper.fresh(time_limit(headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""), settings.scrape_timeout))
             return present(page, ",".join(headers.get_all("Accept", ())), ",".join(headers.get_all("Accept-Encoding", ())))
         except ScrapeError as error:
             return unavailable(str(error))
         finally:
             scraper.leave()
-
-
-def _check(port: int | None, host: str, path: str, scrape_timeout: float, max_requests: int) -> None:
-    problems: list[str] = []
-    if port is not None and not 0 <= port <= _HIGHEST_PORT:
-        problems.append(f"port is {port}: expected 0 to {_HIGHEST_PORT}, or None to listen nowhere")
-    if any(character.isspace() for character in host):
-        problems.append(f"host is {host!r}: expected a name or an address, for example '127.0.0.1'")
-    if (
-        not path.startswith("/")
-        or not path.isascii()
-        or not path.isprintable()
-        or any(character in path for character in ' ?#"<>&%')
-    ):
-        problems.append(
-            f"path is {path!r}: expected one that begins with '/' and has only printable ASCII, without any of ' ?#\"<>&%'"
-        )
-    if not (isfinite(scrape_timeout) and scrape_timeout > 0):
-        problems.append(f"scrape_timeout is {scrape_timeout}: expected seconds, more than 0")
-    if max_requests < 1:
-        problems.append(f"max_requests is {max_requests}: expected 1 or more")
-    if problems:
-        raise ValueError("; ".join(problems))
