@@ -16,7 +16,10 @@ from eventcore.exporting.configuration.settings import TelemetrySettings, load_c
 from eventcore.exporting.delivery.settings import PipelineSettings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DECISIONS = sorted(page for page in (ROOT / "docs/decisions").glob("*.md") if page.name != "README.md")
+PARTS_OF_A_DECISION = ["Question", "Decision", "Measured", "Rejected", "What would change it", "In the code"]
+SOURCES = [ROOT / f"{project}/src" for project in ("eventcore-core", "eventcore-otel", "eventcore-prometheus")]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -104,6 +107,32 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def is_module_or_metric(name: str) -> bool:
+    path = name.replace(".", "/")
+    is_module = any((source / path).is_dir() or (source / f"{path}.py").is_file() for source in SOURCES)
+    return is_module or name.removeprefix("eventcore.") in CATALOGUE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_modules_and_files_that_a_page_names_exist(page: Path) -> None:
+    """`eventcore.events.codec` is a module or a metric, `tests/recording/` and `run.py` are files of the repository."""
+    names_modules = page.parent.name == "decisions" or page.name == "architecture.md"
+    for code in re.findall(r"`([^`\n]+)`", _BLOCK.sub("", page.read_text())):
+        if names_modules and re.fullmatch(r"eventcore(_\w+)?(\.[a-z_]+)+", code):
+            assert is_module_or_metric(code), f"{page.name} names {code}"
+        elif re.fullmatch(r"(benchmarks|docs|examples|tests)/[\w./-]+", code):
+            assert (ROOT / code).exists(), f"{page.name} names {code}"
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_has_every_part_and_is_in_the_index(page: Path) -> None:
+    text = page.read_text()
+    parts = re.findall(r"^\*\*([A-Z][^*]+?)\.?\*\*", text, re.MULTILINE)
+    assert [part for part in parts if part in PARTS_OF_A_DECISION] == PARTS_OF_A_DECISION
+    title = text.splitlines()[0].removeprefix("# ")
+    assert f"[{title}]({page.name})" in (page.parent / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""What the tests of the OTLP exporter share."""
+"""Fixtures for the tests of eventcore-otel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.otel.values import Driver
 
 @pytest.fixture(autouse=True)
 def no_otel_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine has set is no part of a test."""
+    """Remove OTEL_* variables that the machine has set."""
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
 
@@ -28,7 +28,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def drive() -> Iterator[Callable[..., Driver]]:
-    """Starts an exporter with the given settings; shut down at the end."""
+    """Starts an exporter with the given settings; it is shut down when the test ends."""
     drivers: list[Driver] = []
 
     def start(resource: Resource | None = None, **settings: object) -> Driver:

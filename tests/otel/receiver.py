@@ -1,4 +1,4 @@
-"""A real gRPC server that answers as a test tells it to: codes, hints and silences that no collector gives on demand."""
+"""A real gRPC server whose answers a test chooses: status codes, retry hints, or no answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 
 class Receiver:
-    """Keeps what it accepted; ``answers`` are used up one per call, then everything is accepted."""
+    """Keeps the requests that it accepts. Each call takes one of ``answers``; when none is left, every call is accepted."""
 
     def __init__(self) -> None:
         self.answers: deque[Answer] = deque()
@@ -102,7 +102,7 @@ class Receiver:
     # Answers
 
     def hang(self) -> Answer:
-        """Say nothing until the receiver stops."""
+        """Do not answer until the receiver stops."""
 
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             self.released.wait(30)
@@ -112,7 +112,7 @@ class Receiver:
 
     @staticmethod
     def fail(code: grpc.StatusCode, details: str = "as told", retry_after: float | None = None) -> Answer:
-        """End the call with a status, with a ``RetryInfo`` where there is a delay."""
+        """End the call with a status, and with a ``RetryInfo`` if a delay is given."""
 
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             if retry_after is not None:
@@ -123,7 +123,7 @@ class Receiver:
 
     @staticmethod
     def refuse(count: int, message: str) -> Answer:
-        """Accept the request except for ``count`` items."""
+        """Accept the request and report ``count`` of its items as rejected."""
 
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             if isinstance(request, trace_pb2.ExportTraceServiceRequest):
@@ -138,7 +138,7 @@ class Receiver:
 
 
 def retry_info(code: grpc.StatusCode, seconds: float) -> bytes:
-    """The status details with which a server says when to come back."""
+    """The status details that contain a ``RetryInfo``."""
     delay = Duration()
     delay.FromNanoseconds(int(seconds * 1e9))
     packed = AnyMessage()
@@ -162,7 +162,7 @@ def values(attributes: Iterable[Any]) -> dict[str, Any]:
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    """A receiver on a port chosen by the system."""
+    """A running receiver on a free port."""
     receiver = Receiver()
     receiver.start()
     try:
@@ -172,7 +172,7 @@ def receiving() -> Iterator[Receiver]:
 
 
 class Proxy:
-    """Stands between an exporter and a receiver, and can let the connections that exist die without a word."""
+    """A TCP proxy between an exporter and a receiver that can stop forwarding without closing the connections."""
 
     def __init__(self, port: int) -> None:
         self._behind = port
@@ -183,14 +183,14 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self) -> None:
-        """From now on nothing passes through the connections that there are; new ones work."""
+        """Stop forwarding on all open connections; new connections work."""
         self._frozen.set()
         self._frozen = threading.Event()
 
     def close(self) -> None:
         self._frozen.set()
         for one in self._sockets:
-            # A thread that waits for it wakes up only when it is shut down first.
+            # `close` alone does not wake up a thread that waits in `recv`; `shutdown` does.
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()

@@ -1,4 +1,4 @@
-"""The ambient OpenTelemetry span, and our own calls beside an instrumented gRPC."""
+"""The current OpenTelemetry span, and the exporter's calls when gRPC is instrumented."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_asking_where_there_is_no_span_costs_less_than_a_microsecond(ambient: Ca
 
 @pytest.fixture
 def instrumented_grpc() -> Iterator[None]:
-    """Every gRPC call of this process is traced, as auto-instrumentation does it."""
+    """Trace every gRPC call of this process, as auto-instrumentation does."""
     instrumentor = GrpcInstrumentorClient()  # type: ignore[no-untyped-call]  # not typed yet
     instrumentor.instrument()
     yield
@@ -66,7 +66,7 @@ def test_an_instrumented_grpc_leaves_our_own_calls_alone(receiver: Receiver) -> 
         driver = Driver(OpenTelemetryExporter(endpoint=receiver.endpoint))
         assert driver.spans([span()]) is None
         driver.shutdown()
-        # What anybody else calls in the same process is traced, and tells the server so.
+        # Other gRPC calls of the same process are traced, and send a trace context to the server.
         with grpc.insecure_channel(receiver.endpoint.removeprefix("http://")) as channel:
             TraceServiceStub(channel).Export(ExportTraceServiceRequest())  # type: ignore[no-untyped-call]  # generated code
     ours, other = receiver.metadata

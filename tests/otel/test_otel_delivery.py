@@ -1,4 +1,4 @@
-"""One attempt and what becomes of it, against a real gRPC server that answers as told."""
+"""The outcomes of one attempt to send, with a real gRPC server whose answers the test chooses."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_receiver_that_comes_back_is_found_within_seconds(drive: Drive) -> Non
     with receiving() as gone:
         port = gone.port
     driver = drive(endpoint=f"http://127.0.0.1:{port}")
-    failing_until = time.monotonic() + 4  # long enough for the waits between attempts to connect to have grown
+    failing_until = time.monotonic() + 4  # by then, gRPC waits longer between attempts to connect
     while time.monotonic() < failing_until:
         with pytest.raises(RetryLater):
             driver.spans([span(1)], timeout=1)
@@ -267,11 +267,11 @@ def test_the_retry_of_a_cycle_leaves_out_what_an_earlier_request_has_delivered(r
         driver.spans(batch[:5], batch[5:])
     delivered = names(receiver)
     assert 0 < len(delivered) < 10
-    # A metrics cycle in between changes nothing, nor do other chunk sizes.
+    # A metrics cycle in between, or other chunk sizes, make no difference.
     assert driver.metrics([counter("c", {"a": 1})]) is None
     assert driver.spans(batch[:2], batch[2:]) == Rejected(1, "partial success: odd")
     assert sorted(names(receiver)) == sorted(f"span {n}" for n in range(1, 11))
-    # Committed means forgotten: the same spans in another cycle are another matter.
+    # After a commit the answers are forgotten: the same spans in another cycle are sent.
     assert driver.spans(batch[:1]) is None
     assert names(receiver).count("span 1") == 2
 

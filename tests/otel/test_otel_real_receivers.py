@@ -1,4 +1,4 @@
-"""Real receivers get what was given to the hooks: values, shapes, ids."""
+"""Real receivers get the values, kinds and ids that were passed to the hooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Drive = Callable[..., Driver]
 
 @pytest.fixture(params=["rotel", "ddapm"])
 def collector(request: pytest.FixtureRequest) -> Rotel | DdapmTestAgent:
-    """Each real receiver in turn."""
+    """Each real receiver."""
     part: Rotel | DdapmTestAgent = request.getfixturevalue(request.param)
     return part
 

@@ -1,4 +1,4 @@
-"""Parameters, the standard variables, and secrets."""
+"""Parameters, the standard OTEL_* variables, and secrets."""
 
 from __future__ import annotations
 

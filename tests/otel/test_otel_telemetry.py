@@ -1,4 +1,4 @@
-"""The whole way: recorded in an application, exported by the pipeline, received by a real collector."""
+"""End to end: recorded in an application, exported by a pipeline, received by a real collector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Connect = Callable[..., Telemetry]
 
 @pytest_asyncio.fixture
 async def telemetry() -> AsyncIterator[Telemetry]:
-    """Everything sampled, metrics only when asked for, retries after a tenth of a second."""
+    """A telemetry that samples every trace, exports metrics only on flush, and retries after a tenth of a second."""
     pipeline = {"interval": 3600, "span_interval": 0.05, "backoff": 0.1, "max_backoff": 0.2, "max_attempts": 200}
     config = {
         "telemetry": {"service_name": "shop", "traces_per_second": "all"},
@@ -34,7 +34,7 @@ async def telemetry() -> AsyncIterator[Telemetry]:
 
 @pytest.fixture
 def connect(telemetry: Telemetry) -> Connect:
-    """Registers the exporter for an endpoint and waits until it has started."""
+    """Register an exporter for an endpoint and wait until it has started."""
 
     def connect(endpoint: str, **settings: object) -> Telemetry:
         exporter = OpenTelemetryExporter(endpoint=endpoint, **settings)  # type: ignore[arg-type]  # each test gives right ones
@@ -48,7 +48,7 @@ def connect(telemetry: Telemetry) -> Connect:
 
 @pytest.fixture(params=["rotel", "ddapm"])
 def collector(request: pytest.FixtureRequest) -> Rotel | DdapmTestAgent:
-    """Each real receiver in turn."""
+    """Each real receiver."""
     part: Rotel | DdapmTestAgent = request.getfixturevalue(request.param)
     return part
 

@@ -1,4 +1,4 @@
-"""TLS for real: certificates of an authority made for the test, and a server that asks for them."""
+"""TLS with a certificate authority that is made for the test, and a server that requires client certificates."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def secure_receiver(request: pytest.FixtureRequest, authority: trustme.CA) -> It
 
 @pytest.fixture
 def files(authority: trustme.CA, tmp_path: Path) -> dict[str, str]:
-    """The three settings, as paths."""
+    """The paths for the three settings."""
     mine = authority.issue_cert("client@example.org")
     contents = {
         "certificate": authority.cert_pem.bytes(),

@@ -1,4 +1,4 @@
-"""From core's values to OTLP's messages."""
+"""The OTLP messages that are made from core's values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values as core hands them to an exporter, and a driver that calls the hooks through pluggy as a pipeline does."""
+"""Values as core passes them to an exporter, and a driver that calls the hooks through pluggy, as a pipeline does."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Driver:
         *chunks: Sequence[CounterData] | Sequence[GaugeData] | Sequence[HistogramData],
         timeout: float = 5.0,
     ) -> Rejected | None:
-        """One metrics cycle, chunk by chunk."""
+        """Run one metrics cycle, chunk by chunk."""
         names = {CounterData: "counters", GaugeData: "gauges", HistogramData: "histograms"}
         for chunk in chunks:
             name = names[type(chunk[0])]
@@ -91,14 +91,14 @@ class Driver:
         return answer
 
     def spans(self, *chunks: Sequence[SpanData], timeout: float = 5.0) -> Rejected | None:
-        """One cycle of spans, chunk by chunk."""
+        """Run one cycle of spans, chunk by chunk."""
         for chunk in chunks:
             self.hook.export_spans(spans=chunk, timeout=timeout)
         answer: Rejected | None = self.hook.flush(timeout=timeout)
         return answer
 
     def shutdown(self, timeout: float = 2.0) -> None:
-        """The end."""
+        """Call ``shutdown``."""
         self.stopping.set()
         self.hook.shutdown(timeout=timeout)
 

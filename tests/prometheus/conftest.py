@@ -1,4 +1,4 @@
-"""What the tests of the exporter share: exporters behind a real telemetry or driven by hand, and a plain HTTP client."""
+"""Fixtures for the tests of eventcore-prometheus: exporters with a real telemetry or driven by the test, and an HTTP client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eventcore_prometheus import PrometheusExporter
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole HTTP response."""
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -56,7 +56,7 @@ def request_() -> Callable[..., Answer]:
 
 @dataclass(frozen=True)
 class Running:
-    """An exporter that listens, and the telemetry that it belongs to."""
+    """A running exporter and its telemetry."""
 
     telemetry: Telemetry
     exporter: PrometheusExporter
@@ -77,7 +77,7 @@ class Running:
 
 @pytest_asyncio.fixture
 async def run() -> AsyncIterator[Callable[..., Any]]:
-    """Runs an exporter made from the given settings behind a telemetry of its own, until the test ends."""
+    """Runs an exporter with the given settings and a separate telemetry, until the test ends."""
     async with AsyncExitStack() as stack:
 
         async def start(**settings: Any) -> Running:
@@ -92,9 +92,9 @@ async def run() -> AsyncIterator[Callable[..., Any]]:
 
 
 class Driven:
-    """An exporter whose hooks the test calls, through pluggy as core does: for what core's pipeline never does on demand.
+    """An exporter whose hooks the test calls, through pluggy as core does: for what a pipeline does not do on demand.
 
-    ``cycle`` is what a request for a cycle does; it returns when the cycle is done, and may raise or wait.
+    ``cycle`` is called for each request for a cycle. It returns when the cycle has ended, and may raise or wait.
     """
 
     def __init__(self, exporter: PrometheusExporter) -> None:
@@ -132,7 +132,7 @@ class Driven:
         return self
 
     def count_up(self) -> None:
-        """A cycle that shows how many there were."""
+        """Run a cycle whose page contains the number of cycles so far."""
         with self._lock:
             self.total += 1
             point = NumberPoint((), self.total, 0, self.total)

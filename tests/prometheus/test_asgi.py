@@ -18,7 +18,7 @@ Run = Callable[..., Any]
 
 
 async def call(app: Any, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """What one HTTP request to the application is answered with."""
+    """Send one HTTP request to the application; returns status, headers and body."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

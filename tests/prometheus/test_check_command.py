@@ -1,4 +1,4 @@
-"""``eventcore check`` with the real exporter: its address is free, serves already, or belongs to somebody else."""
+"""``eventcore check`` with the real exporter: its address is free, already served, or used by another program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listener: what it answers, and that no client can take more than its share."""
+"""The listener: its responses, and the limits on what a client can use."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """Everything that is received until the server closes the connection."""
     received = b""
     try:
         while data := connection.recv(65536):
             received += data
     except ConnectionResetError:
-        pass  # closed while something of ours was still unread there
+        pass  # the server closed while it had unread data
     return received
 
 
@@ -97,7 +97,7 @@ def test_a_connection_is_kept_for_the_next_scrape(drive: Drive) -> None:
             assert connection.sock is sock
 
 
-def test_it_can_be_reached_from_this_machine_only_unless_told_otherwise(drive: Drive) -> None:
+def test_by_default_it_can_be_reached_from_this_machine_only(drive: Drive) -> None:
     assert drive().address[0] == "127.0.0.1"
 
 
@@ -132,7 +132,7 @@ def test_an_address_of_another_machine_is_a_clear_error(drive: Drive, host: str,
         drive(host=host)
 
 
-def test_a_client_that_sends_byte_by_byte_is_cut_off_and_delays_nobody(
+def test_a_client_that_sends_byte_by_byte_is_disconnected_and_delays_no_other(
     drive: Drive, request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handler, "_HEADER_TIME", 0.5)
@@ -199,9 +199,7 @@ def test_a_body_is_never_taken_for_the_next_request(drive: Drive) -> None:
     assert b"Connection: close" in answer
 
 
-def test_too_many_connections_are_turned_away_and_the_one_that_idles_longest_makes_room(
-    drive: Drive, request_: Request
-) -> None:
+def test_too_many_connections_are_refused_and_the_one_that_is_idle_longest_is_closed(drive: Drive, request_: Request) -> None:
     driven = drive(max_requests=1)
     with connected(driven.address) as first, connected(driven.address), connected(driven.address), connected(driven.address):
         with connected(driven.address) as refused:
@@ -240,7 +238,7 @@ def test_fifty_clients_are_all_served(drive: Drive, request_: Request) -> None:
     assert all("cycles_total" in answer.text for answer in answers)
 
 
-def test_a_client_that_goes_away_harms_nobody_and_nothing_is_written_to_stderr(
+def test_a_client_that_disconnects_harms_no_other_and_nothing_is_written_to_stderr(
     drive: Drive, request_: Request, capfd: pytest.CaptureFixture[str]
 ) -> None:
     driven = drive()

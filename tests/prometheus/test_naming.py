@@ -1,4 +1,4 @@
-"""The names that operators see: the published contract, the rule, and renames."""
+"""Prometheus names: the published ones, the rules, and renames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which format a client gets, by what it says it accepts."""
+"""The format that a client gets, by its request headers."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def text(page: Page, *, openmetrics: bool = False) -> str:
 
 
 def families(page: Page) -> Iterator[dict[str, Metric]]:
-    """The page as both parsers understand it, which must be the same."""
+    """The page as both parsers read it; their results must be equal."""
     for parse, openmetrics in ((parse_text, False), (parse_openmetrics, True)):
         yield {family.name: family for family in parse(text(page, openmetrics=openmetrics))}
 
@@ -108,7 +108,7 @@ def test_any_label_value_and_any_description_can_be_read_back(values: list[str],
         [counter("orders", *(number(index, ("a.b", value)) for index, value in enumerate(values)), description=description)]
     )
     making.histograms([histogram("wait", (1.0,), *(((("who", value),), (1, 0), 0.5) for value in values))])
-    # A zero byte would end the page for Prometheus, so it is shown as the character for what cannot be shown.
+    # Prometheus stops reading at a zero byte, so the page has the replacement character instead.
     shown = [value.replace("\x00", "\ufffd") for value in values]
     page = making.finish()
     for parsed in families(page):

@@ -1,4 +1,4 @@
-"""A real Prometheus server and its own linter, against a real telemetry."""
+"""A real Prometheus server and its linter, with a real telemetry."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ async def test_a_prometheus_server_shows_the_same_numbers_as_were_recorded(
     assert written.labels["event_type"] == STRANGE
 
 
-async def test_each_scrape_shows_what_was_recorded_since_until_the_exporter_is_gone(
+async def test_each_scrape_shows_what_was_recorded_since_until_the_exporter_is_unregistered(
     run: Run, prometheus_server: StartPrometheus
 ) -> None:
     running = await run()
-    # Prometheus would take the zero byte for the end of the page.
+    # Prometheus stops reading at a zero byte.
     counter = running.telemetry.counter("orders", labels=("zero",)).labels("a\x00b")
     counter.add(1)
     server = await asyncio.to_thread(prometheus_server, running.target)

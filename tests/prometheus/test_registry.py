@@ -1,4 +1,4 @@
-"""Life in an application's own registry: its values and ours beside each other, and neither fails the other."""
+"""In an application's registry: its values and those of eventcore side by side, and neither fails the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Callable[..., Any]
 
 
 class Broken:
-    """A collector of somebody else that raises."""
+    """A collector of the application that raises."""
 
     def describe(self) -> list[Metric]:
         return []
@@ -42,7 +42,7 @@ def samples(text: str, parse: Callable[[str], Any]) -> set[tuple[Any, ...]]:
     }
 
 
-async def test_the_registry_shows_the_applications_values_and_ours(run: Run) -> None:
+async def test_the_registry_shows_the_applications_values_and_those_of_eventcore(run: Run) -> None:
     registry = CollectorRegistry(auto_describe=True)
     Counter("logins", "Logins.", registry=registry).inc(2)
     running = await run(port=None, registry=registry)
@@ -82,7 +82,7 @@ def test_a_foreign_collector_that_raises_does_not_fail_our_endpoint(drive: Drive
     assert "cycles_total 1\n" in request_(driven.url).text
 
 
-def test_a_cycle_of_ours_that_fails_does_not_fail_the_registry(drive: Drive, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_cycle_does_not_fail_the_registry(drive: Drive, caplog: pytest.LogCaptureFixture) -> None:
     registry = CollectorRegistry()
     Counter("logins", "Logins.", registry=registry).inc()
     driven = drive(port=None, registry=registry)
@@ -98,7 +98,7 @@ def test_a_cycle_of_ours_that_fails_does_not_fail_the_registry(drive: Drive, cap
     assert driven.exporter.scrapes.failed == 1
 
 
-def test_after_shutdown_nothing_of_ours_is_in_the_registry(drive: Drive) -> None:
+def test_after_shutdown_nothing_of_eventcore_is_in_the_registry(drive: Drive) -> None:
     registry = CollectorRegistry()
     driven = drive(port=None, registry=registry)
     assert b"cycles_total" in generate_latest(registry)

@@ -1,4 +1,4 @@
-"""A scrape gets the numbers of now, or an honest error: through a real telemetry, and with cycles that go wrong."""
+"""A scrape gets the values of a new cycle or an error: with a real telemetry, and with cycles that fail."""
 
 from __future__ import annotations
 

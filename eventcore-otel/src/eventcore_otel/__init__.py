@@ -1,4 +1,4 @@
-"""eventcore's OTLP exporter: metrics and spans over gRPC to an OpenTelemetry collector or any backend that speaks OTLP."""
+"""Exports eventcore's metrics and spans over OTLP gRPC to an OpenTelemetry collector, or to any backend that accepts OTLP."""
 
 from eventcore_otel.exporter import OpenTelemetryExporter
 

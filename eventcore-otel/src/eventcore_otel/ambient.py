@@ -1,4 +1,4 @@
-"""The ambient OpenTelemetry span, so that what eventcore does inside a traced request becomes that request's child."""
+"""Reads the current OpenTelemetry span, so that eventcore's spans inside a traced request become children of that request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from eventcore.exporting import TraceContext
 
 
 def current_trace_context() -> TraceContext | None:
-    """The trace context of the OpenTelemetry span that is current in this task or thread, ``None`` where there is none."""
+    """The trace context of this task's or thread's current OpenTelemetry span; ``None`` when there is no such span."""
     span = get_current_span()
     if span is INVALID_SPAN:
         return None

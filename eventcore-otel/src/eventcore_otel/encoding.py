@@ -1,8 +1,9 @@
-"""From core's frozen values to OTLP's bytes, one chunk at a time.
+"""Encodes core's values as OTLP requests, one chunk at a time.
 
-The protobuf messages are filled from plain dictionaries in one call each: 7 µs a span and 4 µs a histogram point, where the
-SDK's data classes and encoders take 27 and 13 (and leave out the flags of a span and the tracestate of a link). Every chunk
-becomes a complete request of its own; concatenated, such requests are one request, so that no step handles a large message.
+Each protobuf message is filled from a plain dictionary in one call. This takes 7 µs per span and 4
+µs per histogram point; the SDK's data classes and encoders take 27 µs and 13 µs, and omit a span's
+flags and a link's tracestate. Every chunk becomes a complete request. Protobuf messages of one type
+can be concatenated into one message, so that no step handles a large one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from eventcore.exporting import (
     SpanStatus,
 )
 
-# The fields of a protobuf message by name, as its constructor takes them.
+# Keyword arguments for the constructor of a protobuf message.
 _Fields: TypeAlias = dict[str, Any]
 
 _KINDS: Final[dict[SpanKind, int]] = {
@@ -52,27 +53,27 @@ _INT64: Final = range(-(2**63), 2**63)
 
 
 class Encoder:
-    """Encodes for one resource.
+    """Encodes chunks of telemetry that belong to one resource.
 
     Args:
-        resource: the attributes of what produces the telemetry.
-        version: the version of the scope ``eventcore``.
+        resource: the attributes of the process that produces the telemetry.
+        version: the version of the instrumentation scope ``eventcore``.
     """
 
     def __init__(self, resource: Attributes, version: str) -> None:
-        self._resource = Resource(**_sound({"attributes": _attributes(resource)}))
+        self._resource = Resource(**_replace_unencodable({"attributes": _attributes(resource)}))
         self._scope = InstrumentationScope(name="eventcore", version=version)
 
     def spans(self, spans: Sequence[SpanData]) -> bytes:
-        """One ``ExportTraceServiceRequest``."""
+        """An encoded ``ExportTraceServiceRequest``."""
         return self._request(ExportTraceServiceRequest, "spans", [_span(span) for span in spans])
 
     def counters(self, counters: Sequence[CounterData]) -> bytes:
-        """One ``ExportMetricsServiceRequest`` of monotonic cumulative sums."""
+        """An encoded ``ExportMetricsServiceRequest`` of monotonic cumulative sums."""
         return self._metrics([_metric(data, "sum", _sum(data, monotonic=True)) for data in counters])
 
     def gauges(self, gauges: Sequence[GaugeData]) -> bytes:
-        """One ``ExportMetricsServiceRequest`` of gauges, and of non-monotonic cumulative sums for those that are additive."""
+        """An encoded ``ExportMetricsServiceRequest``: additive gauges as non-monotonic cumulative sums, others as gauges."""
         return self._metrics(
             [
                 _metric(data, "sum", _sum(data, monotonic=False)) if data.additive else _metric(data, "gauge", _gauge(data))
@@ -81,7 +82,7 @@ class Encoder:
         )
 
     def histograms(self, histograms: Sequence[HistogramData]) -> bytes:
-        """One ``ExportMetricsServiceRequest`` of cumulative histograms with explicit bounds."""
+        """An encoded ``ExportMetricsServiceRequest`` of cumulative histograms with explicit bounds."""
         return self._metrics([_metric(data, "histogram", _histogram(data)) for data in histograms])
 
     def _metrics(self, metrics: list[_Fields]) -> bytes:
@@ -100,9 +101,9 @@ class Encoder:
         try:
             return build(items)
         except (ValueError, TypeError):
-            # Something does not fit into protobuf's types: a lone surrogate, an integer of more than 64 bits. Nobody's whole
-            # chunk is lost for it; the check costs, so it is made only now.
-            return build([_sound(item) for item in items])
+            # Protobuf refuses some values, such as a lone surrogate or an integer of more than 64 bits. Replace them and encode
+            # again, so that one value does not lose the whole chunk. Checking is slow, so it happens only after a failure.
+            return build([_replace_unencodable(item) for item in items])
 
 
 def _span(span: SpanData) -> _Fields:
@@ -214,7 +215,7 @@ def _attributes(attributes: Iterable[tuple[str, AttributeValue]]) -> list[_Field
 def _value(value: AttributeValue) -> _Fields:
     if isinstance(value, str):
         return {"string_value": value}
-    if isinstance(value, bool):  # before int, whose subclass it is
+    if isinstance(value, bool):  # before the test for int: bool is a subclass of int
         return {"bool_value": value}
     if isinstance(value, int):
         return {"int_value": value}
@@ -223,16 +224,16 @@ def _value(value: AttributeValue) -> _Fields:
     return {"array_value": {"values": [_value(item) for item in value]}}
 
 
-def _sound(fields: _Fields) -> _Fields:
-    """The same fields, with what protobuf refuses replaced by the nearest that it takes."""
-    return dict(_sound_field(name, value) for name, value in fields.items())
+def _replace_unencodable(fields: _Fields) -> _Fields:
+    """The same fields; each value that protobuf refuses is replaced by the nearest value that it accepts."""
+    return dict(_replace_unencodable_field(name, value) for name, value in fields.items())
 
 
-def _sound_field(name: str, value: Any) -> tuple[str, Any]:
+def _replace_unencodable_field(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, dict):
-        return name, _sound(cast(_Fields, value))
+        return name, _replace_unencodable(cast(_Fields, value))
     if isinstance(value, list):
-        return name, [_sound(item) for item in cast(list[_Fields], value)]
+        return name, [_replace_unencodable(item) for item in cast(list[_Fields], value)]
     if isinstance(value, str):
         return name, value.encode("utf-8", "replace").decode("utf-8")
     if name == "int_value" and value not in _INT64:

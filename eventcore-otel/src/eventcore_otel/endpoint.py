@@ -1,4 +1,4 @@
-"""Where to send: what an endpoint's text says of gRPC's target and of TLS."""
+"""Parses the text of an endpoint into a gRPC target and whether to use TLS."""
 
 from __future__ import annotations
 
@@ -12,24 +12,33 @@ _EXPECTED: Final = "expected a URL like 'http://localhost:4317' (https:// for TL
 
 
 class Endpoint(NamedTuple):
-    """gRPC's name for the server, and whether the text's scheme asks for TLS; ``None`` where it says nothing of it."""
+    """A gRPC server.
+
+    Attributes:
+        target: the server's address in gRPC's syntax.
+        tls: whether the URL's scheme asks for TLS; ``None`` for an endpoint without ``http://`` or
+            ``https://``.
+    """
 
     target: str
     tls: bool | None
 
     @classmethod
     def parse(cls, text: str, source: str) -> Endpoint:
-        """Read an endpoint.
+        """Parse an endpoint.
 
-        ``http://host:port`` and ``https://host:port``; without a port, 4317 and 443. Anything without one of these two schemes
-        is left to gRPC (``host:port``, ``dns:///host:port``, ``unix:/path``).
+        ``http://host:port`` and ``https://host:port`` are URLs; the default ports are 4317 and 443.
+        Any other text is passed to gRPC unchanged (``host:port``, ``dns:///host:port``,
+        ``unix:/path``).
 
         Args:
             text: the endpoint.
-            source: the parameter or variable it comes from, for the error.
+            source: the name of the parameter or variable that contains the text, for error
+                messages.
 
         Raises:
-            ValueError: it names no host, or has what gRPC cannot use.
+            ValueError: the text names no host, or has a part that gRPC cannot use (path, query,
+                user, password).
 
         >>> Endpoint.parse("https://collector.example", "endpoint")
         Endpoint(target='collector.example:443', tls=True)
@@ -55,7 +64,7 @@ class Endpoint(NamedTuple):
 def _refuse_unusable(url: SplitResult, source: str) -> None:
     if url.username is not None or url.password is not None:
         raise ValueError(
-            f"{source}: has a user or password in it, which gRPC does not send; put an authorization into the headers"
+            f"{source}: contains a user or password, which gRPC does not send; set the header 'authorization' instead"
         )
     if not url.hostname:
         raise ValueError(f"{source}={url.geturl()!r}: names no host; {_EXPECTED}")

@@ -1,4 +1,4 @@
-"""The standard ``OTEL_*`` variables, as the OpenTelemetry specification defines them."""
+"""Reads the standard ``OTEL_*`` variables as the OpenTelemetry specification defines them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from urllib.parse import unquote
 
 Signal: TypeAlias = Literal["metrics", "traces"]
 
-_SECONDS_BELOW: Final = 100.0
+_LOWEST_MILLISECONDS: Final = 100.0
 
 
 class Variable(NamedTuple):
-    """One variable that is set, and how to read it; ``secret`` ones are never quoted in an error."""
+    """An environment variable that is set.
+
+    Attributes:
+        name: its name.
+        text: its value, without white space around it.
+        secret: whether error messages must not contain the value.
+    """
 
     name: str
     text: str
     secret: bool = False
 
     def boolean(self) -> bool:
-        """``true`` or ``false``, in any case."""
-        known = {"true": True, "false": False}
+        """The value of ``true`` or ``false``, in upper or lower case."""
+        values = {"true": True, "false": False}
         try:
-            return known[self.text.lower()]
+            return values[self.text.lower()]
         except KeyError:
             raise self.fault("true or false") from None
 
     def seconds(self) -> float:
-        """A timeout: milliseconds, as the specification says.
+        """The value of a timeout, in seconds.
 
-        OpenTelemetry's Python SDK reads the same variables as seconds. Nobody means a timeout below 100 ms, or one that long in
-        seconds, so that a number below 100 is taken as seconds and both kinds of deployment get what they mean.
+        The specification says milliseconds, but OpenTelemetry's Python SDK reads the same variables
+        as seconds. A timeout below 100 ms makes no sense, nor does one of 100 seconds or more. A
+        number below 100 is therefore read as seconds and any other number as milliseconds, so that
+        deployments of either kind get the timeout that they mean.
         """
         try:
             number = float(self.text)
@@ -38,11 +46,11 @@ class Variable(NamedTuple):
             number = 0.0
         if not 0 < number < float("inf"):
             raise self.fault("milliseconds, more than 0")
-        return number if number < _SECONDS_BELOW else number / 1000
+        return number if number < _LOWEST_MILLISECONDS else number / 1000
 
     def pairs(self) -> dict[str, str]:
-        """``key=value,key=value``, both percent-encoded."""
-        found: dict[str, str] = {}
+        """The pairs of ``key=value,key=value``; keys and values are percent-encoded."""
+        pairs: dict[str, str] = {}
         for position, item in enumerate(self.text.split(","), 1):
             if not item.strip():
                 continue
@@ -50,20 +58,20 @@ class Variable(NamedTuple):
             if not equals or not key.strip():
                 raise self.fault(f"key=value pairs separated by commas (item {position} is none)")
             try:
-                found[unquote(key.strip(), errors="strict")] = unquote(value.strip(), errors="strict")
+                pairs[unquote(key.strip(), errors="strict")] = unquote(value.strip(), errors="strict")
             except UnicodeDecodeError as error:
                 raise self.fault(f"percent-encoded UTF-8 (item {position} is not)") from error
-        return found
+        return pairs
 
     def fault(self, expected: str) -> ValueError:
-        """The error that says what was expected of this variable."""
+        """The error for a value that is not as ``expected``."""
         return ValueError(
             f"{self.name}: expected {expected}" if self.secret else f"{self.name}={self.text!r}: expected {expected}"
         )
 
 
 class Environment:
-    """Finds a setting among the variables of the exporter: the signal's own form first, then the one for all signals."""
+    """Looks settings up in environment variables: first the variable of one signal, then the variable for all signals."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
@@ -75,7 +83,7 @@ class Environment:
         )
 
     def general(self, name: str) -> Variable | None:
-        """A variable that is not the exporter's own."""
+        """A variable that is not specific to OTLP exporters."""
         return self._find(name, False)
 
     def _find(self, name: str, secret: bool) -> Variable | None:

@@ -1,4 +1,4 @@
-"""The plugin: settings when it is constructed, a session from ``start`` to ``shutdown``."""
+"""The plugin. Its constructor keeps settings; a ``Session`` lives from ``start`` to ``shutdown``."""
 
 from __future__ import annotations
 
@@ -24,33 +24,43 @@ if TYPE_CHECKING:
 
     Headers: TypeAlias = Mapping[str, Secret | str]
 else:
-    # Configuration makes secrets of them; core's validation takes no union of a secret with anything else.
+    # Core reads this annotation to convert the setting from configuration, where every header's value is a secret. Core's
+    # conversion does not accept a union that contains ``Secret``.
     Headers: TypeAlias = Mapping[str, Secret]
 
 
 class OpenTelemetryExporter(Exporter):
-    """Sends metrics and spans over OTLP gRPC, to a collector or to any backend that speaks OTLP.
+    """Sends metrics and spans over OTLP gRPC to a collector, or to any backend that accepts OTLP.
 
-    A parameter that is absent is read from the standard ``OTEL_*`` variables, first in the form of one signal
-    (``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``, ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT``), then in the general one.
+    A parameter that is ``None`` is read from the standard ``OTEL_*`` variables: first from the
+    variable of one signal (``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``,
+    ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT``), then from the general variable.
 
     Args:
-        endpoint: ``http://host:port``, ``https://host:port`` for TLS, or a gRPC target such as ``host:port`` (with TLS, unless
-            ``insecure``); ``http://localhost:4317`` by default.
-        service_name: the resource attribute ``service.name``, in place of the one from core.
-        headers: sent with every call, for example ``{"authorization": "Bearer …"}``; their values are never shown.
-        insecure: whether to connect without TLS; only for an endpoint that has no ``http://`` or ``https://``.
-        timeout: the most seconds that one attempt may take, 10 by default; the pipeline's own deadline may be nearer. The
-            variable ``OTEL_EXPORTER_OTLP_TIMEOUT`` counts milliseconds, as the specification says; a number below 100 is
-            taken as seconds, as OpenTelemetry's Python SDK counts.
-        compression: ``"gzip"`` or ``"none"`` (the default).
-        resource_attributes: added to the resource from core, and stronger than it.
-        certificate: a file (PEM) with the certificates that the server's is checked against; gRPC's own by default.
-        client_certificate: a file (PEM) with our certificate, for servers that ask for one; with ``client_key``.
-        client_key: a file (PEM) with our private key.
+        endpoint: ``http://host:port``, ``https://host:port`` for TLS, or a gRPC target such as
+            ``host:port`` (with TLS, unless ``insecure`` is true). Default:
+            ``http://localhost:4317``.
+        service_name: the resource attribute ``service.name``. Default: that of core.
+        headers: sent with every call, for example ``{"authorization": "Bearer …"}``. Their values
+            are never shown.
+        insecure: whether to connect without TLS. Only for an endpoint without ``http://`` or
+            ``https://``.
+        timeout: the longest time that one attempt may take, in seconds, more than 0. Default: 10.
+            An attempt also ends at the pipeline's deadline. The variable
+            ``OTEL_EXPORTER_OTLP_TIMEOUT`` is in milliseconds, as the specification says; a number
+            below 100 is read as seconds, because OpenTelemetry's Python SDK reads seconds.
+        compression: ``"gzip"`` or ``"none"``. Default: ``"none"``.
+        resource_attributes: added to the resource of core; they replace attributes of the same
+            name.
+        certificate: a PEM file with the certificates that the server's certificate is checked
+            against. Default: gRPC's own.
+        client_certificate: a PEM file with the client's certificate, for servers that require one;
+            needs ``client_key``.
+        client_key: a PEM file with the client's private key.
 
     Raises:
-        ValueError: with every fault of the parameters and variables, and what was expected.
+        ValueError: parameters or variables have faults; the message lists every fault and what was
+            expected.
 
     >>> OpenTelemetryExporter(endpoint="http://localhost:4317", service_name="shop", headers={"authorization": "Bearer t0k3n"})
     OpenTelemetryExporter(metrics='localhost:4317', traces='localhost:4317')
@@ -92,8 +102,9 @@ class OpenTelemetryExporter(Exporter):
 
     @hookimpl
     def start(self, context: ExporterContext) -> None:
-        """Prepare to connect; the connection is made at the first export, and a receiver that is down is no error."""
-        # Imported here: gRPC and the protobuf messages are heavy, and a plugin is also loaded just to be looked at.
+        """Prepare the connection. It is made by the first export, so that a receiver that is down is not an error here."""
+        # Imported here because gRPC and the protobuf messages load slowly, and commands such as `eventcore plugins` import the
+        # plugin without starting it.
         from eventcore_otel.session import Session
 
         if self._session is not None:
@@ -103,44 +114,44 @@ class OpenTelemetryExporter(Exporter):
             context.logger.warning(self._settings.warning)
 
     @hookimpl
-    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:  # the hook has it
-        """Encode a chunk of counters and hold it."""
+    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:  # the hook's signature
+        """Encode a chunk of counters and keep it until ``flush``."""
         self._running().counters(counters)
 
     @hookimpl
-    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> None:  # the hook has it
-        """Encode a chunk of gauges and hold it."""
+    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> None:  # the hook's signature
+        """Encode a chunk of gauges and keep it until ``flush``."""
         self._running().gauges(gauges)
 
     @hookimpl
-    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> None:  # the hook has it
-        """Encode a chunk of histograms and hold it."""
+    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> None:  # the hook's signature
+        """Encode a chunk of histograms and keep it until ``flush``."""
         self._running().histograms(histograms)
 
     @hookimpl
-    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:  # the hook has it
-        """Encode a chunk of spans and hold it."""
+    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:  # the hook's signature
+        """Encode a chunk of spans and keep it until ``flush``."""
         self._running().spans(spans)
 
     @hookimpl
     def flush(self, timeout: float) -> Rejected | None:
-        """Send what is held, in one attempt."""
+        """Send the encoded chunks, in one attempt."""
         return self._running().flush(timeout)
 
     @hookimpl
-    def shutdown(self, timeout: float) -> None:  # the hook has it
-        """Cancel the call in flight and close the connections."""
+    def shutdown(self, timeout: float) -> None:  # the hook's signature
+        """Cancel the call in flight and close the connections. May run while another hook waits for an answer."""
         if self._session is not None:
             self._session.close()
 
     @hookimpl
     def trace_context(self) -> Callable[[], TraceContext | None]:
-        """Give the function that tells the ambient OpenTelemetry span."""
+        """The function with which core reads the current OpenTelemetry span."""
         from eventcore_otel.ambient import current_trace_context
 
         return current_trace_context
 
     def _running(self) -> Session:
         if self._session is None:
-            raise RuntimeError("the OpenTelemetry exporter was not started: core calls start() before any export")
+            raise RuntimeError("the OpenTelemetry exporter was not started: call start() before any export hook")
         return self._session

@@ -1,4 +1,4 @@
-"""What a cycle holds until ``flush``: encoded parts, and which spans an earlier attempt of the same batch has settled."""
+"""Keeps the encoded chunks of a cycle until ``flush``, and which spans the backend has answered for in earlier attempts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from typing import Final, TypeAlias
 
 from eventcore.exporting import Rejected, SpanData
 
-# Collectors refuse messages above 4 MiB by default. A quarter of it keeps every copy that is made of a request under 1 ms, in
-# which no other thread runs (3.5 MiB: over 2 ms), and still holds a full batch of spans of ordinary size.
+# Collectors refuse messages above 4 MiB by default. gRPC copies a request several times, and each copy holds the GIL: at 1 MiB
+# for less than 1 ms, at 3.5 MiB for more than 2 ms. A full batch of spans of usual size fits into 1 MiB.
 MAX_REQUEST: Final = 1024 * 1024
 
 SpanKey: TypeAlias = tuple[int, int]
-Deliver: TypeAlias = Callable[[bytes, int], Rejected | None]
+SendRequest: TypeAlias = Callable[[bytes, int], Rejected | None]
 
 
 @dataclass(slots=True)
 class Part:
-    """Some encoded items: a complete request, that is also a part of a longer one when concatenated with others."""
+    """An encoded chunk.
+
+    Attributes:
+        encoded: a complete OTLP request. Concatenated with others it is one larger request.
+        count: the number of its spans or data points.
+        spans: the keys of its spans; empty for metrics.
+    """
 
     encoded: bytes
     count: int
@@ -27,82 +33,101 @@ class Part:
 
 @dataclass(slots=True)
 class Outbox:
-    """Collects the parts of one signal's cycle and sends them in requests of bounded size.
+    """Collects the encoded chunks of one signal's cycle and sends them in requests of bounded size.
 
-    A cycle may need several requests. When a later one fails after an earlier one was answered, the whole batch of spans comes
-    again: what was answered is remembered and left out then, so that nothing is sent twice and the answers still count.
-    Metrics are totals: sending them again changes nothing.
+    A cycle may need several requests. When one fails after an earlier one was answered, the
+    pipeline passes the whole batch of spans again. The outbox remembers the spans that were
+    answered for and leaves them out of the next attempt, so that no span is sent twice and
+    rejections of the earlier attempt are still reported. Metrics are cumulative: sending them again
+    is harmless, and their parts have no span keys.
+
+    Only the pipeline's worker thread uses an outbox, one hook at a time.
     """
 
     _first: object = None
     _parts: list[Part] = field(default_factory=list[Part])
-    _settled: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
-    _settled_now: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
-    _refused: list[Rejected] = field(default_factory=list[Rejected])
+    # Spans of this batch that were answered for in an earlier attempt, and those of them that were passed again since.
+    _answered: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
+    _answered_again: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
+    _rejected: list[Rejected] = field(default_factory=list[Rejected])
 
-    def begin(self, first: object) -> None:
-        """Note what comes first in a chunk.
+    def begin_chunk(self, first: object) -> None:
+        """Call this before the parts of a chunk are added.
 
-        A cycle may end without a flush, when its time is used up. That shows when its first span or series comes again.
+        A cycle that runs out of time ends without ``flush``, and its parts remain. The next cycle
+        is recognised by its first span or series, which is the same as that of the cycle before:
+        then the old parts are dropped.
+
+        Args:
+            first: identifies the first span or series of the chunk.
         """
         if self._parts and first == self._first:
             self.clear()
         if not self._parts:
             self._first = first
 
-    def hold(self, part: Part) -> None:
-        """Keep a part until ``deliver``."""
+    def add(self, part: Part) -> None:
+        """Keep a part until ``send_all``."""
         self._parts.append(part)
 
-    def unsettled(self, spans: Sequence[SpanData]) -> Sequence[SpanData]:
-        """The spans that the backend has not answered for in an earlier attempt."""
-        if not self._settled:
+    def without_answered(self, spans: Sequence[SpanData]) -> Sequence[SpanData]:
+        """The spans of a chunk that the backend has not answered for in an earlier attempt."""
+        if not self._answered:
             return spans
-        rest: list[SpanData] = []
+        unanswered: list[SpanData] = []
         for span in spans:
-            if (key := key_of(span)) in self._settled:
-                self._settled_now[key] = None
+            if (key := key_of(span)) in self._answered:
+                self._answered_again[key] = None
             else:
-                rest.append(span)
-        return rest
+                unanswered.append(span)
+        return unanswered
 
     def clear(self) -> None:
-        """Forget the parts: their cycle has ended without a flush."""
+        """Drop the parts of a cycle that has ended without ``flush``."""
         self._parts = []
-        self._settled_now = {}
+        self._answered_again = {}
 
-    def deliver(self, send: Deliver) -> Rejected | None:
-        """Send everything; returns what was refused.
+    def send_all(self, send: SendRequest) -> Rejected | None:
+        """Send all parts.
 
         Args:
-            send: sends one request with a number of items in it; what it raises ends the cycle and is raised.
+            send: sends one request with a number of items. Any exception that it raises ends this
+                attempt and is raised.
+
+        Returns:
+            What the backend rejected in this and in earlier attempts of the batch; ``None`` if it
+            accepted everything.
         """
-        if not self._parts and not self._settled_now:
+        if not self._parts and not self._answered_again:
             return None
         parts, self._parts = self._parts, []
-        settled, self._settled_now = self._settled_now, {}
-        refused = list(self._refused) if settled else []
+        answered, self._answered_again = self._answered_again, {}
+        # Without a span in common, the answers that are remembered belong to an older batch.
+        rejected = list(self._rejected) if answered else []
         try:
             for request in _requests(parts):
                 answer = send(b"".join([part.encoded for part in request]), sum(part.count for part in request))
                 if answer is not None:
-                    refused.append(answer)
-                settled.update((key, None) for part in request for key in part.spans)
+                    rejected.append(answer)
+                answered.update((key, None) for part in request for key in part.spans)
         except Exception:
-            self._settled, self._refused = settled, refused
+            self._answered, self._rejected = answered, rejected
             raise
-        self._settled, self._refused = {}, []
-        if not refused:
+        self._answered, self._rejected = {}, []
+        if not rejected:
             return None
-        return Rejected(sum(answer.count for answer in refused), "; ".join(dict.fromkeys(answer.reason for answer in refused)))
+        return Rejected(
+            sum(answer.count for answer in rejected), "; ".join(dict.fromkeys(answer.reason for answer in rejected))
+        )
 
 
 def key_of(span: SpanData) -> SpanKey:
-    """What tells a span from all others."""
+    """Trace id and span id, which identify a span."""
     return span.context.trace_id, span.context.span_id
 
 
 def _requests(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """The parts in order, grouped into requests of at most ``MAX_REQUEST`` bytes; a larger part is a request by itself."""
     request: list[Part] = []
     size = 0
     for part in parts:

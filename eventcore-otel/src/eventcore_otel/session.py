@@ -1,4 +1,4 @@
-"""From ``start`` to ``shutdown``: what the exporter does while it is connected."""
+"""The exporter's work between ``start`` and ``shutdown``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ _DataT = TypeVar("_DataT", bound=MetricData)
 
 
 class Session:
-    """Encodes chunk by chunk, holds the parts, sends them at the end of a cycle.
+    """Encodes each chunk when it comes and sends all chunks of a cycle in ``flush``.
+
+    Only the pipeline's worker thread calls it, except ``close``, which may be called from any
+    thread at any time.
 
     Args:
-        settings: the exporter's.
-        context: what core gave to ``start``.
+        settings: the exporter's settings.
+        context: the context that core passed to ``start``.
 
     Raises:
-        ValueError: a certificate's file cannot be read.
+        ValueError: a certificate file cannot be read.
     """
 
     def __init__(self, settings: Settings, context: ExporterContext) -> None:
@@ -44,70 +47,64 @@ class Session:
         self._spans = Outbox()
 
     def counters(self, counters: Sequence[CounterData]) -> None:
-        """Hold a chunk of counters."""
-        self._hold_metrics(self._encoder.counters, counters)
+        self._add_metrics(self._encoder.counters, counters)
 
     def gauges(self, gauges: Sequence[GaugeData]) -> None:
-        """Hold a chunk of gauges."""
-        self._hold_metrics(self._encoder.gauges, gauges)
+        self._add_metrics(self._encoder.gauges, gauges)
 
     def histograms(self, histograms: Sequence[HistogramData]) -> None:
-        """Hold a chunk of histograms."""
-        self._hold_metrics(self._encoder.histograms, histograms)
+        self._add_metrics(self._encoder.histograms, histograms)
 
     def spans(self, spans: Sequence[SpanData]) -> None:
-        """Hold a chunk of spans."""
+        # A cycle has one signal. Metrics that are still in the outbox belong to a cycle that ended without a flush.
         self._metrics.clear()
         if not spans:
             return
-        self._spans.begin(key_of(spans[0]))
-        if unsettled := self._spans.unsettled(spans):
-            self._hold_spans(unsettled)
+        self._spans.begin_chunk(key_of(spans[0]))
+        if unanswered := self._spans.without_answered(spans):
+            self._add_spans(unanswered)
 
     def flush(self, timeout: float) -> Rejected | None:
-        """Send what is held, within ``timeout`` seconds."""
+        """Send everything within ``timeout`` seconds; returns what the backend rejected."""
         deadline = time.monotonic() + timeout
         send = self._transport.send
-        refused = [
-            answer
-            for answer in (
-                self._metrics.deliver(lambda request, count: send("metrics", request, count, deadline - time.monotonic())),
-                self._spans.deliver(lambda request, count: send("traces", request, count, deadline - time.monotonic())),
-            )
-            if answer is not None
-        ]
-        return refused[0] if refused else None
+        metrics = self._metrics.send_all(lambda request, count: send("metrics", request, count, deadline - time.monotonic()))
+        spans = self._spans.send_all(lambda request, count: send("traces", request, count, deadline - time.monotonic()))
+        # At most one of the outboxes has parts, because a cycle has one signal.
+        return metrics if metrics is not None else spans
 
     def close(self) -> None:
-        """End the connections."""
+        """Cancel the call in flight and close the connections."""
         self._transport.close()
 
-    def _hold_metrics(self, encode: Callable[[Sequence[_DataT]], bytes], metrics: Sequence[_DataT]) -> None:
-        # One cycle, one signal: spans that are still held belong to a cycle that ended without a flush.
+    def _add_metrics(self, encode: Callable[[Sequence[_DataT]], bytes], metrics: Sequence[_DataT]) -> None:
+        # As in `spans`: spans that are still in the outbox belong to a cycle that ended without a flush.
         self._spans.clear()
         if count := sum(len(data.points) for data in metrics):
             first = next(data for data in metrics if data.points)
-            self._metrics.begin((first.name, first.points[0].labels))
-            self._metrics.hold(Part(encode(metrics), count))
+            self._metrics.begin_chunk((first.name, first.points[0].labels))
+            self._metrics.add(Part(encode(metrics), count))
 
-    def _hold_spans(self, spans: Sequence[SpanData]) -> None:
+    def _add_spans(self, spans: Sequence[SpanData]) -> None:
+        """Encode spans into parts of at most ``MAX_REQUEST`` bytes each; a single larger span is a part by itself."""
         encoded = self._encoder.spans(spans)
         if len(encoded) > MAX_REQUEST and len(spans) > 1:
             half = len(spans) // 2
-            self._hold_spans(spans[:half])
-            self._hold_spans(spans[half:])
+            self._add_spans(spans[:half])
+            self._add_spans(spans[half:])
         else:
-            self._spans.hold(Part(encoded, len(spans), [key_of(span) for span in spans]))
+            self._spans.add(Part(encoded, len(spans), [key_of(span) for span in spans]))
 
 
-def _resource(core: Attributes, ours: Attributes, core_version: str) -> Attributes:
+def _resource(core: Attributes, own: Attributes, core_version: str) -> Attributes:
+    """The resource to send; attributes of the exporter's own settings replace those of core."""
     return tuple(
         {
             "telemetry.sdk.name": "eventcore",
             "telemetry.sdk.language": "python",
             "telemetry.sdk.version": core_version,
             **dict(core),
-            **dict(ours),
+            **dict(own),
         }.items()
     )
 

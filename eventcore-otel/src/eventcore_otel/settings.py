@@ -1,4 +1,4 @@
-"""What the exporter needs to know, from its parameters and, where they are absent, from the environment."""
+"""Combines the exporter's parameters with the environment: a parameter that is ``None`` is read from ``OTEL_*`` variables."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _T = TypeVar("_T")
 
 _DEFAULT_TIMEOUT: Final = 10.0
 _HEADER_NAME: Final = re.compile(r"[a-z0-9_.-]+")
-# What HTTP/2 lets gRPC send as a metadata value.
+# gRPC sends only printable ASCII as the value of a text header.
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The exporter's parameters as they were given; ``None`` where they were not."""
+    """The arguments of the exporter's constructor; ``None`` for each that was left out."""
 
     endpoint: str | None = None
     service_name: str | None = None
@@ -39,7 +39,14 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files in PEM; ``None`` for gRPC's own root certificates, and for no client certificate."""
+    """Paths of PEM files.
+
+    Attributes:
+        certificate: root certificates; ``None`` for gRPC's own.
+        client_certificate: the client's certificate; ``None`` to send none. Set together with
+            ``client_key``.
+        client_key: the private key of ``client_certificate``.
+    """
 
     certificate: str | None = None
     client_certificate: str | None = None
@@ -48,7 +55,15 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where one signal goes, and how; ``tls`` is ``None`` for a plain connection, ``timeout`` in seconds."""
+    """Where and how one signal is sent.
+
+    Attributes:
+        target: the server in gRPC's syntax.
+        tls: ``None`` for a connection without TLS.
+        headers: names in lower case, with their values.
+        timeout: seconds that one attempt may take.
+        gzip: whether requests are compressed.
+    """
 
     target: str
     tls: Tls | None
@@ -59,13 +74,14 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All of it.
+    """The settings of one exporter.
 
     Attributes:
-        metrics: where metrics go.
-        traces: where spans go.
-        resource: what the exporter adds to the resource of core.
-        warning: what was asked for and is not done; empty when there is nothing.
+        metrics: where metrics are sent.
+        traces: where spans are sent.
+        resource: attributes that the exporter adds to the resource of core.
+        warning: a preference in the environment that the exporter does not follow, to be logged;
+            empty if there is none.
     """
 
     metrics: Destination
@@ -78,11 +94,12 @@ class Settings:
         """Combine parameters and environment.
 
         Args:
-            parameters: what was given in code or configuration; it wins.
-            variables: the environment; the process's own by default.
+            parameters: from code or configuration; they take precedence.
+            variables: environment variables; by default those of the process.
 
         Raises:
-            ValueError: with every fault, each naming its parameter or variable; values of headers never appear.
+            ValueError: the message lists every fault, each with its parameter or variable. It never
+                contains a header's value.
         """
         resolver = _Resolver(parameters, Environment(os.environ if variables is None else variables))
         metrics, traces = resolver.destination("metrics"), resolver.destination("traces")
@@ -93,8 +110,10 @@ class Settings:
 
 
 class _Resolver:
+    """Resolves one setting at a time and collects the faults, so that all of them come in one error."""
+
     def __init__(self, parameters: Parameters, environment: Environment) -> None:
-        self.given = parameters
+        self.parameters = parameters
         self.environment = environment
         self.faults: list[str] = []
 
@@ -117,26 +136,26 @@ class _Resolver:
         )
 
     def resource(self) -> Attributes:
-        """From the weakest to the strongest: OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME, the parameters."""
+        """Resource attributes; later sources replace earlier ones: OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME, parameters."""
         attributes: dict[str, AttributeValue] = {}
         if variable := self.environment.general("OTEL_RESOURCE_ATTRIBUTES"):
             attributes.update(variable.pairs())
         if variable := self.environment.general("OTEL_SERVICE_NAME"):
             attributes["service.name"] = variable.text
-        for name, value in (self.given.resource_attributes or {}).items():
+        for name, value in (self.parameters.resource_attributes or {}).items():
             if not isinstance(value, (str, bool, int, float)):
                 raise ValueError(
                     f"resource_attributes[{name!r}]: expected a str, bool, int or float, not {type(value).__name__}"
                 )
             attributes[name] = value
-        if self.given.service_name is not None:
-            if not self.given.service_name:
+        if self.parameters.service_name is not None:
+            if not self.parameters.service_name:
                 raise ValueError("service_name: expected a text that is not empty")
-            attributes["service.name"] = self.given.service_name
+            attributes["service.name"] = self.parameters.service_name
         return tuple(attributes.items())
 
     def warning(self) -> str:
-        """A preference, not a demand: refusing it would take away the rest too."""
+        """The text of ``Settings.warning``: a preference that is not followed is no reason to refuse all other settings."""
         variable = self.environment.general("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")
         if variable is None or variable.text.lower() == "cumulative":
             return ""
@@ -150,16 +169,17 @@ class _Resolver:
 
     def _endpoint(self, signal: Signal) -> tuple[str, Tls | None]:
         variable = self.environment.exporter(signal, "ENDPOINT")
-        if self.given.endpoint is not None:
-            endpoint, source = Endpoint.parse(self.given.endpoint, "endpoint"), "endpoint"
+        if self.parameters.endpoint is not None:
+            endpoint, source = Endpoint.parse(self.parameters.endpoint, "endpoint"), "endpoint"
         elif variable:
             endpoint, source = Endpoint.parse(variable.text, variable.name), variable.name
         else:
             endpoint, source = Endpoint.parse(DEFAULT_ENDPOINT, "endpoint"), "endpoint"
-        insecure = self.given.insecure
+        insecure = self.parameters.insecure
         if endpoint.tls is not None:
-            # An http:// URL beside insecure=False would send in plain text what was meant to be encrypted, and the reverse
-            # fails at every call; in the environment the scheme wins, as the specification says.
+            # http:// with insecure=False would send unencrypted what should be encrypted; https:// with insecure=True would
+            # fail at every call. Only the parameter is compared with the scheme: OTEL_EXPORTER_OTLP_INSECURE is ignored for a
+            # URL with a scheme, as the specification says.
             if insecure is not None and insecure == endpoint.tls:
                 scheme = "https" if endpoint.tls else "http"
                 raise ValueError(f"insecure={insecure} contradicts the scheme {scheme}:// of {source}: leave one of them out")
@@ -170,16 +190,16 @@ class _Resolver:
         return endpoint.target, None if insecure else self._tls(signal)
 
     def _tls(self, signal: Signal) -> Tls:
-        def path(given: str | None, option: str) -> str | None:
-            if given is not None:
-                return given
+        def path(parameter: str | None, option: str) -> str | None:
+            if parameter is not None:
+                return parameter
             variable = self.environment.exporter(signal, option)
             return variable.text if variable else None
 
         tls = Tls(
-            certificate=path(self.given.certificate, "CERTIFICATE"),
-            client_certificate=path(self.given.client_certificate, "CLIENT_CERTIFICATE"),
-            client_key=path(self.given.client_key, "CLIENT_KEY"),
+            certificate=path(self.parameters.certificate, "CERTIFICATE"),
+            client_certificate=path(self.parameters.client_certificate, "CLIENT_CERTIFICATE"),
+            client_key=path(self.parameters.client_key, "CLIENT_KEY"),
         )
         if (tls.client_certificate is None) != (tls.client_key is None):
             raise ValueError(
@@ -188,14 +208,14 @@ class _Resolver:
         return tls
 
     def _headers(self, signal: Signal) -> tuple[tuple[str, Secret], ...]:
-        if self.given.headers is not None:
-            return tuple(_header(name, value, "headers") for name, value in self.given.headers.items())
+        if self.parameters.headers is not None:
+            return tuple(_header(name, value, "headers") for name, value in self.parameters.headers.items())
         if variable := self.environment.exporter(signal, "HEADERS", secret=True):
             return tuple(_header(name, value, variable.name) for name, value in variable.pairs().items())
         return ()
 
     def _timeout(self, signal: Signal) -> float:
-        if (timeout := self.given.timeout) is not None:
+        if (timeout := self.parameters.timeout) is not None:
             if not (isfinite(timeout) and timeout > 0):
                 raise ValueError(f"timeout={timeout!r}: expected seconds, more than 0")
             return float(timeout)
@@ -204,8 +224,8 @@ class _Resolver:
 
     def _gzip(self, signal: Signal) -> bool:
         variable = self.environment.exporter(signal, "COMPRESSION")
-        if self.given.compression is not None:
-            variable = Variable("compression", self.given.compression)
+        if self.parameters.compression is not None:
+            variable = Variable("compression", self.parameters.compression)
         if variable is None:
             return False
         if variable.text not in ("gzip", "none"):
@@ -215,14 +235,14 @@ class _Resolver:
 
 def _header(name: object, value: object, source: str) -> tuple[str, Secret]:
     if not isinstance(name, str) or not isinstance(value, (Secret, str)):
-        raise ValueError(f"{source}: expected names and values that are texts")
+        raise ValueError(f"{source}: expected header names and values of type str")
     key = name.lower()
     if not _HEADER_NAME.fullmatch(key):
-        # A mistyped list may have a token where the name belongs: neither is quoted.
-        raise ValueError(f"{source}: a header's name may have letters, digits, '-', '_' and '.' only")
+        # Do not quote the name: in a mistyped list, a secret may be in its place.
+        raise ValueError(f"{source}: the name of a header may contain only letters, digits, '-', '_' and '.'")
     if key.endswith("-bin") or key.startswith("grpc-"):
         raise ValueError(f"{source}: the name {key!r} is reserved by gRPC (grpc-*, *-bin)")
     secret = value if isinstance(value, Secret) else Secret(value)
     if not _HEADER_VALUE.fullmatch(secret.reveal()):
-        raise ValueError(f"{source}: the value of {key!r} has characters that HTTP/2 does not carry; expected printable ASCII")
+        raise ValueError(f"{source}: the value of {key!r} has characters that HTTP/2 cannot send; expected printable ASCII")
     return key, secret

@@ -1,4 +1,4 @@
-"""One attempt to send one request, and what its outcome means."""
+"""Sends one request in one attempt, and translates gRPC's outcome into what core expects of an exporter."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from eventcore_otel.environment import Signal
 from eventcore_otel.settings import Destination, Settings, Tls
 
 _Response: TypeAlias = ExportMetricsServiceResponse | ExportTraceServiceResponse
-# Quoted: the class takes parameters in its type stubs only.
+# Quoted because the class can be subscripted only in its type stubs.
 _Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, _Response]"
 
-# The codes after which the OTLP specification asks for a retry; RESOURCE_EXHAUSTED only when the server says when.
+# The OTLP specification asks for a retry after these codes, and after RESOURCE_EXHAUSTED when the server sends RetryInfo.
 _RETRYABLE: Final = frozenset(
     {
         grpc.StatusCode.CANCELLED,
@@ -47,9 +47,9 @@ _METHODS: Final[dict[Signal, tuple[str, Any]]] = {
 }
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _MAX_REASON: Final = 300
-# gRPC ends a call at its deadline by itself; this is only how long we believe that.
+# gRPC itself ends a call at its deadline. If it does not within this many seconds more, the call is cancelled.
 _GRACE: Final = 0.5
-# Without these gRPC waits up to 120 s before it looks for a collector that has come back.
+# Reconnect after at most 2 s: by default gRPC waits up to 120 s before it tries again to reach a collector that was down.
 _RECONNECT: Final = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
@@ -58,21 +58,24 @@ _RECONNECT: Final = (
 
 
 class Transport:
-    """The connections to the receivers of metrics and spans: one where both go the same way. They are made at the first call.
+    """The connections to the receivers of metrics and spans; one connection if target and TLS are the same for both.
+
+    gRPC connects at the first call. ``send`` is called by the pipeline's worker thread, one call at
+    a time; ``close`` may be called from any thread while ``send`` waits for an answer.
 
     Args:
-        settings: where to, and how.
-        user_agent: how we name ourselves.
+        settings: the exporter's settings.
+        user_agent: the name that the exporter sends to the receiver.
 
     Raises:
-        ValueError: a certificate's file cannot be read.
+        ValueError: a certificate file cannot be read.
     """
 
     def __init__(self, settings: Settings, user_agent: str) -> None:
         self._destinations: dict[Signal, Destination] = {"metrics": settings.metrics, "traces": settings.traces}
         self._options = [
             ("grpc.primary_user_agent", user_agent),
-            # A connection of our own: an exporter to the same target that hangs or reconnects is no concern of this one.
+            # Do not share a connection with another exporter of this process, whose reconnecting would delay this one.
             ("grpc.use_local_subchannel_pool", 1),
             *_RECONNECT,
         ]
@@ -87,18 +90,25 @@ class Transport:
         self._open()
 
     def send(self, signal: Signal, request: bytes, count: int, timeout: float) -> Rejected | None:
-        """Send one request of ``count`` items and wait up to ``timeout`` seconds for the answer.
+        """Send one request and wait for the answer.
+
+        Args:
+            signal: decides the receiver.
+            request: the encoded request.
+            count: the number of spans or data points in it.
+            timeout: seconds to wait; at most the timeout of the settings is used.
 
         Returns:
-            What the receiver refused for good, ``None`` when it took everything.
+            What the receiver rejected permanently; ``None`` when it accepted everything.
 
         Raises:
-            RetryLater: it may take the request later; nothing of it was taken, as far as can be known.
+            RetryLater: the request failed and may be sent again. As far as is known, the receiver
+                accepted nothing of it.
         """
         destination = self._destinations[signal]
         timeout = min(timeout, destination.timeout)
         if timeout <= 0:
-            raise RetryLater(reason="DEADLINE_EXCEEDED: no time was left to send")
+            raise RetryLater(reason="DEADLINE_EXCEEDED: the cycle's time was used up before the request was sent")
         try:
             with _suppressed_instrumentation():
                 call = self._calls[signal].future(
@@ -107,11 +117,11 @@ class Transport:
                     metadata=self._metadata[signal],
                     compression=grpc.Compression.Gzip if destination.gzip else grpc.Compression.NoCompression,
                 )
-        except ValueError as error:  # what gRPC raises when the channel has been closed
+        except ValueError as error:  # gRPC raises it when the channel is closed
             raise RetryLater(reason="CANCELLED: the exporter has been shut down") from error
         self._in_flight = call
         if self._closed.is_set():
-            # shutdown() came between the call and its being known.
+            # close() was called before the line above, so that it has not seen this call.
             call.cancel()
         try:
             return _partial_success(call.result(timeout + _GRACE))
@@ -120,7 +130,7 @@ class Transport:
             raise RetryLater(reason=f"DEADLINE_EXCEEDED: {destination.target} gave no answer within {timeout:.3g} s") from error
         except grpc.FutureCancelledError as error:
             raise RetryLater(
-                reason="CANCELLED: shut down while the call was in flight; what became of it is unknown"
+                reason="CANCELLED: the exporter was shut down while the call was in flight; its outcome is unknown"
             ) from error
         except grpc.RpcError as error:
             return self._outcome(signal, error, count, timeout)
@@ -128,7 +138,7 @@ class Transport:
             self._in_flight = None
 
     def close(self) -> None:
-        """End the connections, and the call in flight with them; from any thread."""
+        """Cancel the call in flight and close the connections. Any thread may call this, also more than once."""
         self._closed.set()
         if (call := self._in_flight) is not None:
             call.cancel()
@@ -136,12 +146,13 @@ class Transport:
             channel.close()
 
     def _outcome(self, signal: Signal, error: grpc.RpcError, count: int, timeout: float) -> Rejected:
-        # A call's error is the call itself: it has code(), details() and trailing_metadata().
+        # gRPC raises the call object itself as the error: it has code(), details() and trailing_metadata().
         call: Any = error
         code = call.code()
         reason = f"{code.name}: {self._clean(signal, call.details() or 'no details')}"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            # A connection whose peer has vanished without a word stays "ready" for minutes: the next attempt uses a new one.
+            # gRPC regards a connection as ready for minutes after its peer has vanished without closing it. The next attempt
+            # must use a new one.
             self._reopen()
             reason += f" ({self._destinations[signal].target} gave no answer within {timeout:.3g} s)"
         retry_info = _retry_info(call)
@@ -151,7 +162,7 @@ class Transport:
         return Rejected(count, reason)
 
     def _clean(self, signal: Signal, details: str) -> str:
-        """What the server says, on one line of bounded length, without the secrets that it might repeat."""
+        """The server's text on one line of bounded length, without the values of headers, which the server may repeat."""
         for _, value in self._metadata[signal]:
             if value:
                 details = details.replace(value, "***")
@@ -165,8 +176,8 @@ class Transport:
             if (channel := channels.get(key)) is None:
                 channel = channels[key] = _channel(destination, self._options)
             method, deserializer = _METHODS[signal]
-            # No serializer: the request comes as bytes, put together from parts that were encoded one by one. The generated
-            # stub would want one message, whose serialisation holds the interpreter's lock as long as it is large.
+            # No serializer, because requests are already encoded, chunk by chunk. The generated stub takes one message
+            # object and would encode it in a single step, which holds the GIL for the whole request.
             self._calls[signal] = channel.unary_unary(method, request_serializer=None, response_deserializer=deserializer)
         self._channels = list(channels.values())
 
@@ -175,6 +186,7 @@ class Transport:
             channel.close()
         if not self._closed.is_set():
             self._open()
+            # close() may have been called meanwhile by another thread, before the new channels existed.
             if self._closed.is_set():
                 self.close()
 
@@ -201,18 +213,18 @@ def _pem(parameter: str, path: str | None) -> bytes | None:
 
 def _partial_success(response: _Response) -> Rejected | None:
     if isinstance(response, ExportTraceServiceResponse):
-        refused = response.partial_success.rejected_spans
+        rejected = response.partial_success.rejected_spans
     else:
-        refused = response.partial_success.rejected_data_points
+        rejected = response.partial_success.rejected_data_points
     message = response.partial_success.error_message
-    # Without a number it is only a warning: everything was taken.
-    return Rejected(refused, f"partial success: {message or 'no reason given'}") if refused > 0 else None
+    # A message with the number 0 is a warning: the receiver accepted everything.
+    return Rejected(rejected, f"partial success: {message or 'no reason given'}") if rejected > 0 else None
 
 
 def _retry_info(call: Any) -> RetryInfo | None:
     for key, value in call.trailing_metadata() or ():
         if key == _DETAILS_KEY:
-            with suppress(DecodeError):  # then the server has said nothing that we understand
+            with suppress(DecodeError):  # details that cannot be decoded count as absent
                 for detail in Status.FromString(value).details:
                     info = RetryInfo()
                     if detail.Unpack(info):
@@ -222,7 +234,7 @@ def _retry_info(call: Any) -> RetryInfo | None:
 
 @contextmanager
 def _suppressed_instrumentation() -> Generator[None]:
-    """Make an instrumented gRPC leave our own calls alone, which would otherwise become spans that have to be exported."""
+    """Keep gRPC's instrumentation from tracing the exporter's own calls, whose spans would have to be exported in turn."""
     context = otel_context.set_value(_SUPPRESS, True, otel_context.set_value("suppress_instrumentation", True))
     token = otel_context.attach(context)
     try:
@@ -231,4 +243,4 @@ def _suppressed_instrumentation() -> Generator[None]:
         otel_context.detach(token)
 
 
-_SUPPRESS: Final = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001  # what instrumentations ask for has no public name
+_SUPPRESS: Final = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001  # the key that instrumentations look up has no public name

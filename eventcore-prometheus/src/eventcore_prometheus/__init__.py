@@ -1,4 +1,4 @@
-"""The exporter that Prometheus scrapes: ``PrometheusExporter`` is the plugin ``prometheus`` of eventcore."""
+"""The plugin ``prometheus`` of eventcore: an exporter that serves metrics for Prometheus to scrape."""
 
 from eventcore_prometheus.exporter import PrometheusExporter
 from eventcore_prometheus.scraping import Scrapes

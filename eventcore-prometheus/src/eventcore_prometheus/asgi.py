@@ -1,4 +1,4 @@
-"""The page as an ASGI application, to be mounted in Starlette, FastAPI or Django."""
+"""Serves the metrics as an ASGI application, to mount in Starlette, FastAPI or Django."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 ASGIApplication: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
-def make_asgi_app(current: Callable[[], Scraper | None], longest: float) -> ASGIApplication:
-    """An application that answers on every path that it is mounted at.
+def make_asgi_app(current_scraper: Callable[[], Scraper | None], longest: float) -> ASGIApplication:
+    """An application that serves the metrics under every path.
 
     Args:
-        current: gives the scraper of the running exporter, ``None`` while it does not run.
-        longest: seconds that a scrape may take at most.
+        current_scraper: returns the scraper of the exporter, or ``None`` while the exporter does
+            not run.
+        longest: the longest time that a scrape may take, in seconds.
     """
 
     async def metrics(scope: _Message, receive: _Receive, send: _Send) -> None:
@@ -28,7 +29,7 @@ def make_asgi_app(current: Callable[[], Scraper | None], longest: float) -> ASGI
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             headers = _Headers(scope)
-            response = await _respond(scope["method"], headers, current(), longest)
+            response = await _respond(scope["method"], headers, current_scraper(), longest)
             await _answer(response, send, with_body=scope["method"] != "HEAD")
         else:
             await receive()
@@ -42,7 +43,7 @@ class _Headers:
         self._pairs = scope.get("headers") or ()
 
     def get(self, name: bytes) -> str:
-        """All values of a header, which is the same as one value with commas."""
+        """All values of a header, joined by commas: HTTP gives a repeated header the same meaning."""
         return ",".join(value.decode("latin-1") for key, value in self._pairs if key.lower() == name)
 
 
@@ -51,13 +52,13 @@ async def _respond(method: str, headers: _Headers, scraper: Scraper | None, long
         return not_allowed()
     if scraper is None:
         return unavailable(
-            "the exporter does not run; register it with the store or the telemetry, and see why it may have stopped"
+            "the exporter does not run; register it with a store or a Telemetry, or look into the log for why it stopped"
         )
     if not scraper.enter():
         return unavailable("too many scrapes at once")
     try:
         page = await scraper.fresh_async(time_limit(headers.get(b"x-prometheus-scrape-timeout-seconds"), longest))
-        # Compressing takes its time, and others may be at it: that is done beside the loop.
+        # Not on the event loop: compressing takes long, and waits while another request compresses the same page.
         work = asyncio.to_thread(present, page, headers.get(b"accept"), headers.get(b"accept-encoding"))
         return await asyncio.wait_for(work, longest)
     except ScrapeError as error:
@@ -75,7 +76,7 @@ async def _answer(response: Response, send: _Send, *, with_body: bool) -> None:
     if with_body:
         for piece in response.body:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            # Sending need not wait for anything, so that others would not get their turn.
+            # `send` may return without waiting for anything: yield, so that other tasks run between the pieces.
             await asyncio.sleep(0)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,4 +1,4 @@
-"""The values as a custom collector of ``prometheus_client``, for an application that has a registry of its own."""
+"""Adds the metrics to an application's ``prometheus_client`` registry, as a custom collector."""
 
 from __future__ import annotations
 
@@ -19,57 +19,59 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-# The interpreter is shared: after so much converting in one go, whoever waits for it gets its turn.
+# Converting holds the GIL: after this many seconds of processor time, pause for as many, so that other threads run.
 _SLICE: Final = 0.001
-_REST: Final = 0.001
+_PAUSE: Final = 0.001
 
 
 class Registry(Protocol):
-    """What is needed of a ``prometheus_client.CollectorRegistry``."""
+    """The methods of ``prometheus_client.CollectorRegistry`` that the exporter calls."""
 
     def register(self, collector: Any) -> None:
         """Add a collector."""
         ...
 
     def unregister(self, collector: Any) -> None:
-        """Take a collector away."""
+        """Remove a collector."""
         ...
 
 
 class RegistryCollector:
-    """A collector that never raises, so that it cannot fail what the registry collects besides it.
+    """A collector that does not raise, because a collector that raises fails the registry's whole scrape.
 
-    Without a fresh cycle it yields nothing; the reason is logged, and the scrape is counted as failed.
+    When no cycle succeeds within the timeout, it yields nothing, logs the reason and counts a
+    failed scrape.
 
     Args:
-        current: gives the scraper of the running exporter, ``None`` while it does not run.
-        limit: seconds to wait for a cycle.
-        logger: where to say what went wrong.
+        current_scraper: returns the scraper of the exporter, or ``None`` while the exporter does
+            not run.
+        timeout: seconds to wait for a cycle.
+        logger: the exporter's logger.
     """
 
-    def __init__(self, current: Callable[[], Scraper | None], limit: float, logger: logging.Logger) -> None:
-        self._current = current
-        self._limit = limit
+    def __init__(self, current_scraper: Callable[[], Scraper | None], timeout: float, logger: logging.Logger) -> None:
+        self._current_scraper = current_scraper
+        self._timeout = timeout
         self._logger = logger
         self._warned = threading.Event()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: without this a registry would collect once when it is registered, before there is anything."""
+        """No metrics. Without this method a registry would call ``collect`` when the collector is registered."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """The families of a fresh cycle."""
-        scraper = self._current()
+        """The metric families of a new cycle."""
+        scraper = self._current_scraper()
         if scraper is None:
             return
         on_loop = _on_event_loop()
         if on_loop and not self._warned.is_set():
             self._warned.set()
             self._logger.warning(
-                "the registry is collected on an event loop, which waits meanwhile; mount exporter.asgi_app() instead"
+                "the registry is collected on an event loop, which is blocked meanwhile; mount exporter.asgi_app() instead"
             )
         try:
-            page = scraper.fresh(self._limit)
+            page = scraper.fresh(self._timeout)
         except ScrapeError as error:
             self._logger.warning("nothing for the registry: %s", error)
             return
@@ -77,7 +79,7 @@ class RegistryCollector:
         for family in page.families:
             yield _metric(family)
             if not on_loop and time.thread_time() > slice_end:
-                time.sleep(_REST)
+                time.sleep(_PAUSE)
                 slice_end = time.thread_time() + _SLICE
 
 
@@ -90,7 +92,7 @@ def _on_event_loop() -> bool:
 
 
 def _metric(family: Family) -> Metric:
-    # Here, because importing the plugin must not import it, and only a registry needs it.
+    # Imported here because importing the plugin must not load prometheus_client, which only a registry needs.
     from prometheus_client.metrics_core import Metric
 
     layout = family.layout
@@ -115,7 +117,7 @@ def _add_histogram(metric: Metric, data: HistogramData, names: tuple[str, ...]) 
         labels = dict(zip(names, (value for _, value in point.labels), strict=True))
         for limit, count in zip(limits, accumulate(point.buckets), strict=True):
             metric.add_sample(f"{metric.name}_bucket", {**labels, "le": limit}, float(count))
-        # As on the page: OpenMetrics has no sum where values may be negative.
+        # As on the page: OpenMetrics allows no sum where values may be negative.
         if point.sum >= 0 and not (data.boundaries and data.boundaries[0] < 0):
             metric.add_sample(f"{metric.name}_sum", labels, point.sum)
             metric.add_sample(f"{metric.name}_count", labels, float(point.count))

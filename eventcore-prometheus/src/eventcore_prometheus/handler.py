@@ -1,4 +1,4 @@
-"""One connection of the listener: reads requests within limits of time and size, and writes the responses."""
+"""Handles one connection of the listener: reads requests within limits of time and size, and writes responses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, cast, final
 
 from eventcore_prometheus.scraping import Response
 
+# Seconds that a client has for sending the head of a request, for beginning another one, and for taking a response.
 _HEADER_TIME: Final = 5.0
 _IDLE_TIME: Final = 30.0
 _SEND_TIME: Final = 30.0
@@ -23,7 +24,7 @@ _LONGEST_LINE: Final = 8 * 1024
 @final
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What matters of a request."""
+    """The parts of a request that are used."""
 
     method: str
     path: str
@@ -31,50 +32,54 @@ class Request:
 
 
 class Host(Protocol):
-    """What a connection needs of its server."""
+    """The methods of the server that a connection calls."""
 
     logger: logging.Logger
 
     def respond(self, request: Request, /) -> Response:
-        """Make the response."""
+        """The response to a request; runs in the connection's thread."""
         ...
 
     def awaiting(self, connection: socket.socket, since: float) -> None:
-        """Note since when the client is awaited, infinite while it waits for us."""
+        """Note since when the server waits for the client; ``inf`` while the client waits for a response."""
         ...
 
 
 class _TooLargeError(Exception):
-    """The request's head is larger than any scraper's."""
+    """The head of the request is larger than allowed."""
 
 
 class _RequestReader(io.RawIOBase):
-    """Reads a connection with a deadline and a number of bytes for each request, however slowly they come."""
+    """Reads a connection with a deadline and a byte limit for each request.
+
+    A socket's timeout limits a single ``recv``; a client that sends a byte now and then would never
+    exceed it.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._deadline = 0.0
-        self._left = 0
-        self._begun = False
+        self._bytes_left = 0
+        self._request_begun = False
 
     def expect(self, wait: float) -> None:
-        """A new request may begin within ``wait`` seconds."""
-        self._deadline, self._left, self._begun = time.monotonic() + wait, _HEADER_BYTES, False
+        """Wait up to ``wait`` seconds for a new request to begin."""
+        self._deadline, self._bytes_left, self._request_begun = time.monotonic() + wait, _HEADER_BYTES, False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        if self._left <= 0:
+        if self._bytes_left <= 0:
             raise _TooLargeError
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request did not come in time")
-        self._connection.settimeout(left)
-        count = self._connection.recv_into(memoryview(buffer)[: self._left])
-        self._left -= count
-        if not self._begun:
-            self._begun = True
+        seconds_left = self._deadline - time.monotonic()
+        if seconds_left <= 0:
+            raise TimeoutError("the request was not received in time")
+        self._connection.settimeout(seconds_left)
+        count = self._connection.recv_into(memoryview(buffer)[: self._bytes_left])
+        self._bytes_left -= count
+        if not self._request_begun:
+            self._request_begun = True
             self._deadline = min(self._deadline, time.monotonic() + _HEADER_TIME) if count else self._deadline
         return count
 
@@ -104,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             self.log_message("closed: %s", error)
 
     def handle_one_request(self) -> None:
-        # What send_error needs when there is no request line that could be read.
+        # `send_error` reads these attributes, also when no request line has been read.
         self.requestline = self.request_version = self.command = ""
         try:
             self.raw_requestline = self.rfile.readline(_LONGEST_LINE + 1)
@@ -121,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(431)
             return
         self._server.awaiting(self.connection, float("inf"))
-        # A body is not read, so what follows it on the connection could not be told from it.
+        # A body is not read. Close the connection after the response, or the body would be read as the next request.
         if "content-length" in self.headers or "transfer-encoding" in self.headers:
             self.close_connection = True
         self._answer(self._server.respond(Request(self.command, _path(self.path), self.headers)))
@@ -143,16 +148,16 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.settimeout(max(deadline - time.monotonic(), 0.001))
             self.wfile.write(piece)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name that http.server calls it by
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is that of http.server
         logger = self._server.logger
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s: %s", self.client_address[0], (format % args).encode("unicode_escape").decode())
 
 
 def _path(target: str) -> str:
-    """The path of a request's target, which a proxy may send in the absolute form (RFC 9112, section 3.2.2)."""
+    """The path of a request target. Proxies may send the absolute form, with scheme and host (RFC 9112, section 3.2.2)."""
     target = target.partition("?")[0]
-    scheme, separator, rest = target.partition("://")
+    scheme, separator, after_scheme = target.partition("://")
     if separator and scheme.lower() in ("http", "https"):
-        return "/" + rest.partition("/")[2]
+        return "/" + after_scheme.partition("/")[2]
     return target

@@ -1,4 +1,4 @@
-"""The listener: a small HTTP server on threads of its own, with a bound on everything that a client can take."""
+"""The listener: a small HTTP server on its own threads, with limits on time, size and number of connections."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ class Listener:
     """Listens on one address from construction until ``close``.
 
     Args:
-        host: name or address to bind.
-        port: port to bind, 0 for one that the system chooses.
-        respond: makes the response; runs in the thread of the connection.
-        requests: how many requests are meant to be served at once; there may be four times as many connections.
-        refused: called when a connection is turned away.
-        logger: where requests and faults are logged, at debug.
+        host: the name or address to bind.
+        port: the port to bind; 0 for a free port that the system chooses.
+        respond: makes the response to a request. It runs in the thread of the connection.
+        requests: how many requests are served at the same time. Four times as many connections may
+            be open.
+        refused: called for each connection that is refused because too many are open.
+        logger: the exporter's logger; requests and faults are logged at debug level.
 
     Raises:
-        OSError: it cannot listen there; the message says why and what to do.
+        OSError: the address cannot be used; the message says why and what to do.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Listener:
         self._thread.start()
 
     def close(self, timeout: float) -> None:
-        """Stop listening, let requests that are under way end within ``timeout`` seconds, then cut them off."""
+        """Stop listening. Running requests may end within ``timeout`` seconds, then their connections are closed."""
         deadline = time.monotonic() + timeout
         self._server.shutdown()
         self._server.server_close()
@@ -86,12 +87,14 @@ def _advice(error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return (
-                "the port is taken by another process, or by another exporter of this one; stop that, or choose another port "
+                "the port is taken by another process, or by another exporter of this process; stop it, or choose another port "
                 "(setting 'port'; 0 lets the system choose)"
             )
         case errno.EACCES:
             return "this process may not use the port; choose one above 1023 (setting 'port')"
         case errno.EADDRNOTAVAIL:
-            return "this machine does not have the address; set 'host' to 127.0.0.1 for itself only, or to 0.0.0.0 for all"
+            return (
+                "this machine does not have the address; set 'host' to 127.0.0.1 for this machine only, or to 0.0.0.0 for all"
+            )
         case _:
             return error.strerror or str(error)

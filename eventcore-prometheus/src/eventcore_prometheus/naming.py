@@ -1,4 +1,4 @@
-"""From OpenTelemetry names to Prometheus names: units spelled out, ``_total`` on counters, and renames."""
+"""Derives Prometheus names from OpenTelemetry names: units in words, ``_total`` for counters, and renames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eventcore.exporting import canonical_name
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 RENAMED: Final[Mapping[str, str]] = MappingProxyType({"eventcore.commands.duration": "eventcore_command_duration_seconds"})
-"""The names that do not follow the rule, because they were published before it."""
+"""Published names that do not follow the rules."""
 
 _UNITS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -50,7 +50,7 @@ _PER: Final[Mapping[str, str]] = MappingProxyType(
 _ANNOTATION: Final = re.compile(r"\{[^}]*\}")
 _FOREIGN: Final = re.compile(r"[^a-zA-Z0-9_]+")
 _PROMETHEUS_NAME: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
-# The names that a family may use besides its own, in one of the two formats.
+# A family uses its name with each of these suffixes, in the text format or in OpenMetrics.
 _SUFFIXES: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
     {
         "counter": ("", "_total", "_created"),
@@ -63,7 +63,13 @@ _SUFFIXES: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
 @final
 @dataclass(frozen=True, slots=True)
 class ExposedName:
-    """How one instrument shows: ``family`` is its name in OpenMetrics, ``sample`` the one in the text format."""
+    """The Prometheus names of one instrument.
+
+    Attributes:
+        family: the name of the metric family in OpenMetrics.
+        sample: the name of the samples, and of the family in the text format.
+        unit: the unit for OpenMetrics; empty if the name does not end in one.
+    """
 
     family: str
     sample: str
@@ -71,7 +77,7 @@ class ExposedName:
 
 
 def unit_words(unit: str) -> str:
-    """The UCUM ``unit`` as Prometheus writes units; empty for counts, states and other units that a name does not show.
+    """The UCUM unit in words, as in Prometheus names; empty for units that do not belong into a name, such as ``{command}``.
 
     >>> unit_words("s"), unit_words("By"), unit_words("By/s"), unit_words("{command}"), unit_words("1")
     ('seconds', 'bytes', 'bytes_per_second', '', '')
@@ -83,10 +89,14 @@ def unit_words(unit: str) -> str:
 
 
 def check_renames(rename: Mapping[str, str]) -> dict[str, str]:
-    """The whole rename table, keyed by canonical name: ``rename`` over what is renamed anyway.
+    """The table of all renames, by canonical name: ``RENAMED``, replaced and extended by ``rename``.
+
+    Args:
+        rename: Prometheus names by the names of instruments.
 
     Raises:
-        ValueError: a new name is no Prometheus name, or two instruments would get the same one.
+        ValueError: a new name is not a valid Prometheus name, or two instruments would get the same
+            name.
     """
     table = {canonical_name(source): target for source, target in RENAMED.items()}
     sources = {canonical_name(source): source for source in RENAMED}
@@ -114,7 +124,7 @@ def check_renames(rename: Mapping[str, str]) -> dict[str, str]:
 
 
 class Names:
-    """Gives every instrument its exposed name, and the same one each time; a name in use is not given twice.
+    """Assigns a Prometheus name to each instrument, and never the same name to two.
 
     Args:
         renames: the table that ``check_renames`` returns.
@@ -122,30 +132,30 @@ class Names:
 
     def __init__(self, renames: Mapping[str, str]) -> None:
         self._renames = renames
-        self._known: dict[tuple[Kind, str], ExposedName | None] = {}
+        self._assigned: dict[tuple[Kind, str], ExposedName | None] = {}
         self._owners: dict[str, str] = {}
 
     def find(self, kind: Kind, name: str, unit: str) -> ExposedName | None:
-        """The exposed name of an instrument, ``None`` when another one has it already."""
+        """The name of an instrument; ``None`` when its name, or one with a suffix, belongs to another instrument."""
         key = (kind, name)
         try:
-            return self._known[key]
+            return self._assigned[key]
         except KeyError:
             exposed = self._expose(kind, name, unit)
             claims = [exposed.family + suffix for suffix in _SUFFIXES[kind]]
             if self.conflict(claims):
-                self._known[key] = None
+                self._assigned[key] = None
             else:
                 self._owners.update(dict.fromkeys(claims, name))
-                self._known[key] = exposed
-            return self._known[key]
+                self._assigned[key] = exposed
+            return self._assigned[key]
 
     def conflict(self, claims: list[str]) -> str:
-        """The instrument that uses one of these names already, empty when none does."""
+        """The instrument that owns one of these names; empty if there is none."""
         return next((self._owners[claim] for claim in claims if claim in self._owners), "")
 
     def owner(self, kind: Kind, name: str, unit: str) -> tuple[str, str]:
-        """For an instrument that got no name: the one it would have, and the instrument that has it."""
+        """For an instrument without a name: the name it would have, and the instrument that owns that name."""
         exposed = self._expose(kind, name, unit)
         return exposed.sample, self.conflict([exposed.family + suffix for suffix in _SUFFIXES[kind]])
 

@@ -1,4 +1,4 @@
-"""Which format and which coding a client wants, by its request headers."""
+"""Reads request headers: the format and coding that a client accepts, and how long it waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LARGEST_MARGIN: Final = 0.5
 @final
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of the page."""
+    """A format in which the page is served."""
 
     content_type: str
     openmetrics: bool
@@ -21,7 +21,7 @@ class Format:
 TEXT: Final = Format("text/plain; version=0.0.4; charset=utf-8", openmetrics=False)
 OPENMETRICS: Final = Format("application/openmetrics-text; version=1.0.0; charset=utf-8", openmetrics=True)
 
-# What each media type of an Accept header gets, with the versions that it may ask for; the empty one is no version at all.
+# Media types of an Accept header, the versions that may be asked for (empty: without a version), and the format to serve.
 _OFFERS: Final = (
     ("application/openmetrics-text", ("", "1.0.0", "0.0.1"), OPENMETRICS),
     ("text/plain", ("", "0.0.4"), TEXT),
@@ -31,7 +31,7 @@ _OFFERS: Final = (
 
 
 def choose_format(accept: str) -> Format:
-    """The format that the client likes best, the first of equals; the text format where it likes neither, as scrapers expect.
+    """The format that the client prefers, the first of equal ones; the text format if it accepts neither, as scrapers expect.
 
     >>> choose_format("application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.5").openmetrics
     True
@@ -42,7 +42,7 @@ def choose_format(accept: str) -> Format:
     for media_type, parameters in _weighed(accept):
         for offer, versions, chosen in _OFFERS:
             if media_type == offer and parameters.get("version", "") in versions:
-                # A wildcard covers what the client has not named, so whatever it has named wins at the same weight.
+                # A wildcard stands for types that the client does not name: a named type comes before it at the same weight.
                 quality = _quality(parameters) * (0.999 if "*" in offer else 1.0)
                 if quality > best_quality:
                     best, best_quality = chosen, quality
@@ -50,7 +50,7 @@ def choose_format(accept: str) -> Format:
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether the client takes gzip.
+    """Whether the client accepts gzip.
 
     >>> accepts_gzip("gzip, br"), accepts_gzip("gzip;q=0, *"), accepts_gzip("")
     (True, False, False)
@@ -60,7 +60,12 @@ def accepts_gzip(accept_encoding: str) -> bool:
 
 
 def time_limit(header: str, longest: float) -> float:
-    """Seconds that a scrape may take: what the scraper announced, less a margin for the way back, and at most ``longest``.
+    """Seconds that a scrape may take: the scraper's timeout, less a margin for sending the response, and at most ``longest``.
+
+    Args:
+        header: the value of ``X-Prometheus-Scrape-Timeout-Seconds``; empty if the scraper does not
+            send it.
+        longest: seconds.
 
     >>> time_limit("10", 60.0), time_limit("1", 60.0), time_limit("", 8.0), time_limit("10", 2.0)
     (9.5, 0.9, 8.0, 2.0)
@@ -73,10 +78,10 @@ def time_limit(header: str, longest: float) -> float:
 
 def _weighed(header: str) -> Iterator[tuple[str, dict[str, str]]]:
     for item in header.split(","):
-        value, *rest = item.split(";")
+        value, *options = item.split(";")
         parameters = {}
-        for parameter in rest:
-            name, _, text = parameter.partition("=")
+        for option in options:
+            name, _, text = option.partition("=")
             parameters[name.strip().lower()] = text.strip().strip('"')
         if value := value.strip().lower():
             yield value, parameters

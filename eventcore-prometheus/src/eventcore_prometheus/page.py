@@ -1,4 +1,4 @@
-"""The page that a scrape gets: made chunk by chunk while a cycle runs, published whole at its end, and never changed again."""
+"""The page that scrapes receive: built chunk by chunk during a cycle, published at its end, and not changed afterwards."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from eventcore.exporting import CounterData, GaugeData, HistogramData, MetricDat
 from eventcore_prometheus.naming import ExposedName, Kind, Names
 from eventcore_prometheus.rendering import family_header, histogram_lines, histogram_template, number_lines
 
-# Joining and sending in pieces keeps each step short, however large the page is.
+# Bytes of one piece: joining and sending in pieces keeps each step short, however large the page is.
 _PIECE: Final = 64 * 1024
-# Metrics compress to a twentieth on the lowest level; the higher ones cost several times as much for little more.
+# The lowest level compresses metrics to a twentieth; higher levels take several times as long for little more.
 _GZIP_LEVEL: Final = 1
+# zlib's window bits for the gzip format with the largest window.
 _GZIP_FORMAT: Final = 31
 _END: Final = b"# EOF\n"
 
@@ -23,7 +24,14 @@ _END: Final = b"# EOF\n"
 @final
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What the page needs to know of one instrument; the same in every cycle."""
+    """What is the same for one instrument in every cycle.
+
+    Attributes:
+        help: the description, or the name in code if there is none.
+        labels: Prometheus names of the labels.
+        boundaries: of a histogram's buckets; empty for other kinds.
+        histogram: the template for ``histogram_lines``; empty texts for other kinds.
+    """
 
     kind: Kind
     name: ExposedName
@@ -38,7 +46,13 @@ class _Layout:
 @final
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric family: its header in both formats, and its samples, which are the same in both."""
+    """One metric family of a page.
+
+    Attributes:
+        layout: its name and its header in both formats.
+        samples: encoded lines, the same in both formats.
+        values: the values of the samples; empty unless the builder keeps values.
+    """
 
     layout: _Layout
     samples: list[bytes] = field(default_factory=list[bytes])
@@ -47,7 +61,7 @@ class Family:
 
 @final
 class Page:
-    """All families of one cycle.
+    """All metric families of one cycle. Threads and tasks of several scrapes use it at the same time.
 
     Args:
         families: sorted by name.
@@ -61,7 +75,7 @@ class Page:
         self._lock = threading.Lock()
 
     def blocks(self, openmetrics: bool) -> Iterator[bytes]:
-        """The page in the order of its lines."""
+        """The page as a sequence of short byte strings."""
         for family in self.families:
             yield family.layout.openmetrics_header if openmetrics else family.layout.text_header
             yield from family.samples
@@ -69,24 +83,25 @@ class Page:
             yield _END
 
     def size(self, openmetrics: bool) -> int:
-        """The number of bytes, not compressed."""
+        """The number of bytes of the page without compression."""
         return sum(map(len, self.blocks(openmetrics)))
 
     def pieces(self, openmetrics: bool) -> Iterator[bytes]:
-        """The page in pieces fit for sending."""
-        waiting: list[bytes] = []
+        """The page in pieces of about 64 KiB, for sending."""
+        blocks: list[bytes] = []
         size = 0
         for block in self.blocks(openmetrics):
-            waiting.append(block)
+            blocks.append(block)
             size += len(block)
             if size >= _PIECE:
-                yield b"".join(waiting)
-                waiting, size = [], 0
-        if waiting:
-            yield b"".join(waiting)
+                yield b"".join(blocks)
+                blocks, size = [], 0
+        if blocks:
+            yield b"".join(blocks)
 
     def compressed(self, openmetrics: bool) -> tuple[bytes, ...]:
-        """The page as gzip, made once for all who ask for it."""
+        """The page as gzip, compressed once for all scrapes."""
+        # The lock makes all scrapes of this page wait for one result. Only threads wait here, never an event loop.
         with self._lock:
             if openmetrics not in self._compressed:
                 gzip = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
@@ -96,12 +111,17 @@ class Page:
 
 
 class PageBuilder:
-    """Turns the chunks of a cycle into a page.
+    """Builds a page from the chunks of a cycle. Only the pipeline's worker thread uses it.
 
     Args:
-        names: gives the exposed names.
-        on_collision: called once for each instrument that is left out: its name, the exposed name, and who has that.
-        keep_values: keep the values beside the text, for a registry that wants them as objects.
+        names: assigns the Prometheus names.
+        on_collision: called once for each instrument that is left out, with its name, its
+            Prometheus name, and the instrument that owns the Prometheus name.
+        keep_values: whether to keep the values beside the text, for a ``prometheus_client``
+            registry.
+
+    Attributes:
+        collisions: the number of instruments that are left out.
     """
 
     def __init__(self, names: Names, on_collision: Callable[[str, str, str], None], *, keep_values: bool = False) -> None:
@@ -114,26 +134,23 @@ class PageBuilder:
         self.collisions = 0
 
     def counters(self, chunk: Sequence[CounterData]) -> None:
-        """Add totals."""
         for data in chunk:
             if family := self._family("counter", data):
                 self._numbers(family, data)
 
     def gauges(self, chunk: Sequence[GaugeData]) -> None:
-        """Add current values."""
         for data in chunk:
             if family := self._family("gauge", data):
                 self._numbers(family, data)
 
     def histograms(self, chunk: Sequence[HistogramData]) -> None:
-        """Add distributions."""
         for data in chunk:
             if family := self._family("histogram", data, data.boundaries):
                 layout = family.layout
                 self._keep(family, data, histogram_lines(layout.histogram, layout.labels, data.points))
 
     def finish(self) -> Page:
-        """The page of what was added since the last one."""
+        """The page of all chunks since the last page."""
         families, self._families, self._first = self._families, {}, ()
         return Page(tuple(sorted(families.values(), key=lambda family: family.layout.name.family)))
 
@@ -149,7 +166,7 @@ class PageBuilder:
         if not data.points:
             return None
         key = (kind, data.name)
-        self._begin_again_where_needed(key, data)
+        self._drop_unfinished_cycle(key, data)
         try:
             return self._families[key]
         except KeyError:
@@ -158,8 +175,12 @@ class PageBuilder:
                 return None
             return self._families.setdefault(key, Family(layout))
 
-    def _begin_again_where_needed(self, key: tuple[Kind, str], data: MetricData) -> None:
-        """Forget a cycle that never came to its flush: the next one begins with the same series, or at another time."""
+    def _drop_unfinished_cycle(self, key: tuple[Kind, str], data: MetricData) -> None:
+        """Drop the families of a cycle that ended without ``flush``, when the first chunk of the next cycle comes.
+
+        All points of a cycle have the same time, and each cycle begins with the same series: a
+        point of another time, or the first series once more, belongs to the next cycle.
+        """
         point = data.points[0]
         if not self._first:
             self._first = (key, point.labels, point.time_ns)
@@ -169,9 +190,9 @@ class PageBuilder:
 
     def _layout(self, key: tuple[Kind, str], data: MetricData, boundaries: tuple[float, ...]) -> _Layout | None:
         if key in self._layouts:
-            known = self._layouts[key]
-            if known is None or known.boundaries == boundaries:
-                return known
+            cached = self._layouts[key]
+            if cached is None or cached.boundaries == boundaries:
+                return cached
         kind, name = key
         exposed = self._names.find(kind, name, data.unit)
         if exposed is None:
@@ -179,7 +200,7 @@ class PageBuilder:
             self.collisions += 1
             self._on_collision(name, *self._names.owner(kind, name, data.unit))
             return None
-        # Readers differ in what they make of spaces around the text. Without a description, the name in code helps to find it.
+        # Strip spaces, which readers treat differently. Without a description, show the name in code.
         text = data.description.strip() or name
         layout = _Layout(
             kind=kind,

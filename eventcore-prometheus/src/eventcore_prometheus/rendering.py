@@ -1,4 +1,4 @@
-"""Values as lines of text. The lines of samples are the same in both formats; only the headers of families differ."""
+"""Renders values as lines of text. Sample lines are the same in both formats; only the headers of families differ."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Final
 from eventcore.exporting import HistogramPoint, Labels, NumberPoint
 from eventcore_prometheus.naming import ExposedName, Kind
 
+# Larger integers may not be exact as a float, and readers keep floats.
 _LARGEST_EXACT: Final = 2**53
-# Go changes to the exponent where the integer part has more digits than this; Python only at 17.
+# Go writes an exponent when the integer part has more digits than this; Python when it has more than 16.
 _LONGEST_INTEGER: Final = 6
+# Placeholder for the labels in a template. Escaped label values never contain it.
 _LABELS: Final = "\x00"
 
 
 def go_float(value: float) -> str:
-    """A float as Go writes it, with the shortest digits that give it back; whole numbers keep ``.0``, as OpenMetrics wants.
+    """A float as Go writes it, with the fewest digits that are read back as the same float.
+
+    Whole numbers keep ``.0``, as OpenMetrics requires for bucket boundaries.
 
     >>> go_float(0.25), go_float(1.0), go_float(16777216.0), go_float(1e-7), go_float(float("-inf"))
     ('0.25', '1.0', '1.6777216e+07', '1e-07', '-Inf')
@@ -38,7 +42,7 @@ def go_float(value: float) -> str:
 
 
 def _number(value: float) -> str:
-    # Beyond this an int has more digits than any reader keeps, and may not be a float at all.
+    # A larger int is rendered as a float, because readers keep no more digits; an int may also be too large for a float.
     if type(value) is int and -_LARGEST_EXACT <= value <= _LARGEST_EXACT:
         return repr(value)
     try:
@@ -48,13 +52,13 @@ def _number(value: float) -> str:
 
 
 def _escape(value: str) -> str:
-    # A zero byte ends the text for Prometheus, so that one such label would lose the whole scrape.
+    # Prometheus stops reading at a zero byte: replace it, so that one label value does not lose the whole scrape.
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"').replace("\x00", "\ufffd")
 
 
 def label_text(names: Iterable[str], labels: Labels) -> str:
-    """``name="value"`` for each label, joined by commas; ``names`` are the exposed names, in the same order."""
-    # Almost every label value is a word, and asking so is cheaper than searching it for what must be escaped.
+    """``name="value"`` for each label, joined by commas. ``names`` are the Prometheus names, in the order of ``labels``."""
+    # An identifier needs no escaping. Almost all label values are identifiers, and this test is cheaper than escaping.
     return ",".join(
         [
             f'{name}="{value if value.isidentifier() else _escape(value)}"'
@@ -64,31 +68,31 @@ def label_text(names: Iterable[str], labels: Labels) -> str:
 
 
 def number_lines(sample: str, names: tuple[str, ...], points: Iterable[NumberPoint]) -> str:
-    """The samples of a counter or gauge."""
+    """The sample lines of a counter or gauge."""
     if not names:
         return "".join([f"{sample} {_number(point.value)}\n" for point in points])
     return "".join([f"{sample}{{{label_text(names, point.labels)}}} {_number(point.value)}\n" for point in points])
 
 
 def histogram_template(family: str, labelled: bool, boundaries: tuple[float, ...]) -> tuple[str, str]:
-    """What ``histogram_lines`` fills in, made once per instrument: the lines of the buckets, and those of sum and count."""
+    """The templates for ``histogram_lines``, made once per instrument: bucket lines, and the lines of sum and count."""
     inner = f"{_LABELS}," if labelled else ""
     braces = f"{{{_LABELS}}}" if labelled else ""
     limits = [*map(go_float, boundaries), "+Inf"]
     buckets = "".join([f'{family}_bucket{{{inner}le="{limit}"}} %d\n' for limit in limits])
-    # OpenMetrics has no sum, and so no count, where values may be negative: a reader would take each decrease for a restart.
+    # OpenMetrics allows no sum, and so no count, where values may be negative: readers take a decrease of a sum for a restart.
     if boundaries and boundaries[0] < 0:
         return buckets, ""
     return buckets, f"{family}_sum{braces} %s\n{family}_count{braces} %d\n"
 
 
 def histogram_lines(template: tuple[str, str], names: tuple[str, ...], points: Iterable[HistogramPoint]) -> str:
-    """The samples of a histogram: cumulative buckets, then sum and count."""
+    """The sample lines of a histogram: cumulative buckets, then sum and count."""
     buckets, totals = template
     whole = buckets + totals
     lines: list[str] = []
     for point in points:
-        # The labels go in before the numbers, so what looks like a placeholder in them is made to show as itself.
+        # Labels are inserted before the numbers are formatted with `%`: escape the percent signs in them.
         labels = label_text(names, point.labels).replace("%", "%%")
         counts = accumulate(point.buckets)
         if totals and point.sum >= 0:
@@ -101,7 +105,7 @@ def histogram_lines(template: tuple[str, str], names: tuple[str, ...], points: I
 
 
 def family_header(kind: Kind, name: ExposedName, description: str, *, openmetrics: bool) -> str:
-    """HELP, TYPE and, in OpenMetrics, UNIT."""
+    """The lines HELP, TYPE and, in OpenMetrics, UNIT."""
     description = description.replace("\\", "\\\\").replace("\n", "\\n").replace("\x00", "\ufffd")
     if not openmetrics:
         return f"# HELP {name.sample} {description}\n# TYPE {name.sample} {kind}\n"

@@ -1,4 +1,4 @@
-"""A scrape, whoever asks for it: wait for a fresh cycle within a limit, answer with its page or with the reason why not."""
+"""Scrapes: run an export cycle, then answer with its page, or with the reason why there is none."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from eventcore_prometheus.page import Page
 
 
 class ScrapeError(Exception):
-    """There is no fresh page; the message says why."""
+    """No cycle succeeded in time; the message says why."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Scrapes:
-    """How many scrapes ended how.
+    """Numbers of scrapes by outcome.
 
     Attributes:
-        served: answered with a fresh page.
-        failed: answered with 503 because there was no fresh page in time.
-        refused: answered with 503, or not at all, because too many were under way.
+        served: answered with the page of a new cycle.
+        failed: answered with 503, because no cycle succeeded in time.
+        refused: answered with 503 or by closing the connection, because too many scrapes or
+            connections were open.
     """
 
     served: int = 0
@@ -46,85 +47,86 @@ class Response:
 
 
 class Scraper:
-    """Asks for fresh pages and keeps count.
+    """Runs export cycles for scrapes, and counts the scrapes. Safe to use from any thread.
 
     Args:
         context: the exporter's context.
-        published: gives the page that was published last, ``None`` while there is none.
-        limit: how many scrapes may be under way at once.
+        published_page: returns the page that was published last; ``None`` while there is none.
+        max_scrapes: how many scrapes may run at the same time.
     """
 
-    def __init__(self, context: ExporterContext, published: Callable[[], Page | None], limit: int) -> None:
+    def __init__(self, context: ExporterContext, published_page: Callable[[], Page | None], max_scrapes: int) -> None:
         self._context = context
-        self._published = published
-        self._places = threading.BoundedSemaphore(limit)
+        self._published_page = published_page
+        self._slots = threading.BoundedSemaphore(max_scrapes)
         self._lock = threading.Lock()
         self._scrapes = Scrapes()
 
     @property
     def scrapes(self) -> Scrapes:
-        """The counts until now."""
+        """The numbers until now."""
         return self._scrapes
 
     def enter(self) -> bool:
-        """Take a place, to be given back with ``leave``; false when too many scrapes are under way."""
-        if self._places.acquire(blocking=False):
+        """Begin a scrape, to be ended with ``leave``; false, and counted as refused, when too many scrapes are running."""
+        if self._slots.acquire(blocking=False):
             return True
         self.count(refused=1)
         return False
 
     def leave(self) -> None:
-        """Give the place back."""
-        self._places.release()
+        """End a scrape that ``enter`` allowed."""
+        self._slots.release()
 
-    def fresh(self, limit: float) -> Page:
-        """The page of a cycle that begins now or later, within ``limit`` seconds.
+    def fresh(self, timeout: float) -> Page:
+        """The page of a cycle that begins after this call. Blocks the thread for at most ``timeout`` seconds.
 
         Raises:
-            ScrapeError: the cycle failed or was late.
+            ScrapeError: the cycle failed, or did not end in time.
         """
         try:
-            self._begin(limit).result(limit)
+            self._begin(timeout).result(timeout)
         except Exception as error:
-            raise self._failed(error, limit) from error
+            raise self._failed(error, timeout) from error
         return self._served()
 
-    async def fresh_async(self, limit: float) -> Page:
-        """The same without blocking the event loop."""
+    async def fresh_async(self, timeout: float) -> Page:
+        """Like ``fresh``, without blocking the event loop."""
         try:
-            # Shielded, because a client that goes away must not withdraw what others wait for too.
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._begin(limit))), limit)
+            # Shielded: when this scrape is cancelled because its client has gone, the future of the cycle must not be
+            # cancelled, because other scrapes wait for it.
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._begin(timeout))), timeout)
         except Exception as error:
-            raise self._failed(error, limit) from error
+            raise self._failed(error, timeout) from error
         return self._served()
 
     def count(self, *, served: int = 0, failed: int = 0, refused: int = 0) -> None:
-        """Add to the counts."""
+        """Add to the numbers of scrapes."""
         with self._lock:
             now = self._scrapes
             self._scrapes = Scrapes(now.served + served, now.failed + failed, now.refused + refused)
 
-    def _begin(self, limit: float) -> Future[None]:
-        return self._context.export_now(limit)
+    def _begin(self, timeout: float) -> Future[None]:
+        return self._context.export_now(timeout)
 
     def _served(self) -> Page:
-        page = self._published()
+        page = self._published_page()
         if page is None:
             raise self._failed(RuntimeError("the cycle has published no page"), 0)
         self.count(served=1)
         return page
 
-    def _failed(self, error: Exception, limit: float) -> ScrapeError:
+    def _failed(self, error: Exception, timeout: float) -> ScrapeError:
         self.count(failed=1)
         reason = str(error)
         if isinstance(error, TimeoutError):
-            reason = f"no fresh values within {limit:.3g} s{f': {reason}' if reason else ''}"
+            reason = f"no fresh values within {timeout:.3g} s{f': {reason}' if reason else ''}"
         self._context.logger.debug("a scrape failed: %s", reason)
         return ScrapeError(reason)
 
 
 def present(page: Page, accept: str, accept_encoding: str) -> Response:
-    """The response that carries a page in the format and coding asked for."""
+    """The response with a page, in the format and coding that the request asks for."""
     chosen = choose_format(accept)
     headers = [("Content-Type", chosen.content_type), ("Vary", "Accept, Accept-Encoding"), ("Cache-Control", "no-store")]
     if accepts_gzip(accept_encoding):
@@ -134,22 +136,22 @@ def present(page: Page, accept: str, accept_encoding: str) -> Response:
 
 
 def unavailable(reason: str) -> Response:
-    """There are no fresh numbers, and old ones would be taken for new."""
+    """503: there is no page of a new cycle, and the page of an older one must not be served."""
     return _plain(503, f"no metrics: {reason}\n", ("Retry-After", "1"))
 
 
 def not_allowed() -> Response:
-    """The method is neither GET nor HEAD."""
+    """405: the method is neither GET nor HEAD."""
     return _plain(405, "only GET and HEAD are allowed here\n", ("Allow", "GET, HEAD"))
 
 
 def not_found(path: str) -> Response:
-    """The path is another one than that of the metrics."""
+    """404: the metrics have another path."""
     return _plain(404, f"nothing is here; the metrics are at {path}\n")
 
 
 def index(path: str) -> Response:
-    """The page at the root, for people."""
+    """The page at ``/``, for people: a link to the metrics."""
     body = f'<!doctype html><title>eventcore</title><h1>eventcore</h1><p><a href="{path}">Metrics</a></p>\n'.encode()
     return Response(200, (("Content-Type", "text/html; charset=utf-8"),), (body,), len(body))
 

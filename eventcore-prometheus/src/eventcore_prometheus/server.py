@@ -1,4 +1,4 @@
-"""The connections of the listener: a bounded number of threads, one for each connection."""
+"""The listener's server: accepts connections and serves each in its own thread, up to a limit."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from eventcore_prometheus.handler import Handler, Request
 from eventcore_prometheus.scraping import Response, unavailable
 
 POLL: Final = 0.1
-"""Seconds between looks at whether to stop."""
+"""Seconds between checks whether to stop."""
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     block_on_close = False
-    # Elsewhere than on POSIX this would let two processes listen on one port.
+    # On Windows, SO_REUSEADDR would let two processes listen on one port.
     allow_reuse_address = os.name == "posix"
     allow_reuse_port = False
     request_queue_size = 64
@@ -42,7 +42,8 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.logger = logger
         self._refused = refused
         self._limit = connections
-        # Each connection with the time since which its client is awaited, infinite while a response is made.
+        # Open connections, each with the time since when the server waits for the client; `inf` while a response is made.
+        # Guarded by `_changed`, which is notified when a connection ends.
         self._connections: dict[socket.socket, float] = {}
         self._changed = threading.Condition()
 
@@ -50,7 +51,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         try:
             return super().get_request()
         except OSError:
-            # Out of file descriptors, for example: asking again at once would keep a processor busy.
+            # For example out of file descriptors: accepting again at once would use a whole processor.
             time.sleep(POLL)
             raise
 
@@ -60,7 +61,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             if not full:
                 self._connections[request] = time.monotonic()
         if full:
-            self._turn_away(request)
+            self._refuse(request)
             return
         try:
             super().process_request(request, client_address)
@@ -78,14 +79,15 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.logger.debug("a connection from %s failed", client_address, exc_info=True)  # noqa: LOG014  # called in a handler
 
     def awaiting(self, connection: socket.socket, since: float) -> None:
-        """Note since when the client is awaited."""
+        """Note since when the server waits for the client of ``connection``; ``inf`` while the client waits for a response."""
         with self._changed:
             if connection in self._connections:
                 self._connections[connection] = since
 
     def end_connections(self, deadline: float) -> None:
-        """Let responses end until the deadline; whoever is awaited goes at once."""
+        """Close connections: idle ones at once, those with a running response when it ends, or at the deadline."""
         with self._changed:
+            # Ends reads: an idle connection's thread stops, and a running response can still be sent.
             for connection in self._connections:
                 _shut(connection, socket.SHUT_RD)
             self._changed.wait_for(lambda: not self._connections, max(deadline - time.monotonic(), 0.0))
@@ -97,8 +99,12 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._connections.pop(connection, None)
             self._changed.notify_all()
 
-    def _turn_away(self, connection: socket.socket) -> None:
-        """Say that it is full, without waiting, and make room for the next: who lets us wait longest goes."""
+    def _refuse(self, connection: socket.socket) -> None:
+        """Answer 503 and close, without waiting for the client.
+
+        Also close the connection whose client has been silent for longest, so that idle clients
+        cannot lock out others.
+        """
         self._refused()
         with self._changed:
             slowest = min(self._connections, key=self._connections.__getitem__)
@@ -113,5 +119,5 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 
 def _shut(connection: socket.socket, how: int) -> None:
-    with contextlib.suppress(OSError):  # the client has gone already
+    with contextlib.suppress(OSError):  # the client has already closed the connection
         connection.shutdown(how)
