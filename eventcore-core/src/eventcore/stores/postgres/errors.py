@@ -1,4 +1,4 @@
-"""PostgreSQL's errors in the words of eventcore: what is wrong with the server or the database, and what to do."""
+"""PostgreSQL's errors as errors of eventcore: what is wrong with the server or the database, and what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INCOMPATIBLE: Final = {
     "42883": "has lost a function of the store: restore it",
 }
 _READ_ONLY: Final = "25006"
-# The store's own functions raise it.
+# Raised by the store's own functions.
 _DIVERGED: Final = "EC001"
 _UNAVAILABLE: Final = {
     _READ_ONLY: "is a standby or read only: give the address of the primary",
@@ -33,17 +33,20 @@ _UNAVAILABLE: Final = {
     "57014": "cancelled the statement: it took longer than statement_timeout, or an administrator ended it",
     "57P03": "is starting or stopping",
 }
-# Codes after which nobody knows what became of a statement: the connection, or the server, has ended.
+# The connection or the server has ended: the statement may have been carried out or not.
 _LOST: Final = ("08", "57P01", "57P02", "57P04", "57P05", "58", "XX")
 
 
 @final
 class AnswerLost(StoreUnavailable):
-    """The connection ended, or time was up, while a call was on its way: it may have been carried out."""
+    """The connection ended, or the timeout was over, after a call was sent: the server may have carried it out."""
 
 
 def leaves_connection_usable(error: BaseException) -> bool:
-    """Whether the server has only refused a statement. One that is read only may not be the primary any more: look anew."""
+    """Whether the connection can be used after an error: the server has refused a statement, and nothing else.
+
+    A server that is read only may no longer be the primary, so its connection is closed and the address is looked up again.
+    """
     if isinstance(error, InvalidArgument):
         return True
     code: str = getattr(error, "sqlstate", None) or ""
@@ -51,7 +54,7 @@ def leaves_connection_usable(error: BaseException) -> bool:
 
 
 def explained(error: BaseException, address: str) -> StoreError:
-    """The error to raise in place of ``error``, which came from the server at ``address``."""
+    """The ``StoreError`` to raise for an error of asyncpg in a call to the server at ``address``."""
     if isinstance(error, StoreError):
         return error
     code: str = getattr(error, "sqlstate", None) or ""

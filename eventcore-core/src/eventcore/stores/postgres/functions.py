@@ -1,6 +1,7 @@
 """The functions that the PostgreSQL store keeps in its schema: one for appending, three for reading.
 
-They are functions for the sake of their plans: whatever the statistics of a fresh or a grown table say, they go by the indexes.
+A function can fix its plans (``SET enable_seqscan = off``): they use the indexes, whatever the statistics of a fresh or a fast
+growing table say. The texts are part of released migrations and never change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opening a PostgreSQL store: is the server fit for it, and is the schema there in the right version?"""
+"""Opening a PostgreSQL store: checks whether the server can hold it, and creates or migrates its schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eventcore.errors import IncompatibleStore
 from eventcore.stores.base import SCHEMA_VERSION
 from eventcore.stores.postgres.driver import Connection, transaction
 from eventcore.stores.postgres.schema import MIGRATIONS, VERSION_TABLE, for_schema, lock_key
-from eventcore.stores.postgres.url import PostgresSettings
+from eventcore.stores.postgres.settings import PostgresSettings
 
 logger: Final = logging.getLogger("eventcore.stores.postgres")
 
@@ -20,7 +20,7 @@ _ABOUT: Final = """
         current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,
         pg_is_in_recovery() AS standby
 """
-# A query, since what to_regclass knows may be older than the lock that was waited for.
+# A query of the catalogue, and not to_regclass(): its answer may be older than the lock that the migration has waited for.
 _KNOWN: Final = """
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
@@ -39,10 +39,11 @@ _HAS_SCHEMA: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE n
 
 
 async def prepare(connection: Connection, settings: PostgresSettings, *, migrate: bool) -> None:
-    """Check the server; create the schema or bring it up to date, if that is allowed.
+    """Check the server and the database; create or migrate the schema if ``migrate`` allows it.
 
     Raises:
-        IncompatibleStore: the server or the database cannot hold a store; or the schema is newer, or older and must stay so.
+        IncompatibleStore: the server or the database cannot hold a store; the schema is newer than this eventcore; or it is
+            older and may not be migrated.
     """
     async with transaction(connection):
         about = await connection.fetchrow(_ABOUT)
@@ -53,7 +54,7 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, migrate
             found = f"has version {version}" if version else "does not exist"
             raise IncompatibleStore(
                 f"the schema {settings.schema!r} at {settings.address} {found}, this eventcore needs version {SCHEMA_VERSION}, "
-                "and migrate=False forbids to make it so; run 'eventcore migrate'"
+                "and migrate=False does not allow to migrate it; run 'eventcore migrate'"
             )
         if about["standby"]:
             raise IncompatibleStore(
@@ -100,7 +101,7 @@ async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
     schema = settings.schema
     while True:
         async with transaction(connection):
-            # Whoever comes second finds the work done.
+            # One process migrates; the others wait here and then find the schema in its new version.
             await connection.execute(f"SELECT pg_advisory_xact_lock({lock_key(schema) ^ 1})")
             version = await _version(connection, schema)
             if version >= SCHEMA_VERSION:
@@ -113,7 +114,7 @@ async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
 
 
 async def _create(connection: Connection, settings: PostgresSettings) -> None:
-    # IF NOT EXISTS would ask for the right to create schemas where one is there already.
+    # Not IF NOT EXISTS: that needs the right to create schemas even when the schema exists.
     if not await connection.fetchval(_HAS_SCHEMA, settings.schema):
         await connection.execute(for_schema("CREATE SCHEMA {schema}", settings.schema))
     elif await connection.fetchval(_HAS_TABLES, settings.schema):

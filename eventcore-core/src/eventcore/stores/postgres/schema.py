@@ -1,12 +1,13 @@
-"""The schema of the PostgreSQL store: its tables, the rules that they keep by themselves, and its versions.
+"""The schema of the PostgreSQL store: its tables, the triggers that protect them, and its migrations.
 
-A migration is never changed once it was released; what has to change gets a migration of its own. ``{schema}`` and ``{key}``
-stand for the quoted name of the schema and for the number of its append lock.
+A released migration never changes; a change of the schema is a new migration. The placeholders in the statements are explained
+at ``for_schema``.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from eventcore.stores.postgres.functions import APPEND, READING
@@ -120,19 +121,24 @@ _PROJECTIONS: Final = """
 """
 
 MIGRATIONS: Final = (_EVENTS + APPEND + READING, _PROJECTIONS)
-"""What brings the schema from each version to the next, beginning with 0, an empty schema."""
+"""The statements that bring the schema from each version to the next, beginning with version 0, an empty schema."""
 
 
+@lru_cache(maxsize=256)
 def for_schema(sql: str, schema: str) -> str:
-    """A statement of this package, or several, for the schema of that name, which is valid (see ``postgres_url``)."""
+    """Fill in the placeholders of a statement of this package.
+
+    ``{schema}`` is the quoted name of the schema, ``{key}`` the number of its append lock, ``{channel}`` its notification
+    channel. Nothing is escaped: ``PostgresSettings.from_url`` accepts only names that need no escaping.
+    """
     return sql.replace("{schema}", f'"{schema}"').replace("{key}", str(lock_key(schema))).replace("{channel}", channel(schema))
 
 
 def lock_key(schema: str) -> int:
-    """The number of the append lock: an advisory lock, so it must not be anybody else's in this database."""
+    """The number of the append lock. Advisory locks are numbers shared by the whole database, hence the hash of a name."""
     return int.from_bytes(hashlib.sha256(f"eventcore append {schema}".encode()).digest()[:8], signed=True)
 
 
 def channel(schema: str) -> str:
-    """The channel on which each append tells the new head position."""
+    """The channel on which each append sends the new head position."""
     return f"eventcore_{schema}"

@@ -1,4 +1,4 @@
-"""A thread that does one blocking thing after another for an event loop."""
+"""A thread that runs blocking jobs for an event loop, one after the other."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _Job: TypeAlias = "tuple[Callable[[], Any], asyncio.Future[Any] | Future[Any]]"
 
 @final
 class Worker:
-    """One daemon thread with a queue; the executor of the standard library would hold up the interpreter's exit.
+    """A daemon thread with a queue of jobs. The thread pool of the standard library would delay the interpreter's exit.
 
-    A caller that is cancelled leaves its job to be finished.
+    When a caller is cancelled, its job still runs; only its result is lost.
     """
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
-        # Daemon threads start in an empty context, so that no request becomes the parent of all that follows.
+        # A thread starts in an empty context: the context variables of the caller do not reach later jobs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, job: Callable[[], T]) -> T:
-        """The result of ``job``, called in the thread after the ones before it.
+        """The result of ``job``, which the thread calls after the jobs before it.
 
         Raises:
             StoreClosed: after ``close``.
@@ -43,7 +43,7 @@ class Worker:
         return await future
 
     def post(self, job: Callable[[], T]) -> Future[T]:
-        """``run`` for other threads, this worker's own included: a job that it posts begins without a turn of the event loop.
+        """Like ``run``, for any thread. A job that the worker's own thread posts starts without waiting for the event loop.
 
         Raises:
             StoreClosed: after ``close``.
@@ -55,7 +55,7 @@ class Worker:
         return future
 
     async def close(self, last: Callable[[], None], timeout: float) -> bool:
-        """Finish the jobs that wait, call ``last`` and end; whether that happened within ``timeout`` seconds."""
+        """Finish the jobs in the queue, call ``last`` and end the thread; false if ``timeout`` seconds are not enough."""
         if self._closed:
             return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,13 +80,14 @@ class Worker:
             value: Any
             try:
                 value = job()
-            except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
+            except BaseException as error:  # noqa: BLE001  # every error is raised to the caller
                 answer, value = _set_exception, error
             else:
                 answer = _set_result
-            # Without a loop nobody waits any more.
+            # A loop that is closed raises RuntimeError; then no caller waits any more.
             with suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(answer, future, value)
+            # The next get() may block for long: keep no reference to the job's arguments and result meanwhile.
             del item, job, future, answer, value
 
 
@@ -95,7 +96,7 @@ def _answer(job: Callable[[], Any], future: Future[Any]) -> None:
         return
     try:
         future.set_result(job())
-    except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
+    except BaseException as error:  # noqa: BLE001  # every error is raised to the caller
         future.set_exception(error)
 
 
