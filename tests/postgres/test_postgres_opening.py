@@ -230,7 +230,10 @@ async def test_a_server_without_fsync_is_reported(
         (f"postgresql://u:{PASSWORD}@host/db?pool=0", "pool='0' in the store URL; expected a whole number from 1 to 100"),
         (f"postgresql://u:{PASSWORD}@host/db?pool=many", "pool='many'"),
         (f"postgresql://u:{PASSWORD}@host/db?timeout=nan", "timeout='nan' in the store URL; expected seconds"),
-        (f"postgresql://u:{PASSWORD}@host/db?statement_cache=no", "statement_cache='no' in the store URL; expected on or off"),
+        (
+            f"postgresql://u:{PASSWORD}@host/db?statement_cache=no",
+            "statement_cache='no' in the store URL; expected one of on, off",
+        ),
         (f"postgresql://u:{PASSWORD}@host/db?listen=1", "listen='1'"),
         (f"postgresql://u:{PASSWORD}@host/db?options=-cfsync=off", "unknown setting 'options'"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeVar, final
@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar, final
 from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.store import Operation, StoreInstruments
 from eventcore.errors import StoreError
-from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
 from eventcore.stores.base import (
     CONFLICT,
     AppendRequest,
+    Apply,
     Backend,
     BackendPage,
     Checkpoint,
@@ -27,6 +27,7 @@ from eventcore.stores.base import (
     ProjectionRecord,
     Purpose,
     Verdict,
+    Versions,
 )
 from eventcore.stores.judging import last_appended
 from eventcore.telemetry import Telemetry
@@ -93,12 +94,7 @@ class ObservedLog:
         return verdicts
 
     async def read_streams(
-        self,
-        after: Mapping[StreamId, int],
-        *,
-        up_to: int | None = None,
-        origins: Sequence[Any] = (),
-        purpose: Purpose = "command",
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
         if purpose == "command":
@@ -181,12 +177,7 @@ class ObservedLedger:
         await self._timed("release_lease", self._ledger.release_lease(lease))
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
         """See ``ProjectionLedger.commit_checkpoint``."""
         call = self._ledger.commit_checkpoint(lease, before, after, dead_letters, apply)
@@ -200,7 +191,7 @@ class ObservedLedger:
         """See ``ProjectionLedger.dead_letters``."""
         return await self._timed("dead_letters", self._ledger.dead_letters(projection, limit))
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
         """See ``ProjectionLedger.remove_dead_letter``."""
         return await self._timed("remove_dead_letter", self._ledger.remove_dead_letter(letter, apply))
 

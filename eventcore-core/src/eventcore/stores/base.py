@@ -24,6 +24,12 @@ CONFLICT: Final = -1
 SCHEMA_VERSION: Final = 2
 """The version of the stored data, the same for every kind of store: version 1 has events, version 2 adds projections."""
 
+Versions: TypeAlias = Mapping[StreamId, int]
+"""A version of each of several streams; 0 is the version of a stream without events."""
+
+Apply: TypeAlias = Callable[[Any], Any] | None
+"""Writes a read model in a transaction of the ledger (``ProjectionLedger.commit_checkpoint``); ``None`` writes nothing."""
+
 Purpose: TypeAlias = Literal["command", "projection", "api"]
 """What a read is for: a command, a projection, or a call of the application (``EventStore.read``)."""
 
@@ -59,8 +65,8 @@ class AppendRequest(msgspec.Struct, frozen=True, gc=False):
         origin: the command's span, for observers of the calls. A store does not use it.
     """
 
-    base: Mapping[StreamId, int]
-    expected: Mapping[StreamId, int]
+    base: Versions
+    expected: Versions
     events: Sequence[NewEvent]
     origin: Any = None
 
@@ -201,12 +207,7 @@ class EventLog(Protocol):
         ...
 
     async def read_streams(
-        self,
-        after: Mapping[StreamId, int],
-        *,
-        up_to: int | None = None,
-        origins: Sequence[Any] = (),
-        purpose: Purpose = "command",
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
     ) -> BackendPage:
         """Read the next events of several streams, all from one snapshot.
 
@@ -265,12 +266,7 @@ class ProjectionLedger(Protocol):
         ...
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
         """Move the checkpoint from ``before`` to ``after`` and store dead letters, in one transaction.
 
@@ -297,7 +293,7 @@ class ProjectionLedger(Protocol):
         """The first ``limit`` dead letters of a projection, in order of position."""
         ...
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
         """Remove a dead letter, and call ``apply`` in the same transaction; false, without calling it, when there is none."""
         ...
 

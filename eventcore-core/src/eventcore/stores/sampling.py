@@ -15,7 +15,7 @@ WaitObserver: TypeAlias = Callable[[Wait, str, float], None]
 
 
 @final
-class BackendCounters:
+class BackendCounters(msgspec.Struct, gc=False):
     """Plain numbers that a backend updates while it works. Any thread may read them at any time.
 
     Attributes:
@@ -24,14 +24,11 @@ class BackendCounters:
         on_wait: called after each wait; ``None``: waits are not observed.
     """
 
-    __slots__ = ("bytes_read", "bytes_written", "connections_idle", "connections_used", "on_wait")
-
-    def __init__(self) -> None:
-        self.bytes_read: int | None = None
-        self.bytes_written: int | None = None
-        self.connections_idle: int | None = None
-        self.connections_used: int | None = None
-        self.on_wait: WaitObserver | None = None
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+    connections_idle: int | None = None
+    connections_used: int | None = None
+    on_wait: WaitObserver | None = None
 
 
 @final

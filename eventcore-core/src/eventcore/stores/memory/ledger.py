@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from inspect import isawaitable
 from time import monotonic
-from typing import Any, final
+from typing import final
 
-from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from eventcore.stores.failures import still_running, taken_over
 
 
@@ -60,12 +60,7 @@ class MemoryLedger:
             entry.owner, entry.leased_until = "", 0.0
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
         """See ``ProjectionLedger.commit_checkpoint``."""
         entry = self._held(lease)
@@ -95,7 +90,7 @@ class MemoryLedger:
         entry = self._entries.get(projection)
         return [] if entry is None else [letter for _, letter in sorted(entry.letters.items())[:limit]]
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
         """See ``ProjectionLedger.remove_dead_letter``."""
         entry = self._entries.get(letter.projection)
         if entry is None or letter.position not in entry.letters:
@@ -120,6 +115,6 @@ class MemoryLedger:
         return entry if entry is not None and entry.owner and entry.token == lease.token else None
 
 
-async def _call(apply: Callable[[Any], Any] | None) -> None:
+async def _call(apply: Apply) -> None:
     if apply is not None and isawaitable(result := apply(None)):
         await result

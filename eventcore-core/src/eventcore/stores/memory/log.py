@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, final
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, NewEvent, Purpose, Verdict
+from eventcore.stores.base import (
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    EventFilter,
+    LogPage,
+    NewEvent,
+    Purpose,
+    Verdict,
+    Versions,
+)
 from eventcore.stores.failures import diverged
 from eventcore.stores.head_watch import LocalHeadWatch
 from eventcore.stores.judging import accepts, verdicts
@@ -47,12 +57,7 @@ class MemoryLog:
             self._streams.setdefault(row.stream_id, []).append(row)
 
     async def read_streams(
-        self,
-        after: Mapping[StreamId, int],
-        *,
-        up_to: int | None = None,
-        origins: Sequence[Any] = (),
-        purpose: Purpose = "command",
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
         rows: dict[StreamId, Sequence[StoredEvent]] = {}

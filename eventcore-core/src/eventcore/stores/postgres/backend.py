@@ -7,8 +7,6 @@ from time import monotonic
 from typing import Final, final
 
 from eventcore.stores.postgres.connections import Connector, Pool
-from eventcore.stores.postgres.driver import FAILURES
-from eventcore.stores.postgres.errors import explained
 from eventcore.stores.postgres.ledger import PostgresLedger
 from eventcore.stores.postgres.log import PostgresLog
 from eventcore.stores.postgres.migrating import prepare
@@ -16,6 +14,7 @@ from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.postgres.watch import PostgresHeadWatch
 from eventcore.stores.sampling import BackendCounters, DatabaseSample
 
+_CLOSE_AFTER_FAILURE: Final = 1.0
 _SAMPLE: Final = """
     SELECT coalesce(last.position, 0), last.recorded_at_ns, (
         SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_catalog.pg_class
@@ -59,20 +58,17 @@ class PostgresBackend:
             IncompatibleStore: the database does not exist, or it or its schema cannot be used.
         """
         settings = self._connector.settings
-        connection = await self._connector.once(settings.timeout)
-        try:
-            async with asyncio.timeout(settings.timeout):
-                await prepare(connection, settings, migrate=self._migrate)
-        except FAILURES as error:
-            connection.terminate()
-            raise explained(error, settings.address) from error
-        except BaseException:
-            connection.terminate()
-            raise
         for pool in (self._appending, self._loading, self._reading):
             pool.open()
-        self._appending.add(connection)
-        await self.log.warm_up()
+        try:
+            # One attempt to connect: an application that starts with a wrong address must hear of it at once.
+            self._appending.add(await self._connector.once(settings.timeout))
+            async with self._appending.connection(self._appending.deadline()) as connection, asyncio.timeout(settings.timeout):
+                await prepare(connection, settings, migrate=self._migrate)
+            await self.log.warm_up()
+        except BaseException:
+            await self.close(_CLOSE_AFTER_FAILURE)
+            raise
 
     async def close(self, timeout: float) -> None:
         """Finish the calls that are running, then close all connections."""

@@ -89,6 +89,7 @@ class Pool:
 
     def open(self) -> None:
         """Accept calls from now on."""
+        self._slots = asyncio.Semaphore(self._size)
         self._is_open = True
 
     def check_open(self) -> None:

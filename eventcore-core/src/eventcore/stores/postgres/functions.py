@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from typing import Final
 
+# Decides on the requests of one batch in order, and inserts the events of the accepted ones.
+#
+# Lists are passed as texts, which the client encodes much faster than arrays: numbers as an array literal, texts joined by
+# U+001F, which none of them may contain.
+#
+# settling: an earlier call, whose answer was lost, may have appended this batch.
+# lock_milliseconds: how long to wait for the append lock.
+# streams, bases: every stream that the batch names, once, and its version when the batch begins.
+# agreed: whether every request is accepted if the streams have these versions.
+# check_*: what the requests check: check_counts says how many checks each request has; streams are indexes into `streams`.
+# event_*: the new events: event_counts says how many events each request has.
+# known_*: the newest event that the batch may build on. If it is lost, the versions may be wrong, too.
+#
+# head: the highest position before the batch. verdicts: see `Verdict`; NULL when all requests are accepted, in order.
+# waited: seconds until the lock was granted.
 APPEND: Final = """
-    -- Judges the requests of one batch in order and inserts the events of those that it accepts.
-    --
-    -- Its lists come as texts, since the client writes one text much faster than an array: numbers as the literal of an array,
-    -- texts joined by U+001F, which none of them can hold.
-    --
-    -- streams, bases: every stream that the batch names, once, and its version when the batch began, by the first to name it.
-    -- agreed: whether every request is accepted if these versions hold.
-    -- check_*: what each request asks for; check_counts of them belong to each. Streams are numbers in streams.
-    -- event_*: the new events, event_counts of them belong to each request.
-    -- settling: this batch may have been appended by a call before, whose answer was lost.
-    -- known_*: the newest event that the batch may build on; where it is gone, so may be what the versions stand for.
-    --
-    -- head: the highest position before. verdicts: for each request the position of its first event, 0 if it has none, -1 if it
-    -- is refused; NULL when all are accepted, one behind the other. waited: seconds until it had the lock.
     CREATE FUNCTION {schema}.append_events(
         settling boolean, lock_milliseconds integer,
         streams text, bases text, agreed boolean,
@@ -165,9 +166,14 @@ APPEND: Final = """
     END $$;
 """
 
+# read_streams: at most `page` events of each stream after its version. The first row holds the head position and nothing else.
+# known_*: as in append_events.
+#
+# scan_events: at most `page` matching events in a range of positions.
+#
+# follow_events: the same after a checkpoint, in a window of `width` positions. The first row describes the snapshot: the head
+# position, the end of the window (as version), the event there (as event_id) and the event at the checkpoint (as event_type).
 READING: Final = """
-    -- Of each stream the events behind a version, at most so many; after one row that holds the head position and nothing else.
-    -- known_*: the newest event that the versions may come from.
     CREATE FUNCTION {schema}.read_streams(
         streams text[], versions bigint[], up_to bigint, page integer, known_position bigint, known_id text
     ) RETURNS SETOF {schema}.events
@@ -190,7 +196,6 @@ READING: Final = """
         ) AS found;
     END $$;
 
-    -- The wanted events of a range of positions, at most so many.
     CREATE FUNCTION {schema}.scan_events(after bigint, up_to bigint, page integer, pattern text, types text[])
     RETURNS SETOF {schema}.events
     LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -202,9 +207,6 @@ READING: Final = """
         ORDER BY event.position LIMIT page;
     END $$;
 
-    -- The same behind a checkpoint, in a window of so many positions; after one row that tells of the snapshot: the head
-    -- position, the end of the window (as version), the event that stands there (as event_id) and the one that stands at the
-    -- checkpoint (as event_type).
     CREATE FUNCTION {schema}.follow_events(after bigint, width bigint, page integer, pattern text, types text[])
     RETURNS SETOF {schema}.events
     LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$

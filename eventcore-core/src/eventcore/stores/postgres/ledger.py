@@ -9,7 +9,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.stores.base import Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores.base import Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from eventcore.stores.failures import still_running, taken_over
 from eventcore.stores.postgres.connections import Pool
 from eventcore.stores.postgres.driver import Connection, transaction
@@ -109,12 +109,7 @@ class PostgresLedger:
         await self._pool.fetch(_RELEASE, lease.projection, lease.token)
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
         """See ``ProjectionLedger.commit_checkpoint``."""
 
@@ -146,7 +141,7 @@ class PostgresLedger:
         """See ``ProjectionLedger.dead_letters``."""
         return [DeadLetter(*row) for row in await self._pool.fetch(_LETTERS, projection, limit)]
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
         """See ``ProjectionLedger.remove_dead_letter``."""
 
         async def work(connection: Connection) -> None:

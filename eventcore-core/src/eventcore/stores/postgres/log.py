@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import HistoryDiverged, StoreError, StoreUnavailable
-from eventcore.events import StreamId, StreamPattern
+from eventcore.events import StreamPattern
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Purpose, Verdict
+from eventcore.stores.base import (
+    START,
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    EventFilter,
+    LogPage,
+    Purpose,
+    Verdict,
+    Versions,
+)
 from eventcore.stores.failures import diverged
 from eventcore.stores.judging import accepts, base_versions, last_appended, verdicts
 from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, rows_per_stream, window
@@ -132,12 +142,7 @@ class PostgresLog:
             await self._call_append(_append_arguments(()), START, deadline, settling=False)
 
     async def read_streams(
-        self,
-        after: Mapping[StreamId, int],
-        *,
-        up_to: int | None = None,
-        origins: Sequence[Any] = (),
-        purpose: Purpose = "command",
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
         limit = rows_per_stream(len(after))

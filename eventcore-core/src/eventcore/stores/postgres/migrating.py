@@ -20,22 +20,14 @@ _ABOUT: Final = """
         current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,
         pg_is_in_recovery() AS standby
 """
-# A query of the catalogue, and not to_regclass(): its answer may be older than the lock that the migration has waited for.
-_KNOWN: Final = """
-    SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
-        WHERE schema.nspname = $1 AND class.relname = 'schema_version'
-    )
+# One row for each table of the schema, and at least one if the schema exists. A query of the catalogue, and not to_regclass():
+# its answer may be older than the lock that the migration has waited for.
+_TABLES: Final = """
+    SELECT class.relname FROM pg_catalog.pg_namespace AS schema LEFT JOIN pg_catalog.pg_class AS class
+    ON schema.oid = class.relnamespace WHERE schema.nspname = $1
 """
 _VERSION: Final = "SELECT coalesce(max(version), 0) FROM {schema}.schema_version"
 _MIGRATED: Final = "INSERT INTO {schema}.schema_version (version) VALUES ($1)"
-_HAS_TABLES: Final = """
-    SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
-        WHERE schema.nspname = $1
-    )
-"""
-_HAS_SCHEMA: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
 
 
 async def prepare(connection: Connection, settings: PostgresSettings, *, migrate: bool) -> None:
@@ -93,8 +85,8 @@ def _check(about: Any, address: str) -> None:
 
 async def _version(connection: Connection, schema: str) -> int:
     """The version of the schema, 0 when there is none."""
-    known = await connection.fetchval(_KNOWN, schema)
-    return int(await connection.fetchval(for_schema(_VERSION, schema))) if known else 0
+    tables = [row[0] for row in await connection.fetch(_TABLES, schema)]
+    return int(await connection.fetchval(for_schema(_VERSION, schema))) if "schema_version" in tables else 0
 
 
 async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
@@ -114,10 +106,11 @@ async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
 
 
 async def _create(connection: Connection, settings: PostgresSettings) -> None:
+    tables = [row[0] for row in await connection.fetch(_TABLES, settings.schema)]
     # Not IF NOT EXISTS: that needs the right to create schemas even when the schema exists.
-    if not await connection.fetchval(_HAS_SCHEMA, settings.schema):
+    if not tables:
         await connection.execute(for_schema("CREATE SCHEMA {schema}", settings.schema))
-    elif await connection.fetchval(_HAS_TABLES, settings.schema):
+    elif tables != [None]:
         raise IncompatibleStore(
             f"the schema {settings.schema!r} at {settings.address} holds tables of something else; name another: "
             "?schema=… in the store URL"

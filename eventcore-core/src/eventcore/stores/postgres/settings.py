@@ -9,10 +9,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 
 from eventcore.errors import InvalidStoreUrl
+from eventcore.stores.url_settings import chosen, number
 
 # At most 48 characters: the notification channel is named after the schema, and PostgreSQL cuts names off at 63 bytes.
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
-_SWITCH: Final = {"on": True, "off": False}
+_SWITCH: Final = ("on", "off")
 # The settings that asyncpg reads itself. It would send any other to the server as a start-up parameter, and pgbouncer refuses
 # those.
 _OF_ASYNCPG: Final = (
@@ -79,16 +80,16 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
                     f"unknown setting {name!r:.40} in the store URL; expected one of {', '.join(_OWN)}, or of asyncpg's "
                     f"{', '.join(_OF_ASYNCPG)}"
                 )
-        statement_cache = _switch("statement_cache", own.get("statement_cache", "on"))
+        statement_cache = chosen("statement_cache", own.get("statement_cache", "on"), _SWITCH)
         host = address or dict(for_asyncpg).get("host", "the local server")
         return cls(
             dsn=parts._replace(query=urlencode(for_asyncpg)).geturl(),
             address=f"{host}/{database}",
             schema=_schema(own.get("schema", "eventcore")),
-            pool=int(_number("pool", own.get("pool", "4"), 1, 100, "a whole number")),
-            statement_cache=statement_cache,
-            listen=_switch("listen", own["listen"]) if "listen" in own else statement_cache,
-            timeout=_number("timeout", own.get("timeout", "10"), 0.1, 3600, "seconds"),
+            pool=int(number("pool", own.get("pool", "4"), 1, 100, "a whole number")),
+            statement_cache=statement_cache == "on",
+            listen=chosen("listen", own.get("listen", statement_cache), _SWITCH) == "on",
+            timeout=number("timeout", own.get("timeout", "10"), 0.1, 3600, "seconds"),
         )
 
 
@@ -99,19 +100,3 @@ def _schema(value: str) -> str:
             "beginning with a digit or pg_"
         )
     return value
-
-
-def _switch(name: str, value: str) -> bool:
-    if value not in _SWITCH:
-        raise InvalidStoreUrl(f"{name}={value!r:.40} in the store URL; expected on or off")
-    return _SWITCH[value]
-
-
-def _number(name: str, value: str, least: float, most: float, kind: str) -> float:
-    try:
-        number = float(value) if kind == "seconds" else int(value)
-    except ValueError:
-        number = -1
-    if not least <= number <= most:
-        raise InvalidStoreUrl(f"{name}={value!r:.40} in the store URL; expected {kind} from {least} to {most}")
-    return number

@@ -17,7 +17,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from eventcore.stores.failures import still_running, taken_over
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection, write_transaction
 from eventcore.stores.sqlite.errors import explained, is_unavailable
@@ -85,12 +85,7 @@ class SqliteLedger:
         await self._writer.run(partial(_release_lease, lease))
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
         """See ``ProjectionLedger.commit_checkpoint``."""
         await self._writer.run(partial(_commit_checkpoint, lease, before, after, dead_letters, apply))
@@ -103,7 +98,7 @@ class SqliteLedger:
         """See ``ProjectionLedger.dead_letters``."""
         return await self._reader.run(partial(_dead_letters, projection, limit))
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
         """See ``ProjectionLedger.remove_dead_letter``."""
         return await self._writer.run(partial(_remove_dead_letter, letter, apply))
 
@@ -143,7 +138,7 @@ def _commit_checkpoint(
     before: Checkpoint,
     after: Checkpoint,
     letters: Sequence[DeadLetter],
-    apply: Callable[[Any], Any] | None,
+    apply: Apply,
     connection: StoreConnection,
 ) -> None:
     values: dict[str, str | int] = {
@@ -220,7 +215,7 @@ def _dead_letters(projection: str, limit: int, connection: StoreConnection) -> S
     ]
 
 
-def _remove_dead_letter(letter: DeadLetter, apply: Callable[[Any], Any] | None, connection: StoreConnection) -> bool:
+def _remove_dead_letter(letter: DeadLetter, apply: Apply, connection: StoreConnection) -> bool:
     with write_transaction(connection):
         deleted = connection.execute(
             "DELETE FROM dead_letters WHERE projection = ? AND position = ? AND event_id = ?",

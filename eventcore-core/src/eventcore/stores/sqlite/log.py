@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, final
 
-from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Purpose, Verdict
+from eventcore.stores.base import AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Purpose, Verdict, Versions
 from eventcore.stores.head_watch import LocalHeadWatch
 from eventcore.stores.judging import last_appended
 from eventcore.stores.paging import LAST_POSITION, rows_per_stream
@@ -41,12 +40,7 @@ class SqliteLog:
         return verdicts
 
     async def read_streams(
-        self,
-        after: Mapping[StreamId, int],
-        *,
-        up_to: int | None = None,
-        origins: Sequence[Any] = (),
-        purpose: Purpose = "command",
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
         last = LAST_POSITION if up_to is None else up_to

@@ -16,7 +16,7 @@ import msgspec
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict
+from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict, Versions
 from eventcore.stores.failures import diverged
 from eventcore.stores.judging import accepts, base_versions, verdicts
 from eventcore.stores.paging import window
@@ -130,7 +130,7 @@ def _object(versions: Mapping[StreamId, int] | Mapping[str, int]) -> str:
     return _encode({str(stream): version for stream, version in versions.items()}).decode()
 
 
-def read_streams(after: Mapping[StreamId, int], up_to: int, limit: int, connection: StoreConnection) -> BackendPage:
+def read_streams(after: Versions, up_to: int, limit: int, connection: StoreConnection) -> BackendPage:
     """See ``EventLog.read_streams``."""
     asked: dict[str, str | int] = {"after": _object(after), "up_to": up_to, "limit": limit}
     found = _decode_page(_decode_found, connection.execute(_READ, asked).fetchone()[0], connection)

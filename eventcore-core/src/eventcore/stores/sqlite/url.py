@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from eventcore.errors import InvalidStoreUrl
 from eventcore.stores.sqlite.backend import SqliteBackend
 from eventcore.stores.sqlite.schema import Synchronous
+from eventcore.stores.url_settings import chosen, number
 
 _FORMS: Final = '"sqlite:///relative.db" or "sqlite:////absolute/path.db"'
 
@@ -34,24 +35,10 @@ def backend_from_url(url: str, *, migrate: bool) -> SqliteBackend:  # noqa: ARG0
         )
     synchronous, busy_timeout = "full", 5.0
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name == "synchronous" and value in get_args(Synchronous):
-            synchronous = value
-        elif name == "synchronous":
-            raise InvalidStoreUrl(
-                f"synchronous={value!r:.40} in the store URL; expected one of {', '.join(get_args(Synchronous))}"
-            )
+        if name == "synchronous":
+            synchronous = chosen(name, value, get_args(Synchronous))
         elif name == "busy_timeout":
-            busy_timeout = _seconds(value)
+            busy_timeout = number(name, value, 0, 3600, "seconds")
         else:
             raise InvalidStoreUrl(f"unknown setting {name!r:.40} in the store URL; expected synchronous or busy_timeout")
     return SqliteBackend(path, synchronous=cast(Synchronous, synchronous), busy_timeout=busy_timeout)
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise InvalidStoreUrl(f"busy_timeout={value!r:.40} in the store URL; expected seconds from 0 to 3600")
-    return seconds
