@@ -214,27 +214,26 @@ def _append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
     """The 16 arguments that describe the requests, in the order of ``append_events`` (which explains them)."""
     news = [new for request in requests for new in request.events]
     events = [new.recorded for new in news]
+    event_streams = [event.stream_id for event in events]
     base = base_versions(requests)
-    for event in events:
-        # A stream that is written without having been read: its first event must have the next version.
-        base.setdefault(event.stream_id, event.version - 1)
+    if not base.keys() >= set(event_streams):
+        # A stream is written without having been read: its first event must have the next version.
+        for event in events:
+            base.setdefault(event.stream_id, event.version - 1)
     current = base.copy()
     agreed = all(accepts(request, base, current) for request in requests)
     numbers = {stream: number for number, stream in enumerate(base, 1)}
-    checks = [
-        (numbers[stream], request.base[stream], version) for request in requests for stream, version in request.expected.items()
-    ]
     return (
         _texts(base),
         _numbers(base.values()),
         agreed,
         _numbers([len(request.expected) for request in requests]),
-        _numbers([number for number, _, _ in checks]),
-        _numbers([before for _, before, _ in checks]),
-        _numbers([version for _, _, version in checks]),
+        _numbers([numbers[stream] for request in requests for stream in request.expected]),
+        _numbers([request.base[stream] for request in requests for stream in request.expected]),
+        _numbers([version for request in requests for version in request.expected.values()]),
         _numbers([len(request.events) for request in requests]),
-        _numbers([numbers[event.stream_id] for event in events]),
-        _texts([event.stream_id for event in events]),
+        _numbers([numbers[stream] for stream in event_streams]),
+        _texts(event_streams),
         _numbers([event.version for event in events]),
         _texts([event.event_id for event in events]),
         _texts([event.event_type for event in events]),
