@@ -1,18 +1,25 @@
-"""Opening a PostgreSQL store: checks whether the server can hold it, and creates or migrates its schema."""
+"""Opening a PostgreSQL store: checks whether the server can hold it, and creates or migrates its schema.
+
+The migrations are the SQL files in ``migrations``. A released one never changes; a change of the schema is a new file. Their
+placeholders are explained at ``for_schema``.
+"""
 
 from __future__ import annotations
 
 import logging
+from importlib.resources import files
 from typing import Any, Final
 
 from eventcore.errors import IncompatibleStore
 from eventcore.stores.base import SCHEMA_VERSION
 from eventcore.stores.postgres.driver import Connection, transaction
-from eventcore.stores.postgres.schema import MIGRATIONS, VERSION_TABLE, for_schema, lock_key
+from eventcore.stores.postgres.schema import for_schema, lock_key
 from eventcore.stores.postgres.settings import PostgresSettings
 
 logger: Final = logging.getLogger("eventcore.stores.postgres")
 
+# The files that bring the schema from each version to the next, beginning with version 0, an empty schema.
+_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql")
 _OLDEST_SERVER: Final = 150000
 _ABOUT: Final = """
     SELECT current_setting('server_version_num')::integer AS server_version, current_setting('server_version') AS release,
@@ -99,13 +106,14 @@ async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
             if version >= SCHEMA_VERSION:
                 return version
             if version == 0:
-                await _create(connection, settings)
-            await connection.execute(for_schema(MIGRATIONS[version], schema))
+                await _create_schema(connection, settings)
+            statements = files(__package__).joinpath("migrations", _MIGRATIONS[version]).read_text(encoding="utf-8")
+            await connection.execute(for_schema(statements, schema))
             await connection.execute(for_schema(_MIGRATED, schema), version + 1)
         logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.address, version, version + 1)
 
 
-async def _create(connection: Connection, settings: PostgresSettings) -> None:
+async def _create_schema(connection: Connection, settings: PostgresSettings) -> None:
     tables = [row[0] for row in await connection.fetch(_TABLES, settings.schema)]
     # Not IF NOT EXISTS: that needs the right to create schemas even when the schema exists.
     if not tables:
@@ -115,4 +123,3 @@ async def _create(connection: Connection, settings: PostgresSettings) -> None:
             f"the schema {settings.schema!r} at {settings.address} holds tables of something else; name another: "
             "?schema=… in the store URL"
         )
-    await connection.execute(for_schema(VERSION_TABLE, settings.schema))
