@@ -24,8 +24,9 @@ SURFACE = {
         StoppingEvent TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
-        AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter Lease LogPage MemoryBackend NewEvent
-        ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict backend_from_url
+        AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog Lease LogPage MemoryBackend
+        NewEvent ProjectionLedger ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict
+        backend_from_url
     """,
     "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",

@@ -50,7 +50,7 @@ def request(
 
 
 async def everything(backend: Backend) -> Sequence[StoredEvent]:
-    return await backend.scan(0, 1 << 40, 100_000, EventFilter())
+    return await backend.log.scan(0, 1 << 40, 100_000, EventFilter())
 
 
 async def log(backend: Backend) -> list[tuple[int, str, int]]:

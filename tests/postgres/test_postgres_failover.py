@@ -21,7 +21,7 @@ StartPostgres = Callable[..., PostgresServer]
 
 async def append(backend: Backend, *versions: int) -> None:
     for version in versions:
-        assert (await backend.append([request({"a": version - 1}, "a")]))[0] == version
+        assert (await backend.log.append([request({"a": version - 1}, "a")]))[0] == version
 
 
 async def test_a_standby_serves_readers_and_refuses_appends(start_postgres: StartPostgres, open_backend: OpenBackend) -> None:
@@ -32,11 +32,11 @@ async def test_a_standby_serves_readers_and_refuses_appends(start_postgres: Star
     standby = await asyncio.to_thread(start_postgres, primary)
     reader = await open_backend(standby.url(database))
     assert await log(reader) == [(1, "a", 1)]
-    waiting = asyncio.create_task(reader.wait_beyond(1, 20))
+    waiting = asyncio.create_task(reader.log.wait_beyond(1, 20))
     await append(writer, 2)
     assert await waiting == 2
     with pytest.raises(StoreUnavailable, match="is a standby or read only") as refusal:
-        await reader.append([request({"a": 2}, "a")])
+        await reader.log.append([request({"a": 2}, "a")])
     assert not refusal.value.may_have_committed
 
 
@@ -52,22 +52,22 @@ async def test_after_a_failover_to_a_standby_that_lags_readers_stop_and_writers_
     both = f"{parts.netloc},127.0.0.1:{standby.port}"
     url = parts._replace(netloc=both, query="target_session_attrs=primary").geturl()
     backend = await open_backend(url)
-    before = (await backend.follow(START, 10, EventFilter())).end
+    before = (await backend.log.follow(START, 10, EventFilter())).end
     assert before.position == 2
     await asyncio.to_thread(standby.fall_behind)
     await append(backend, 3, 4)
-    after = (await backend.follow(before, 10, EventFilter())).end
+    after = (await backend.log.follow(before, 10, EventFilter())).end
     assert after.position == 4
-    assert await backend.wait_beyond(3, 5) == 4
+    assert await backend.log.wait_beyond(3, 5) == 4
 
     await asyncio.to_thread(primary.stop)
     await asyncio.to_thread(standby.promote)
     with pytest.raises(HistoryDiverged, match="position 4"):
-        await backend.follow(after, 10, EventFilter())
+        await backend.log.follow(after, 10, EventFilter())
     # Who has not seen what is lost goes on.
-    assert (await backend.follow(before, 10, EventFilter())).end == before
+    assert (await backend.log.follow(before, 10, EventFilter())).end == before
     async with asyncio.timeout(20):
-        while await backend.wait_beyond(2, 0.2) != 2:
+        while await backend.log.wait_beyond(2, 0.2) != 2:
             await asyncio.sleep(0.01)
     # Whoever builds on what is lost is told once; what comes then builds on what stands.
     with pytest.raises(HistoryDiverged):
@@ -75,7 +75,7 @@ async def test_after_a_failover_to_a_standby_that_lags_readers_stop_and_writers_
     await append(backend, 3, 4)
     assert [position for position, _, _ in await log(backend)] == [1, 2, 3, 4]
     with pytest.raises(HistoryDiverged):
-        await backend.follow(after, 10, EventFilter())
+        await backend.log.follow(after, 10, EventFilter())
 
 
 async def test_after_a_failover_to_a_standby_that_lags_commands_are_decided_on_what_stands(

@@ -46,12 +46,12 @@ async def test_commands_whose_answers_are_lost_are_each_executed_once(url: str, 
 async def test_each_request_of_a_batch_keeps_the_verdict_of_the_lost_call(
     url: str, backend: Backend, open_backend: OpenBackend
 ) -> None:
-    await backend.append([request({"a": 0}, "a")])
+    await backend.log.append([request({"a": 0}, "a")])
     async with Proxy.before(url) as proxy:
         cut = iter([True])
         proxy.mark, proxy.cut_answer = MARK, lambda: next(cut, False)
         remote = await open_backend(proxy.url)
-        verdicts = await remote.append([request({"b": 0}, "b", "b"), request({"a": 0}, "a"), request({"c": 0}, "c")])
+        verdicts = await remote.log.append([request({"b": 0}, "b", "b"), request({"a": 0}, "a"), request({"c": 0}, "c")])
     assert proxy.cuts == 1
     assert verdicts == [2, CONFLICT, 4]
     assert await log(backend) == [(1, "a", 1), (2, "b", 1), (3, "b", 2), (4, "c", 1)]
@@ -60,18 +60,18 @@ async def test_each_request_of_a_batch_keeps_the_verdict_of_the_lost_call(
 async def test_a_call_that_never_came_through_is_made_again(url: str, backend: Backend, open_backend: OpenBackend) -> None:
     async with Proxy.before(url) as proxy:
         remote = await open_backend(proxy.url)
-        await remote.append([request({"a": 0}, "a")])
+        await remote.log.append([request({"a": 0}, "a")])
         # The connection is dead, which only the next call finds out.
         proxy.cut_all()
-        assert await remote.append([request({"a": 1}, "a")]) == [2]
+        assert await remote.log.append([request({"a": 1}, "a")]) == [2]
     assert len(await everything(backend)) == 2
 
 
 async def test_a_lost_call_that_arrives_after_it_was_settled_is_refused(backend: Backend) -> None:
     """The same arguments twice, the second time without looking for the first: what a call left in a socket does."""
     batch = [request({"a": 0}, "a"), request({"b": 0}, "b")]
-    assert await backend.append(batch) == [1, 2]
-    assert await backend.append(batch) == [CONFLICT, CONFLICT]
+    assert await backend.log.append(batch) == [1, 2]
+    assert await backend.log.append(batch) == [CONFLICT, CONFLICT]
     assert len(await everything(backend)) == 2
 
 
@@ -85,8 +85,8 @@ async def test_an_append_that_cannot_be_settled_in_time_says_so(url: str, backen
         proxy.mark, proxy.cut_answer = MARK, cut
         remote = await open_backend(f"{proxy.url}?timeout=0.8")
         begun = monotonic()
-        with pytest.raises(StoreUnavailable, match="may stand") as refusal:
-            await remote.append([request({"a": 0}, "a")])
+        with pytest.raises(StoreUnavailable, match="may be committed") as refusal:
+            await remote.log.append([request({"a": 0}, "a")])
         assert monotonic() - begun < 5
     assert refusal.value.may_have_committed
     assert len(await everything(backend)) == 1
@@ -100,13 +100,13 @@ async def test_a_server_that_falls_silent_holds_nobody_up_for_longer_than_the_ti
         proxy.silent = True
         begun = monotonic()
         with pytest.raises(StoreUnavailable) as refusal:
-            await remote.append([request({"a": 0}, "a")])
+            await remote.log.append([request({"a": 0}, "a")])
         assert refusal.value.may_have_committed
         with pytest.raises(StoreUnavailable):
-            await remote.head_position()
+            await remote.log.head_position()
         assert monotonic() - begun < 8
         proxy.silent = False
-        assert await remote.head_position() <= 1
+        assert await remote.log.head_position() <= 1
 
 
 async def test_an_append_that_waits_too_long_for_its_turn_has_not_happened(
@@ -118,8 +118,8 @@ async def test_an_append_that_waits_too_long_for_its_turn_has_not_happened(
         async with holder.transaction():
             await holder.execute(f"SELECT pg_advisory_xact_lock({lock_key('eventcore')})")
             with pytest.raises(StoreUnavailable, match="append lock") as refusal:
-                await impatient.append([request({"a": 0}, "a")])
+                await impatient.log.append([request({"a": 0}, "a")])
         assert not refusal.value.may_have_committed
     finally:
         await holder.close()
-    assert await impatient.append([request({"a": 0}, "a")]) == [1]
+    assert await impatient.log.append([request({"a": 0}, "a")]) == [1]

@@ -55,8 +55,8 @@ async def test_an_empty_database_gets_the_schema(server: Server, open_backend: O
 async def test_schemas_of_one_database_are_stores_of_their_own(url: str, open_backend: OpenBackend) -> None:
     # "user" is a word of SQL, too.
     one, other = await open_backend(f"{url}?schema=orders_2"), await open_backend(f"{url}?schema=user")
-    assert await one.append([request({"a": 0}, "a")]) == [1]
-    assert await other.append([request({"a": 0}, "a")]) == [1]
+    assert await one.log.append([request({"a": 0}, "a")]) == [1]
+    assert await other.log.append([request({"a": 0}, "a")]) == [1]
     assert [len(await everything(backend)) for backend in (one, other)] == [1, 1]
 
 
@@ -97,7 +97,7 @@ async def test_an_older_schema_is_migrated_or_refused(
     assert isinstance(error, IncompatibleStore)
     assert f"has version 1, this eventcore needs version {SCHEMA_VERSION}" in str(error)
     backend = await open_backend(url)
-    assert await backend.projections() == []
+    assert await backend.ledger.projections() == []
 
 
 async def test_a_newer_schema_is_refused(server: Server, url: str, database: str) -> None:
@@ -169,10 +169,10 @@ async def test_a_user_who_may_only_append_and_read_can_use_the_store(
         database,
     )
     backend = await open_backend(signed_in(url, role, "writer"))
-    assert await backend.append([request({"a": 0}, "a")]) == [1]
+    assert await backend.log.append([request({"a": 0}, "a")]) == [1]
     assert len(await everything(backend)) == 1
     with pytest.raises(AccessDenied):
-        await backend.acquire_lease("balances", "me", 10)
+        await backend.ledger.acquire_lease("balances", "me", 10)
 
 
 async def test_a_database_that_is_not_utf8(server: Server) -> None:
@@ -230,7 +230,10 @@ async def test_a_server_without_fsync_is_reported(
         (f"postgresql://u:{PASSWORD}@host/db?pool=0", "pool='0' in the store URL; expected a whole number from 1 to 100"),
         (f"postgresql://u:{PASSWORD}@host/db?pool=many", "pool='many'"),
         (f"postgresql://u:{PASSWORD}@host/db?timeout=nan", "timeout='nan' in the store URL; expected seconds"),
-        (f"postgresql://u:{PASSWORD}@host/db?statement_cache=no", "statement_cache='no' in the store URL; expected on or off"),
+        (
+            f"postgresql://u:{PASSWORD}@host/db?statement_cache=no",
+            "statement_cache='no' in the store URL; expected one of on, off",
+        ),
         (f"postgresql://u:{PASSWORD}@host/db?listen=1", "listen='1'"),
         (f"postgresql://u:{PASSWORD}@host/db?options=-cfsync=off", "unknown setting 'options'"),
     ],

@@ -95,10 +95,10 @@ async def test_readers_are_woken_after_a_restart_too(start_postgres: StartPostgr
     async with open_store(url, exporters=[]) as store:
         reader = backend_from_url(url)
         await reader.open()
-        assert await reader.wait_beyond(0, 0.1) == 0
+        assert await reader.log.wait_beyond(0, 0.1) == 0
         await asyncio.to_thread(server.stop)
         await asyncio.to_thread(server.start)
-        waiting = asyncio.create_task(reader.wait_beyond(0, 30))
+        waiting = asyncio.create_task(reader.log.wait_beyond(0, 30))
         await store.execute(Deposit(account=account(1)))
         assert await waiting == 1
         await reader.close(5)
@@ -108,13 +108,13 @@ async def test_waiting_for_events_of_a_server_that_is_gone_fails(url: str) -> No
     async with Proxy.before(url) as proxy:
         backend = backend_from_url(f"{proxy.url}?timeout=0.5")
         await backend.open()
-        assert await backend.wait_beyond(0, 0.5) == 0
+        assert await backend.log.wait_beyond(0, 0.5) == 0
         proxy.refusing = True
         proxy.cut_all()
         with pytest.raises(StoreUnavailable):
-            await backend.wait_beyond(0, 4)
+            await backend.log.wait_beyond(0, 4)
         proxy.refusing = False
-        assert await backend.wait_beyond(0, 5) == 0
+        assert await backend.log.wait_beyond(0, 5) == 0
         await backend.close(5)
 
 
@@ -122,8 +122,8 @@ async def test_closing_does_not_wait_for_a_server_that_is_silent(url: str) -> No
     async with Proxy.before(url) as proxy:
         backend = backend_from_url(proxy.url)
         await backend.open()
-        await backend.wait_beyond(0, 0.1)
-        await backend.head_position()
+        await backend.log.wait_beyond(0, 0.1)
+        await backend.log.head_position()
         proxy.silent = True
         begun = monotonic()
         await backend.close(1)

@@ -25,7 +25,7 @@ async def test_the_store_works_behind_pgbouncer(
     retry = RetryPolicy(attempts=100)
     async with open_store(url, exporters=[]) as one, open_store(url, exporters=[]) as other:
         await asyncio.gather(*(one.execute(Deposit(account=account(number), amount=50)) for number in range(8)))
-        waiting = asyncio.create_task(backend.wait_beyond(50, 20))
+        waiting = asyncio.create_task(backend.log.wait_beyond(50, 20))
         await asyncio.gather(
             *(
                 store.execute(Transfer(source=account(number), target=account((number + turn) % 8), amount=1), retry=retry)
@@ -38,11 +38,11 @@ async def test_the_store_works_behind_pgbouncer(
     rows = await everything(backend)
     assert [row.position for row in rows] == list(range(1, 169))
     assert await waiting > 50
-    assert len((await backend.follow(START, 500, EventFilter())).rows) == 168
-    lease = await backend.acquire_lease("balances", "me", 30)
+    assert len((await backend.log.follow(START, 500, EventFilter())).rows) == 168
+    lease = await backend.ledger.acquire_lease("balances", "me", 30)
     assert lease is not None
 
     async def apply(transaction: Any) -> None:
         await transaction.execute("CREATE TABLE balances (account text)")
 
-    await backend.commit_checkpoint(lease, START, START, apply=apply)
+    await backend.ledger.commit_checkpoint(lease, START, START, apply=apply)

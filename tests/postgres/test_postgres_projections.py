@@ -27,7 +27,7 @@ async def connection(url: str) -> AsyncIterator[Any]:
 
 
 async def leased(backend: Backend, owner: str = "me", seconds: float = 30) -> Lease:
-    lease = await backend.acquire_lease("balances", owner, seconds)
+    lease = await backend.ledger.acquire_lease("balances", owner, seconds)
     assert lease is not None
     return lease
 
@@ -39,11 +39,11 @@ def letter(position: int = 1, error: str = "no such account") -> DeadLetter:
 async def test_of_many_that_ask_one_gets_the_lease(backend: Backend, url: str, open_backend: OpenBackend) -> None:
     other = await open_backend(url)
     leases = await asyncio.gather(
-        *(one.acquire_lease("balances", f"owner-{n}", 30) for n, one in enumerate([backend, other] * 4))
+        *(one.ledger.acquire_lease("balances", f"owner-{n}", 30) for n, one in enumerate([backend, other] * 4))
     )
     [lease] = [lease for lease in leases if lease is not None]
     assert lease == Lease("balances", 1, START)
-    [record] = await backend.projections()
+    [record] = await backend.ledger.projections()
     assert (record.name, record.checkpoint, record.token, record.dead_letters) == ("balances", START, 1, 0)
     assert record.owner.startswith("owner-")
     assert 20 < record.lease_left <= 30
@@ -52,29 +52,29 @@ async def test_of_many_that_ask_one_gets_the_lease(backend: Backend, url: str, o
 async def test_a_lease_that_has_run_out_goes_to_the_next_and_fences_the_last(backend: Backend) -> None:
     first = await leased(backend, "first", 0.05)
     async with asyncio.timeout(10):
-        while (second := await backend.acquire_lease("balances", "second", 30)) is None:
+        while (second := await backend.ledger.acquire_lease("balances", "second", 30)) is None:
             await asyncio.sleep(0.02)
     assert second.token == 2
-    assert not await backend.renew_lease(first, 30)
+    assert not await backend.ledger.renew_lease(first, 30)
     with pytest.raises(LeadershipLost):
-        await backend.commit_checkpoint(first, START, ONE)
-    await backend.release_lease(first)
-    assert await backend.renew_lease(second, 30)
-    await backend.commit_checkpoint(second, START, ONE)
+        await backend.ledger.commit_checkpoint(first, START, ONE)
+    await backend.ledger.release_lease(first)
+    assert await backend.ledger.renew_lease(second, 30)
+    await backend.ledger.commit_checkpoint(second, START, ONE)
 
 
 async def test_a_lease_that_is_given_back_is_free_at_once(backend: Backend) -> None:
-    await backend.release_lease(await leased(backend, "first"))
-    assert await backend.projections() == [ProjectionRecord("balances", START, "", 1, 0.0, 0)]
+    await backend.ledger.release_lease(await leased(backend, "first"))
+    assert await backend.ledger.projections() == [ProjectionRecord("balances", START, "", 1, 0.0, 0)]
     assert (await leased(backend, "second")).token == 2
 
 
 async def test_the_checkpoint_moves_only_from_where_it_is(backend: Backend) -> None:
     lease = await leased(backend)
-    await backend.commit_checkpoint(lease, START, ONE)
+    await backend.ledger.commit_checkpoint(lease, START, ONE)
     with pytest.raises(LeadershipLost, match="taken over: its checkpoint is no longer this runner's at position 0"):
-        await backend.commit_checkpoint(lease, START, TWO)
-    await backend.commit_checkpoint(lease, ONE, TWO)
+        await backend.ledger.commit_checkpoint(lease, START, TWO)
+    await backend.ledger.commit_checkpoint(lease, ONE, TWO)
     assert (await leased(backend)).checkpoint == TWO
 
 
@@ -84,9 +84,9 @@ async def test_a_read_model_changes_with_its_checkpoint_or_not_at_all(backend: B
     async def pay(transaction: Any) -> None:
         await transaction.execute("INSERT INTO balances VALUES ('a', 5)")
 
-    await backend.commit_checkpoint(lease, START, ONE, apply=pay)
+    await backend.ledger.commit_checkpoint(lease, START, ONE, apply=pay)
     with pytest.raises(LeadershipLost):
-        await backend.commit_checkpoint(lease, START, TWO, apply=pay)
+        await backend.ledger.commit_checkpoint(lease, START, TWO, apply=pay)
     assert await connection.fetchval("SELECT count(*) FROM balances") == 1
 
 
@@ -102,22 +102,22 @@ async def test_a_handlers_own_failure_comes_out_as_it_is_and_undoes_everything(b
         await transaction.execute("INSERT INTO nowhere VALUES (1)")
 
     with pytest.raises(OSError, match="the handler's") as failure:
-        await backend.commit_checkpoint(lease, START, ONE, [letter()], fail)
+        await backend.ledger.commit_checkpoint(lease, START, ONE, [letter()], fail)
     assert failure.value is mine
     with pytest.raises(asyncpg.UndefinedTableError):
-        await backend.commit_checkpoint(lease, START, ONE, [letter()], misspell)
+        await backend.ledger.commit_checkpoint(lease, START, ONE, [letter()], misspell)
     assert await connection.fetchval("SELECT count(*) FROM balances") == 0
-    assert await backend.dead_letters("balances", 10) == []
+    assert await backend.ledger.dead_letters("balances", 10) == []
     assert (await leased(backend)).checkpoint == START
 
 
 async def test_dead_letters_are_kept_in_order_and_removed_once_applied(backend: Backend, connection: Any) -> None:
     lease = await leased(backend)
-    await backend.commit_checkpoint(lease, START, TWO, [letter(2), letter(1, "old")])
-    await backend.commit_checkpoint(lease, TWO, TWO, [letter(1)])
-    assert await backend.dead_letters("balances", 10) == [letter(1), letter(2)]
-    assert await backend.dead_letters("balances", 1) == [letter(1)]
-    [record] = await backend.projections()
+    await backend.ledger.commit_checkpoint(lease, START, TWO, [letter(2), letter(1, "old")])
+    await backend.ledger.commit_checkpoint(lease, TWO, TWO, [letter(1)])
+    assert await backend.ledger.dead_letters("balances", 10) == [letter(1), letter(2)]
+    assert await backend.ledger.dead_letters("balances", 1) == [letter(1)]
+    [record] = await backend.ledger.projections()
     assert record.dead_letters == 2
 
     async def pay(transaction: Any) -> None:
@@ -127,25 +127,25 @@ async def test_dead_letters_are_kept_in_order_and_removed_once_applied(backend: 
         raise KeyError("still")
 
     with pytest.raises(KeyError, match="still"):
-        await backend.remove_dead_letter(letter(1), fail)
-    assert await backend.remove_dead_letter(letter(1), pay)
-    assert not await backend.remove_dead_letter(letter(1), pay)
+        await backend.ledger.remove_dead_letter(letter(1), fail)
+    assert await backend.ledger.remove_dead_letter(letter(1), pay)
+    assert not await backend.ledger.remove_dead_letter(letter(1), pay)
     assert await connection.fetchval("SELECT count(*) FROM balances") == 1
-    assert await backend.dead_letters("balances", 10) == [letter(2)]
+    assert await backend.ledger.dead_letters("balances", 10) == [letter(2)]
 
 
 async def test_a_projection_is_reset_only_when_nobody_runs_it(backend: Backend) -> None:
     lease = await leased(backend)
-    await backend.commit_checkpoint(lease, START, ONE, [letter()])
+    await backend.ledger.commit_checkpoint(lease, START, ONE, [letter()])
     with pytest.raises(LeadershipLost, match="stop it first"):
-        await backend.reset_projection("balances")
-    await backend.release_lease(lease)
-    await backend.reset_projection("balances")
-    assert await backend.dead_letters("balances", 10) == []
+        await backend.ledger.reset_projection("balances")
+    await backend.ledger.release_lease(lease)
+    await backend.ledger.reset_projection("balances")
+    assert await backend.ledger.dead_letters("balances", 10) == []
     with pytest.raises(LeadershipLost):
-        await backend.commit_checkpoint(lease, ONE, TWO)
+        await backend.ledger.commit_checkpoint(lease, ONE, TWO)
     assert (await leased(backend)).checkpoint == START
-    await backend.reset_projection("unknown")
+    await backend.ledger.reset_projection("unknown")
 
 
 async def test_whoever_is_cancelled_does_not_wait_for_a_server_that_is_silent(url: str, open_backend: OpenBackend) -> None:
@@ -159,7 +159,7 @@ async def test_whoever_is_cancelled_does_not_wait_for_a_server_that_is_silent(ur
             begun.set()
             await transaction.execute("SELECT 1")
 
-        committing = asyncio.create_task(backend.commit_checkpoint(lease, START, ONE, apply=apply))
+        committing = asyncio.create_task(backend.ledger.commit_checkpoint(lease, START, ONE, apply=apply))
         await begun.wait()
         committing.cancel()
         done, _ = await asyncio.wait([committing], timeout=3)
@@ -177,7 +177,7 @@ async def test_a_handler_may_be_a_plain_function_and_use_savepoints(backend: Bac
         async with transaction.transaction():
             await transaction.execute("INSERT INTO balances VALUES ('a', 5)")
 
-    await backend.commit_checkpoint(lease, START, ONE, apply=seen.append)
-    await backend.commit_checkpoint(lease, ONE, TWO, apply=pay)
+    await backend.ledger.commit_checkpoint(lease, START, ONE, apply=seen.append)
+    await backend.ledger.commit_checkpoint(lease, ONE, TWO, apply=pay)
     assert len(seen) == 1
     assert await connection.fetchval("SELECT amount FROM balances") == 5

@@ -14,7 +14,7 @@ from eventcore import StreamId, open_store
 from eventcore.errors import CorruptEvent, HistoryDiverged, InvalidPattern
 from eventcore.events import StreamPattern
 from eventcore.stores import START, Backend, Checkpoint, EventFilter
-from eventcore.stores.postgres.backend import regular_expression
+from eventcore.stores.postgres.log import regular_expression
 from eventcore.stores.sampling import SupportsSampling
 from tests.postgres.backends import OpenBackend, Server, everything, new_event, request
 from tests.store.bank import account
@@ -25,39 +25,39 @@ def wanted(pattern: str) -> EventFilter:
 
 
 async def fill(backend: Backend, *streams: str) -> None:
-    await backend.append([request(dict.fromkeys(streams, 0), *streams)])
+    await backend.log.append([request(dict.fromkeys(streams, 0), *streams)])
 
 
 async def test_several_streams_are_read_behind_their_versions_and_up_to_a_position(backend: Backend) -> None:
     await fill(backend, "a", "b", "a", "c", "a")
-    page = await backend.read_streams({StreamId("a"): 1, StreamId("b"): 0, StreamId("none"): 0})
+    page = await backend.log.read_streams({StreamId("a"): 1, StreamId("b"): 0, StreamId("none"): 0})
     assert {stream: [row.version for row in rows] for stream, rows in page.rows.items()} == {"a": [2, 3], "b": [1], "none": []}
     assert page.head == 5
-    page = await backend.read_streams({StreamId("a"): 0}, up_to=3)
+    page = await backend.log.read_streams({StreamId("a"): 0}, up_to=3)
     assert [row.position for row in page.rows[StreamId("a")]] == [1, 3]
 
 
 async def test_an_empty_store_has_no_head(backend: Backend) -> None:
-    assert await backend.head_position() == 0
-    assert (await backend.read_streams({StreamId("a"): 0})).head == 0
-    assert await backend.follow(START, 10, EventFilter()) == await backend.follow(START, 10, EventFilter())
-    page = await backend.follow(START, 10, EventFilter())
+    assert await backend.log.head_position() == 0
+    assert (await backend.log.read_streams({StreamId("a"): 0})).head == 0
+    assert await backend.log.follow(START, 10, EventFilter()) == await backend.log.follow(START, 10, EventFilter())
+    page = await backend.log.follow(START, 10, EventFilter())
     assert (page.rows, page.end, page.head) == ([], START, 0)
 
 
 async def test_a_page_holds_at_most_500_rows_of_a_stream(backend: Backend) -> None:
     await fill(backend, *["long"] * 1200)
-    page = await backend.read_streams({StreamId("long"): 0})
+    page = await backend.log.read_streams({StreamId("long"): 0})
     assert (len(page.rows[StreamId("long")]), page.limit) == (500, 500)
     many = {StreamId(f"s-{number}"): 0 for number in range(63)} | {StreamId("long"): 0}
-    page = await backend.read_streams(many)
+    page = await backend.log.read_streams(many)
     assert len(page.rows[StreamId("long")]) == page.limit == 64
 
 
 async def test_what_was_stored_comes_back_byte_for_byte(backend: Backend) -> None:
     stream = "Kørsel-π-🚀"
     new = new_event(stream, 1)
-    await backend.append([request({stream: 0}, events=[new])])
+    await backend.log.append([request({stream: 0}, events=[new])])
     [row] = await everything(backend)
     event = new.recorded
     assert (row.stream_id, row.version, row.event_id, row.event_type) == (stream, 1, event.event_id, event.event_type)
@@ -104,7 +104,7 @@ IDS = [
 async def test_patterns_mean_what_they_say(backend: Backend, pattern: str, matching: list[str]) -> None:
     await fill(backend, *IDS)
     try:
-        found = [row.stream_id for row in await backend.scan(0, 100, 100, wanted(pattern))]
+        found = [row.stream_id for row in await backend.log.scan(0, 100, 100, wanted(pattern))]
     except InvalidPattern:
         found = []
     assert found == matching
@@ -132,59 +132,59 @@ def test_postgresql_reads_every_pattern_as_python_does(server: Server, pieces: l
 
 async def test_a_filter_looks_before_the_limit_counts(backend: Backend) -> None:
     await fill(backend, *["other"] * 50, "a", "other", "a", "a")
-    rows = await backend.scan(0, 54, 2, wanted("a"))
+    rows = await backend.log.scan(0, 54, 2, wanted("a"))
     assert [row.position for row in rows] == [51, 53]
-    assert await backend.scan(0, 54, 2, EventFilter(event_types=("unknown",))) == []
-    assert len(await backend.scan(0, 54, 2, EventFilter(event_types=("unknown", "bank.Deposited")))) == 2
+    assert await backend.log.scan(0, 54, 2, EventFilter(event_types=("unknown",))) == []
+    assert len(await backend.log.scan(0, 54, 2, EventFilter(event_types=("unknown", "bank.Deposited")))) == 2
 
 
 async def test_a_reader_that_follows_sees_each_event_once_and_knows_how_far_it_has_looked(backend: Backend) -> None:
     await fill(backend, "a", "b", "a", "b", "b")
-    page = await backend.follow(START, 2, EventFilter())
+    page = await backend.log.follow(START, 2, EventFilter())
     assert ([row.position for row in page.rows], page.end.position, page.head) == ([1, 2], 2, 5)
-    page = await backend.follow(page.end, 10, EventFilter())
+    page = await backend.log.follow(page.end, 10, EventFilter())
     assert ([row.position for row in page.rows], page.end.position) == ([3, 4, 5], 5)
-    rest = await backend.follow(page.end, 10, EventFilter())
+    rest = await backend.log.follow(page.end, 10, EventFilter())
     assert (rest.rows, rest.end, rest.head) == ([], page.end, 5)
-    page = await backend.follow(START, 10, wanted("a"))
+    page = await backend.log.follow(START, 10, wanted("a"))
     rows = await everything(backend)
     assert [row.position for row in page.rows] == [1, 3]
     assert page.end == Checkpoint(5, rows[4].event_id)
-    page = await backend.follow(START, 1, wanted("a"))
+    page = await backend.log.follow(START, 1, wanted("a"))
     assert page.end == Checkpoint(1, rows[0].event_id)
 
 
 async def test_a_reader_whose_event_is_gone_stops(backend: Backend) -> None:
     await fill(backend, "a", "b")
     with pytest.raises(HistoryDiverged, match="position 2 stands there no longer"):
-        await backend.follow(Checkpoint(2, "f" * 32), 10, EventFilter())
+        await backend.log.follow(Checkpoint(2, "f" * 32), 10, EventFilter())
     with pytest.raises(HistoryDiverged, match="none does"):
-        await backend.follow(Checkpoint(3, "f" * 32), 10, wanted("b"))
+        await backend.log.follow(Checkpoint(3, "f" * 32), 10, wanted("b"))
 
 
 async def test_a_reader_that_waits_is_woken_by_another_process(backend: Backend, url: str, open_backend: OpenBackend) -> None:
     other = await open_backend(url)
-    assert await backend.wait_beyond(0, 0.2) == 0
-    waiting = asyncio.create_task(backend.wait_beyond(0, 20))
+    assert await backend.log.wait_beyond(0, 0.2) == 0
+    waiting = asyncio.create_task(backend.log.wait_beyond(0, 20))
     begun = monotonic()
     await fill(other, "a", "a")
     assert await waiting == 2
     assert monotonic() - begun < 5
-    assert await backend.wait_beyond(1, 20) == 2
+    assert await backend.log.wait_beyond(1, 20) == 2
 
 
 async def test_a_reader_that_cannot_listen_finds_new_events_by_asking(
     backend: Backend, url: str, open_backend: OpenBackend
 ) -> None:
     deaf = await open_backend(f"{url}?listen=off")
-    waiting = asyncio.create_task(deaf.wait_beyond(0, 20))
+    waiting = asyncio.create_task(deaf.log.wait_beyond(0, 20))
     await fill(backend, "a")
     assert await waiting == 1
 
 
 async def test_a_reader_finds_what_no_notification_told(server: Server, database: str, backend: Backend) -> None:
-    assert await backend.wait_beyond(0, 0.2) == 0
-    waiting = asyncio.create_task(backend.wait_beyond(0, 20))
+    assert await backend.log.wait_beyond(0, 0.2) == 0
+    waiting = asyncio.create_task(backend.log.wait_beyond(0, 20))
     await asyncio.to_thread(
         server.sql,
         "INSERT INTO eventcore.events VALUES (1, 'a', 1, 'id', 'bank.Deposited', '{\"amount\":1}', '{}', 1)",

@@ -25,7 +25,7 @@ from tests.store.bank import Deposit, Deposited, account
     ],
 )
 async def test_what_has_happened_stays(url: str, backend: Backend, statement: str) -> None:
-    await backend.append([request({"a": 0}, "a")])
+    await backend.log.append([request({"a": 0}, "a")])
     before = await everything(backend)
     connection = await asyncpg.connect(url)
     try:
@@ -56,7 +56,7 @@ async def test_a_redaction_changes_what_an_event_says_and_leaves_a_trace(url: st
 
 
 async def test_a_redaction_names_its_event_and_its_reason(url: str, backend: Backend) -> None:
-    await backend.append([request({"a": 0}, "a")])
+    await backend.log.append([request({"a": 0}, "a")])
     connection = await asyncpg.connect(url)
     try:
         with pytest.raises(asyncpg.ForeignKeyViolationError):

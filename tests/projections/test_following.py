@@ -237,8 +237,8 @@ async def test_events_of_a_batch_that_takes_long_are_kept_before_it_is_over(
 async def test_a_runner_that_is_stopped_in_the_moment_in_which_a_wait_runs_out_ends_at_once(
     turns: int, store: EventStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    backend = store._backend
-    wait_beyond, raced = backend.wait_beyond, asyncio.Event()
+    log = store._backend.log
+    wait_beyond, raced = log.wait_beyond, asyncio.Event()
 
     async def racing(position: int, timeout: float) -> int:
         if not raced.is_set():
@@ -254,7 +254,7 @@ async def test_a_runner_that_is_stopped_in_the_moment_in_which_a_wait_runs_out_e
                 pass
         return await wait_beyond(position, timeout)
 
-    monkeypatch.setattr(backend, "wait_beyond", racing)
+    monkeypatch.setattr(log, "wait_beyond", racing)
     running = asyncio.create_task(store.run(Seen()))
     await asyncio.wait([running], timeout=30)
     assert raced.is_set()

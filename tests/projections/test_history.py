@@ -42,6 +42,6 @@ async def test_a_runner_that_stands_by_looks_too(telemetry: Telemetry, run: Run)
         await until(lambda: seen.positions == [1, 2, 3])
         backend.real = MemoryBackend()
         backend.overtake(account("a"), 1, 1)
-        assert await backend.acquire_lease("seen", "another", 60) is not None
+        assert await backend.ledger.acquire_lease("seen", "another", 60) is not None
         with pytest.raises(HistoryDiverged, match="position 3"):
             await asyncio.wait_for(running, 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from eventcore.stores import (
     Lease,
     LogPage,
     MemoryBackend,
+    ProjectionLedger,
     backend_from_url,
 )
 from tests.projections.conftest import Run
@@ -44,7 +46,7 @@ def applying(backend: Backend, apply: Callable[[object], None]) -> Callable[[obj
 
 
 async def held(backend: Backend, owner: str, seconds: float = 60.0) -> Lease:
-    lease = await backend.acquire_lease("p", owner, seconds)
+    lease = await backend.ledger.acquire_lease("p", owner, seconds)
     assert lease is not None
     return lease
 
@@ -55,48 +57,50 @@ async def held(backend: Backend, owner: str, seconds: float = 60.0) -> Lease:
 async def test_a_lease_has_one_holder_and_a_new_token_each_time(backend: Backend) -> None:
     lease = await held(backend, "one")
     assert (lease.token, lease.checkpoint) == (1, START)
-    assert await backend.acquire_lease("p", "two", 60) is None
+    assert await backend.ledger.acquire_lease("p", "two", 60) is None
     assert (await held(backend, "one")).token == 2
-    assert not await backend.renew_lease(lease, 60)
-    await backend.release_lease(lease)
-    assert await backend.acquire_lease("p", "two", 60) is None
+    assert not await backend.ledger.renew_lease(lease, 60)
+    await backend.ledger.release_lease(lease)
+    assert await backend.ledger.acquire_lease("p", "two", 60) is None
 
 
 async def test_a_lease_that_is_given_back_is_free_at_once(backend: Backend) -> None:
-    await backend.release_lease(await held(backend, "one"))
-    [record] = await backend.projections()
+    await backend.ledger.release_lease(await held(backend, "one"))
+    [record] = await backend.ledger.projections()
     assert (record.owner, record.lease_left) == ("", 0.0)
     lease = await held(backend, "two")
     assert lease.token == 2
-    [record] = await backend.projections()
+    [record] = await backend.ledger.projections()
     assert record.owner == "two"
     assert 55 < record.lease_left <= 60
 
 
 async def test_a_lease_that_has_run_out_is_free_and_its_holder_is_fenced(backend: Backend) -> None:
     old = await held(backend, "one", 0.1)
-    await backend.commit_checkpoint(old, START, Checkpoint(3, "c"))
+    await backend.ledger.commit_checkpoint(old, START, Checkpoint(3, "c"))
     lease = None
     while lease is None:
-        lease = await backend.acquire_lease("p", "two", 60)
+        lease = await backend.ledger.acquire_lease("p", "two", 60)
     assert lease.checkpoint == Checkpoint(3, "c")
-    assert not await backend.renew_lease(old, 60)
+    assert not await backend.ledger.renew_lease(old, 60)
     called: list[object] = []
     with pytest.raises(LeadershipLost, match="projection 'p'"):
-        await backend.commit_checkpoint(old, Checkpoint(3, "c"), Checkpoint(4, "d"), (), applying(backend, called.append))
+        await backend.ledger.commit_checkpoint(
+            old, Checkpoint(3, "c"), Checkpoint(4, "d"), (), applying(backend, called.append)
+        )
     called.clear()
-    await backend.commit_checkpoint(lease, Checkpoint(3, "c"), Checkpoint(4, "d"), (), applying(backend, called.append))
+    await backend.ledger.commit_checkpoint(lease, Checkpoint(3, "c"), Checkpoint(4, "d"), (), applying(backend, called.append))
     assert len(called) == 1
 
 
 async def test_a_checkpoint_moves_only_from_where_it_stands(backend: Backend) -> None:
     lease = await held(backend, "one")
-    await backend.commit_checkpoint(lease, START, Checkpoint(3, "c"))
+    await backend.ledger.commit_checkpoint(lease, START, Checkpoint(3, "c"))
     for before in (START, Checkpoint(3, "x"), Checkpoint(2, "c")):
         with pytest.raises(LeadershipLost):
-            await backend.commit_checkpoint(lease, before, Checkpoint(9, "i"), [letter(9)])
-    assert await backend.dead_letters("p", 10) == []
-    [record] = await backend.projections()
+            await backend.ledger.commit_checkpoint(lease, before, Checkpoint(9, "i"), [letter(9)])
+    assert await backend.ledger.dead_letters("p", 10) == []
+    [record] = await backend.ledger.projections()
     assert record.checkpoint == Checkpoint(3, "c")
 
 
@@ -106,41 +110,41 @@ def letter(position: int) -> DeadLetter:
 
 async def test_dead_letters_are_listed_in_order_and_removed_once(backend: Backend) -> None:
     lease = await held(backend, "one")
-    await backend.commit_checkpoint(lease, START, Checkpoint(9, "i"), [letter(9), letter(2)])
-    await backend.commit_checkpoint(lease, Checkpoint(9, "i"), Checkpoint(11, "k"), [letter(11)])
-    assert list(await backend.dead_letters("p", 2)) == [letter(2), letter(9)]
-    assert [one.dead_letters for one in await backend.projections()] == [3]
+    await backend.ledger.commit_checkpoint(lease, START, Checkpoint(9, "i"), [letter(9), letter(2)])
+    await backend.ledger.commit_checkpoint(lease, Checkpoint(9, "i"), Checkpoint(11, "k"), [letter(11)])
+    assert list(await backend.ledger.dead_letters("p", 2)) == [letter(2), letter(9)]
+    assert [one.dead_letters for one in await backend.ledger.projections()] == [3]
     called: list[object] = []
-    assert await backend.remove_dead_letter(letter(9), applying(backend, called.append))
-    assert not await backend.remove_dead_letter(letter(9), applying(backend, called.append))
+    assert await backend.ledger.remove_dead_letter(letter(9), applying(backend, called.append))
+    assert not await backend.ledger.remove_dead_letter(letter(9), applying(backend, called.append))
     assert len(called) == 1
 
     def fail(transaction: object) -> None:
         raise ValueError("still bad")
 
     with pytest.raises(ValueError, match="still bad"):
-        await backend.remove_dead_letter(letter(2), applying(backend, fail))
-    assert list(await backend.dead_letters("p", 9)) == [letter(2), letter(11)]
+        await backend.ledger.remove_dead_letter(letter(2), applying(backend, fail))
+    assert list(await backend.ledger.dead_letters("p", 9)) == [letter(2), letter(11)]
 
 
 async def test_a_reset_forgets_all_but_the_fence(backend: Backend) -> None:
     lease = await held(backend, "one")
-    await backend.commit_checkpoint(lease, START, Checkpoint(9, "i"), [letter(9)])
+    await backend.ledger.commit_checkpoint(lease, START, Checkpoint(9, "i"), [letter(9)])
     with pytest.raises(LeadershipLost, match="is being run"):
-        await backend.reset_projection("p")
-    await backend.release_lease(lease)
-    await backend.reset_projection("p")
-    await backend.reset_projection("unknown")
-    assert await backend.dead_letters("p", 9) == []
-    [record] = await backend.projections()
+        await backend.ledger.reset_projection("p")
+    await backend.ledger.release_lease(lease)
+    await backend.ledger.reset_projection("p")
+    await backend.ledger.reset_projection("unknown")
+    assert await backend.ledger.dead_letters("p", 9) == []
+    [record] = await backend.ledger.projections()
     assert (record.name, record.checkpoint) == ("p", START)
-    assert not await backend.renew_lease(lease, 60)
+    assert not await backend.ledger.renew_lease(lease, 60)
     assert (await held(backend, "two")).token > lease.token
 
 
 async def test_who_waits_for_the_next_event_is_told_the_head_in_the_end(backend: Backend) -> None:
-    assert await backend.wait_beyond(0, 0.01) == 0
-    assert await backend.wait_beyond(5, 0.0) == 0
+    assert await backend.log.wait_beyond(0, 0.01) == 0
+    assert await backend.log.wait_beyond(5, 0.0) == 0
 
 
 # Runners
@@ -166,13 +170,13 @@ async def test_of_two_runners_one_waits_and_takes_over(store: EventStore, run: R
 
 async def test_a_runner_takes_over_from_one_that_fell_silent(url: str, telemetry: Telemetry, run: Run) -> None:
     async with open_store(url, telemetry=telemetry) as store:
-        silent = await store._backend.acquire_lease("seen", "elsewhere:1", 0.3)
+        silent = await store._backend.ledger.acquire_lease("seen", "elsewhere:1", 0.3)
         assert silent is not None
         seen = Seen()
         run(store, seen, lease=0.5)
         await store.wait_for(seen, await deposit(store, 2), timeout=5)
         with pytest.raises(LeadershipLost):
-            await store._backend.commit_checkpoint(silent, START, Checkpoint(1, "x"))
+            await store._backend.ledger.commit_checkpoint(silent, START, Checkpoint(1, "x"))
 
 
 class Faulty(SteeredBackend):
@@ -194,11 +198,25 @@ class Faulty(SteeredBackend):
             raise self.away
         return await super().wait_beyond(position, min(timeout, 0.05))
 
+    @property
+    def ledger(self) -> ProjectionLedger:
+        return FaultyLedger(self)
+
+
+class FaultyLedger:
+    """That of a memory backend, which passes everything through but renewals."""
+
+    def __init__(self, backend: Faulty) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend.real.ledger, name)
+
     async def renew_lease(self, lease: Lease, seconds: float) -> bool:
-        if self.renewals is not None:
-            self.renewals.append(False)
+        if self._backend.renewals is not None:
+            self._backend.renewals.append(False)
             return False
-        return await super().renew_lease(lease, seconds)
+        return await self._backend.real.ledger.renew_lease(lease, seconds)
 
 
 async def test_a_store_that_was_away_is_followed_on(telemetry: Telemetry, run: Run, measured: Measured) -> None:
@@ -262,7 +280,7 @@ async def test_a_store_that_has_gone_back_is_not_followed(telemetry: Telemetry, 
         await store.wait_for("seen", await deposit(store, 3))
     await running
     # The same projections, and another history.
-    after.real._projections = before.real._projections
+    after.real.ledger = before.real.ledger
     async with after.store(telemetry) as store:
         await deposit(store, 5)
         with pytest.raises(HistoryDiverged, match="position 3"):
@@ -274,12 +292,12 @@ async def test_a_lease_that_was_given_back_moves_no_checkpoint(sqlite_url: str) 
     backend = backend_from_url(sqlite_url)
     await backend.open()
     lease = await held(backend, "one")
-    await backend.release_lease(lease)
+    await backend.ledger.release_lease(lease)
     called: list[object] = []
     with pytest.raises(
         LeadershipLost, match="projection 'p' was taken over: its checkpoint is no longer this runner's at posi"
     ):
-        await backend.commit_checkpoint(lease, START, Checkpoint(4, "d"), (), called.append)
+        await backend.ledger.commit_checkpoint(lease, START, Checkpoint(4, "d"), (), called.append)
     assert called == []
     await backend.close(5)
 
@@ -292,12 +310,12 @@ async def test_a_reader_at_an_event_that_is_gone_is_told_so(url: str, telemetry:
     async with open_store(url, telemetry=telemetry) as store:
         await deposit(store, 4)
         backend = store._backend
-        page = await backend.follow(START, 2, EventFilter())
+        page = await backend.log.follow(START, 2, EventFilter())
         assert (positions(page), page.end.position, page.head) == ([1, 2], 2, 4)
-        page = await backend.follow(page.end, 9, EventFilter())
+        page = await backend.log.follow(page.end, 9, EventFilter())
         assert (positions(page), page.end.position, page.head) == ([3, 4], 4, 4)
-        assert await backend.follow(page.end, 9, EventFilter()) == LogPage([], page.end, 4)
+        assert await backend.log.follow(page.end, 9, EventFilter()) == LogPage([], page.end, 4)
         with pytest.raises(HistoryDiverged, match=r"event 77.*position 2|position 2.*event 77"):
-            await backend.follow(Checkpoint(2, "77"), 9, EventFilter())
+            await backend.log.follow(Checkpoint(2, "77"), 9, EventFilter())
         with pytest.raises(HistoryDiverged, match=r"event 77.*position 9|position 9.*event 77"):
-            await backend.follow(Checkpoint(9, "77"), 9, EventFilter())
+            await backend.log.follow(Checkpoint(9, "77"), 9, EventFilter())

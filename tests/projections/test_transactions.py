@@ -118,8 +118,7 @@ async def test_what_the_database_refuses_only_at_the_commit_is_found_out_too(sql
     backend = backend_from_url(sqlite_url)
     assert isinstance(backend, SqliteBackend)
     async with open_store(backend, telemetry=telemetry) as store:
-        assert backend._projecting is not None
-        await backend._projecting.run(lambda connection: connection.execute("PRAGMA foreign_keys = ON").fetchone())
+        await backend.ledger._writer.run(lambda connection: connection.execute("PRAGMA foreign_keys = ON").fetchone())
         await deposit(store, 3)
         with pytest.raises(ProjectionFailed, match=r"position 2, tried once: StoreError: .*FOREIGN KEY constraint failed"):
             await store.run(Orphans())
@@ -158,8 +157,7 @@ async def test_a_full_disk_pauses_a_projection_and_harms_nothing(
     assert isinstance(backend, SqliteBackend)
     async with open_store(backend, telemetry=telemetry) as store:
         await deposit(store, 20)
-        assert backend._projecting is not None
-        writer = backend._projecting
+        writer = backend.ledger._writer
         pages = await writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
         await writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 30}").fetchone())
         large = Large()

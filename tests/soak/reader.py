@@ -31,11 +31,11 @@ async def follow(url: str, path: Path, seed: int, stop: asyncio.Event) -> None:
         await _open(backend, stop)
         while not stop.is_set():
             try:
-                page = await backend.follow(after, choice.choice((1, 7, 100, 500)), _EVERYTHING)
+                page = await backend.log.follow(after, choice.choice((1, 7, 100, 500)), _EVERYTHING)
                 log.saw((row.position, row.event_id) for row in page.rows)
                 after = page.end
                 if after.position >= page.head:
-                    await backend.wait_beyond(after.position, 0.5)
+                    await backend.log.wait_beyond(after.position, 0.5)
             except StoreUnavailable:
                 await asyncio.sleep(_PAUSE)
     except HistoryDiverged as error:

@@ -1,4 +1,4 @@
-"""A memory backend that can be held up, made to fail, or overtaken by a writer of elsewhere."""
+"""A memory backend whose appends can be delayed, made to fail, or overtaken by another process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from eventcore.stores import (
     AppendRequest,
     BackendPage,
     Checkpoint,
-    DeadLetter,
     EventFilter,
-    Lease,
+    EventLog,
     LogPage,
     MemoryBackend,
     NewEvent,
-    ProjectionRecord,
+    ProjectionLedger,
     Purpose,
     Verdict,
 )
@@ -27,7 +26,15 @@ from tests.store.bank import Deposited
 
 
 class SteeredBackend:
-    """Implements ``Backend``; ``before_append`` is awaited before each append, and may raise."""
+    """Implements ``Backend``: its own event log, and the ledger of a memory backend.
+
+    The methods of ``EventLog`` stand here, so that a subclass can override them; ``log`` is the backend itself.
+
+    Attributes:
+        real: the backend that does the work.
+        before_append: called before each append; may raise.
+        appends: the number of requests of each append.
+    """
 
     system = "memory"
 
@@ -51,6 +58,14 @@ class SteeredBackend:
                 self._permits.release()
             self._permits = None
 
+    @property
+    def log(self) -> EventLog:
+        return self
+
+    @property
+    def ledger(self) -> ProjectionLedger:
+        return self.real.ledger
+
     async def open(self) -> None:
         pass
 
@@ -62,7 +77,7 @@ class SteeredBackend:
         if self._permits is not None:
             await self._permits.acquire()
         self.before_append(requests)
-        return await self.real.append(requests)
+        return await self.real.log.append(requests)
 
     async def read_streams(
         self,
@@ -72,60 +87,29 @@ class SteeredBackend:
         origins: Sequence[Any] = (),
         purpose: Purpose = "command",
     ) -> BackendPage:
-        return await self.real.read_streams(after, up_to=up_to)
+        return await self.real.log.read_streams(after, up_to=up_to)
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
-        return await self.real.scan(after, up_to, limit, wanted)
+        return await self.real.log.scan(after, up_to, limit, wanted)
 
     async def head_position(self) -> int:
-        return await self.real.head_position()
+        return await self.real.log.head_position()
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
-        return await self.real.follow(after, limit, wanted)
+        return await self.real.log.follow(after, limit, wanted)
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
-        return await self.real.wait_beyond(position, timeout)
-
-    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
-        return await self.real.acquire_lease(projection, owner, seconds)
-
-    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
-        return await self.real.renew_lease(lease, seconds)
-
-    async def release_lease(self, lease: Lease) -> None:
-        await self.real.release_lease(lease)
-
-    async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
-    ) -> None:
-        await self.real.commit_checkpoint(lease, before, after, dead_letters, apply)
-
-    async def projections(self) -> Sequence[ProjectionRecord]:
-        return await self.real.projections()
-
-    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
-        return await self.real.dead_letters(projection, limit)
-
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
-        return await self.real.remove_dead_letter(letter, apply)
-
-    async def reset_projection(self, projection: str) -> None:
-        await self.real.reset_projection(projection)
+        return await self.real.log.wait_beyond(position, timeout)
 
     def store(self, telemetry: Telemetry) -> EventStore:
         return open_store(self, telemetry=telemetry)
 
     def overtake(self, stream: StreamId, version: int, amount: int) -> None:
-        """Append an event as another process would, behind everyone's back."""
+        """Append an event as another process would, without the store's knowledge."""
         data, event = Codec().encode(Deposited(amount=amount))
         recorded = RecordedEvent(stream, version, 0, event, EventMetadata(), f"{version:032x}", "bank.Deposited", 1)
         request = AppendRequest({stream: version - 1}, {stream: version - 1}, [NewEvent(recorded, data, b"{}")])
-        [verdict] = _drive(self.real.append([request]))
+        [verdict] = _drive(self.real.log.append([request]))
         assert verdict > 0
 
 

@@ -148,7 +148,7 @@ async def test_a_command_that_was_read_before_it_was_found_out_reads_again() -> 
     # Two may find it out; it is forgotten once.
     cache.forget(cache_epoch)
     assert cache.epoch == cache_epoch + 1
-    batcher = Batcher(MemoryBackend(), cache)
+    batcher = Batcher(MemoryBackend().log, cache)
     batcher.start()
     candidate = Mock(future=asyncio.get_running_loop().create_future())
     batcher.submit(candidate, cache_epoch)

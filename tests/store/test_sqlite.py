@@ -48,8 +48,7 @@ async def test_commits_are_synchronous_unless_the_url_says_otherwise(sqlite_url:
     assert isinstance(backend, SqliteBackend)
     await backend.open()
     try:
-        assert backend._writer is not None
-        pragmas = await backend._writer.run(
+        pragmas = await backend.log._writer.run(
             lambda connection: [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
         )
         assert pragmas == [level, b"wal"]
@@ -119,9 +118,8 @@ async def test_a_full_disk_fails_the_command_and_nothing_else(sqlite_url: str, t
     assert isinstance(backend, SqliteBackend)
     async with open_store(backend, telemetry=telemetry) as store:
         await store.execute(Deposit(account=account("a")))
-        assert backend._writer is not None
-        pages = await backend._writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
-        await backend._writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        pages = await backend.log._writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+        await backend.log._writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
         results = await asyncio.gather(
             *(store.execute(Deposit(account=account(number))) for number in range(500)), return_exceptions=True
         )
@@ -129,7 +127,7 @@ async def test_a_full_disk_fails_the_command_and_nothing_else(sqlite_url: str, t
         assert failures
         assert {type(failure) for failure in failures} == {StoreUnavailable}
         assert "the disk is full: make room" in str(failures[0])
-        await backend._writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
+        await backend.log._writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
         done = 500 - len(failures)
         assert (await store.execute(Deposit(account=account("b")))).position == done + 2
 
@@ -138,9 +136,8 @@ async def test_a_file_that_cannot_be_written_is_said_to_be_so(sqlite_url: str, t
     backend = backend_from_url(sqlite_url)
     assert isinstance(backend, SqliteBackend)
     async with open_store(backend, telemetry=telemetry) as store:
-        assert backend._writer is not None
         # Permissions would not hold up every user.
-        await backend._writer.run(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())
+        await backend.log._writer.run(lambda connection: connection.execute("PRAGMA query_only = ON").fetchone())
         with pytest.raises(StoreUnavailable, match="cannot be written: check the permissions of the file and its directory"):
             await store.execute(Deposit(account=account("a")))
 

@@ -68,10 +68,10 @@ async def test_an_older_store_can_be_opened_by_many_at_once(sqlite_url: str, pat
 async def test_a_lease_from_before_the_clock_was_set_back_has_ended(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = backend_from_url(sqlite_url)
     await backend.open()
-    assert await backend.acquire_lease("p", "one", 5) is not None
+    assert await backend.ledger.acquire_lease("p", "one", 5) is not None
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 3600)
-    lease = await backend.acquire_lease("p", "two", 5)
+    lease = await backend.ledger.acquire_lease("p", "two", 5)
     assert lease is not None
     assert (lease.token, lease.checkpoint) == (2, START)
     await backend.close(5)
@@ -83,7 +83,7 @@ async def test_a_lease_from_before_the_clock_was_set_back_has_ended(sqlite_url: 
 async def test_an_append_of_this_process_wakes_those_who_wait_at_once(sqlite_url: str) -> None:
     async with open_store(sqlite_url, exporters=[]) as store:
         await store.execute(Deposit(account=account("a")))
-        waiting = asyncio.create_task(store._backend.wait_beyond(1, 10.0))
+        waiting = asyncio.create_task(store._backend.log.wait_beyond(1, 10.0))
         await asyncio.sleep(0)
         await store.execute(Deposit(account=account("a")))
         assert await asyncio.wait_for(waiting, 5) == 2
@@ -91,7 +91,7 @@ async def test_an_append_of_this_process_wakes_those_who_wait_at_once(sqlite_url
 
 async def test_an_append_of_another_store_on_the_file_is_noticed(sqlite_url: str) -> None:
     async with open_store(sqlite_url, exporters=[]) as store, open_store(sqlite_url, exporters=[]) as other:
-        waiting = asyncio.create_task(store._backend.wait_beyond(0, 10.0))
+        waiting = asyncio.create_task(store._backend.log.wait_beyond(0, 10.0))
         await asyncio.sleep(0)
         await other.execute(Deposit(account=account("a")))
         assert await asyncio.wait_for(waiting, 5) == 1
@@ -195,5 +195,5 @@ async def test_waits_for_the_write_lock_are_measured(
 ) -> None:
     async with open_store(sqlite_url, telemetry=telemetry) as store:
         before = measured("store.lock.wait", lock="write", db_system_name="sqlite")
-        await store._backend.acquire_lease("p", "one", 5)
+        await store._backend.ledger.acquire_lease("p", "one", 5)
         assert measured("store.lock.wait", lock="write", db_system_name="sqlite") == before + 1

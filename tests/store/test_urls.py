@@ -62,7 +62,7 @@ def test_a_url_that_names_no_store_is_refused_with_what_was_expected(url: Any, p
 
 
 def test_a_server_without_its_driver_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventcore.stores.urls.find_spec", lambda name: None)
+    monkeypatch.setattr("eventcore.stores.postgres.url.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"pip install 'eventcore-core\[postgres\]'"):
         open_store("postgresql://u:secret@host/db", exporters=[])
 
@@ -89,8 +89,29 @@ def test_a_backend_that_lacks_a_method_is_refused_with_what_it_lacks() -> None:
 
         async def close(self, timeout: float) -> None: ...
 
-    with pytest.raises(InvalidStoreUrl, match=r"a Half is no store: .* would need append, read_streams, scan, head_"):
+    with pytest.raises(InvalidStoreUrl, match=r"a Half is no store: .* would need log, ledger as well"):
         open_store(Half(), exporters=[])  # type: ignore[arg-type]  # that is what is refused
+
+
+def test_a_backend_whose_parts_lack_a_method_is_refused_with_what_they_lack() -> None:
+    class Partial(MemoryBackend):  # type: ignore[misc]  # final: so that only the parts are another's
+        def __init__(self) -> None:
+            super().__init__()
+            self.log = self.ledger = _Some()  # type: ignore[assignment]  # that is what is refused
+
+    missing = r"log\.append, log\.read_streams, log\.follow, log\.wait_beyond, ledger\.acquire_lease, ledger\.renew_lease, "
+    with pytest.raises(InvalidStoreUrl, match=f"a Partial is no store: .* would need {missing}"):
+        open_store(Partial(), exporters=[])
+
+
+class _Some:
+    """A few of the methods of both parts."""
+
+    async def scan(self) -> None: ...
+
+    async def head_position(self) -> None: ...
+
+    async def release_lease(self) -> None: ...
 
 
 class _Passing:

@@ -17,13 +17,17 @@ from eventcore.stores import CONFLICT, Checkpoint, MemoryBackend
 from eventcore.testing import ProjectionContract, StoreContract
 
 class Backend:
-    '''A store in memory, of which something can be replaced.'''
+    '''A store in memory, of which a method can be replaced: the backend is its own log and ledger.'''
 
     def __init__(self, memory):
         self.memory = memory
+        self.log = self.ledger = self
 
     def __getattr__(self, name):
-        return getattr(self.memory, name)
+        for part in (self.memory, self.memory.log, self.memory.ledger):
+            if hasattr(part, name):
+                return getattr(part, name)
+        raise AttributeError(name)
 """
 
 STORE = """
@@ -48,7 +52,7 @@ FAULTS = {
             written = {new.recorded.stream_id for new in request.events}
             base = {stream: version for stream, version in request.base.items() if stream in written}
             expected = {stream: version for stream, version in request.expected.items() if stream in written}
-            verdicts += await self.memory.append([type(request)(base, expected, request.events)])
+            verdicts += await self.memory.log.append([type(request)(base, expected, request.events)])
         return verdicts
 """,
         "test_a_stream_that_is_only_read_is_checked",
@@ -58,9 +62,9 @@ FAULTS = {
         "StoreContract",
         """
     async def append(self, requests):
-        verdicts = list(await self.memory.append(requests[:1]))
+        verdicts = list(await self.memory.log.append(requests[:1]))
         for request in requests[1:]:
-            verdicts += [CONFLICT] if CONFLICT in verdicts else await self.memory.append([request])
+            verdicts += [CONFLICT] if CONFLICT in verdicts else await self.memory.log.append([request])
         return verdicts
 """,
         "test_one_conflict_refuses_one_request_and_leaves_no_gap",
@@ -70,7 +74,7 @@ FAULTS = {
         "StoreContract",
         """
     async def scan(self, after, up_to, limit, wanted):
-        return await self.memory.scan(after, min(up_to, after + limit), limit, wanted)
+        return await self.memory.log.scan(after, min(up_to, after + limit), limit, wanted)
 """,
         "test_a_filter_looks_before_the_limit_counts",
         "the limit counts what matches",
@@ -79,9 +83,9 @@ FAULTS = {
         "StoreContract",
         """
     async def follow(self, after, limit, wanted):
-        log = self.memory._log
+        log = self.memory.log.rows
         known = log[after.position - 1].event_id if 0 < after.position <= len(log) else ''
-        return await self.memory.follow(Checkpoint(min(after.position, len(log)), known), limit, wanted)
+        return await self.memory.log.follow(Checkpoint(min(after.position, len(log)), known), limit, wanted)
 """,
         "test_a_reader_whose_event_is_gone_is_told_that_the_history_has_diverged",
         "DID NOT RAISE .*HistoryDiverged",
@@ -99,7 +103,7 @@ FAULTS = {
         "ProjectionContract",
         """
     async def commit_checkpoint(self, lease, before, after, dead_letters=(), apply=None):
-        self.memory._projections._rows[lease.projection].checkpoint = after
+        self.memory.ledger._entries[lease.projection].checkpoint = after
 """,
         "test_a_checkpoint_moves_only_from_where_it_stands",
         "DID NOT RAISE .*LeadershipLost",
@@ -108,7 +112,7 @@ FAULTS = {
         "ProjectionContract",
         """
     async def acquire_lease(self, projection, owner, seconds):
-        return await self.memory.acquire_lease(projection, 'everybody', seconds)
+        return await self.memory.ledger.acquire_lease(projection, 'everybody', seconds)
 """,
         "test_a_lease_has_one_holder_and_a_new_token_each_time",
         "while one holds the lease, no other gets it",

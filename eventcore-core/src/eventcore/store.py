@@ -28,15 +28,13 @@ from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
+from eventcore.stores.paging import MAX_PAGE, window
 from eventcore.stores.urls import as_backend
 from eventcore.telemetry import Telemetry
 
 __all__ = ["EventStore", "open_store"]
 
 _CLOSE_TIMEOUT: Final = 10.0
-_PAGE: Final = 500
-# A filter looks at so many positions in one call, whether or not anything there is wanted.
-_WINDOW: Final = 10_000
 
 
 def open_store(
@@ -131,8 +129,8 @@ class EventStore:
         self._backend = ObservedBackend(backend, telemetry, self._instruments, self._backend_instruments)
         self._codec = Codec(max_event_bytes, self._instruments.codec_failed)
         cache = StreamCache()
-        self._loader = Loader(self._backend, self._codec, cache)
-        self._batcher = Batcher(self._backend, cache)
+        self._loader = Loader(self._backend.log, self._codec, cache)
+        self._batcher = Batcher(self._backend.log, cache)
         self._executor = CommandExecutor(self._loader, self._batcher, self._codec, IdGenerator(), telemetry, self._commands)
         self._projections = ProjectionHost(self._backend, self._codec, self._projection_instruments, telemetry)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -258,7 +256,7 @@ class EventStore:
         stream = StreamId(stream)
         version, left = _at_least_0("after_version", after_version), _limit(limit)
         while left > 0:
-            page = await self._backend.read_streams({stream: version}, purpose="api")
+            page = await self._backend.log.read_streams({stream: version}, purpose="api")
             rows = page.rows[stream]
             for row in rows[:left]:
                 yield self._codec.decode(row, stream)
@@ -292,13 +290,12 @@ class EventStore:
             None if pattern is None else StreamPattern.parse(pattern),
             None if event_types is None else tuple(kind if isinstance(kind, str) else kind.event_type for kind in event_types),
         )
-        window = _PAGE if wanted == EventFilter() else _WINDOW
         position, left = _at_least_0("after", after), _limit(limit)
-        head = await self._backend.head_position()
+        head = await self._backend.log.head_position()
         while position < head and left > 0:
-            end = min(position + window, head)
-            most = min(_PAGE, left)
-            rows = await self._backend.scan(position, end, most, wanted)
+            end = min(position + window(wanted, MAX_PAGE), head)
+            most = min(MAX_PAGE, left)
+            rows = await self._backend.log.scan(position, end, most, wanted)
             for row in rows:
                 yield self._codec.decode(row, StreamId(row.stream_id))
             left -= len(rows)
@@ -307,7 +304,7 @@ class EventStore:
     async def head_position(self) -> int:
         """The position of the last event in the store, 0 when there is none."""
         self._check_open()
-        return await self._backend.head_position()
+        return await self._backend.log.head_position()
 
     async def run(self, projection: Projection, *, lease: float = 5.0) -> None:
         """Apply events to ``projection`` from its checkpoint on, until cancelled or until the store closes.

@@ -1,21 +1,21 @@
-"""A backend that is watched: each call with its span, its duration and what it moved."""
+"""A backend around another one that records every call: its duration, what it moved and, for calls of commands, a span."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.store import Operation, StoreInstruments
 from eventcore.errors import StoreError
-from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
 from eventcore.stores.base import (
     CONFLICT,
     AppendRequest,
+    Apply,
     Backend,
     BackendPage,
     Checkpoint,
@@ -23,50 +23,66 @@ from eventcore.stores.base import (
     EventFilter,
     Lease,
     LogPage,
+    ProjectionLedger,
     ProjectionRecord,
     Purpose,
     Verdict,
+    Versions,
 )
+from eventcore.stores.judging import last_appended
 from eventcore.telemetry import Telemetry
 
+T = TypeVar("T")
 _MAX_LINKS: Final = 64
 _CLIENT: Final[SpanKind] = "client"
 
 
 @final
 class ObservedBackend:
-    """Implements ``Backend`` by another one, and records every call."""
+    """Implements ``Backend`` by another one, and records every call of its log and its ledger."""
 
     def __init__(
         self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments, backend_instruments: BackendInstruments
     ) -> None:
         self.system = backend.system
-        self._backend_instruments = backend_instruments
-        self._backend = backend
+        self.open = backend.open
+        self.close = backend.close
+        self.log = ObservedLog(backend, telemetry, instruments, backend_instruments)
+        self.ledger = ObservedLedger(backend.ledger, instruments)
+
+
+@final
+class ObservedLog:
+    """Implements ``EventLog`` by that of a backend.
+
+    Calls of commands and of the application have a span. Calls of projections have none: a projection has one span for each
+    batch that it applies.
+    """
+
+    def __init__(
+        self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments, backend_instruments: BackendInstruments
+    ) -> None:
+        self._system = backend.system
+        self._log = backend.log
         self._telemetry = telemetry
         self._instruments = instruments
-
-    async def open(self) -> None:
-        """Open the other."""
-        await self._backend.open()
-
-    async def close(self, timeout: float) -> None:
-        """Close the other."""
-        await self._backend.close(timeout)
+        self._backend_instruments = backend_instruments
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
-        """Append by the other; count what was committed, whoever still waits for it."""
+        """See ``EventLog.append``. Committed events are counted, also when their commands no longer wait for them."""
         instruments = self._instruments
         instruments.batch.record(float(len(requests)))
         for request in requests:
             instruments.active.touch(request.base)
         with self._call("append", "append events", [request.origin for request in requests]) as span:
-            verdicts = await self._backend.append(requests)
-            accepted = [
-                (request.events, verdict) for request, verdict in zip(requests, verdicts, strict=True) if verdict != CONFLICT
+            verdicts = await self._log.append(requests)
+            written = [
+                new
+                for request, verdict in zip(requests, verdicts, strict=True)
+                if verdict != CONFLICT
+                for new in request.events
             ]
-            written = [new for events, _ in accepted for new in events]
-            head = max([verdict + len(events) for events, verdict in accepted if events], default=1) - 1
+            head = last_appended(requests, verdicts).position
             if span.recording:
                 span.set_attribute("eventcore.batch.size", len(requests))
                 span.set_attribute("eventcore.events", len(written))
@@ -78,18 +94,13 @@ class ObservedBackend:
         return verdicts
 
     async def read_streams(
-        self,
-        after: Mapping[StreamId, int],
-        *,
-        up_to: int | None = None,
-        origins: Sequence[Any] = (),
-        purpose: Purpose = "command",
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
     ) -> BackendPage:
-        """Read by the other."""
+        """See ``EventLog.read_streams``."""
         if purpose == "command":
             self._instruments.active.touch(after)
         with self._call("read_streams", "read streams", origins) as span:
-            page = await self._backend.read_streams(after, up_to=up_to, origins=origins, purpose=purpose)
+            page = await self._log.read_streams(after, up_to=up_to, origins=origins, purpose=purpose)
             events = sum(map(len, page.rows.values()))
             if span.recording:
                 span.set_attribute("eventcore.streams", len(after))
@@ -100,9 +111,9 @@ class ObservedBackend:
         return page
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
-        """Read by the other, on behalf of the application."""
+        """See ``EventLog.scan``."""
         with self._call("scan", "read streams", ()) as span:
-            rows = await self._backend.scan(after, up_to, limit, wanted)
+            rows = await self._log.scan(after, up_to, limit, wanted)
             if span.recording:
                 span.set_attribute("eventcore.events", len(rows))
                 span.set_attribute("eventcore.position", up_to)
@@ -111,84 +122,23 @@ class ObservedBackend:
         return rows
 
     async def head_position(self) -> int:
-        """Ask the other."""
-        with self._timed("head_position"):
-            return await self._backend.head_position()
-
-    # Calls of projections, which have spans of their own: one for each batch, whatever it takes to fill it.
+        """See ``EventLog.head_position``."""
+        return await _timed(self._instruments, "head_position", self._log.head_position())
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
-        """Read by the other, on behalf of a projection."""
-        with self._timed("follow"):
-            page = await self._backend.follow(after, limit, wanted)
+        """See ``EventLog.follow``."""
+        page = await _timed(self._instruments, "follow", self._log.follow(after, limit, wanted))
         if page.rows:
             self._instruments.read["projection"].add(len(page.rows))
         return page
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
-        """Wait by the other; its duration would say nothing."""
+        """See ``EventLog.wait_beyond``. Only failures are recorded: the duration is the time until the next event."""
         try:
-            return await self._backend.wait_beyond(position, timeout)
+            return await self._log.wait_beyond(position, timeout)
         except StoreError as error:
             self._instruments.failed("wait_beyond", 0.0, error)
             raise
-
-    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
-        """Ask the other."""
-        with self._timed("acquire_lease"):
-            return await self._backend.acquire_lease(projection, owner, seconds)
-
-    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
-        """Ask the other."""
-        with self._timed("renew_lease"):
-            return await self._backend.renew_lease(lease, seconds)
-
-    async def release_lease(self, lease: Lease) -> None:
-        """Tell the other."""
-        with self._timed("release_lease"):
-            await self._backend.release_lease(lease)
-
-    async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
-    ) -> None:
-        """Commit by the other."""
-        with self._timed("commit_checkpoint"):
-            await self._backend.commit_checkpoint(lease, before, after, dead_letters, apply)
-
-    async def projections(self) -> Sequence[ProjectionRecord]:
-        """Ask the other."""
-        with self._timed("projections"):
-            return await self._backend.projections()
-
-    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
-        """Ask the other."""
-        with self._timed("dead_letters"):
-            return await self._backend.dead_letters(projection, limit)
-
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
-        """Remove by the other."""
-        with self._timed("remove_dead_letter"):
-            return await self._backend.remove_dead_letter(letter, apply)
-
-    async def reset_projection(self, projection: str) -> None:
-        """Reset by the other."""
-        with self._timed("reset_projection"):
-            await self._backend.reset_projection(projection)
-
-    @contextmanager
-    def _timed(self, operation: Operation) -> Generator[None]:
-        begun = perf_counter()
-        try:
-            yield
-        except StoreError as error:
-            self._instruments.failed(operation, perf_counter() - begun, error)
-            raise
-        self._instruments.succeeded(operation, perf_counter() - begun)
 
     @contextmanager
     def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Generator[Span]:
@@ -196,7 +146,7 @@ class ObservedBackend:
         begun = perf_counter()
         with self._telemetry.span(name, kind=_CLIENT, parent=parent, links=links) as span:
             if span.recording:
-                span.set_attribute("db.system.name", self.system)
+                span.set_attribute("db.system.name", self._system)
                 span.set_attribute("db.operation.name", operation)
             try:
                 yield span
@@ -206,8 +156,67 @@ class ObservedBackend:
         self._instruments.succeeded(operation, perf_counter() - begun)
 
 
+@final
+class ObservedLedger:
+    """Implements ``ProjectionLedger`` by another one. Its calls have no spans, as those of projections to the log."""
+
+    def __init__(self, ledger: ProjectionLedger, instruments: StoreInstruments) -> None:
+        self._ledger = ledger
+        self._instruments = instruments
+
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        """See ``ProjectionLedger.acquire_lease``."""
+        return await self._timed("acquire_lease", self._ledger.acquire_lease(projection, owner, seconds))
+
+    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
+        """See ``ProjectionLedger.renew_lease``."""
+        return await self._timed("renew_lease", self._ledger.renew_lease(lease, seconds))
+
+    async def release_lease(self, lease: Lease) -> None:
+        """See ``ProjectionLedger.release_lease``."""
+        await self._timed("release_lease", self._ledger.release_lease(lease))
+
+    async def commit_checkpoint(
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
+    ) -> None:
+        """See ``ProjectionLedger.commit_checkpoint``."""
+        call = self._ledger.commit_checkpoint(lease, before, after, dead_letters, apply)
+        await self._timed("commit_checkpoint", call)
+
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        """See ``ProjectionLedger.projections``."""
+        return await self._timed("projections", self._ledger.projections())
+
+    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
+        """See ``ProjectionLedger.dead_letters``."""
+        return await self._timed("dead_letters", self._ledger.dead_letters(projection, limit))
+
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
+        """See ``ProjectionLedger.remove_dead_letter``."""
+        return await self._timed("remove_dead_letter", self._ledger.remove_dead_letter(letter, apply))
+
+    async def reset_projection(self, projection: str) -> None:
+        """See ``ProjectionLedger.reset_projection``."""
+        await self._timed("reset_projection", self._ledger.reset_projection(projection))
+
+    def _timed(self, operation: Operation, call: Awaitable[T]) -> Awaitable[T]:
+        return _timed(self._instruments, operation, call)
+
+
+async def _timed(instruments: StoreInstruments, operation: Operation, call: Awaitable[T]) -> T:
+    """Await a call and record its duration and outcome."""
+    begun = perf_counter()
+    try:
+        result = await call
+    except StoreError as error:
+        instruments.failed(operation, perf_counter() - begun, error)
+        raise
+    instruments.succeeded(operation, perf_counter() - begun)
+    return result
+
+
 def _family(origins: Sequence[Span | None]) -> tuple[TraceContext | None, list[TraceContext]]:
-    """The parent of a call that serves several commands, the first that is sampled; and the others that are, to be linked."""
+    """The parent and the links of a call that serves several commands: the first sampled span, and the other sampled ones."""
     sampled: list[TraceContext] = []
     first: Span | None = None
     for origin in origins:

@@ -26,7 +26,7 @@ from eventcore.commands.cache import StreamCache
 from eventcore.commands.gathering import until_settled
 from eventcore.errors import HistoryDiverged, StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
-from eventcore.stores.base import CONFLICT, AppendRequest, Backend, NewEvent, Verdict
+from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, NewEvent, Verdict
 from eventcore.stores.failures import as_store_error
 
 _MAX_COMMANDS: Final = 512
@@ -90,8 +90,8 @@ class _Chain:
 class Batcher:
     """Decides and commits candidates in order of arrival."""
 
-    def __init__(self, backend: Backend, cache: StreamCache) -> None:
-        self._backend = backend
+    def __init__(self, log: EventLog, cache: StreamCache) -> None:
+        self._log = log
         self._cache = cache
         self._queue: deque[Candidate] = deque()
         self._wake = asyncio.Event()
@@ -287,7 +287,7 @@ class Batcher:
         if self._epoch != self._cache.epoch:
             return [CONFLICT] * len(requests)
         try:
-            return await self._backend.append(requests)
+            return await self._log.append(requests)
         except HistoryDiverged:
             self._cache.forget(self._epoch)
             return [CONFLICT] * len(requests)

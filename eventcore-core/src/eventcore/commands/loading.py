@@ -13,7 +13,7 @@ from eventcore.commands.gathering import until_settled
 from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
-from eventcore.stores.base import Backend, BackendPage
+from eventcore.stores.base import BackendPage, EventLog
 from eventcore.stores.failures import as_store_error, own_copy
 
 _MAX_STREAMS: Final = 512
@@ -74,8 +74,8 @@ class Loader:
     ``from_cache`` saves that call to a command that is going to write: its append looks whether it was right.
     """
 
-    def __init__(self, backend: Backend, codec: Codec, cache: StreamCache) -> None:
-        self._backend = backend
+    def __init__(self, log: EventLog, codec: Codec, cache: StreamCache) -> None:
+        self._log = log
         self._codec = codec
         self._cache = cache
         self._waiting: deque[_Request] = deque()
@@ -228,7 +228,7 @@ class Loader:
         self, after: Mapping[StreamId, int], up_to: int | None, cache_epoch: int, origins: Sequence[Any] = ()
     ) -> BackendPage:
         try:
-            return await self._backend.read_streams(after, up_to=up_to, origins=origins)
+            return await self._log.read_streams(after, up_to=up_to, origins=origins)
         except HistoryDiverged:
             self._cache.forget(cache_epoch)
             raise

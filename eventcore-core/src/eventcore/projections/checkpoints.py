@@ -13,7 +13,7 @@ from eventcore.catalogue import ProjectionProgress
 from eventcore.errors import StoreError
 from eventcore.projections.positions import Positions
 from eventcore.recording import HistogramCell
-from eventcore.stores.base import Backend, Checkpoint, DeadLetter, Lease
+from eventcore.stores.base import Checkpoint, DeadLetter, Lease, ProjectionLedger
 
 # Seconds between checkpoints of events that come one by one; what a crash may bring again.
 _EVERY: Final = 0.05
@@ -34,13 +34,13 @@ class Checkpoints:
 
     def __init__(
         self,
-        backend: Backend,
+        ledger: ProjectionLedger,
         lease: Lease,
         progress: ProjectionProgress,
         positions: Positions,
         durations: HistogramCell,
     ) -> None:
-        self._backend = backend
+        self._ledger = ledger
         self._lease = lease
         self._progress = progress
         self._positions = positions
@@ -86,7 +86,7 @@ class Checkpoints:
     async def commit_with(self, after: Checkpoint, apply: Callable[[Any], Any]) -> None:
         """Apply and commit in one transaction."""
         await self._committed_meanwhile()
-        await self._backend.commit_checkpoint(self._lease, self.committed, after, (), apply)
+        await self._ledger.commit_checkpoint(self._lease, self.committed, after, (), apply)
         self._note(after)
         self.advance(after)
 
@@ -114,7 +114,7 @@ class Checkpoints:
 
     async def _move(self, after: Checkpoint, letters: Sequence[DeadLetter] = ()) -> None:
         begun = perf_counter()
-        await self._backend.commit_checkpoint(self._lease, self.committed, after, letters)
+        await self._ledger.commit_checkpoint(self._lease, self.committed, after, letters)
         self._durations.record(perf_counter() - begun)
         self._note(after)
 

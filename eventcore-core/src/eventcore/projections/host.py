@@ -103,11 +103,11 @@ class ProjectionHost:
 
     async def projections(self) -> Sequence[ProjectionRecord]:
         """See ``EventStore.projections``."""
-        return await self._backend.projections()
+        return await self._backend.ledger.projections()
 
     async def dead_letters(self, projection: Projection | str, limit: int) -> Sequence[DeadLetter]:
         """See ``EventStore.dead_letters``."""
-        return await self._backend.dead_letters(projection_key(projection), limit)
+        return await self._backend.ledger.dead_letters(projection_key(projection), limit)
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """See ``EventStore.retry_dead_letters``."""
@@ -116,7 +116,7 @@ class ProjectionHost:
         handling = Handling(definition, self._codec, series.handle, verbose=self._telemetry.verbosity == "verbose")
         applied: list[DeadLetter] = []
         remaining: list[DeadLetter] = []
-        for letter in await self._backend.dead_letters(definition.key, _ALL):
+        for letter in await self._backend.ledger.dead_letters(definition.key, _ALL):
             try:
                 if await self._apply(letter, definition, handling):
                     series.events["applied"].add(1)
@@ -133,23 +133,23 @@ class ProjectionHost:
 
     async def reset(self, projection: Projection | str) -> None:
         """See ``EventStore.reset_projection``."""
-        await self._backend.reset_projection(projection_key(projection))
+        await self._backend.ledger.reset_projection(projection_key(projection))
 
     async def _apply(self, letter: DeadLetter, definition: Definition, handling: Handling) -> bool:
         row = await self._row(letter)
         if not definition.transactional:
             await handling.apply([row])
-            return await self._backend.remove_dead_letter(letter)
+            return await self._backend.ledger.remove_dead_letter(letter)
         inside = handling.inside(await handling.decode([row]))
         try:
-            return await self._backend.remove_dead_letter(letter, inside)
+            return await self._backend.ledger.remove_dead_letter(letter, inside)
         except StoreError as error:
             if type(error) is StoreError:
                 raise HandlerFailed(0, None) from error
             raise
 
     async def _row(self, letter: DeadLetter) -> StoredEvent:
-        rows = await self._backend.scan(letter.position - 1, letter.position, 1, EventFilter())
+        rows = await self._backend.log.scan(letter.position - 1, letter.position, 1, EventFilter())
         if not rows or rows[0].event_id != letter.event_id:
             raise HistoryDiverged(
                 f"the event {letter.event_id} of a dead letter of projection {letter.projection!r} no longer stands at "
@@ -160,7 +160,7 @@ class ProjectionHost:
     async def _record(self, key: str) -> ProjectionRecord | None:
         if self._closing:
             raise StoreClosed("the store was closed while it was waited for a projection")
-        return next((record for record in await self._backend.projections() if record.name == key), None)
+        return next((record for record in await self._backend.ledger.projections() if record.name == key), None)
 
 
 def _cancel(task: asyncio.Task[Any]) -> None:

@@ -57,15 +57,15 @@ class Projector:
         series: ProjectionSeries,
         telemetry: Telemetry,
     ) -> None:
-        self._backend = backend
+        self._log = backend.log
         self._definition = definition
         self._handling = handling
         self._progress = progress
         self._series = series
         self._telemetry = telemetry
         self._limit = min(_FIRST_BATCH, definition.batch_size)
-        self._pages = Pages(backend, definition.wanted, lambda: self._limit, progress.saw)
-        self._checkpoints = Checkpoints(backend, lease, progress, positions, series.commit)
+        self._pages = Pages(backend.log, definition.wanted, lambda: self._limit, progress.saw)
+        self._checkpoints = Checkpoints(backend.ledger, lease, progress, positions, series.commit)
 
     @property
     def reached(self) -> Checkpoint:
@@ -115,7 +115,7 @@ class Projector:
         due = self._checkpoints.due_in()
         position = self._checkpoints.reached.position
         try:
-            self._progress.saw(await self._backend.wait_beyond(position, _IDLE if due is None else due))
+            self._progress.saw(await self._log.wait_beyond(position, _IDLE if due is None else due))
         except StoreError:
             self._progress.head = None
             raise

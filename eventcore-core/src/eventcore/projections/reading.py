@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Callable
 from typing import Final, final
 
-from eventcore.stores.base import Backend, Checkpoint, EventFilter, LogPage
+from eventcore.stores.base import Checkpoint, EventFilter, EventLog, LogPage
 
 _AHEAD: Final = 2
 
@@ -21,8 +21,8 @@ class Pages:
         saw: told the head position of each page when it is read.
     """
 
-    def __init__(self, backend: Backend, wanted: EventFilter, limit: Callable[[], int], saw: Callable[[int], None]) -> None:
-        self._backend = backend
+    def __init__(self, log: EventLog, wanted: EventFilter, limit: Callable[[], int], saw: Callable[[int], None]) -> None:
+        self._log = log
         self._wanted = wanted
         self._limit = limit
         self._saw = saw
@@ -69,6 +69,6 @@ class Pages:
             after = page.end
 
     async def _read(self, after: Checkpoint) -> LogPage:
-        page = await self._backend.follow(after, self._limit(), self._wanted)
+        page = await self._log.follow(after, self._limit(), self._wanted)
         self._saw(page.head)
         return page

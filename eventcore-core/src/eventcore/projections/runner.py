@@ -113,7 +113,7 @@ class Runner:
 
     async def _acquire(self, key: str) -> Lease | None:
         asking = asyncio.create_task(
-            self._backend.acquire_lease(key, self._owner, self._lease_seconds),
+            self._backend.ledger.acquire_lease(key, self._owner, self._lease_seconds),
             name=f"eventcore-lease-{key}",
             context=contextvars.Context(),
         )
@@ -124,7 +124,7 @@ class Runner:
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(_RELEASE):
                     if (lease := await asking) is not None:
-                        await self._backend.release_lease(lease)
+                        await self._backend.ledger.release_lease(lease)
             raise
 
     async def _lead(self, lease: Lease, asked: float) -> None:
@@ -173,7 +173,7 @@ class Runner:
         """
         if self._reached != START:
             try:
-                await self._backend.follow(self._reached, 1, EventFilter())
+                await self._backend.log.follow(self._reached, 1, EventFilter())
             except BaseException:  # also a cancellation: nobody would lead under the lease
                 if lease is not None:
                     await self._release(lease)
@@ -193,7 +193,7 @@ class Runner:
             asked = monotonic()
             try:
                 async with asyncio.timeout(max(0.0, valid_until - asked)):
-                    renewed = await self._backend.renew_lease(lease, seconds)
+                    renewed = await self._backend.ledger.renew_lease(lease, seconds)
             except (StoreUnavailable, TimeoutError) as error:
                 if monotonic() >= valid_until:
                     raise LeadershipLost(
@@ -209,7 +209,7 @@ class Runner:
         # Who cannot give it back lets it run out.
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_RELEASE):
-                await self._backend.release_lease(lease)
+                await self._backend.ledger.release_lease(lease)
 
 
 def _passes(error: StoreError) -> bool:

@@ -1,6 +1,6 @@
-"""Kinds of stores, and what it takes to write another: ``Backend`` and the plain values that pass through it.
+"""The built-in stores, and what a store of one's own implements: ``Backend``, with an ``EventLog`` and a ``ProjectionLedger``.
 
-Whoever writes one gives it to ``open_store``; ``eventcore.testing`` has the contract that it has to keep.
+Pass an instance to ``open_store``. ``eventcore.testing`` has the tests that every store must pass.
 """
 
 from eventcore.events import StreamPattern
@@ -15,9 +15,11 @@ from eventcore.stores.base import (
     Checkpoint,
     DeadLetter,
     EventFilter,
+    EventLog,
     Lease,
     LogPage,
     NewEvent,
+    ProjectionLedger,
     ProjectionRecord,
     Purpose,
     Verdict,
@@ -36,10 +38,12 @@ __all__ = [
     "Checkpoint",
     "DeadLetter",
     "EventFilter",
+    "EventLog",
     "Lease",
     "LogPage",
     "MemoryBackend",
     "NewEvent",
+    "ProjectionLedger",
     "ProjectionRecord",
     "Purpose",
     "SqliteBackend",

@@ -1,6 +1,8 @@
-"""What a store's backend is: the few calls that memory, SQLite and servers answer, and the plain values that pass through them.
+"""The interface between eventcore and a kind of store, and the plain values that pass through it.
 
-A backend knows neither classes of events nor commands. It judges and keeps; batching, caching and decoding are above it, once.
+A ``Backend`` has two parts: an ``EventLog`` (events) and a ``ProjectionLedger`` (leases, checkpoints and dead letters). Both
+know neither event classes nor commands: they accept or refuse, store and return rows. Batching, caching and decoding are done
+above them, once for all stores.
 """
 
 from __future__ import annotations
@@ -14,20 +16,33 @@ from eventcore.events import RecordedEvent, StreamId, StreamPattern
 from eventcore.events.codec import StoredEvent
 
 Verdict: TypeAlias = int
-"""What became of one append request: the position of its first event, 0 if it has none and its check held, or ``CONFLICT``."""
+"""The answer to one append request: the position of its first event; 0 if it has no events and its check held; ``CONFLICT``."""
 
 CONFLICT: Final = -1
+"""The verdict on a request that was refused because one of its streams has another version. Nothing of it was stored."""
 
 SCHEMA_VERSION: Final = 2
-"""The version of what is stored, the same for every kind of store: 1 has events, 2 has projections, too."""
+"""The version of the stored data, the same for every kind of store: version 1 has events, version 2 adds projections."""
+
+Versions: TypeAlias = Mapping[StreamId, int]
+"""A version of each of several streams; 0 is the version of a stream without events."""
+
+Apply: TypeAlias = Callable[[Any], Any] | None
+"""Writes a read model in a transaction of the ledger (``ProjectionLedger.commit_checkpoint``); ``None`` writes nothing."""
 
 Purpose: TypeAlias = Literal["command", "projection", "api"]
-"""Whom a read serves: a command, a projection, or the application itself."""
+"""What a read is for: a command, a projection, or a call of the application (``EventStore.read``)."""
 
 
 @final
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event on its way into the store: ``recorded`` without its position, and its data and metadata as JSON."""
+    """An event to append.
+
+    Attributes:
+        recorded: the event; its position is not known yet.
+        data: its data as JSON in UTF-8.
+        metadata: its metadata as JSON in UTF-8.
+    """
 
     recorded: RecordedEvent
     data: bytes
@@ -36,25 +51,34 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class AppendRequest(msgspec.Struct, frozen=True, gc=False):
-    """What one command asks for: append ``events`` if its streams stand where it has seen them; else nothing.
+    """Append ``events`` if every stream of one command still has the version that the command has seen; else append nothing.
 
-    Requests of one call are judged in order. One is accepted when each of its streams had version ``base`` when the call began
-    and has version ``expected`` when its turn comes; the two differ where it builds on events of requests before it. Both are
-    needed: by ``expected`` alone, a single event of another process could pass for the one of a refused predecessor.
-    ``origin`` is handed through untouched, for those who observe the calls.
+    The requests of one ``append`` call are checked in order. A request is accepted when each of its streams had version
+    ``base`` when the call began and has version ``expected`` after the accepted requests before it. The two differ when the
+    request builds on events of earlier requests in the same call. Both are checked: with ``expected`` alone, an event that
+    another process has appended could be mistaken for the event of an earlier request that was refused.
+
+    Attributes:
+        base: for each stream, its version when the call begins.
+        expected: for each stream, its version before this request. Has the same keys as ``base``.
+        events: the events to append, in order; may be empty, then the request is only a check.
+        origin: the command's span, for observers of the calls. A store does not use it.
     """
 
-    base: Mapping[StreamId, int]
-    expected: Mapping[StreamId, int]
+    base: Versions
+    expected: Versions
     events: Sequence[NewEvent]
     origin: Any = None
 
 
 @final
 class BackendPage(msgspec.Struct, frozen=True, gc=False):
-    """Rows of some streams, and the head position of the snapshot that they come from.
+    """Rows of several streams, read from one snapshot.
 
-    ``limit`` is how many rows of one stream the page could hold: a stream with as many may have more.
+    Attributes:
+        rows: for each stream that was asked for, its rows in order of version.
+        head: the head position of the snapshot.
+        limit: the largest number of rows per stream. A stream that has this many rows here may have more in the store.
     """
 
     rows: Mapping[StreamId, Sequence[StoredEvent]]
@@ -64,7 +88,12 @@ class BackendPage(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class EventFilter(msgspec.Struct, frozen=True):
-    """Which events ``scan`` returns: of streams that match ``pattern`` and of types in ``event_types``; ``None`` is any."""
+    """Which events to read.
+
+    Attributes:
+        pattern: only events of streams whose id matches; ``None``: of all streams.
+        event_types: only events of these stored types; ``None``: of all types.
+    """
 
     pattern: StreamPattern | None = None
     event_types: tuple[str, ...] | None = None
@@ -72,10 +101,14 @@ class EventFilter(msgspec.Struct, frozen=True):
 
 @final
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """How far a reader has come in the global order: the position, and the id of the event that stands there.
+    """How far a reader has come in the global order.
 
-    The id tells whether the store is still on the timeline that was read: after a failover to a replica that lagged, or a
-    restore, another event has the position, or none.
+    The event id shows whether the store is still on the timeline that was read. After a failover to a replica that lagged, or
+    after a restore from a backup, the position holds another event or none.
+
+    Attributes:
+        position: the position of the last event that was read.
+        event_id: the id of the event at this position.
     """
 
     position: int
@@ -83,15 +116,17 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
 
 
 START: Final = Checkpoint(0, "")
-"""Before the first event."""
+"""The checkpoint before the first event."""
 
 
 @final
 class LogPage(msgspec.Struct, frozen=True, gc=False):
-    """Some wanted events in order of position, and how far they were looked for.
+    """Matching events in order of position, read from one snapshot.
 
-    ``end`` is where to go on: the last position that was looked at, wanted or not. ``head`` is the head position of the same
-    snapshot; ``end.position == head`` means that the reader has caught up.
+    Attributes:
+        rows: the events that match the filter.
+        end: the last position that was searched, whether or not its event matches; the next call continues there.
+        head: the head position of the snapshot. When ``end.position == head``, the reader has caught up.
     """
 
     rows: Sequence[StoredEvent]
@@ -101,7 +136,13 @@ class LogPage(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """The right to run one projection for a while. ``token`` grows with every new holder: it is the fence of the checkpoint."""
+    """The right to run one projection for some time.
+
+    Attributes:
+        projection: the name of the projection.
+        token: the fencing token, larger than that of every earlier lease: only the newest token can move the checkpoint.
+        checkpoint: the projection's checkpoint when the lease was acquired.
+    """
 
     projection: str
     token: int
@@ -110,7 +151,15 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """An event that a projection could not apply and has put aside."""
+    """An event that a projection could not apply and has skipped.
+
+    Attributes:
+        projection: the name of the projection.
+        position, event_id: the event.
+        error_type, error: the class name and the text of the exception.
+        attempts: how often the event was tried.
+        failed_at_ns: when the last attempt failed, in nanoseconds since 1970.
+    """
 
     projection: str
     position: int
@@ -123,9 +172,15 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class ProjectionRecord(msgspec.Struct, frozen=True, gc=False):
-    """What the store knows of one projection. ``owner`` is empty and ``lease_left`` 0 when nobody runs it.
+    """What the store knows about one projection.
 
-    ``lease_left`` is seconds by the store's own clock.
+    Attributes:
+        name: the name of the projection.
+        checkpoint: how far it has come.
+        owner: the runner that holds the lease; empty when no runner holds it.
+        token: the token of the newest lease.
+        lease_left: seconds until the lease ends, by the store's clock; 0 when no runner holds it.
+        dead_letters: how many dead letters it has.
     """
 
     name: str
@@ -136,100 +191,97 @@ class ProjectionRecord(msgspec.Struct, frozen=True, gc=False):
     dead_letters: int
 
 
-class Backend(Protocol):
-    """One store, as far as it differs from the others. Every method raises ``StoreError`` when it cannot do its part."""
+class EventLog(Protocol):
+    """The events of a store: appending them, and reading them by stream or in the global order.
 
-    system: str
-    """The value of ``db.system.name``."""
-
-    async def open(self) -> None:
-        """Connect, and create what is missing."""
-        ...
-
-    async def close(self, timeout: float) -> None:
-        """Let go of everything within ``timeout`` seconds; calls that are in flight are finished first."""
-        ...
+    Every method raises ``StoreError`` when the store cannot do what is asked.
+    """
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
-        """Judge the requests in order in one transaction; return a verdict for each once the accepted events are durable.
+        """Check the requests in order in one transaction, and return a verdict for each once the accepted events are durable.
 
         Raises:
-            HistoryDiverged: what was read or appended before, on which they may build, is gone; none of them stands.
+            HistoryDiverged: an event that this process has read or appended before is no longer in the store. The requests may
+                build on it, so none of them was stored.
         """
         ...
 
     async def read_streams(
-        self,
-        after: Mapping[StreamId, int],
-        *,
-        up_to: int | None = None,
-        origins: Sequence[Any] = (),
-        purpose: Purpose = "command",
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
     ) -> BackendPage:
-        """Of each stream the events behind the given version (and at most at position ``up_to``), all from one snapshot.
+        """Read the next events of several streams, all from one snapshot.
 
-        ``origins`` and ``purpose`` say on whose behalf, to those who observe the calls.
+        Args:
+            after: for each stream, the version after which to read.
+            up_to: the highest position to read; ``None``: up to the end.
+            origins: the spans of the commands that asked, for observers of the calls.
+            purpose: what the read is for.
 
         Raises:
-            HistoryDiverged: (for a command) what was read or appended before, from which the versions may come, is gone.
+            HistoryDiverged: (only when ``purpose`` is ``"command"``) an event that this process has read or appended before is
+                no longer in the store. The versions in ``after`` may count it.
         """
         ...
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
-        """At most ``limit`` wanted events with ``after < position <= up_to``, in order of position."""
+        """At most ``limit`` matching events with ``after < position <= up_to``, in order of position."""
         ...
 
     async def head_position(self) -> int:
         """The position of the last event, 0 when there is none."""
         ...
 
-    # For readers that follow the global order
-
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
-        """At most ``limit`` wanted events behind ``after``, and how far they were looked for, all from one snapshot.
+        """At most ``limit`` matching events after a checkpoint, all from one snapshot.
 
-        One call looks at a bounded window of positions, so that a filter that matches little neither runs long nor stands
-        still.
+        One call searches a bounded number of positions. So a filter that matches few events neither makes the call long nor
+        keeps the reader at the same checkpoint.
 
         Raises:
-            HistoryDiverged: the event of ``after`` does not stand at its position.
+            HistoryDiverged: the event of ``after`` is not at its position.
         """
         ...
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
-        """The head position, as soon as it is above ``position``, or after ``timeout`` seconds whatever it is."""
+        """Wait until the head position is above ``position``, at most ``timeout`` seconds; return the head position."""
         ...
 
-    # Projections: leases, checkpoints and dead letters. The clock is the store's.
+
+class ProjectionLedger(Protocol):
+    """The state of projections: leases, checkpoints and dead letters. Leases are measured by the store's clock.
+
+    Every method raises ``StoreError`` when the store cannot do what is asked.
+    """
 
     async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
-        """The lease of a projection with a new token, ``None`` while another owner holds it."""
+        """Acquire the lease of a projection, with a new token; ``None`` while another owner holds it."""
         ...
 
     async def renew_lease(self, lease: Lease, seconds: float) -> bool:
-        """Keep the lease for so long from now; false when it is another's."""
+        """Extend the lease to ``seconds`` from now; false when the lease has a newer token or was released."""
         ...
 
     async def release_lease(self, lease: Lease) -> None:
-        """Give the lease back, so that another need not wait for its end; no harm when it is another's already."""
+        """End the lease now, so that another runner need not wait for its end; does nothing when it has a newer token."""
         ...
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
-        """Move the checkpoint, and keep the dead letters, in one transaction.
+        """Move the checkpoint from ``before`` to ``after`` and store dead letters, in one transaction.
 
-        ``apply`` is called with that transaction first, so that a read model in the same database changes with its checkpoint
-        or not at all: SQLite calls it in its writer thread with the ``sqlite3.Connection``, PostgreSQL awaits it with the
-        ``asyncpg`` connection, a store in memory calls it with ``None``.
+        Args:
+            lease: the lease under which the projection runs.
+            before: the checkpoint as the caller knows it.
+            after: the new checkpoint.
+            dead_letters: stored with it; one with the same position replaces the older one.
+            apply: writes a read model in the same transaction, so that the read model and its checkpoint change together or not
+                at all. SQLite calls it in its writer thread with the ``sqlite3.Connection``; PostgreSQL awaits it with the
+                ``asyncpg`` connection; the store in memory calls it with ``None``.
 
         Raises:
-            LeadershipLost: the token is not the newest, or the checkpoint is not ``before``: nothing of it stands.
+            LeadershipLost: the lease has a newer token or was released, or the checkpoint is not ``before``. Nothing was
+                stored.
         """
         ...
 
@@ -238,17 +290,42 @@ class Backend(Protocol):
         ...
 
     async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
-        """The dead letters of a projection, in order of position."""
+        """The first ``limit`` dead letters of a projection, in order of position."""
         ...
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
-        """Forget a dead letter that was applied after all (by ``apply``, in the same transaction); false when it is gone."""
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
+        """Remove a dead letter, and call ``apply`` in the same transaction; false, without calling it, when there is none."""
         ...
 
     async def reset_projection(self, projection: str) -> None:
-        """Forget checkpoint and dead letters, so that the projection begins again.
+        """Remove the checkpoint and the dead letters, so that the projection starts again at the first event.
 
         Raises:
-            LeadershipLost: somebody runs it.
+            LeadershipLost: a runner holds the lease.
         """
+        ...
+
+
+class Backend(Protocol):
+    """One store: its event log, its projection ledger, and how to open and close it."""
+
+    system: str
+    """The value of ``db.system.name`` in metrics and spans."""
+
+    @property
+    def log(self) -> EventLog:
+        """The events. Exists before ``open``; its calls then raise ``StoreClosed``."""
+        ...
+
+    @property
+    def ledger(self) -> ProjectionLedger:
+        """The state of projections. Exists before ``open``; its calls then raise ``StoreClosed``."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and create what is missing."""
+        ...
+
+    async def close(self, timeout: float) -> None:
+        """Finish the calls that are running and release everything, within ``timeout`` seconds."""
         ...

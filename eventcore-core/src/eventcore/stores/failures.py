@@ -1,15 +1,15 @@
-"""Failures that every kind of store has: one that reaches many who wait for the same call, and a history that went back."""
+"""Errors that every kind of store raises in the same words, and what one failure means for several callers."""
 
 from __future__ import annotations
 
 import copy
 
-from eventcore.errors import HistoryDiverged, StoreError
-from eventcore.stores.base import Checkpoint
+from eventcore.errors import HistoryDiverged, LeadershipLost, StoreError
+from eventcore.stores.base import Checkpoint, Lease
 
 
 def as_store_error(error: Exception) -> StoreError:
-    """The error itself, or a ``StoreError`` caused by it: whoever asked waits for an answer."""
+    """The error itself if it is a ``StoreError``, else a ``StoreError`` that it caused: callers handle this class only."""
     if isinstance(error, StoreError):
         return error
     wrapped = StoreError(f"the store failed: {type(error).__name__}: {error}")
@@ -18,15 +18,28 @@ def as_store_error(error: Exception) -> StoreError:
 
 
 def own_copy(error: StoreError) -> StoreError:
-    """One copy for each caller that the same failure reaches: raising an exception changes it."""
-    mine = copy.copy(error)
-    mine.__cause__ = error.__cause__
-    return mine
+    """A copy to raise to one of several callers: raising an exception sets its traceback and context."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 def diverged(after: Checkpoint, found: str) -> HistoryDiverged:
-    """What to raise when not the event of ``after`` stands at its position, but ``found``, or none if that is empty."""
+    """The error for a checkpoint whose position holds the event ``found``; empty: holds none."""
     return HistoryDiverged(
         f"the event {after.event_id} that was read at position {after.position} stands there no longer "
         f"({found or 'none'} does): the store is on another timeline, so rebuild what was derived from it"
     )
+
+
+def taken_over(lease: Lease, before: Checkpoint) -> LeadershipLost:
+    """The error for a checkpoint that cannot be moved from ``before``: another runner has a newer lease."""
+    return LeadershipLost(
+        f"projection {lease.projection!r} was taken over: its checkpoint is no longer this runner's at position "
+        f"{before.position}"
+    )
+
+
+def still_running(projection: str) -> LeadershipLost:
+    """The error for a reset of a projection whose lease a runner holds."""
+    return LeadershipLost(f"projection {projection!r} is being run: stop it first, then reset it")

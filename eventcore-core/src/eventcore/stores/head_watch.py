@@ -1,4 +1,4 @@
-"""Waiting for the next event: woken by this process's own appends, looking now and then for those of others."""
+"""Waiting for the next event of a store that one machine uses: memory and SQLite."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, final
 
+# Seconds between looks at the head position, which another process may have moved.
 _POLL: Final = 0.05
 
 
 @final
 class LocalHeadWatch:
-    """Those who wait for the head position to move.
+    """Wakes waiting readers when the head position moves: at once for appends of this backend, by polling for others'.
 
     Args:
-        look: asks the store for its head position; for stores that only this process writes, leave it out.
+        look: asks the store for its head position; ``None`` for a store that only this backend writes.
     """
 
     def __init__(self, look: Callable[[], Awaitable[int]] | None = None) -> None:
@@ -24,7 +25,7 @@ class LocalHeadWatch:
         self._waiting: set[asyncio.Future[None]] = set()
 
     def advance(self, head: int) -> None:
-        """Wake those who wait: this process has appended up to ``head``."""
+        """Wake the waiting readers: this backend has appended up to ``head``."""
         if head > self._head:
             self._head = head
             if self._waiting:
@@ -34,13 +35,14 @@ class LocalHeadWatch:
                 self._waiting.clear()
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
-        """See ``Backend.wait_beyond``."""
+        """See ``EventLog.wait_beyond``."""
         deadline = monotonic() + timeout
-        while (head := await self._known(position)) <= position and (left := deadline - monotonic()) > 0:
-            await self._moved(left if self._look is None else min(left, _POLL))
+        while (head := await self._current(position)) <= position and (remaining := deadline - monotonic()) > 0:
+            await self._moved(remaining if self._look is None else min(remaining, _POLL))
         return head
 
-    async def _known(self, position: int) -> int:
+    async def _current(self, position: int) -> int:
+        # A head position that is above `position` already needs no call to the store.
         if self._look is not None and self._head <= position:
             self._head = max(self._head, await self._look())
         return self._head

@@ -1,4 +1,4 @@
-"""What a backend may tell of itself beyond what ``Backend`` asks: all of it is optional, and what is unknown is left out."""
+"""What a backend may report about itself. All of it is optional; a value that is not known is ``None``."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Literal, Protocol, TypeAlias, final, runtime_checkable
 import msgspec
 
 Wait: TypeAlias = Literal["lock", "pool"]
-"""What a call waited for before it could begin: a lock of the database, or a free connection."""
+"""What a call waited for before it could start: a lock of the database, or a free connection of the pool."""
 
 WaitObserver: TypeAlias = Callable[[Wait, str, float], None]
-"""Told of each wait: for what, the lock's name (empty for the pool), and how many seconds. Safe to call from any thread."""
+"""Called after each wait with what was waited for, the name of the lock (empty for the pool) and seconds. Thread-safe."""
 
 
 @final
-class BackendCounters:
-    """Plain numbers that a backend keeps as it works, to be read from any thread at any time; ``None`` is unknown.
+class BackendCounters(msgspec.Struct, gc=False):
+    """Plain numbers that a backend updates while it works. Any thread may read them at any time.
 
     Attributes:
-        bytes_read, bytes_written: of rows, on their way from and to the database, since the backend was made.
-        connections_idle, connections_used: of its pool now.
-        on_wait: to be told of waits; nobody listens while it is ``None``.
+        bytes_read, bytes_written: bytes of rows from and to the database, since the backend was made.
+        connections_idle, connections_used: connections of the pool, now.
+        on_wait: called after each wait; ``None``: waits are not observed.
     """
 
-    __slots__ = ("bytes_read", "bytes_written", "connections_idle", "connections_used", "on_wait")
-
-    def __init__(self) -> None:
-        self.bytes_read: int | None = None
-        self.bytes_written: int | None = None
-        self.connections_idle: int | None = None
-        self.connections_used: int | None = None
-        self.on_wait: WaitObserver | None = None
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+    connections_idle: int | None = None
+    connections_used: int | None = None
+    on_wait: WaitObserver | None = None
 
 
 @final
 class DatabaseSample(msgspec.Struct, frozen=True, gc=False):
-    """What only asking the database tells, whoever has written; ``None`` is unknown.
+    """What only the database itself knows, since other processes write to it, too.
 
-    ``head`` is the head position, ``last_append_ns`` when its event was recorded, ``size`` the bytes that the store takes.
+    Attributes:
+        head: the head position.
+        last_append_ns: when the event at the head position was recorded, in nanoseconds since 1970.
+        size: bytes that the store takes on disk.
     """
 
     head: int | None = None
@@ -48,10 +48,10 @@ class DatabaseSample(msgspec.Struct, frozen=True, gc=False):
 
 @runtime_checkable
 class SupportsSampling(Protocol):
-    """A backend that tells of itself."""
+    """A backend that reports about itself."""
 
     counters: BackendCounters
 
     async def sample(self) -> DatabaseSample:
-        """Ask the database; called every few seconds, so it must be cheap."""
+        """Ask the database. Called every few seconds, so it must be cheap."""
         ...

@@ -1,38 +1,38 @@
-"""Store URLs: the one text by which an application chooses its store."""
+"""Store URLs: from the text by which an application chooses its store to the backend."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import Final, cast, get_args
-from urllib.parse import parse_qsl, unquote, urlsplit
+from importlib import import_module
+from typing import Final
 
-from eventcore.errors import InvalidStoreUrl, MissingDependency
-from eventcore.stores.base import Backend
-from eventcore.stores.memory import MemoryBackend
-from eventcore.stores.sqlite import SqliteBackend, Synchronous
+from eventcore.errors import InvalidStoreUrl
+from eventcore.stores.base import Backend, EventLog, ProjectionLedger
 
-_FORMS: Final = (
-    '"memory:", "sqlite:///relative.db", "sqlite:////absolute/path.db", "postgresql://user:password@host:port/database"'
-)
+# The built-in stores by URL scheme: the module that reads the URL, and what such a URL looks like. The module is imported when
+# a URL with its scheme is used, and has `backend_from_url(url, *, migrate)`. A new store needs a folder and a line here.
+_SCHEMES: Final = {
+    "memory": ("eventcore.stores.memory.url", '"memory:"'),
+    "sqlite": ("eventcore.stores.sqlite.url", '"sqlite:///relative.db", "sqlite:////absolute/path.db"'),
+    "postgresql": ("eventcore.stores.postgres.url", '"postgresql://user:password@host:port/database"'),
+    "postgres": ("eventcore.stores.postgres.url", ""),
+}
+_FORMS: Final = ", ".join(form for _, form in _SCHEMES.values() if form)
 
 
 def as_backend(store: str | Backend, *, migrate: bool = True) -> Backend:
-    """The backend that a URL names, or one of somebody else's as it is; not yet opened.
+    """The backend that a URL names, not yet opened; a backend that an application has made itself is returned as it is.
 
     Raises:
-        InvalidStoreUrl: it is neither; the message says what it lacks.
+        InvalidStoreUrl: ``store`` is neither; the message says what it lacks.
         MissingDependency: see ``backend_from_url``.
     """
     if isinstance(store, str):
         return backend_from_url(store, migrate=migrate)
-    # isinstance with a protocol does not see what an object hands through to another.
-    wanted = (*Backend.__annotations__, *(name for name in vars(Backend) if not name.startswith("_")))
-    missing = [name for name in wanted if not hasattr(store, name)]
     if isinstance(store, type):
         raise InvalidStoreUrl(
             f"{store.__name__} is a class: open_store takes a backend, which is an instance, or one of {_FORMS}"
         )
-    if missing:
+    if missing := _missing_from(store):
         raise InvalidStoreUrl(
             f"a {type(store).__name__} is no store: expected one of {_FORMS}, or a backend of your own, which would need "
             f"{', '.join(missing)} as well (eventcore.stores.Backend)"
@@ -40,79 +40,43 @@ def as_backend(store: str | Backend, *, migrate: bool = True) -> Backend:
     return store
 
 
+def _missing_from(store: object) -> list[str]:
+    """The attributes and methods that ``store`` lacks to be a ``Backend``, as dotted names."""
+    # `isinstance` with a protocol would not see what an object passes through with `__getattr__`.
+    missing = [name for name in _members(Backend) if not hasattr(store, name)]
+    parts: tuple[tuple[str, type], ...] = (("log", EventLog), ("ledger", ProjectionLedger))
+    for name, protocol in parts:
+        if (part := getattr(store, name, None)) is not None:
+            missing += [f"{name}.{member}" for member in _members(protocol) if not hasattr(part, member)]
+    return missing
+
+
+def _members(protocol: type) -> list[str]:
+    return [*protocol.__annotations__, *(name for name in vars(protocol) if not name.startswith("_"))]
+
+
 def backend_from_url(url: str, *, migrate: bool = True) -> Backend:
     """The backend that a URL names, not yet opened.
 
-    ``sqlite:`` URLs take ``?synchronous=full|normal|extra`` and ``busy_timeout=`` (seconds); those of PostgreSQL what
-    ``PostgresSettings`` says. With ``migrate=False`` a server's schema is left as it is.
+    Args:
+        url: ``memory:``; ``sqlite:///`` and a path, with ``?synchronous=full|normal|extra`` and ``busy_timeout=`` (seconds, 0
+            to 3600); or ``postgresql://`` with what ``PostgresSettings`` lists.
+        migrate: whether opening may create the schema on a server, or bring it up to date.
 
     Raises:
-        InvalidStoreUrl: there is no such store; the message says which there are.
+        InvalidStoreUrl: no store has this URL; the message says which URLs there are.
         MissingDependency: PostgreSQL needs the extra ``postgres``.
+
+    >>> backend_from_url("memory:").system
+    'memory'
     """
     if not isinstance(url, str):
         raise InvalidStoreUrl(f"a store URL is a str, not {type(url).__name__}; expected one of {_FORMS}")
-    scheme, colon, rest = url.partition(":")
+    scheme, colon, _ = url.partition(":")
     if not colon:
         raise InvalidStoreUrl(f"store URL {url!r:.80} has no scheme; expected one of {_FORMS}")
-    if scheme == "memory":
-        if rest:
-            raise InvalidStoreUrl(f'store URL {url!r:.80}: a store in memory has no name or settings; write "memory:"')
-        return MemoryBackend()
-    if scheme == "sqlite":
-        return _sqlite(url)
-    if scheme in ("postgresql", "postgres"):
-        return _postgres(url, migrate)
-    raise InvalidStoreUrl(f"a store URL cannot begin with {scheme + ':'!r:.40}; expected one of {_FORMS}")
-
-
-def _sqlite(url: str) -> SqliteBackend:
-    parts = urlsplit(url)
-    path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not parts.path.startswith("/"):
-        raise InvalidStoreUrl(
-            f"store URL {url!r:.200}: three slashes begin a relative path, four an absolute one; expected one of {_FORMS}"
-        )
-    if path == ":memory:":
-        raise InvalidStoreUrl(
-            'an SQLite store needs a file, since two connections use it; for a store in memory write "memory:"'
-        )
-    if not path or path.endswith("/") or "\0" in path or parts.fragment:
-        raise InvalidStoreUrl(
-            f"store URL {url!r:.200} names no file; expected one of {_FORMS} (write '#' and '?' as %23 and %3F)"
-        )
-    synchronous, busy_timeout = "full", 5.0
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name == "synchronous" and value in get_args(Synchronous):
-            synchronous = value
-        elif name == "synchronous":
-            raise InvalidStoreUrl(
-                f"synchronous={value!r:.40} in the store URL; expected one of {', '.join(get_args(Synchronous))}"
-            )
-        elif name == "busy_timeout":
-            busy_timeout = _seconds(value)
-        else:
-            raise InvalidStoreUrl(f"unknown setting {name!r:.40} in the store URL; expected synchronous or busy_timeout")
-    return SqliteBackend(path, synchronous=cast(Synchronous, synchronous), busy_timeout=busy_timeout)
-
-
-def _postgres(url: str, migrate: bool) -> Backend:
-    from eventcore.stores.postgres.url import PostgresSettings
-
-    settings = PostgresSettings.from_url(url)
-    if find_spec("asyncpg") is None:
-        raise MissingDependency("a PostgreSQL store needs asyncpg: pip install 'eventcore-core[postgres]'")
-    # Only who uses it loads it.
-    from eventcore.stores.postgres.backend import PostgresBackend
-
-    return PostgresBackend(settings, migrate=migrate)
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise InvalidStoreUrl(f"busy_timeout={value!r:.40} in the store URL; expected seconds from 0 to 3600")
-    return seconds
+    if scheme not in _SCHEMES:
+        raise InvalidStoreUrl(f"a store URL cannot begin with {scheme + ':'!r:.40}; expected one of {_FORMS}")
+    module, _ = _SCHEMES[scheme]
+    backend: Backend = import_module(module).backend_from_url(url, migrate=migrate)
+    return backend

@@ -1,17 +1,24 @@
-"""Projections of a store in memory: leases, checkpoints and dead letters in dictionaries of this process."""
+"""The projection ledger of a store in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from inspect import isawaitable
 from time import monotonic
-from typing import Any, final
+from typing import final
 
-from eventcore.errors import LeadershipLost
-from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores.failures import still_running, taken_over
 
 
-class _Row:
+class _Entry:
+    """The state of one projection.
+
+    Attributes:
+        leased_until: when the lease ends, by ``time.monotonic``.
+        letters: its dead letters by position.
+    """
+
     __slots__ = ("checkpoint", "leased_until", "letters", "owner", "token")
 
     def __init__(self) -> None:
@@ -23,94 +30,91 @@ class _Row:
 
 
 @final
-class MemoryProjections:
-    """What ``Backend`` says of projections, without durability."""
+class MemoryLedger:
+    """Implements ``ProjectionLedger``. Apart from ``apply``, which may await, each method is one step of the event loop.
+
+    What ``apply`` has done is not undone when a later step fails: a store in memory has no transaction to roll back.
+    """
 
     def __init__(self) -> None:
-        self._rows: dict[str, _Row] = {}
+        self._entries: dict[str, _Entry] = {}
 
-    def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
-        """The lease, unless another holds it."""
-        row = self._rows.setdefault(projection, _Row())
-        if row.owner not in ("", owner) and row.leased_until > monotonic():
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        """See ``ProjectionLedger.acquire_lease``."""
+        entry = self._entries.setdefault(projection, _Entry())
+        if entry.owner not in ("", owner) and entry.leased_until > monotonic():
             return None
-        row.owner, row.token, row.leased_until = owner, row.token + 1, monotonic() + seconds
-        return Lease(projection, row.token, row.checkpoint)
+        entry.owner, entry.token, entry.leased_until = owner, entry.token + 1, monotonic() + seconds
+        return Lease(projection, entry.token, entry.checkpoint)
 
-    def renew_lease(self, lease: Lease, seconds: float) -> bool:
-        """Keep the lease, if it is still this one's."""
-        if (row := self._held(lease)) is None:
+    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
+        """See ``ProjectionLedger.renew_lease``."""
+        if (entry := self._held(lease)) is None:
             return False
-        row.leased_until = monotonic() + seconds
+        entry.leased_until = monotonic() + seconds
         return True
 
-    def release_lease(self, lease: Lease) -> None:
-        """Let another have it."""
-        if (row := self._held(lease)) is not None:
-            row.owner, row.leased_until = "", 0.0
+    async def release_lease(self, lease: Lease) -> None:
+        """See ``ProjectionLedger.release_lease``."""
+        if (entry := self._held(lease)) is not None:
+            entry.owner, entry.leased_until = "", 0.0
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        letters: Sequence[DeadLetter],
-        apply: Callable[[Any], Any] | None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
-        """Apply, then move the checkpoint: what ``apply`` did cannot be taken back here."""
-        row = self._rows.get(lease.projection)
-        if self._held(lease) is None or row is None or row.checkpoint != before:
-            raise LeadershipLost(
-                f"projection {lease.projection!r} was taken over: its checkpoint is no longer this runner's at position "
-                f"{before.position}"
-            )
+        """See ``ProjectionLedger.commit_checkpoint``."""
+        entry = self._held(lease)
+        if entry is None or entry.checkpoint != before:
+            raise taken_over(lease, before)
         await _call(apply)
-        row.checkpoint = after
-        row.letters.update((letter.position, letter) for letter in letters)
+        entry.checkpoint = after
+        entry.letters.update((letter.position, letter) for letter in dead_letters)
 
-    def projections(self) -> Sequence[ProjectionRecord]:
-        """All of them, by name."""
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        """See ``ProjectionLedger.projections``."""
         now = monotonic()
         return [
             ProjectionRecord(
                 name,
-                row.checkpoint,
-                row.owner if row.leased_until > now else "",
-                row.token,
-                max(0.0, row.leased_until - now),
-                len(row.letters),
+                entry.checkpoint,
+                entry.owner if entry.leased_until > now else "",
+                entry.token,
+                max(0.0, entry.leased_until - now),
+                len(entry.letters),
             )
-            for name, row in sorted(self._rows.items())
+            for name, entry in sorted(self._entries.items())
         ]
 
-    def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
-        """The first ones."""
-        row = self._rows.get(projection)
-        return [] if row is None else [letter for _, letter in sorted(row.letters.items())[:limit]]
+    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
+        """See ``ProjectionLedger.dead_letters``."""
+        entry = self._entries.get(projection)
+        return [] if entry is None else [letter for _, letter in sorted(entry.letters.items())[:limit]]
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None) -> bool:
-        """Apply, then forget it."""
-        row = self._rows.get(letter.projection)
-        if row is None or letter.position not in row.letters:
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
+        """See ``ProjectionLedger.remove_dead_letter``."""
+        entry = self._entries.get(letter.projection)
+        if entry is None or letter.position not in entry.letters:
             return False
         await _call(apply)
-        return row.letters.pop(letter.position, None) is not None
+        # While `apply` awaited, another caller may have removed the letter.
+        return entry.letters.pop(letter.position, None) is not None
 
-    def reset_projection(self, projection: str) -> None:
-        """Begin again, unless somebody runs it."""
-        row = self._rows.get(projection)
-        if row is None:
+    async def reset_projection(self, projection: str) -> None:
+        """See ``ProjectionLedger.reset_projection``."""
+        entry = self._entries.get(projection)
+        if entry is None:
             return
-        if row.owner and row.leased_until > monotonic():
-            raise LeadershipLost(f"projection {projection!r} is being run: stop it first, then reset it")
-        fresh = self._rows[projection] = _Row()
-        fresh.token = row.token + 1
+        if entry.owner and entry.leased_until > monotonic():
+            raise still_running(projection)
+        # Tokens go on growing, so that a runner from before the reset cannot move the checkpoint.
+        fresh = self._entries[projection] = _Entry()
+        fresh.token = entry.token + 1
 
-    def _held(self, lease: Lease) -> _Row | None:
-        row = self._rows.get(lease.projection)
-        return row if row is not None and row.owner and row.token == lease.token else None
+    def _held(self, lease: Lease) -> _Entry | None:
+        entry = self._entries.get(lease.projection)
+        return entry if entry is not None and entry.owner and entry.token == lease.token else None
 
 
-async def _call(apply: Callable[[Any], Any] | None) -> None:
+async def _call(apply: Apply) -> None:
     if apply is not None and isawaitable(result := apply(None)):
         await result

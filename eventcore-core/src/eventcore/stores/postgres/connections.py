@@ -1,69 +1,71 @@
-"""Connections to a PostgreSQL server: made when needed, used by one call at a time, thrown away when in doubt."""
+"""Connections to a PostgreSQL server: opened when needed, used by one call at a time, closed when their state is unknown."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnavailable
+from eventcore.ground import backoff
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect, transaction
 from eventcore.stores.postgres.errors import AnswerLost, explained, leaves_connection_usable
-from eventcore.stores.postgres.url import PostgresSettings
+from eventcore.stores.postgres.schema import for_schema
+from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.sampling import BackendCounters
 
 _FIRST_DELAY: Final = 0.05
 _MAX_DELAY: Final = 1.0
+# Seconds for one attempt to connect.
 _CONNECT_TIMEOUT: Final = 5.0
 
 
 @final
 class Connector:
-    """Makes connections to the one server that a URL names."""
+    """Opens connections to the server of a store."""
 
     def __init__(self, settings: PostgresSettings) -> None:
-        self._settings = settings
-        self.address: Final = settings.address
+        self.settings: Final = settings
 
     async def once(self, timeout: float) -> Connection:
-        """A new connection.
+        """A new connection, by one attempt of at most ``timeout`` seconds.
 
         Raises:
-            StoreUnavailable, AccessDenied, IncompatibleStore: there is none to be had.
-            InvalidStoreUrl: the URL does not say which.
+            StoreUnavailable, AccessDenied, IncompatibleStore: the server does not answer, or refuses the connection.
+            InvalidStoreUrl: asyncpg cannot use the URL.
         """
-        settings = self._settings
+        settings = self.settings
         try:
             return await connect(settings.dsn, timeout, statement_cache=settings.statement_cache)
         except (InvalidConfiguration, ValueError):
-            # What asyncpg says may hold a part of the password.
+            # The message of asyncpg may contain a part of the password.
             raise InvalidStoreUrl(
-                f"the store URL cannot be used ({self.address}): a host, a port or a setting of asyncpg is wrong"
+                f"the store URL cannot be used ({settings.address}): a host, a port or a setting of asyncpg is wrong"
             ) from None
         except FAILURES as error:
             raise self._refused(error) from error
 
     async def patiently(self, deadline: float) -> Connection:
-        """A new connection, however often it has to be tried until ``deadline`` (of ``time.monotonic``)."""
-        delay = _FIRST_DELAY
+        """A new connection, by repeated attempts until ``deadline`` (of ``time.monotonic``). Raises as ``once`` does."""
+        attempt = 1
         while True:
             try:
                 return await self.once(max(0.05, min(_CONNECT_TIMEOUT, deadline - monotonic())))
             except StoreUnavailable:
-                pause = delay * random.uniform(0.5, 1.0)
+                pause = backoff(attempt, _FIRST_DELAY, _MAX_DELAY)
                 if monotonic() + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
-            delay = min(2 * delay, _MAX_DELAY)
+            attempt += 1
 
     def _refused(self, error: BaseException) -> StoreError:
-        reason = explained(error, self.address)
+        address = self.settings.address
+        reason = explained(error, address)
         if isinstance(reason, AnswerLost):
             return StoreUnavailable(
-                f"no PostgreSQL server can be reached at {self.address} ({type(error).__name__}: {error}); start it, or mend "
+                f"no PostgreSQL server can be reached at {address} ({type(error).__name__}: {error}); start it, or mend "
                 "the address in the store URL"
             )
         return reason
@@ -71,26 +73,43 @@ class Connector:
 
 @final
 class Pool:
-    """At most ``size`` connections for calls that come one after the other or at once."""
+    """At most ``size`` connections to one server, opened on demand. Belongs to one event loop.
 
-    def __init__(self, connector: Connector, size: int, counters: BackendCounters, *, statement_cache: bool) -> None:
+    A connection is in ``_free``, or used by the one call that holds one of the ``_slots`` for it. Connections that break are
+    closed; the next call opens a new one.
+    """
+
+    def __init__(self, connector: Connector, size: int, counters: BackendCounters) -> None:
         self._connector = connector
         self._counters = counters
-        self._statement_cache = statement_cache
         self._size = size
         self._slots = asyncio.Semaphore(size)
         self._free: list[Connection] = []
-        self._closed = False
+        self._is_open = False
+
+    def open(self) -> None:
+        """Accept calls from now on."""
+        self._slots = asyncio.Semaphore(self._size)
+        self._is_open = True
+
+    def check_open(self) -> None:
+        """Raise ``StoreClosed`` before ``open`` and after ``close``."""
+        if not self._is_open:
+            raise StoreClosed("the store is not open")
 
     def add(self, connection: Connection) -> None:
         """Take over a connection that is open already."""
         self._put(connection)
 
+    def deadline(self) -> float:
+        """The time of ``time.monotonic`` by which a call that starts now must end."""
+        return monotonic() + self._connector.settings.timeout
+
     async def close(self, timeout: float) -> None:
-        """Wait for the calls that are in flight, and end all connections, within ``timeout`` seconds."""
-        if self._closed:
+        """Wait until the running calls have ended, and close all connections, within ``timeout`` seconds."""
+        if not self._is_open:
             return
-        self._closed = True
+        self._is_open = False
         deadline = monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):
@@ -101,8 +120,15 @@ class Pool:
         while self._free:
             await close(self._take(), max(0.05, deadline - monotonic()))
 
-    async def fetch(self, sql: str, *arguments: Any, deadline: float) -> Sequence[Any]:
-        """The rows of a statement that does no harm when it is run twice: a lost connection is replaced by another."""
+    async def fetch(self, sql: str, *arguments: Any, timeout: float | None = None) -> Sequence[Any]:
+        """The rows of a statement. When its answer is lost, it runs again on another connection, so it must be idempotent.
+
+        Args:
+            sql: the statement, with the placeholders of ``for_schema``.
+            arguments: the values of ``$1``, ``$2`` and so on.
+            timeout: seconds for all attempts; ``None``: those of the settings.
+        """
+        deadline = self.deadline() if timeout is None else monotonic() + timeout
         while True:
             try:
                 async with self.connection(deadline) as connection, asyncio.timeout(one_try(deadline)):
@@ -112,16 +138,18 @@ class Pool:
                     raise
 
     async def rows(self, connection: Connection, sql: str, *arguments: Any) -> Sequence[Any]:
-        """The rows of a statement, run once on a connection of this pool."""
-        if self._statement_cache:
+        """The rows of a statement that runs once, on a connection of this pool."""
+        settings = self._connector.settings
+        sql = for_schema(sql, settings.schema)
+        if settings.statement_cache:
             return await connection.fetch(sql, *arguments)
-        # Behind pgbouncer only a transaction keeps a statement and its arguments on one connection to the server.
+        # Behind pgbouncer, parsing and running a statement reach the same connection to the server only in a transaction.
         async with transaction(connection):
             return await connection.fetch(sql, *arguments)
 
     @asynccontextmanager
     async def connection(self, deadline: float) -> AsyncGenerator[Connection]:
-        """A connection for one call or transaction. What asyncpg raises within comes out explained."""
+        """A connection for one call or transaction, ready by ``deadline``. Errors of asyncpg are raised as ``StoreError``."""
         await self._slot(deadline)
         self._counters.connections_used = (self._counters.connections_used or 0) + 1
         try:
@@ -133,9 +161,9 @@ class Pool:
                     self._give_back(connection)
                 else:
                     connection.terminate()
-                raise explained(error, self._connector.address) from error
+                raise explained(error, self._connector.settings.address) from error
             except BaseException:
-                # Whoever was cancelled in the middle leaves a connection that may be busy.
+                # A cancelled call may leave a statement running on the connection.
                 connection.terminate()
                 raise
             self._give_back(connection)
@@ -144,8 +172,7 @@ class Pool:
             self._slots.release()
 
     async def _slot(self, deadline: float) -> None:
-        if self._closed:
-            raise StoreClosed("the store is closed")
+        self.check_open()
         begun = monotonic()
         try:
             if self._slots.locked():
@@ -155,11 +182,11 @@ class Pool:
                 await self._slots.acquire()
         except TimeoutError as error:
             raise StoreUnavailable(
-                f"all {self._size} connections to PostgreSQL at {self._connector.address} were in use until time was up; raise "
-                "pool in the store URL"
+                f"all {self._size} connections to PostgreSQL at {self._connector.settings.address} were in use until the "
+                "timeout; raise pool in the store URL"
             ) from error
-        if (waited := self._counters.on_wait) is not None:
-            waited("pool", "", monotonic() - begun)
+        if (on_wait := self._counters.on_wait) is not None:
+            on_wait("pool", "", monotonic() - begun)
 
     async def _open(self, deadline: float) -> Connection:
         while self._free:
@@ -184,12 +211,12 @@ class Pool:
 
 
 def one_try(deadline: float) -> float:
-    """Seconds that one attempt of a call may take, so that there is time for another one on a new connection."""
+    """Seconds for the next attempt of a call: half of the time until the deadline, which leaves time for another attempt."""
     return max(0.05, (deadline - monotonic()) / 2)
 
 
 async def close(connection: Connection, timeout: float) -> None:
-    """End a connection, in order if the server answers."""
+    """Close a connection; if the server does not answer within ``timeout`` seconds, drop it."""
     try:
         await connection.close(timeout=timeout)
     except FAILURES:

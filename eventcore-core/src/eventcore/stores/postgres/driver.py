@@ -1,4 +1,4 @@
-"""asyncpg, as far as the store uses it, with the types that it does not have itself."""
+"""The part of asyncpg that the store uses, with the types that asyncpg lacks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Final, Protocol, cast
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none: hence this module
 
 _asyncpg: Final = cast(Any, asyncpg)
-_ROLLBACK: Final = 1.0
+_ROLLBACK_TIMEOUT: Final = 1.0
 
 PostgresError: Final[type[Exception]] = _asyncpg.PostgresError
-"""What the server has refused; the connection goes on, unless it is closed since."""
+"""The server has refused a statement. The connection can be used afterwards, unless it was closed."""
 
 InvalidArgument: Final[type[Exception]] = _asyncpg.exceptions.DataError
-"""An argument that cannot be written as its type: nothing has been sent."""
+"""An argument cannot be encoded as the type of its parameter. Nothing was sent."""
 
 InvalidConfiguration: Final[type[Exception]] = _asyncpg.ClientConfigurationError
-"""What is in a URL, or in the files that it names, cannot be used: nobody has been called."""
+"""The URL, or a file that it names, cannot be used. No server was called."""
 
 FAILURES: Final[tuple[type[Exception], ...]] = (
     PostgresError,
@@ -28,88 +28,60 @@ FAILURES: Final[tuple[type[Exception], ...]] = (
     OSError,
     TimeoutError,
 )
-"""What a call raises when the server, the way to it or the statement is at fault."""
+"""The errors of a call: of the server, the network or the statement."""
 
 
 class Transaction(Protocol):
-    """What is used of ``asyncpg.transaction.Transaction``."""
+    """The methods of ``asyncpg.transaction.Transaction`` that are used."""
 
-    async def start(self) -> None:
-        """Begin."""
-        ...
+    async def start(self) -> None: ...
 
-    async def commit(self) -> None:
-        """Make it stand."""
-        ...
+    async def commit(self) -> None: ...
 
-    async def rollback(self) -> None:
-        """Undo it."""
-        ...
+    async def rollback(self) -> None: ...
 
 
 class Connection(Protocol):
-    """What is used of ``asyncpg.Connection``, which has no types of its own."""
+    """The methods of ``asyncpg.Connection`` that are used; its documentation describes them."""
 
-    async def fetch(self, query: str, *args: Any) -> Sequence[Any]:
-        """The rows."""
-        ...
+    async def fetch(self, query: str, *args: Any) -> Sequence[Any]: ...
 
-    async def fetchrow(self, query: str, *args: Any) -> Any:
-        """The first row."""
-        ...
+    async def fetchrow(self, query: str, *args: Any) -> Any: ...
 
-    async def fetchval(self, query: str, *args: Any) -> Any:
-        """The first value of the first row."""
-        ...
+    async def fetchval(self, query: str, *args: Any) -> Any: ...
 
-    async def execute(self, query: str, *args: Any) -> str:
-        """Run a statement, or without arguments several."""
-        ...
+    async def execute(self, query: str, *args: Any) -> str: ...
 
-    async def executemany(self, query: str, args: Sequence[Any]) -> None:
-        """Run a statement for each of some arguments."""
-        ...
+    async def executemany(self, query: str, args: Sequence[Any]) -> None: ...
 
-    def transaction(self, *, isolation: str) -> Transaction:
-        """A transaction, not yet begun."""
-        ...
+    def transaction(self, *, isolation: str) -> Transaction: ...
 
-    def is_in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        ...
+    def is_in_transaction(self) -> bool: ...
 
-    async def add_listener(self, channel: str, callback: Callable[[Any, int, str, str], None]) -> None:
-        """Listen on a channel."""
-        ...
+    async def add_listener(self, channel: str, callback: Callable[[Any, int, str, str], None]) -> None: ...
 
-    def is_closed(self) -> bool:
-        """Whether it has ended, as far as is known."""
-        ...
+    def is_closed(self) -> bool: ...
 
-    async def close(self, *, timeout: float | None = None) -> None:
-        """End it in order."""
-        ...
+    async def close(self, *, timeout: float | None = None) -> None: ...
 
-    def terminate(self) -> None:
-        """End it at once."""
-        ...
+    def terminate(self) -> None: ...
 
 
 @asynccontextmanager
 async def transaction(connection: Connection) -> AsyncGenerator[None]:
-    """A transaction in which each statement sees what others have committed.
+    """A transaction in which each statement sees what other transactions have committed before it (READ COMMITTED).
 
-    One that is cancelled takes its connection with it: to undo it in order would be to wait for the server.
+    When it is cancelled, its connection is closed: rolling back would mean to wait for the server.
     """
-    begun = connection.transaction(isolation="read_committed")
+    opened = connection.transaction(isolation="read_committed")
     try:
-        await begun.start()
+        await opened.start()
         yield
-        await begun.commit()
+        await opened.commit()
     except Exception:
         try:
-            async with asyncio.timeout(_ROLLBACK):
-                await begun.rollback()
+            async with asyncio.timeout(_ROLLBACK_TIMEOUT):
+                await opened.rollback()
         except FAILURES:
             connection.terminate()
         raise
@@ -119,7 +91,7 @@ async def transaction(connection: Connection) -> AsyncGenerator[None]:
 
 
 async def connect(dsn: str, timeout: float, *, statement_cache: bool) -> Connection:
-    """Connect within ``timeout`` seconds; with ``statement_cache`` a statement that is used for days is prepared once."""
+    """Connect within ``timeout`` seconds. With ``statement_cache``, a connection prepares each statement once."""
     connected: Connection = await _asyncpg.connect(
         dsn, timeout=timeout, statement_cache_size=100 if statement_cache else 0, max_cached_statement_lifetime=0
     )

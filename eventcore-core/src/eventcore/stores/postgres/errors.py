@@ -1,4 +1,4 @@
-"""PostgreSQL's errors in the words of eventcore: what is wrong with the server or the database, and what to do."""
+"""PostgreSQL's errors as errors of eventcore: what is wrong with the server or the database, and what to do."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, S
 from eventcore.stores.postgres.driver import InvalidArgument, PostgresError
 
 # SQLSTATE codes and their classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_DENIED: Final = {
-    "28P01": "refuses the password: mend it in the URL, in PGPASSWORD or in the password file",
-    "28000": "refuses the user: mend the user in the URL, or the server's pg_hba.conf",
-    "42501": "does not give the user the rights that the store needs: grant them, or let the owner run 'eventcore migrate'",
-}
-_INCOMPATIBLE: Final = {
-    "3D000": "has no such database: create it, or mend the URL",
-    "3F000": "has lost the schema of the store: restore it, or run 'eventcore migrate'",
-    "42P01": "has lost a table of the store: restore it",
-    "42883": "has lost a function of the store: restore it",
-}
 _READ_ONLY: Final = "25006"
-# The store's own functions raise it.
+# Raised by the store's own functions.
 _DIVERGED: Final = "EC001"
-_UNAVAILABLE: Final = {
-    _READ_ONLY: "is a standby or read only: give the address of the primary",
-    "40001": "could not serialize the call: send it again",
-    "40P01": "found a deadlock: send it again",
-    "53100": "has no room on its disk: make room",
-    "53200": "is out of memory",
-    "53300": "has no more connections: raise max_connections, or lower pool in the URL",
-    "55P03": "is held up: another process has held the append lock too long",
-    "57014": "cancelled the statement: it took longer than statement_timeout, or an administrator ended it",
-    "57P03": "is starting or stopping",
+_KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
+    "28P01": (AccessDenied, "refuses the password: mend it in the URL, in PGPASSWORD or in the password file"),
+    "28000": (AccessDenied, "refuses the user: mend the user in the URL, or the server's pg_hba.conf"),
+    "42501": (
+        AccessDenied,
+        "does not give the user the rights that the store needs: grant them, or let the owner run 'eventcore migrate'",
+    ),
+    "3D000": (IncompatibleStore, "has no such database: create it, or mend the URL"),
+    "3F000": (IncompatibleStore, "has lost the schema of the store: restore it, or run 'eventcore migrate'"),
+    "42P01": (IncompatibleStore, "has lost a table of the store: restore it"),
+    "42883": (IncompatibleStore, "has lost a function of the store: restore it"),
+    _READ_ONLY: (StoreUnavailable, "is a standby or read only: give the address of the primary"),
+    "40001": (StoreUnavailable, "could not serialize the call: send it again"),
+    "40P01": (StoreUnavailable, "found a deadlock: send it again"),
+    "53100": (StoreUnavailable, "has no room on its disk: make room"),
+    "53200": (StoreUnavailable, "is out of memory"),
+    "53300": (StoreUnavailable, "has no more connections: raise max_connections, or lower pool in the URL"),
+    "55P03": (StoreUnavailable, "is held up: another process has held the append lock too long"),
+    "57014": (StoreUnavailable, "cancelled the statement: it took longer than statement_timeout, or an administrator ended it"),
+    "57P03": (StoreUnavailable, "is starting or stopping"),
 }
-# Codes after which nobody knows what became of a statement: the connection, or the server, has ended.
+# The connection or the server has ended: the statement may have been carried out or not.
 _LOST: Final = ("08", "57P01", "57P02", "57P04", "57P05", "58", "XX")
 
 
 @final
 class AnswerLost(StoreUnavailable):
-    """The connection ended, or time was up, while a call was on its way: it may have been carried out."""
+    """The connection ended, or the timeout was over, after a call was sent: the server may have carried it out."""
 
 
 def leaves_connection_usable(error: BaseException) -> bool:
-    """Whether the server has only refused a statement. One that is read only may not be the primary any more: look anew."""
+    """Whether the connection can be used after an error: the server has refused a statement, and nothing else.
+
+    A server that is read only may no longer be the primary, so its connection is closed and the address is looked up again.
+    """
     if isinstance(error, InvalidArgument):
         return True
     code: str = getattr(error, "sqlstate", None) or ""
@@ -51,19 +53,16 @@ def leaves_connection_usable(error: BaseException) -> bool:
 
 
 def explained(error: BaseException, address: str) -> StoreError:
-    """The error to raise in place of ``error``, which came from the server at ``address``."""
+    """The ``StoreError`` to raise for an error of asyncpg in a call to the server at ``address``."""
     if isinstance(error, StoreError):
         return error
     code: str = getattr(error, "sqlstate", None) or ""
     detail = f"({type(error).__name__}: {error})"
     if code == _DIVERGED:
         return HistoryDiverged(f"PostgreSQL at {address} has gone back in time: what was read or written is gone {detail}")
-    if advice := _DENIED.get(code):
-        return AccessDenied(f"PostgreSQL at {address} {advice} {detail}")
-    if advice := _INCOMPATIBLE.get(code):
-        return IncompatibleStore(f"PostgreSQL at {address} {advice} {detail}")
-    if advice := _UNAVAILABLE.get(code):
-        return StoreUnavailable(f"PostgreSQL at {address} {advice} {detail}")
+    if known := _KNOWN.get(code):
+        kind, advice = known
+        return kind(f"PostgreSQL at {address} {advice} {detail}")
     if isinstance(error, InvalidArgument):
         return StoreError(f"an argument of a call to PostgreSQL at {address} cannot be written {detail}")
     if isinstance(error, TimeoutError):

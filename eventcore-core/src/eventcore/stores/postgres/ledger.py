@@ -1,19 +1,20 @@
-"""Projections in a PostgreSQL store: leases by the server's clock, checkpoints that only the newest lease can move."""
+"""The projection ledger of a PostgreSQL store. Leases are measured by the server's clock."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, final
 
-from eventcore.errors import LeadershipLost
-from eventcore.stores.base import Checkpoint, DeadLetter, Lease, ProjectionRecord
+import msgspec
+
+from eventcore.stores.base import Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores.failures import still_running, taken_over
 from eventcore.stores.postgres.connections import Pool
 from eventcore.stores.postgres.driver import Connection, transaction
 from eventcore.stores.postgres.schema import for_schema
-from eventcore.stores.postgres.url import PostgresSettings
+from eventcore.stores.postgres.settings import PostgresSettings
 
 _ACQUIRE: Final = """
     INSERT INTO {schema}.projections AS held (name, owner, token, leased_until)
@@ -34,7 +35,7 @@ _MOVE: Final = """
     UPDATE {schema}.projections SET position = $5, event_id = $6
     WHERE name = $1 AND token = $2 AND position = $3 AND event_id = $4 AND owner <> '' RETURNING token
 """
-_STANDS: Final = """
+_IS_HELD: Final = """
     SELECT FROM {schema}.projections
     WHERE name = $1 AND token = $2 AND position = $3 AND event_id = $4 AND owner <> ''
 """
@@ -66,139 +67,120 @@ _EXISTS: Final = "SELECT EXISTS (SELECT FROM {schema}.projections WHERE name = $
 _FORGET: Final = "DELETE FROM {schema}.dead_letters WHERE projection = $1"
 
 
-class _Undone(Exception):
-    """Ends a transaction that must not stand; ``reason`` is then raised in its address."""
+class _RolledBack(Exception):
+    """Raised inside a transaction to roll it back, and raised no further: ``reason`` is raised after the transaction.
+
+    So an error of the application never reaches the code that decides whether the connection is still usable.
+    """
 
     def __init__(self, reason: Exception | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-class ProjectionStore:
-    """The part of the backend that serves projections.
+@final
+class PostgresLedger:
+    """Implements ``ProjectionLedger``.
 
     Args:
-        pool: where its connections come from.
-        settings: what the URL says.
+        pool: the pool whose connections it uses.
+        settings: the settings of the store.
     """
 
     def __init__(self, pool: Pool, settings: PostgresSettings) -> None:
         self._pool = pool
         self._schema = settings.schema
-        self._call_timeout = settings.timeout
+        self._timeout = settings.timeout
 
     async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
-        """One statement, so that of two who ask one gets it."""
-        found = await self._rows_of(_ACQUIRE, projection, owner, seconds)
+        """See ``ProjectionLedger.acquire_lease``. One statement, so only one of several concurrent calls gets the lease."""
+        found = await self._pool.fetch(_ACQUIRE, projection, owner, seconds)
         if not found:
             return None
         [(token, position, event_id)] = found
         return Lease(projection, token, Checkpoint(position, event_id))
 
     async def renew_lease(self, lease: Lease, seconds: float) -> bool:
-        """Move the end of the lease."""
-        return bool(await self._rows_of(_RENEW, lease.projection, lease.token, seconds))
+        """See ``ProjectionLedger.renew_lease``."""
+        return bool(await self._pool.fetch(_RENEW, lease.projection, lease.token, seconds))
 
     async def release_lease(self, lease: Lease) -> None:
-        """End the lease now."""
-        await self._rows_of(_RELEASE, lease.projection, lease.token)
+        """See ``ProjectionLedger.release_lease``."""
+        await self._pool.fetch(_RELEASE, lease.projection, lease.token)
 
     async def commit_checkpoint(
-        self,
-        lease: Lease,
-        before: Checkpoint,
-        after: Checkpoint,
-        dead_letters: Sequence[DeadLetter] = (),
-        apply: Callable[[Any], Any] | None = None,
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
-        """The read model before the checkpoint: from its change to the commit that row is locked, and the lease with it."""
-        taken_over = LeadershipLost(
-            f"projection {lease.projection!r} was taken over: its checkpoint is no longer this runner's at position "
-            f"{before.position}"
-        )
+        """See ``ProjectionLedger.commit_checkpoint``."""
 
         async def work(connection: Connection) -> None:
             held = (lease.projection, lease.token, before.position, before.event_id)
             if apply is not None:
-                async with asyncio.timeout(self._call_timeout):
-                    if not await connection.fetch(self._sql(_STANDS), *held):
-                        raise _Undone(taken_over)
+                # `apply` before the checkpoint is moved: the update locks the row of the lease until the commit, and `apply`
+                # may run for longer than the lease lasts. A runner that has lost the lease must not call it at all.
+                async with asyncio.timeout(self._timeout):
+                    if not await connection.fetch(self._sql(_IS_HELD), *held):
+                        raise _RolledBack(taken_over(lease, before))
                 await _apply(apply, connection)
-            async with asyncio.timeout(self._call_timeout):
+            async with asyncio.timeout(self._timeout):
                 if not await connection.fetch(self._sql(_MOVE), *held, after.position, after.event_id):
-                    raise _Undone(taken_over)
+                    raise _RolledBack(taken_over(lease, before))
                 if dead_letters:
-                    await connection.executemany(
-                        self._sql(_KEEP),
-                        [
-                            (
-                                letter.projection,
-                                letter.position,
-                                letter.event_id,
-                                letter.error_type,
-                                letter.error,
-                                letter.attempts,
-                                letter.failed_at_ns,
-                            )
-                            for letter in dead_letters
-                        ],
-                    )
+                    await connection.executemany(self._sql(_KEEP), [msgspec.structs.astuple(letter) for letter in dead_letters])
 
         await self._in_transaction(work)
 
     async def projections(self) -> Sequence[ProjectionRecord]:
-        """Every row, with the number of its dead letters."""
+        """See ``ProjectionLedger.projections``."""
         return [
             ProjectionRecord(name, Checkpoint(position, event_id), owner if lease_left else "", token, lease_left, letters)
-            for name, position, event_id, owner, token, lease_left, letters in await self._rows_of(_PROJECTIONS)
+            for name, position, event_id, owner, token, lease_left, letters in await self._pool.fetch(_PROJECTIONS)
         ]
 
     async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
-        """Rows in order of position."""
-        return [DeadLetter(*row) for row in await self._rows_of(_LETTERS, projection, limit)]
+        """See ``ProjectionLedger.dead_letters``."""
+        return [DeadLetter(*row) for row in await self._pool.fetch(_LETTERS, projection, limit)]
 
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Callable[[Any], Any] | None = None) -> bool:
-        """The letter first: what is gone already must not be applied again."""
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
+        """See ``ProjectionLedger.remove_dead_letter``."""
 
         async def work(connection: Connection) -> None:
-            async with asyncio.timeout(self._call_timeout):
+            # Removed first: when another call has removed the letter, its event must not be applied again.
+            async with asyncio.timeout(self._timeout):
                 removed = await connection.fetch(self._sql(_REMOVE), letter.projection, letter.position, letter.event_id)
             if not removed:
-                raise _Undone
+                raise _RolledBack
             if apply is not None:
                 await _apply(apply, connection)
 
         return await self._in_transaction(work)
 
     async def reset_projection(self, projection: str) -> None:
-        """Back to the start, under a new token, so that nobody who ran it before can move it."""
+        """See ``ProjectionLedger.reset_projection``. The token grows, so that an earlier runner cannot move the checkpoint."""
 
         async def work(connection: Connection) -> None:
-            async with asyncio.timeout(self._call_timeout):
+            async with asyncio.timeout(self._timeout):
                 if await connection.fetch(self._sql(_RESET), projection):
                     await connection.execute(self._sql(_FORGET), projection)
                 elif await connection.fetchval(self._sql(_EXISTS), projection):
-                    raise _Undone(LeadershipLost(f"projection {projection!r} is being run: stop it first, then reset it"))
+                    raise _RolledBack(still_running(projection))
 
         await self._in_transaction(work)
 
     async def _in_transaction(self, work: Callable[[Connection], Awaitable[None]]) -> bool:
-        """Run ``work`` in a transaction and whether it stands; the time of what it applies is not limited."""
-        undone: _Undone | None = None
-        async with self._pool.connection(monotonic() + self._call_timeout) as connection:
+        """Run ``work`` in a transaction; whether it was committed. Only beginning and committing have a timeout here."""
+        rolled_back: _RolledBack | None = None
+        async with self._pool.connection(self._pool.deadline()) as connection:
             try:
-                async with asyncio.timeout(self._call_timeout) as limit, transaction(connection):
+                async with asyncio.timeout(self._timeout) as limit, transaction(connection):
                     limit.reschedule(None)
                     await work(connection)
-                    limit.reschedule(asyncio.get_running_loop().time() + self._call_timeout)
-            except _Undone as error:
-                undone = error
-        if undone is not None and undone.reason is not None:
-            raise undone.reason
-        return undone is None
-
-    async def _rows_of(self, sql: str, *arguments: Any) -> Sequence[Any]:
-        return await self._pool.fetch(self._sql(sql), *arguments, deadline=monotonic() + self._call_timeout)
+                    limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
+            except _RolledBack as error:
+                rolled_back = error
+        if rolled_back is not None and rolled_back.reason is not None:
+            raise rolled_back.reason
+        return rolled_back is None
 
     def _sql(self, text: str) -> str:
         return for_schema(text, self._schema)
@@ -210,4 +192,4 @@ async def _apply(apply: Callable[[Any], Any], connection: Connection) -> None:
         if inspect.isawaitable(result):
             await result
     except Exception as error:
-        raise _Undone(error) from error
+        raise _RolledBack(error) from error

@@ -1,18 +1,25 @@
-"""Opening a PostgreSQL store: is the server fit for it, and is the schema there in the right version?"""
+"""Opening a PostgreSQL store: checks whether the server can hold it, and creates or migrates its schema.
+
+The migrations are the SQL files in ``migrations``. A released one never changes; a change of the schema is a new file. Their
+placeholders are explained at ``for_schema``.
+"""
 
 from __future__ import annotations
 
 import logging
+from importlib.resources import files
 from typing import Any, Final
 
 from eventcore.errors import IncompatibleStore
 from eventcore.stores.base import SCHEMA_VERSION
 from eventcore.stores.postgres.driver import Connection, transaction
-from eventcore.stores.postgres.schema import MIGRATIONS, VERSION_TABLE, for_schema, lock_key
-from eventcore.stores.postgres.url import PostgresSettings
+from eventcore.stores.postgres.schema import for_schema, lock_key
+from eventcore.stores.postgres.settings import PostgresSettings
 
 logger: Final = logging.getLogger("eventcore.stores.postgres")
 
+# The files that bring the schema from each version to the next, beginning with version 0, an empty schema.
+_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql")
 _OLDEST_SERVER: Final = 150000
 _ABOUT: Final = """
     SELECT current_setting('server_version_num')::integer AS server_version, current_setting('server_version') AS release,
@@ -20,29 +27,22 @@ _ABOUT: Final = """
         current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,
         pg_is_in_recovery() AS standby
 """
-# A query, since what to_regclass knows may be older than the lock that was waited for.
-_KNOWN: Final = """
-    SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
-        WHERE schema.nspname = $1 AND class.relname = 'schema_version'
-    )
+# One row for each table of the schema, and at least one if the schema exists. A query of the catalogue, and not to_regclass():
+# its answer may be older than the lock that the migration has waited for.
+_TABLES: Final = """
+    SELECT class.relname FROM pg_catalog.pg_namespace AS schema LEFT JOIN pg_catalog.pg_class AS class
+    ON schema.oid = class.relnamespace WHERE schema.nspname = $1
 """
 _VERSION: Final = "SELECT coalesce(max(version), 0) FROM {schema}.schema_version"
 _MIGRATED: Final = "INSERT INTO {schema}.schema_version (version) VALUES ($1)"
-_HAS_TABLES: Final = """
-    SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS schema ON schema.oid = class.relnamespace
-        WHERE schema.nspname = $1
-    )
-"""
-_HAS_SCHEMA: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
 
 
 async def prepare(connection: Connection, settings: PostgresSettings, *, migrate: bool) -> None:
-    """Check the server; create the schema or bring it up to date, if that is allowed.
+    """Check the server and the database; create or migrate the schema if ``migrate`` allows it.
 
     Raises:
-        IncompatibleStore: the server or the database cannot hold a store; or the schema is newer, or older and must stay so.
+        IncompatibleStore: the server or the database cannot hold a store; the schema is newer than this eventcore; or it is
+            older and may not be migrated.
     """
     async with transaction(connection):
         about = await connection.fetchrow(_ABOUT)
@@ -53,7 +53,7 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, migrate
             found = f"has version {version}" if version else "does not exist"
             raise IncompatibleStore(
                 f"the schema {settings.schema!r} at {settings.address} {found}, this eventcore needs version {SCHEMA_VERSION}, "
-                "and migrate=False forbids to make it so; run 'eventcore migrate'"
+                "and migrate=False does not allow to migrate it; run 'eventcore migrate'"
             )
         if about["standby"]:
             raise IncompatibleStore(
@@ -92,33 +92,34 @@ def _check(about: Any, address: str) -> None:
 
 async def _version(connection: Connection, schema: str) -> int:
     """The version of the schema, 0 when there is none."""
-    known = await connection.fetchval(_KNOWN, schema)
-    return int(await connection.fetchval(for_schema(_VERSION, schema))) if known else 0
+    tables = [row[0] for row in await connection.fetch(_TABLES, schema)]
+    return int(await connection.fetchval(for_schema(_VERSION, schema))) if "schema_version" in tables else 0
 
 
 async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
     schema = settings.schema
     while True:
         async with transaction(connection):
-            # Whoever comes second finds the work done.
+            # One process migrates; the others wait here and then find the schema in its new version.
             await connection.execute(f"SELECT pg_advisory_xact_lock({lock_key(schema) ^ 1})")
             version = await _version(connection, schema)
             if version >= SCHEMA_VERSION:
                 return version
             if version == 0:
-                await _create(connection, settings)
-            await connection.execute(for_schema(MIGRATIONS[version], schema))
+                await _create_schema(connection, settings)
+            statements = files(__package__).joinpath("migrations", _MIGRATIONS[version]).read_text(encoding="utf-8")
+            await connection.execute(for_schema(statements, schema))
             await connection.execute(for_schema(_MIGRATED, schema), version + 1)
         logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.address, version, version + 1)
 
 
-async def _create(connection: Connection, settings: PostgresSettings) -> None:
-    # IF NOT EXISTS would ask for the right to create schemas where one is there already.
-    if not await connection.fetchval(_HAS_SCHEMA, settings.schema):
+async def _create_schema(connection: Connection, settings: PostgresSettings) -> None:
+    tables = [row[0] for row in await connection.fetch(_TABLES, settings.schema)]
+    # Not IF NOT EXISTS: that needs the right to create schemas even when the schema exists.
+    if not tables:
         await connection.execute(for_schema("CREATE SCHEMA {schema}", settings.schema))
-    elif await connection.fetchval(_HAS_TABLES, settings.schema):
+    elif tables != [None]:
         raise IncompatibleStore(
             f"the schema {settings.schema!r} at {settings.address} holds tables of something else; name another: "
             "?schema=… in the store URL"
         )
-    await connection.execute(for_schema(VERSION_TABLE, settings.schema))

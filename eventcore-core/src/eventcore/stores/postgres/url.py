@@ -1,116 +1,25 @@
-"""URLs of PostgreSQL stores: what is eventcore's own in them, and what asyncpg is told."""
+"""From a URL to a PostgreSQL store. This module can be imported without asyncpg; opening a URL needs it."""
 
 from __future__ import annotations
 
-import re
-from typing import Final, final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from importlib.util import find_spec
 
-import msgspec
-
-from eventcore.errors import InvalidStoreUrl
-
-# The channel of notifications carries the schema's name, and PostgreSQL cuts names off at 63 bytes.
-_SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
-_SWITCH: Final = {"on": True, "off": False}
-# What asyncpg reads itself. It would send anything else to the server as a start-up parameter, which pgbouncer refuses.
-_PASSED_ON: Final = (
-    *("host", "port", "user", "passfile", "service", "servicefile", "target_session_attrs", "krbsrvname", "gsslib"),
-    *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword"),
-)
-_FORM: Final = (
-    "postgresql://user:password@host:port/database?schema=eventcore, with what is special in user or password percent-encoded"
-)
-_OWN: Final = ("schema", "pool", "statement_cache", "listen", "timeout")
+from eventcore.errors import MissingDependency
+from eventcore.stores.base import Backend
+from eventcore.stores.postgres.settings import PostgresSettings
 
 
-@final
-class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a URL says.
+def backend_from_url(url: str, *, migrate: bool) -> Backend:
+    """The store that a URL names.
 
-    Args:
-        dsn: what asyncpg is told. It may hold a password.
-        address: host, port and database, for messages.
-        schema: where the store's tables are.
-        pool: connections for reading, beside the one that appends, the one that loads for commands and the one that listens.
-        statement_cache: whether statements stay prepared on their connection; off behind pgbouncer in transaction mode.
-        listen: whether a connection waits for notifications; off where they do not come through.
-        timeout: seconds that one call may take, reconnecting included.
+    Raises:
+        InvalidStoreUrl: see ``PostgresSettings.from_url``.
+        MissingDependency: asyncpg is not installed.
     """
+    settings = PostgresSettings.from_url(url)
+    if find_spec("asyncpg") is None:
+        raise MissingDependency("a PostgreSQL store needs asyncpg: pip install 'eventcore-core[postgres]'")
+    # Imported here, since it imports asyncpg.
+    from eventcore.stores.postgres.backend import PostgresBackend
 
-    dsn: str
-    address: str
-    schema: str = "eventcore"
-    pool: int = 4
-    statement_cache: bool = True
-    listen: bool = True
-    timeout: float = 10.0
-
-    def __repr__(self) -> str:
-        return f"PostgresSettings({self.address!r}, schema={self.schema!r})"
-
-    @classmethod
-    def from_url(cls, url: str) -> PostgresSettings:
-        """Read a URL.
-
-        Raises:
-            InvalidStoreUrl: it has no database, or a setting that does not exist or fit. The message does not hold the URL,
-                which may hold a password.
-        """
-        try:
-            parts = urlsplit(url)
-            address = parts.netloc.rpartition("@")[2]
-            given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        except ValueError:
-            raise InvalidStoreUrl(f"the store URL cannot be read; expected {_FORM}") from None
-        database = parts.path.removeprefix("/")
-        if not database or "/" in database or parts.fragment:
-            raise InvalidStoreUrl(f"the store URL names no database; expected {_FORM}")
-        own: dict[str, str] = {}
-        passed_on: list[tuple[str, str]] = []
-        for name, value in given:
-            if name in _OWN:
-                own[name] = value
-            elif name in _PASSED_ON:
-                passed_on.append((name, value))
-            else:
-                raise InvalidStoreUrl(
-                    f"unknown setting {name!r:.40} in the store URL; expected one of {', '.join(_OWN)}, or of asyncpg's "
-                    f"{', '.join(_PASSED_ON)}"
-                )
-        statement_cache = _switch("statement_cache", own.get("statement_cache", "on"))
-        host = address or dict(passed_on).get("host", "the local server")
-        return cls(
-            dsn=parts._replace(query=urlencode(passed_on)).geturl(),
-            address=f"{host}/{database}",
-            schema=_schema(own.get("schema", "eventcore")),
-            pool=int(_number("pool", own.get("pool", "4"), 1, 100, "a whole number")),
-            statement_cache=statement_cache,
-            listen=_switch("listen", own["listen"]) if "listen" in own else statement_cache,
-            timeout=_number("timeout", own.get("timeout", "10"), 0.1, 3600, "seconds"),
-        )
-
-
-def _schema(value: str) -> str:
-    if not _SCHEMA.fullmatch(value) or value.startswith("pg_"):
-        raise InvalidStoreUrl(
-            f"schema={value!r:.80} in the store URL; expected 1 to 48 lower-case letters, digits and underscores, not "
-            "beginning with a digit or pg_"
-        )
-    return value
-
-
-def _switch(name: str, value: str) -> bool:
-    if value not in _SWITCH:
-        raise InvalidStoreUrl(f"{name}={value!r:.40} in the store URL; expected on or off")
-    return _SWITCH[value]
-
-
-def _number(name: str, value: str, least: float, most: float, kind: str) -> float:
-    try:
-        number = float(value) if kind == "seconds" else int(value)
-    except ValueError:
-        number = -1
-    if not least <= number <= most:
-        raise InvalidStoreUrl(f"{name}={value!r:.40} in the store URL; expected {kind} from {least} to {most}")
-    return number
+    return PostgresBackend(settings, migrate=migrate)

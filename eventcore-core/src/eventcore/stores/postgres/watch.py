@@ -1,55 +1,53 @@
-"""Watching the head position: by notifications, and by asking now and then, since a notification can be lost."""
+"""Watching the head position of a PostgreSQL store: by notifications, and by polling, since a notification can be lost."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import StoreError
+from eventcore.ground import cancel_and_wait, spawn
 from eventcore.stores.failures import own_copy
 from eventcore.stores.postgres.connections import Connector, close
 from eventcore.stores.postgres.driver import FAILURES, Connection, PostgresError, transaction
 from eventcore.stores.postgres.errors import explained
+from eventcore.stores.postgres.schema import channel, for_schema
 
+HEAD: Final = "SELECT coalesce(max(position), 0) FROM {schema}.events"
+"""The statement that returns the head position."""
+
+# Seconds between polls: with notifications, and without.
 _POLL_LISTENING: Final = 1.0
 _POLL_ALONE: Final = 0.1
+# Seconds after a failure.
 _RETRY: Final = 0.5
 _CLOSE_TIMEOUT: Final = 1.0
 
 
 @final
 class PostgresHeadWatch:
-    """Keeps a connection of its own, from the first time that somebody waits.
+    """Watches over one connection, in a task that the first call of ``wait_beyond`` starts. Belongs to one event loop.
 
     Args:
-        connector: makes the connection.
-        channel: where notifications come; ``None`` where they do not come through, so that only asking is left.
-        question: the statement that returns the head position.
-        timeout: seconds to wait for a connection or an answer.
+        connector: opens the connection.
     """
 
-    def __init__(self, connector: Connector, channel: str | None, question: str, timeout: float) -> None:
+    def __init__(self, connector: Connector) -> None:
         self._connector = connector
-        self._channel = channel
-        self._question = question
-        self._timeout = timeout
         self._head = 0
         self._changed = asyncio.Event()
         self._failure: StoreError | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
-        """The head position once it is above ``position``, or after ``timeout`` seconds.
+        """See ``EventLog.wait_beyond``.
 
         Raises:
-            StoreError: it cannot be known, since the server cannot be reached.
+            StoreError: the timeout is over, and the head position is not known since the server cannot be reached.
         """
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(
-                self._run(), name="eventcore-postgres-watch", context=contextvars.Context()
-            )
+            self._task = spawn(self._run(), "eventcore-postgres-watch")
         try:
             async with asyncio.timeout(timeout):
                 while self._head <= position:
@@ -59,60 +57,61 @@ class PostgresHeadWatch:
                 raise own_copy(self._failure) from None
         return self._head
 
-    def notified(self, head: int) -> None:
-        """Somebody has seen that the head position is as high as that."""
+    def advance(self, head: int) -> None:
+        """Wake the waiting callers: the head position is at least ``head``."""
         if head > self._head:
             self._set(head)
 
     async def close(self) -> None:
-        """End the connection."""
+        """End the task, which closes its connection."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
             self._task = None
 
     def _set(self, head: int) -> None:
         self._head = head
+        # A set event wakes all callers that wait now; later callers wait for a new one.
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def _run(self) -> None:
         while True:
             try:
-                connection = await self._connector.patiently(monotonic() + self._timeout)
+                connection = await self._connector.patiently(monotonic() + self._connector.settings.timeout)
             except StoreError as error:
                 self._failure = error
                 await asyncio.sleep(_RETRY)
                 continue
             try:
-                await self._ask_again_and_again(connection)
+                await self._poll(connection)
             except FAILURES as error:
-                self._failure = explained(error, self._connector.address)
+                self._failure = explained(error, self._connector.settings.address)
                 connection.terminate()
             finally:
                 await close(connection, _CLOSE_TIMEOUT)
 
-    async def _ask_again_and_again(self, connection: Connection) -> None:
-        pause = _POLL_ALONE
-        if self._channel is not None and await self._listen(connection, self._channel):
-            pause = _POLL_LISTENING
+    async def _poll(self, connection: Connection) -> None:
+        settings = self._connector.settings
+        pause = _POLL_LISTENING if settings.listen and await self._listen(connection) else _POLL_ALONE
+        query = for_schema(HEAD, settings.schema)
         while True:
-            async with asyncio.timeout(self._timeout), transaction(connection):
-                head = await connection.fetchval(self._question)
+            async with asyncio.timeout(settings.timeout), transaction(connection):
+                head = await connection.fetchval(query)
             self._failure = None
-            # Also when it is lower: after a failover to a server that lags, what was heard before is no longer true.
+            # A lower position counts, too: a failover to a server that lagged has lost events.
             if head != self._head:
                 self._set(head)
             await asyncio.sleep(pause)
 
-    async def _listen(self, connection: Connection, channel: str) -> bool:
+    async def _listen(self, connection: Connection) -> bool:
+        settings = self._connector.settings
         try:
-            async with asyncio.timeout(self._timeout):
-                await connection.add_listener(channel, self._heard)
+            async with asyncio.timeout(settings.timeout):
+                await connection.add_listener(channel(settings.schema), self._notified)
         except PostgresError:
-            # A standby sends no notifications.
+            # A standby refuses LISTEN.
             return False
         return True
 
-    def _heard(self, connection: Any, process: int, channel: str, payload: str) -> None:
-        self.notified(int(payload))
+    def _notified(self, connection: Any, process: int, channel: str, payload: str) -> None:
+        self.advance(int(payload))

@@ -1,5 +1,6 @@
 """The store in one SQLite file."""
 
-from eventcore.stores.sqlite.backend import SqliteBackend, Synchronous
+from eventcore.stores.sqlite.backend import SqliteBackend
+from eventcore.stores.sqlite.schema import Synchronous
 
 __all__ = ["SqliteBackend", "Synchronous"]

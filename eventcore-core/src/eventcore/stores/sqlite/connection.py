@@ -1,4 +1,4 @@
-"""A connection to SQLite, the thread that alone uses it, and what it counts."""
+"""A connection to SQLite, the only thread that uses it, and what it counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeVar, final
 
 import msgspec
 
-from eventcore.errors import CorruptEvent
+from eventcore.errors import CorruptEvent, StoreClosed
 from eventcore.stores.sampling import BackendCounters
 from eventcore.stores.sqlite.errors import explained
 from eventcore.stores.sqlite.worker import Worker
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 class StoreConnection(sqlite3.Connection):
-    """A connection that knows where its store counts."""
+    """A connection that carries the counters of its backend."""
 
     counters: BackendCounters
 
 
 @contextmanager
 def write_transaction(connection: StoreConnection) -> Generator[None]:
-    """A transaction that holds the write lock from its beginning, and tells how long it waited for it."""
+    """A transaction that holds the write lock from its beginning; how long it waited for the lock is reported."""
     begun = time.perf_counter()
     connection.execute("BEGIN IMMEDIATE")
     if (on_wait := connection.counters.on_wait) is not None:
@@ -44,35 +44,58 @@ def write_transaction(connection: StoreConnection) -> Generator[None]:
 
 @final
 class ConnectionThread:
-    """A connection to the file at ``path``, opened by the first job, which only one thread uses.
+    """A connection that only one thread uses, once it is opened. Its methods but ``disconnect`` may be called from any thread.
 
     Args:
-        worker: the thread, where several connections share it.
+        path: the file.
+        counters: the counters of the backend.
+        set_up: sets up the new connection; called in the thread.
     """
 
-    def __init__(self, worker: Worker, path: str, counters: BackendCounters) -> None:
+    def __init__(self, path: str, counters: BackendCounters, set_up: Callable[[StoreConnection], None]) -> None:
         self._path = path
         self._counters = counters
-        self._worker = worker
+        self._set_up = set_up
+        self._worker: Worker | None = None
         self._connection: StoreConnection | None = None
 
-    async def run(self, job: Callable[[StoreConnection], T]) -> T:
-        """The result of ``job``; SQLite's errors come in the words of eventcore."""
-        return await self._worker.run(partial(self._call, job))
+    async def open(self, worker: Worker) -> None:
+        """Open the connection in the thread of ``worker``, which several connections may share."""
+        self._worker = worker
+        await self.run(self._set_up)
 
-    def post(self, job: Callable[[StoreConnection], T]) -> Future[T]:
-        """Like ``run``, from any thread."""
-        return self._worker.post(partial(self._call, job))
+    def close(self) -> None:
+        """Accept no more jobs. Jobs that are in the queue still run; the last job of the worker must call ``disconnect``."""
+        self._worker = None
 
     def disconnect(self) -> None:
-        """Close the connection; to be called in the thread."""
+        """Close the connection; only to be called in its thread."""
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
+
+    async def run(self, job: Callable[[StoreConnection], T]) -> T:
+        """The result of ``job``, called in the thread with the connection. SQLite's errors are raised as ``StoreError``.
+
+        Raises:
+            StoreClosed: the connection is not open.
+        """
+        return await self._opened().run(partial(self._call, job))
+
+    def post(self, job: Callable[[StoreConnection], T]) -> Future[T]:
+        """Like ``run``, for a caller that is in any thread and does not await."""
+        return self._opened().post(partial(self._call, job))
+
+    def _opened(self) -> Worker:
+        if (worker := self._worker) is None:
+            raise StoreClosed("the store is not open")
+        return worker
 
     def _call(self, job: Callable[[StoreConnection], T]) -> T:
         try:
             if self._connection is None:
                 connection = sqlite3.connect(self._path, isolation_level=None, factory=StoreConnection)
+                # Texts come as bytes: bytes that are not UTF-8 must fail one row only, not the whole page.
                 connection.text_factory = bytes
                 connection.counters = self._counters
                 self._connection = connection

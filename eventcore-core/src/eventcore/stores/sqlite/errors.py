@@ -1,4 +1,4 @@
-"""SQLite's errors in the words of eventcore: what is wrong with the file, and what to do."""
+"""SQLite's errors as errors of eventcore: what is wrong with the file, and what to do."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _UNAVAILABLE: Final = {
 
 
 def is_unavailable(error: sqlite3.Error) -> bool:
-    """Whether it says nothing about the request: the file cannot be used now."""
+    """Whether the file cannot be used now, whatever the request."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNAVAILABLE
 
 
 def explained(error: sqlite3.Error, path: str) -> StoreError:
-    """The error to raise in place of ``error``."""
+    """The ``StoreError`` to raise for an error of SQLite on the file at ``path``."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_NOTADB:
         return IncompatibleStore(f"{path} is not an SQLite database; give the path of an eventcore store or of a new file")

@@ -1,7 +1,8 @@
-"""Following the global order of a file: the thread that reads goes on to the next page by itself.
+"""Following the global order of a file: the thread starts on the next page before it is asked for.
 
-While an event loop is busy, a thread gets the interpreter's lock only every 5 ms. So the thread that has just read a page, and
-holds the lock, begins with the next one at once: SQLite then works, without that lock, beside the handlers of the page before.
+While the event loop is busy, a thread that needs the GIL waits for it (see ``eventcore.ground.pacing``). The thread that has
+just read a page holds the GIL, so it starts the next statement at once. SQLite then works without the GIL while the event loop
+applies the page before.
 """
 
 from __future__ import annotations
@@ -17,46 +18,52 @@ from eventcore.stores.base import Checkpoint, EventFilter, LogPage
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection
 from eventcore.stores.sqlite.statements import follow
 
-_Question: TypeAlias = "tuple[Checkpoint, int, EventFilter]"
+_Call: TypeAlias = "tuple[Checkpoint, int, EventFilter]"
 
-# Pages that nobody has asked for yet, for so many readers and so many seconds.
-_MOST: Final = 8
+# At most so many pages are read ahead, and a finished one is used for so many seconds: it may lack later events.
+_MAX_AHEAD: Final = 8
 _FRESH: Final = 0.5
 
 
 @final
 class Follower:
-    """Reads pages in the thread of a connection, the next one before it is asked for."""
+    """Reads pages of the global order, one page ahead of each reader.
 
-    def __init__(self, thread: ConnectionThread) -> None:
-        self._thread = thread
-        self._ahead: dict[_Question, tuple[float, Future[LogPage]]] = {}
+    The event loop and the thread of the connection both use ``_ahead``. Each access is a single operation on a dictionary; when
+    the two race, a page is read twice or the read-ahead ends, and both are harmless.
+    """
+
+    def __init__(self, connection: ConnectionThread) -> None:
+        self._connection = connection
+        # The calls that readers are expected to make next: when the page was started, and the page.
+        self._ahead: dict[_Call, tuple[float, Future[LogPage]]] = {}
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
-        """See ``Backend.follow``."""
-        question = (after, limit, wanted)
-        begun, page = self._ahead.pop(question, (0.0, None))
+        """See ``EventLog.follow``."""
+        call = (after, limit, wanted)
+        begun, page = self._ahead.pop(call, (0.0, None))
         if page is None or (page.done() and monotonic() - begun > _FRESH):
-            return await self._thread.run(partial(self._read, question, True))
+            return await self._connection.run(partial(self._read, call, True))
         if page.done():
             found = page.result()
-            self._go_on(question, found)
+            self._read_ahead(call, found)
             return found
         return await asyncio.wrap_future(page)
 
-    def _read(self, question: _Question, asked: bool, connection: StoreConnection) -> LogPage:
-        page = follow(*question, connection)
-        if asked or question not in self._ahead:
-            self._go_on(question, page)
+    def _read(self, call: _Call, is_asked_for: bool, connection: StoreConnection) -> LogPage:
+        page = follow(*call, connection)
+        # A page that was read ahead and not yet asked for ends the chain: `follow` continues it when the reader comes.
+        if is_asked_for or call not in self._ahead:
+            self._read_ahead(call, page)
         return page
 
-    def _go_on(self, question: _Question, page: LogPage) -> None:
+    def _read_ahead(self, call: _Call, page: LogPage) -> None:
         if page.end.position >= page.head:
             return
-        while len(self._ahead) >= _MOST:
+        while len(self._ahead) >= _MAX_AHEAD:
             self._ahead.pop(next(iter(self._ahead)), None)
-        following = (page.end, *question[1:])
+        next_call = (page.end, *call[1:])
         try:
-            self._ahead[following] = monotonic(), self._thread.post(partial(self._read, following, False))
+            self._ahead[next_call] = monotonic(), self._connection.post(partial(self._read, next_call, False))
         except StoreClosed:
             pass

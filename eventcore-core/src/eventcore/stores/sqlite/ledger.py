@@ -1,10 +1,10 @@
-"""What projections say to SQLite: leases, checkpoints and dead letters, each call one transaction.
+"""The projection ledger of an SQLite store: leases, checkpoints and dead letters.
 
-None of them waits for the disk. After a power cut the last ones may be gone, a read model and its checkpoint together, and are
-made again; what is durable are events.
+Commits of the ledger do not wait for the disk. A power cut may lose the last ones, a read model together with its checkpoint,
+so that they are made again; only events must be durable.
 
-Times are the machine's wall clock, which every process on the file shares. A lease that would last longer than it was given for
-comes from before that clock was set back, and counts as ended.
+Leases are measured by the machine's wall clock, which all processes on the file share. When the clock is set back, a lease
+would last longer than it was granted for; such a lease counts as ended.
 """
 
 from __future__ import annotations
@@ -12,36 +12,16 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.errors import LeadershipLost
-from eventcore.stores.base import START, Checkpoint, DeadLetter, Lease, ProjectionRecord
-from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
+from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.stores.failures import still_running, taken_over
+from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection, write_transaction
 from eventcore.stores.sqlite.errors import explained, is_unavailable
 
-PROJECTION_TABLES: Final = """
-    CREATE TABLE IF NOT EXISTS projections (
-        name TEXT PRIMARY KEY,
-        position INTEGER NOT NULL,
-        event_id TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        token INTEGER NOT NULL,
-        leased_until REAL NOT NULL,
-        leased_for REAL NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS dead_letters (
-        projection TEXT NOT NULL,
-        position INTEGER NOT NULL,
-        event_id TEXT NOT NULL,
-        error_type TEXT NOT NULL,
-        error TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        failed_at_ns INTEGER NOT NULL,
-        PRIMARY KEY (projection, position)
-    ) WITHOUT ROWID;
-"""
 _IS_LEASED: Final = (
     "SELECT 1 FROM projections WHERE name = :name AND owner NOT IN ('', :owner) "
     "AND leased_until > :now AND leased_until - :now <= leased_for"
@@ -76,13 +56,63 @@ _LETTERS: Final = """
 """
 
 
-def is_leased(projection: str, owner: str, connection: StoreConnection) -> bool:
-    """Whether another owner holds the lease: a look that disturbs no writer."""
+@final
+class SqliteLedger:
+    """Implements ``ProjectionLedger``. The functions below do the work, each in the thread of its connection.
+
+    Args:
+        reader: a connection for short reads.
+        writer: the connection that writes for projections.
+    """
+
+    def __init__(self, reader: ConnectionThread, writer: ConnectionThread) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        """See ``ProjectionLedger.acquire_lease``."""
+        # Look first: runners that wait for a lease ask often, and must not take the write lock each time.
+        if await self._reader.run(partial(_is_leased, projection, owner)):
+            return None
+        return await self._writer.run(partial(_acquire_lease, projection, owner, seconds))
+
+    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
+        """See ``ProjectionLedger.renew_lease``."""
+        return await self._writer.run(partial(_renew_lease, lease, seconds))
+
+    async def release_lease(self, lease: Lease) -> None:
+        """See ``ProjectionLedger.release_lease``."""
+        await self._writer.run(partial(_release_lease, lease))
+
+    async def commit_checkpoint(
+        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
+    ) -> None:
+        """See ``ProjectionLedger.commit_checkpoint``."""
+        await self._writer.run(partial(_commit_checkpoint, lease, before, after, dead_letters, apply))
+
+    async def projections(self) -> Sequence[ProjectionRecord]:
+        """See ``ProjectionLedger.projections``."""
+        return await self._reader.run(_projections)
+
+    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
+        """See ``ProjectionLedger.dead_letters``."""
+        return await self._reader.run(partial(_dead_letters, projection, limit))
+
+    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
+        """See ``ProjectionLedger.remove_dead_letter``."""
+        return await self._writer.run(partial(_remove_dead_letter, letter, apply))
+
+    async def reset_projection(self, projection: str) -> None:
+        """See ``ProjectionLedger.reset_projection``."""
+        await self._writer.run(partial(_reset_projection, projection))
+
+
+def _is_leased(projection: str, owner: str, connection: StoreConnection) -> bool:
     asked = {"name": projection, "owner": owner, "now": time.time()}
     return connection.execute(_IS_LEASED, asked).fetchone() is not None
 
 
-def acquire_lease(projection: str, owner: str, seconds: float, connection: StoreConnection) -> Lease | None:
+def _acquire_lease(projection: str, owner: str, seconds: float, connection: StoreConnection) -> Lease | None:
     with write_transaction(connection):
         asked = {"name": projection, "owner": owner, "now": time.time(), "seconds": seconds}
         if connection.execute(_IS_LEASED, asked).fetchone() is not None:
@@ -94,25 +124,24 @@ def acquire_lease(projection: str, owner: str, seconds: float, connection: Store
     return Lease(projection, token, Checkpoint(position, event_id.decode()))
 
 
-def renew_lease(lease: Lease, seconds: float, connection: StoreConnection) -> bool:
+def _renew_lease(lease: Lease, seconds: float, connection: StoreConnection) -> bool:
     asked = {"name": lease.projection, "token": lease.token, "now": time.time(), "seconds": seconds}
     return connection.execute(_RENEW, asked).rowcount == 1
 
 
-def release_lease(lease: Lease, connection: StoreConnection) -> None:
+def _release_lease(lease: Lease, connection: StoreConnection) -> None:
     connection.execute(_RELEASE, {"name": lease.projection, "token": lease.token})
 
 
-def commit_checkpoint(
+def _commit_checkpoint(
     lease: Lease,
     before: Checkpoint,
     after: Checkpoint,
     letters: Sequence[DeadLetter],
-    apply: Callable[[Any], Any] | None,
+    apply: Apply,
     connection: StoreConnection,
 ) -> None:
-    """See ``Backend.commit_checkpoint``; the fence comes first, so that a loser's ``apply`` is not even called."""
-    move: dict[str, str | int] = {
+    values: dict[str, str | int] = {
         "name": lease.projection,
         "token": lease.token,
         "from_position": before.position,
@@ -121,32 +150,28 @@ def commit_checkpoint(
         "event_id": after.event_id,
     }
     if apply is None and not letters:
-        # The usual case is one statement: each more may wait for the interpreter's lock.
-        _move(move, connection)
+        # The usual case is one statement without a transaction: each further statement may wait for the GIL.
+        if connection.execute(_MOVE, values).rowcount != 1:
+            raise taken_over(lease, before)
         return
     with write_transaction(connection):
-        _move(move, connection)
+        # The checkpoint first: a runner that has lost its lease must not even call `apply`.
+        if connection.execute(_MOVE, values).rowcount != 1:
+            raise taken_over(lease, before)
         connection.executemany(_KEEP_LETTER, [msgspec.structs.astuple(letter) for letter in letters])
         if apply is not None:
             _apply(apply, connection)
 
 
-def _move(move: dict[str, str | int], connection: StoreConnection) -> None:
-    if connection.execute(_MOVE, move).rowcount != 1:
-        raise LeadershipLost(
-            f"projection {move['name']!r} was taken over: its checkpoint is no longer this runner's at position "
-            f"{move['from_position']}"
-        )
-
-
 def _apply(apply: Callable[[Any], Any], connection: StoreConnection) -> None:
-    """Lend the connection to the application: its texts are ``str``, and the transaction is not its to end."""
+    """Call ``apply`` with the connection inside the transaction: texts come as ``str``, and ``apply`` cannot end it."""
     connection.text_factory = str
     connection.set_authorizer(_refuse_to_end)
     try:
         apply(connection)
     except Exception as error:
-        # What the application raises is its own affair, but for what says that the store cannot write now.
+        # An error of the application is raised as it is, unless it says that the file cannot be written now: then the
+        # projection waits for the store instead of failing.
         cause = error if isinstance(error, sqlite3.Error) else error.__cause__
         if isinstance(cause, sqlite3.Error) and is_unavailable(cause):
             raise explained(cause, _path(connection)) from error
@@ -162,11 +187,12 @@ def _refuse_to_end(action: int, *_: object) -> int:
 
 
 def _path(connection: StoreConnection) -> str:
+    # The authorizer would be asked about the PRAGMA, too.
     connection.set_authorizer(None)
     return str(connection.execute("PRAGMA database_list").fetchone()[2])
 
 
-def projections(connection: StoreConnection) -> Sequence[ProjectionRecord]:
+def _projections(connection: StoreConnection) -> Sequence[ProjectionRecord]:
     return [
         ProjectionRecord(
             name.decode(),
@@ -180,7 +206,7 @@ def projections(connection: StoreConnection) -> Sequence[ProjectionRecord]:
     ]
 
 
-def dead_letters(projection: str, limit: int, connection: StoreConnection) -> Sequence[DeadLetter]:
+def _dead_letters(projection: str, limit: int, connection: StoreConnection) -> Sequence[DeadLetter]:
     return [
         DeadLetter(name.decode(), position, event_id.decode(), error_type.decode(), error.decode(), attempts, failed_at_ns)
         for name, position, event_id, error_type, error, attempts, failed_at_ns in connection.execute(
@@ -189,23 +215,23 @@ def dead_letters(projection: str, limit: int, connection: StoreConnection) -> Se
     ]
 
 
-def remove_dead_letter(letter: DeadLetter, apply: Callable[[Any], Any] | None, connection: StoreConnection) -> bool:
+def _remove_dead_letter(letter: DeadLetter, apply: Apply, connection: StoreConnection) -> bool:
     with write_transaction(connection):
-        gone = connection.execute(
+        deleted = connection.execute(
             "DELETE FROM dead_letters WHERE projection = ? AND position = ? AND event_id = ?",
             (letter.projection, letter.position, letter.event_id),
         )
-        if gone.rowcount != 1:
+        if deleted.rowcount != 1:
             return False
         if apply is not None:
             _apply(apply, connection)
     return True
 
 
-def reset_projection(projection: str, connection: StoreConnection) -> None:
+def _reset_projection(projection: str, connection: StoreConnection) -> None:
     with write_transaction(connection):
         if connection.execute(_IS_LEASED, {"name": projection, "owner": "", "now": time.time()}).fetchone() is not None:
-            raise LeadershipLost(f"projection {projection!r} is being run: stop it first, then reset it")
-        # The token stays, so that a runner from before cannot commit any more.
+            raise still_running(projection)
+        # Tokens go on growing, so that a runner from before the reset cannot move the checkpoint.
         connection.execute(_RESET, (START.position, START.event_id, projection))
         connection.execute("DELETE FROM dead_letters WHERE projection = ?", (projection,))

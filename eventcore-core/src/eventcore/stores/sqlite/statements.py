@@ -1,7 +1,9 @@
-"""What is said to SQLite: one statement for a batch, one value for a page of rows.
+"""The statements of an SQLite event log: one statement appends a whole batch, and one value holds a whole page of rows.
 
-Each call into SQLite's ``step`` lets go of the interpreter's lock, and under a busy event loop it takes 5 ms to get it back:
-one statement for a batch of 128 takes 6 ms then, a statement for each row 394 ms.
+Each step of SQLite releases the GIL and may wait 5 ms to get it back while the event loop is busy (see
+``eventcore.ground.pacing``). Measured then: a batch of 128 events takes 6 ms as one statement, 394 ms with one for each row.
+
+Every function here runs in the thread of its connection.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ import msgspec
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import CONFLICT, START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict
+from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict, Versions
 from eventcore.stores.failures import diverged
+from eventcore.stores.judging import accepts, base_versions, verdicts
+from eventcore.stores.paging import window
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 
 T = TypeVar("T")
 
-# new: an array of [stream, version, id, type, data, metadata, time]; base: an object of stream to the version it must have.
-# The whole is one transaction, whose write lock comes before its snapshot is taken.
+# Appends all events of `new`, an array of [stream, version, id, type, data, metadata, time], if every stream has its version in
+# `base`, an object of stream to version; else nothing. The statement is one transaction: SQLite takes the write lock before
+# the snapshot, so no other process can append between the check and the insert.
 _APPEND: Final = """
     INSERT INTO events
     SELECT head.position + 1 + new.key,
@@ -37,11 +42,11 @@ _APPEND: Final = """
 _VERSIONS: Final = """
     SELECT json_group_object(key, coalesce((SELECT max(version) FROM events WHERE stream_id = key), 0)) FROM json_each(:base)
 """
-# The casts keep a row that was changed by hand to a blob from failing the whole page.
+# json_array() refuses blobs. The casts keep a row whose text was replaced by a blob by hand from failing the whole page.
 _ROW: Final = (
     "json_array(position, stream_id, version, event_id, event_type, CAST(data AS TEXT), CAST(metadata AS TEXT), recorded_at_ns)"
 )
-# after: an object of stream to the version behind which to read; up_to: the highest position; limit: rows per stream.
+# after: an object of stream to the version after which to read; up_to: the highest position; limit: rows per stream.
 _READ: Final = f"""
     SELECT '{{"head":' || (SELECT coalesce(max(position), 0) FROM events) || ',"rows":[' || coalesce(group_concat((
         SELECT '[' || coalesce(group_concat(found), '') || ']' FROM (
@@ -51,8 +56,8 @@ _READ: Final = f"""
         )
     )), '') || ']}}' FROM json_each(:after) AS asked
 """  # noqa: S608  # put together from constants
-# Head position, id of the event at :after, last event of the window (or of the store where that is nearer), rows: as columns,
-# because putting the long text of the rows into a longer one takes a fifth of the time.
+# The head position, the id of the event at :after, the last event of the window (or of the store, if that comes first), and the
+# rows. They are columns: copying the long text of the rows into one JSON text would take a fifth of the time.
 _FOLLOW: Final = """
     SELECT (SELECT coalesce(max(position), 0) FROM events), (SELECT event_id FROM events WHERE position = :after),
         last.position, last.event_id, {log}
@@ -61,9 +66,6 @@ _FOLLOW: Final = """
         WHERE position > :after AND position <= :up_to ORDER BY position DESC LIMIT 1
     ) AS last
 """
-# A filter looks at so many positions in one call, whether or not anything there is wanted.
-_WINDOW: Final = 10_000
-_ANYTHING: Final = EventFilter()
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -79,38 +81,29 @@ _decode_rows: Final = msgspec.json.Decoder(list[StoredEvent]).decode
 
 
 def append(requests: Sequence[AppendRequest], connection: StoreConnection) -> Sequence[Verdict]:
-    base: dict[str, int] = {}
-    for request in requests:
-        for stream, version in request.base.items():
-            base.setdefault(stream, version)
-    now = base.copy()
-    if all(_judge(request, base, now) for request in requests) and any(request.events for request in requests):
-        # The usual case: nobody else has written, and all of them are accepted by one statement.
+    """See ``EventLog.append``."""
+    base = base_versions(requests)
+    current = base.copy()
+    if all(accepts(request, base, current) for request in requests) and any(request.events for request in requests):
+        # The usual case: if no other process has written these streams, every request is accepted and one statement will do.
         rows = _rows(requests)
         cursor = connection.execute(_APPEND, {"new": rows, "base": _object(base)})
         if cursor.rowcount:
             _count_written(connection, rows)
-            return _verdicts(requests, [True] * len(requests), (cursor.lastrowid or 0) - cursor.rowcount)
+            return verdicts(requests, [True] * len(requests), (cursor.lastrowid or 0) - cursor.rowcount)
+    # Another process has written one of the streams, or a request contradicts one before it: decide each request by the
+    # versions that the streams have under the write lock.
     with write_transaction(connection):
         began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
-        now = began.copy()
-        accepted = [_judge(request, began, now) for request in requests]
+        current = began.copy()
+        accepted = [accepts(request, began, current) for request in requests]
         winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
         first = head(connection)
         rows = _rows(winners) if any(request.events for request in winners) else ""
         if rows:
             connection.execute(_APPEND, {"new": rows, "base": "{}"})
     _count_written(connection, rows)
-    return _verdicts(requests, accepted, first)
-
-
-def _judge(request: AppendRequest, began: Mapping[str, int], now: dict[str, int]) -> bool:
-    for stream, version in request.expected.items():
-        if began[stream] != request.base[stream] or now[stream] != version:
-            return False
-    for new in request.events:
-        now[new.recorded.stream_id] = new.recorded.version
-    return True
+    return verdicts(requests, accepted, first)
 
 
 def _rows(requests: Sequence[AppendRequest]) -> str:
@@ -133,38 +126,30 @@ def _rows(requests: Sequence[AppendRequest]) -> str:
 
 
 def _object(versions: Mapping[StreamId, int] | Mapping[str, int]) -> str:
-    # msgspec writes only what is exactly a str.
+    # msgspec encodes keys whose class is exactly str, not a subclass as StreamId.
     return _encode({str(stream): version for stream, version in versions.items()}).decode()
 
 
-def _verdicts(requests: Sequence[AppendRequest], accepted: Sequence[bool], head: int) -> Sequence[Verdict]:
-    verdicts: list[Verdict] = []
-    for request, wins in zip(requests, accepted, strict=True):
-        if not wins:
-            verdicts.append(CONFLICT)
-        elif request.events:
-            verdicts.append(head + 1)
-            head += len(request.events)
-        else:
-            verdicts.append(0)
-    return verdicts
-
-
-def read_streams(after: Mapping[StreamId, int], up_to: int, limit: int, connection: StoreConnection) -> BackendPage:
+def read_streams(after: Versions, up_to: int, limit: int, connection: StoreConnection) -> BackendPage:
+    """See ``EventLog.read_streams``."""
     asked: dict[str, str | int] = {"after": _object(after), "up_to": up_to, "limit": limit}
     found = _decode_page(_decode_found, connection.execute(_READ, asked).fetchone()[0], connection)
     return BackendPage(dict(zip(after, found.rows, strict=True)), found.head, limit)
 
 
 def scan(after: int, up_to: int, limit: int, wanted: EventFilter, connection: StoreConnection) -> Sequence[StoredEvent]:
+    """See ``EventLog.scan``."""
     asked: dict[str, str | int] = {"after": after, "up_to": up_to, "limit": limit}
     return _rows_of(connection.execute(f"SELECT {_log(wanted, asked)}", asked).fetchone()[0], connection)
 
 
 def follow(after: Checkpoint, limit: int, wanted: EventFilter, connection: StoreConnection) -> LogPage:
-    """See ``Backend.follow``: one statement, which is one snapshot."""
-    window = limit if wanted == _ANYTHING else _WINDOW
-    asked: dict[str, str | int] = {"after": after.position, "up_to": after.position + window, "limit": limit}
+    """See ``EventLog.follow``."""
+    asked: dict[str, str | int] = {
+        "after": after.position,
+        "up_to": after.position + window(wanted, limit),
+        "limit": limit,
+    }
     head, at, end, end_id, log = connection.execute(_FOLLOW.format(log=_log(wanted, asked)), asked).fetchone()
     found = "" if at is None else at.decode(errors="replace")
     if after != START and found != after.event_id:
@@ -176,7 +161,7 @@ def follow(after: Checkpoint, limit: int, wanted: EventFilter, connection: Store
 
 
 def _log(wanted: EventFilter, asked: dict[str, str | int]) -> str:
-    """The expression for the wanted rows of a range of positions as JSON, without brackets; adds its values to ``asked``."""
+    """The SQL expression of the matching rows in a range of positions, as JSON without brackets; adds values to ``asked``."""
     conditions = ["position > :after AND position <= :up_to"]
     if wanted.pattern is not None:
         conditions.append("stream_id GLOB :glob")
@@ -200,7 +185,7 @@ def _decode_page(decode: Callable[[str | bytes], T], page: bytes, connection: St
     try:
         return decode(page)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        # Bytes that are not UTF-8 become NUL, which no event holds: then the codec refuses that one row only.
+        # A byte that is not UTF-8 becomes NUL, which no event may contain: the codec then refuses this row only.
         return decode(_NOT_UTF8.sub(r"\\u0000", page.decode(errors="surrogateescape")))
 
 
@@ -213,7 +198,7 @@ def head(connection: StoreConnection) -> int:
     return position
 
 
-def last_append_ns(connection: StoreConnection) -> tuple[int, int | None]:
-    """The head position, and when its event was recorded."""
+def last_append(connection: StoreConnection) -> tuple[int, int | None]:
+    """The head position, and when its event was recorded in nanoseconds since 1970 (``None``: there is no event)."""
     found = connection.execute("SELECT position, recorded_at_ns FROM events ORDER BY position DESC LIMIT 1").fetchone()
     return (0, None) if found is None else (found[0], found[1])

@@ -1,4 +1,4 @@
-"""A thread that does one blocking thing after another for an event loop."""
+"""A thread that runs blocking jobs for an event loop, one after the other."""
 
 from __future__ import annotations
 
@@ -7,61 +7,56 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar, final
+from typing import Any, TypeVar, final
 
 from eventcore.errors import StoreClosed
 
 T = TypeVar("T")
-_Job: TypeAlias = "tuple[Callable[[], Any], asyncio.Future[Any] | Future[Any]]"
 
 
 @final
 class Worker:
-    """One daemon thread with a queue; the executor of the standard library would hold up the interpreter's exit.
+    """A daemon thread with a queue of jobs. The thread pool of the standard library would delay the interpreter's exit.
 
-    A caller that is cancelled leaves its job to be finished.
+    When a caller is cancelled, its job still runs; only its result is lost.
     """
 
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._closed = False
-        # Daemon threads start in an empty context, so that no request becomes the parent of all that follows.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # A thread starts in an empty context: the context variables of the caller do not reach later jobs.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, job: Callable[[], T]) -> T:
-        """The result of ``job``, called in the thread after the ones before it.
+        """The result of ``job``, which the thread calls after the jobs before it.
 
         Raises:
             StoreClosed: after ``close``.
         """
-        if self._closed:
-            raise StoreClosed("the store is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put((job, future))
-        return await future
+        self._check_open()
+        return await self._put(job)
 
     def post(self, job: Callable[[], T]) -> Future[T]:
-        """``run`` for other threads, this worker's own included: a job that it posts begins without a turn of the event loop.
+        """Like ``run``, for any thread. A job that the worker's own thread posts starts without waiting for the event loop.
 
         Raises:
             StoreClosed: after ``close``.
         """
-        if self._closed:
-            raise StoreClosed("the store is closed")
+        self._check_open()
         future: Future[T] = Future()
-        self._jobs.put((job, future))
+        self._queue.put(partial(_answer_thread, job, future))
         return future
 
     async def close(self, last: Callable[[], None], timeout: float) -> bool:
-        """Finish the jobs that wait, call ``last`` and end; whether that happened within ``timeout`` seconds."""
+        """Finish the jobs in the queue, call ``last`` and end the thread; false if ``timeout`` seconds are not enough."""
         if self._closed:
             return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed = True
-        self._jobs.put((last, future))
-        self._jobs.put(None)
+        future = self._put(last)
+        self._queue.put(None)
         try:
             async with asyncio.timeout(timeout):
                 await future
@@ -69,33 +64,43 @@ class Worker:
             return False
         return True
 
-    def _run(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            job, future = item
-            if isinstance(future, Future):
-                _answer(job, future)
-                del item, job, future
-                continue
-            answer: Callable[[asyncio.Future[Any], Any], None]
-            value: Any
-            try:
-                value = job()
-            except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
-                answer, value = _set_exception, error
-            else:
-                answer = _set_result
-            # Without a loop nobody waits any more.
-            with suppress(RuntimeError):
-                future.get_loop().call_soon_threadsafe(answer, future, value)
-            del item, job, future, answer, value
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("the store is closed")
+
+    def _put(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(partial(_answer_loop, job, future))
+        return future
+
+    def _work(self) -> None:
+        while (call := self._queue.get()) is not None:
+            call()
+            # The next get() may block for long: keep no reference to the job's arguments meanwhile.
+            del call
 
 
-def _answer(job: Callable[[], Any], future: Future[Any]) -> None:
+def _answer_loop(job: Callable[[], T], future: asyncio.Future[T]) -> None:
+    """Call ``job`` in this thread, and set its result on the event loop of ``future``."""
+    answer: Callable[[asyncio.Future[Any], Any], None]
+    value: Any
+    try:
+        value = job()
+    except BaseException as error:  # noqa: BLE001  # every error is raised to the caller
+        answer, value = _set_exception, error
+    else:
+        answer = _set_result
+    # A loop that is closed raises RuntimeError; then no caller waits any more.
+    with suppress(RuntimeError):
+        future.get_loop().call_soon_threadsafe(answer, future, value)
+
+
+def _answer_thread(job: Callable[[], T], future: Future[T]) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
         future.set_result(job())
-    except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the one who asked
+    except BaseException as error:  # noqa: BLE001  # every error is raised to the caller
         future.set_exception(error)
 
 

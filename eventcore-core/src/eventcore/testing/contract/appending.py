@@ -25,13 +25,13 @@ class AppendContract(ContractFixtures):
     """``Backend.append``."""
 
     async def test_requests_that_do_not_meet_are_all_accepted(self, backend: Backend) -> None:
-        verdicts = await backend.append([request({A: 0}, A, A), request({B: 0, C: 0}, B), request({C: 0}, C)])
+        verdicts = await backend.log.append([request({A: 0}, A, A), request({B: 0, C: 0}, B), request({C: 0}, C)])
         assert verdicts == [1, 3, 4], "the verdict of an accepted request is the position of its first event"
         assert await log(backend) == [(1, A, 1), (2, A, 2), (3, B, 1), (4, C, 1)], "events stand in the order of requests"
-        assert await backend.head_position() == 4
+        assert await backend.log.head_position() == 4
 
     async def test_one_request_may_write_several_streams_and_one_several_times(self, backend: Backend) -> None:
-        assert await backend.append([request({A: 0, B: 0, C: 0}, B, A, B, C)]) == [1]
+        assert await backend.log.append([request({A: 0, B: 0, C: 0}, B, A, B, C)]) == [1]
         assert await log(backend) == [(1, B, 1), (2, A, 1), (3, B, 2), (4, C, 1)], "events stand in the order of the request"
 
     async def test_a_chain_is_accepted_in_order(self, backend: Backend) -> None:
@@ -40,34 +40,36 @@ class AppendContract(ContractFixtures):
             request({A: 0}, A, expected={A: 1}),
             request({A: 0, B: 0}, B, A, expected={A: 2, B: 0}),
         ]
-        assert await backend.append(chain) == [1, 2, 3], "a request may build on the events of those before it in the call"
+        assert await backend.log.append(chain) == [1, 2, 3], "a request may build on the events of those before it in the call"
         assert await log(backend) == [(1, A, 1), (2, A, 2), (3, B, 1), (4, A, 3)]
 
     async def test_one_conflict_refuses_one_request_and_leaves_no_gap(self, backend: Backend) -> None:
         await fill(backend, A)
-        verdicts = await backend.append([request({B: 0}, B), request({A: 0, C: 0}, C), request({A: 1}, A)])
+        verdicts = await backend.log.append([request({B: 0}, B), request({A: 0, C: 0}, C), request({A: 1}, A)])
         assert verdicts == [2, CONFLICT, 3], "the others of the call are not touched by one that conflicts"
         assert await log(backend) == [(1, A, 1), (2, B, 1), (3, A, 2)], "a refused request takes no position"
 
     async def test_a_request_is_appended_whole_or_not_at_all(self, backend: Backend) -> None:
         await fill(backend, B)
-        assert await backend.append([request(_NONE, A, C, B)]) == [CONFLICT]
+        assert await backend.log.append([request(_NONE, A, C, B)]) == [CONFLICT]
         assert await log(backend) == [(1, B, 1)], "nothing of a request stands when one of its streams has changed"
 
     async def test_a_stream_that_is_only_read_is_checked(self, backend: Backend) -> None:
         await fill(backend, A)
         stale, fresh = request({A: 0, B: 0}, B), request({A: 1, B: 0}, B)
-        assert await backend.append([stale]) == [CONFLICT], "a stream that was read must stand still, though it is not written"
-        assert await backend.append([fresh]) == [2]
+        assert await backend.log.append([stale]) == [CONFLICT], (
+            "a stream that was read must stand still, though it is not written"
+        )
+        assert await backend.log.append([fresh]) == [2]
 
     async def test_a_version_that_the_stream_has_not_reached_is_a_conflict(self, backend: Backend) -> None:
         await fill(backend, A)
-        assert await backend.append([request({A: 2}, A), request({A: 2, B: 0}, B)]) == [CONFLICT, CONFLICT]
+        assert await backend.log.append([request({A: 2}, A), request({A: 2, B: 0}, B)]) == [CONFLICT, CONFLICT]
         assert await log(backend) == [(1, A, 1)], "versions have no gaps"
 
     async def test_a_refused_predecessor_refuses_the_chain_that_builds_on_it(self, backend: Backend) -> None:
         await fill(backend, B)
-        verdicts = await backend.append(
+        verdicts = await backend.log.append(
             [
                 request({A: 0, B: 0}, A),
                 request({A: 0}, A, expected={A: 1}),
@@ -80,23 +82,23 @@ class AppendContract(ContractFixtures):
     async def test_an_event_of_elsewhere_does_not_stand_in_for_a_refused_predecessor(self, backend: Backend) -> None:
         await fill(backend, A)
         # The second expects version 1, which is there; but it is not the event that it has seen.
-        verdicts = await backend.append([request({A: 0}, A), request({A: 0}, A, expected={A: 1})])
+        verdicts = await backend.log.append([request({A: 0}, A), request({A: 0}, A, expected={A: 1})])
         assert verdicts == [CONFLICT, CONFLICT], "a request is accepted only if its streams stood at `base` when the call began"
-        assert await backend.append([request({A: 0}, A, expected={A: 1}), request({A: 1}, A)]) == [CONFLICT, 2]
+        assert await backend.log.append([request({A: 0}, A, expected={A: 1}), request({A: 1}, A)]) == [CONFLICT, 2]
 
     async def test_a_request_that_ignores_its_predecessor_is_refused(self, backend: Backend) -> None:
-        verdicts = await backend.append([request({A: 0}, A), request({A: 0}, A), request({A: 0})])
+        verdicts = await backend.log.append([request({A: 0}, A), request({A: 0}, A), request({A: 0})])
         assert verdicts == [1, CONFLICT, CONFLICT], "a request is accepted only if its streams stand at `expected` in its turn"
 
     @pytest.mark.parametrize("version", [0, 1, 2])
     async def test_a_request_without_events_is_only_checked(self, backend: Backend, version: int) -> None:
         await fill(backend, A)
         verdict = 0 if version == 1 else CONFLICT
-        assert await backend.append([request({A: version})]) == [verdict], "0 says that the check of no events held"
+        assert await backend.log.append([request({A: version})]) == [verdict], "0 says that the check of no events held"
         checked = [request({A: version}), request({B: 0}, B), request({B: 0}, expected={B: 1})]
-        assert await backend.append(checked) == [verdict, 2, 0]
-        assert await backend.append([request({A: 1}), request({A: version, B: 1})]) == [0, verdict]
-        assert await backend.head_position() == 2
+        assert await backend.log.append(checked) == [verdict, 2, 0]
+        assert await backend.log.append([request({A: 1}), request({A: version, B: 1})]) == [0, verdict]
+        assert await backend.log.head_position() == 2
 
     async def test_any_mixture_of_requests_keeps_positions_dense_and_versions_whole(self, backend: Backend) -> None:
         choice = random.Random(11)
@@ -117,14 +119,14 @@ class AppendContract(ContractFixtures):
                     for stream in written:
                         versions[stream] += 1
                         expected_log.append((stream, versions[stream]))
-            verdicts = await backend.append(requests)
+            verdicts = await backend.log.append(requests)
             assert [verdict != CONFLICT for verdict in verdicts] == accepted, f"of {requests}"
         assert await log(backend) == [(position, *event) for position, event in enumerate(expected_log, 1)]
 
     async def test_five_hundred_requests_of_one_call_get_a_verdict_each(self, backend: Backend) -> None:
         streams = [account(number) for number in range(512)]
         await fill(backend, *streams[::2])
-        verdicts = await backend.append([request({stream: 0}, stream, stream) for stream in streams])
+        verdicts = await backend.log.append([request({stream: 0}, stream, stream) for stream in streams])
         assert verdicts[::2] == [CONFLICT] * 256
         assert verdicts[1::2] == list(range(257, 769, 2)), "positions follow the order of requests"
         assert positions(await everything(backend)) == list(range(1, 769))
@@ -136,7 +138,7 @@ class AppendContract(ContractFixtures):
 
         async def write(one: Backend) -> None:
             for version in range(40):
-                [verdict] = await one.append([request({A: version}, A)])
+                [verdict] = await one.log.append([request({A: version}, A)])
                 if verdict != CONFLICT:
                     won.append((verdict, version + 1))
 
@@ -153,16 +155,16 @@ class AppendContract(ContractFixtures):
         async def write(one: Backend, order: list[StreamId]) -> int:
             won = version = 0
             while version < 15:
-                [verdict] = await one.append([request(dict.fromkeys(order, version), *order)])
+                [verdict] = await one.log.append([request(dict.fromkeys(order, version), *order)])
                 won += verdict != CONFLICT
-                page = await one.read_streams({streams[0]: 0})
+                page = await one.log.read_streams({streams[0]: 0})
                 version = len(page.rows[streams[0]])
             return won
 
         async with asyncio.timeout(30):
             wins = await asyncio.gather(write(backend, streams), write(another_backend, streams[::-1]))
         assert sum(wins) == 15
-        assert await backend.head_position() == 15 * 20
+        assert await backend.log.head_position() == 15 * 20
 
     async def test_a_reader_that_has_seen_a_position_never_finds_a_lower_one_later(
         self, backend: Backend, another_backend: Backend, make_backend: MakeBackend
@@ -177,7 +179,7 @@ class AppendContract(ContractFixtures):
             seen: list[int] = []
             async with asyncio.timeout(30):
                 while len(seen) < 4 * 40 * 3:
-                    found = positions(await reader.scan(len(seen), 1 << 40, 7, EVERYTHING))
+                    found = positions(await reader.log.scan(len(seen), 1 << 40, 7, EVERYTHING))
                     assert found == list(range(len(seen) + 1, len(seen) + 1 + len(found))), (
                         "positions follow the order of commits, without gaps: what becomes visible comes behind all that was"
                     )
@@ -190,45 +192,45 @@ class AppendContract(ContractFixtures):
     @staticmethod
     async def _write(backend: Backend, stream: StreamId, count: int) -> None:
         for number in range(count):
-            assert await backend.append([request({stream: number * 3}, stream, stream, stream)]) != [CONFLICT]
+            assert await backend.log.append([request({stream: number * 3}, stream, stream, stream)]) != [CONFLICT]
 
     async def test_an_append_whose_caller_gives_up_stands_whole_or_not_at_all(self, backend: Backend) -> None:
         for turn in range(20):
             stream = account(f"given-up-{turn}")
-            call = asyncio.ensure_future(backend.append([request({stream: 0, A: 0}, *[stream] * 5)]))
+            call = asyncio.ensure_future(backend.log.append([request({stream: 0, A: 0}, *[stream] * 5)]))
             for _ in range(turn % 4):
                 await asyncio.sleep(0)
             call.cancel()
             await asyncio.wait([call], timeout=10)
             assert call.done(), "a cancelled append ends"
-        head = await backend.head_position()
+        head = await backend.log.head_position()
         # Whatever became of them is settled before the next append is judged.
-        assert await backend.append([request({A: 0}, A)]) != [CONFLICT], "a store serves on after a caller has given up"
+        assert await backend.log.append([request({A: 0}, A)]) != [CONFLICT], "a store serves on after a caller has given up"
         by_stream: dict[str, int] = {}
         for _, stream_id, _ in await log(backend):
             by_stream[stream_id] = by_stream.get(stream_id, 0) + 1
         assert by_stream.pop(A) == 1
         assert set(by_stream.values()) <= {5}, "an append is never half there"
-        assert await backend.head_position() >= head
+        assert await backend.log.head_position() >= head
         assert positions(await everything(backend)) == list(range(1, sum(by_stream.values()) + 2))
 
     async def test_what_was_acknowledged_is_there_when_the_store_is_opened_again(
         self, backend: Backend, make_backend: MakeBackend
     ) -> None:
-        await backend.append([request({A: 0}, A, A), request({B: 0}, B)])
+        await backend.log.append([request({A: 0}, A, A), request({B: 0}, B)])
         before = await everything(backend)
         await backend.close(5.0)
         again = make_backend()
         await again.open()
         try:
             assert await everything(again) == before, "acknowledged events are durable"
-            assert await again.append([request({A: 2}, A)]) == [4], "positions go on where they ended"
+            assert await again.log.append([request({A: 2}, A)]) == [4], "positions go on where they ended"
         finally:
             await again.close(5.0)
 
     async def test_data_that_no_class_reads_is_kept_as_it_is(self, backend: Backend) -> None:
         new = new_event(A, 1, data=b'{"any":["thing",1]}', event_type="of.another.program", metadata=b'{"command_type":"X"}')
-        await backend.append([AppendRequest({A: 0}, {A: 0}, [new])])
+        await backend.log.append([AppendRequest({A: 0}, {A: 0}, [new])])
         [row] = await everything(backend)
         assert (row.event_id, row.event_type) == (new.recorded.event_id, "of.another.program")
         assert (row.data, row.metadata) == (new.data.decode(), new.metadata.decode()), "a backend keeps JSON as it was written"

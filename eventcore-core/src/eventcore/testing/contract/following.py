@@ -22,34 +22,34 @@ class FollowContract(ContractFixtures):
 
     async def test_following_an_empty_store_stays_at_the_start(self, backend: Backend) -> None:
         for wanted in (EVERYTHING, matching("*")):
-            page = await backend.follow(START, 10, wanted)
+            page = await backend.log.follow(START, 10, wanted)
             assert (list(page.rows), page.end, page.head) == ([], START, 0)
 
     async def test_each_event_comes_once_and_a_page_says_where_to_go_on(self, backend: Backend) -> None:
         await fill(backend, A, B, A, B, B)
         ids = [row.event_id for row in await everything(backend)]
-        page = await backend.follow(START, 2, EVERYTHING)
+        page = await backend.log.follow(START, 2, EVERYTHING)
         assert (positions(page.rows), page.end, page.head) == ([1, 2], Checkpoint(2, ids[1]), 5)
-        page = await backend.follow(page.end, 10, EVERYTHING)
+        page = await backend.log.follow(page.end, 10, EVERYTHING)
         assert (positions(page.rows), page.end, page.head) == ([3, 4, 5], Checkpoint(5, ids[4]), 5)
-        page = await backend.follow(page.end, 10, EVERYTHING)
+        page = await backend.log.follow(page.end, 10, EVERYTHING)
         assert (list(page.rows), page.end, page.head) == ([], Checkpoint(5, ids[4]), 5), "who has caught up stays where it is"
 
     async def test_a_filter_goes_on_behind_what_it_has_looked_at(self, backend: Backend) -> None:
         await fill(backend, A, B, A, B, B)
         ids = [row.event_id for row in await everything(backend)]
-        page = await backend.follow(START, 10, matching(A))
+        page = await backend.log.follow(START, 10, matching(A))
         assert (positions(page.rows), page.end) == ([1, 3], Checkpoint(5, ids[4])), "what does not match counts as looked at"
-        page = await backend.follow(START, 1, matching(A))
+        page = await backend.log.follow(START, 1, matching(A))
         assert (positions(page.rows), page.end) == ([1], Checkpoint(1, ids[0])), "a full page ends at its last event"
 
     async def test_a_filter_that_matches_little_moves_on_in_bounded_steps(self, backend: Backend) -> None:
         for start in range(0, 12_000, 4000):
-            await backend.append([request({B: start}, *[B] * 4000)])
-        await backend.append([request({A: 0}, A)])
+            await backend.log.append([request({B: start}, *[B] * 4000)])
+        await backend.log.append([request({A: 0}, A)])
         at, found, calls = START, list[int](), 0
         while at.position < 12_001:
-            page = await backend.follow(at, 10, matching(A))
+            page = await backend.log.follow(at, 10, matching(A))
             assert page.end.position > at.position, "every call comes further, though nothing matches"
             assert page.head == 12_001
             found += positions(page.rows)
@@ -61,7 +61,7 @@ class FollowContract(ContractFixtures):
         await fill(backend, *[A, B] * 300)
         at, found, turns = START, list[int](), (backend, another_backend)
         while at.position < 600:
-            page = await turns[len(found) % 2].follow(at, 37, EVERYTHING)
+            page = await turns[len(found) % 2].log.follow(at, 37, EVERYTHING)
             assert 0 < len(page.rows) <= 37
             found += positions(page.rows)
             at = page.end
@@ -73,14 +73,14 @@ class FollowContract(ContractFixtures):
         async def write(one: Backend, name: str) -> None:
             for number in range(60):
                 stream = account(f"{name}-{number % 5}")
-                assert await one.append([request({stream: number // 5 * 2}, stream, stream)]) != [CONFLICT]
+                assert await one.log.append([request({stream: number // 5 * 2}, stream, stream)]) != [CONFLICT]
 
         writing = [asyncio.create_task(write(one, name)) for one, name in ((backend, "x"), (another_backend, "y"))]
         at, found = START, list[tuple[int, str, int]]()
         async with asyncio.timeout(30):
             while len(found) < 240:
-                await another_backend.wait_beyond(at.position, 5.0)
-                page = await another_backend.follow(at, 11, EVERYTHING)
+                await another_backend.log.wait_beyond(at.position, 5.0)
+                page = await another_backend.log.follow(at, 11, EVERYTHING)
                 found += [(row.position, row.stream_id, row.version) for row in page.rows]
                 at = page.end
         await asyncio.gather(*writing)
@@ -94,29 +94,29 @@ class FollowContract(ContractFixtures):
         await fill(backend, A, B)
         wanted = matching(pattern)
         with pytest.raises(HistoryDiverged, match=r"the event f{32} that was read at position 2 stands there no longer"):
-            await backend.follow(Checkpoint(2, "f" * 32), 10, wanted)
+            await backend.log.follow(Checkpoint(2, "f" * 32), 10, wanted)
         with pytest.raises(HistoryDiverged, match=r"at position 9 .*\(none does\)"):
-            await backend.follow(Checkpoint(9, "f" * 32), 10, wanted)
+            await backend.log.follow(Checkpoint(9, "f" * 32), 10, wanted)
         [_, second] = await everything(backend)
         with pytest.raises(HistoryDiverged):
-            await backend.follow(Checkpoint(1, second.event_id), 10, wanted)
-        assert (await backend.follow(Checkpoint(2, second.event_id), 10, wanted)).head == 2
+            await backend.log.follow(Checkpoint(1, second.event_id), 10, wanted)
+        assert (await backend.log.follow(Checkpoint(2, second.event_id), 10, wanted)).head == 2
 
     async def test_who_waits_for_events_that_are_there_does_not_wait(self, backend: Backend) -> None:
         await fill(backend, A, B)
         async with asyncio.timeout(10):
-            assert await backend.wait_beyond(0, 60.0) == 2
-            assert await backend.wait_beyond(1, 60.0) == 2
+            assert await backend.log.wait_beyond(0, 60.0) == 2
+            assert await backend.log.wait_beyond(1, 60.0) == 2
 
     async def test_who_waits_in_vain_is_told_the_head_in_the_end(self, backend: Backend) -> None:
-        assert await backend.wait_beyond(0, 0.01) == 0
+        assert await backend.log.wait_beyond(0, 0.01) == 0
         await fill(backend, A)
-        assert await backend.wait_beyond(5, 0.01) == 1
+        assert await backend.log.wait_beyond(5, 0.01) == 1
 
     async def test_all_who_wait_are_woken_by_an_append_of_their_own_process_and_of_another(
         self, backend: Backend, another_backend: Backend
     ) -> None:
-        waiting = [asyncio.create_task(one.wait_beyond(0, 60.0)) for one in [backend, another_backend] * 3]
+        waiting = [asyncio.create_task(one.log.wait_beyond(0, 60.0)) for one in [backend, another_backend] * 3]
         for _ in range(20):
             await asyncio.sleep(0)
         await fill(another_backend, A)
@@ -124,7 +124,7 @@ class FollowContract(ContractFixtures):
             assert await asyncio.gather(*waiting) == [1] * 6, "a reader need not wait for its timeout"
 
     async def test_one_who_gives_up_waiting_leaves_the_others_waiting(self, backend: Backend) -> None:
-        first, second = (asyncio.create_task(backend.wait_beyond(0, 60.0)) for _ in range(2))
+        first, second = (asyncio.create_task(backend.log.wait_beyond(0, 60.0)) for _ in range(2))
         for _ in range(20):
             await asyncio.sleep(0)
         first.cancel()

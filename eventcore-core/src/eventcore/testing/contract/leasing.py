@@ -18,14 +18,14 @@ _NINE: Final = Checkpoint(9, "i")
 
 async def held(backend: Backend, owner: str, seconds: float = 60.0, projection: str = "p") -> Lease:
     """A lease that must be free."""
-    lease = await backend.acquire_lease(projection, owner, seconds)
+    lease = await backend.ledger.acquire_lease(projection, owner, seconds)
     assert lease is not None, f"the lease of {projection!r} is free for {owner!r}"
     return lease
 
 
 async def checkpoint(backend: Backend) -> Checkpoint:
     """Where the only projection stands."""
-    [record] = await backend.projections()
+    [record] = await backend.ledger.projections()
     return record.checkpoint
 
 
@@ -40,31 +40,33 @@ class LeaseContract(ContractFixtures):
     async def test_a_lease_has_one_holder_and_a_new_token_each_time(self, backend: Backend) -> None:
         lease = await held(backend, "one")
         assert (lease.projection, lease.checkpoint) == ("p", START), "a projection begins before the first event"
-        assert await backend.acquire_lease("p", "two", 60) is None, "while one holds the lease, no other gets it"
+        assert await backend.ledger.acquire_lease("p", "two", 60) is None, "while one holds the lease, no other gets it"
         again = await held(backend, "one")
         assert again.token > lease.token, "tokens grow, also for the same owner"
-        assert not await backend.renew_lease(lease, 60), "only the newest token counts"
-        await backend.release_lease(lease)
-        assert await backend.acquire_lease("p", "two", 60) is None, "who has an old token cannot give the lease away"
-        assert await backend.renew_lease(again, 60)
+        assert not await backend.ledger.renew_lease(lease, 60), "only the newest token counts"
+        await backend.ledger.release_lease(lease)
+        assert await backend.ledger.acquire_lease("p", "two", 60) is None, "who has an old token cannot give the lease away"
+        assert await backend.ledger.renew_lease(again, 60)
 
     async def test_projections_have_leases_of_their_own(self, backend: Backend) -> None:
         await held(backend, "one", projection="p")
         await held(backend, "two", projection="p@2")
-        assert [record.name for record in await backend.projections()] == ["p", "p@2"]
+        assert [record.name for record in await backend.ledger.projections()] == ["p", "p@2"]
 
     async def test_of_many_that_ask_at_once_one_gets_the_lease(self, backend: Backend, another_backend: Backend) -> None:
-        asked = [one.acquire_lease("p", f"owner-{number}", 60) for number, one in enumerate([backend, another_backend] * 5)]
+        asked = [
+            one.ledger.acquire_lease("p", f"owner-{number}", 60) for number, one in enumerate([backend, another_backend] * 5)
+        ]
         leases = [lease for lease in await asyncio.gather(*asked) if lease is not None]
         assert len(leases) == 1, f"one leads, not {leases}"
 
     async def test_a_lease_that_is_given_back_is_free_at_once(self, backend: Backend, another_backend: Backend) -> None:
         first = await held(backend, "one")
-        await backend.release_lease(first)
-        assert await backend.projections() == [ProjectionRecord("p", START, "", first.token, 0.0, 0)]
+        await backend.ledger.release_lease(first)
+        assert await backend.ledger.projections() == [ProjectionRecord("p", START, "", first.token, 0.0, 0)]
         second = await held(another_backend, "two")
         assert second.token > first.token
-        [record] = await backend.projections()
+        [record] = await backend.ledger.projections()
         assert (record.owner, record.token) == ("two", second.token), "who leads is visible"
         assert 50 < record.lease_left <= 60
 
@@ -72,43 +74,43 @@ class LeaseContract(ContractFixtures):
         self, backend: Backend, another_backend: Backend
     ) -> None:
         old = await held(backend, "one", 0.1)
-        await backend.commit_checkpoint(old, START, _THREE)
+        await backend.ledger.commit_checkpoint(old, START, _THREE)
         lease = None
         async with asyncio.timeout(10):
             while lease is None:
-                lease = await another_backend.acquire_lease("p", "two", 60)
+                lease = await another_backend.ledger.acquire_lease("p", "two", 60)
                 await asyncio.sleep(0.01)
         assert lease.checkpoint == _THREE, "the next one goes on where the last has come to"
-        assert not await backend.renew_lease(old, 60)
+        assert not await backend.ledger.renew_lease(old, 60)
         called: list[object] = []
         with pytest.raises(LeadershipLost, match="'p'"):
-            await backend.commit_checkpoint(old, _THREE, _FOUR, (), called.append)
-        await another_backend.commit_checkpoint(lease, _THREE, _FOUR)
+            await backend.ledger.commit_checkpoint(old, _THREE, _FOUR, (), called.append)
+        await another_backend.ledger.commit_checkpoint(lease, _THREE, _FOUR)
         assert await checkpoint(backend) == _FOUR
 
     async def test_a_lease_that_is_renewed_does_not_run_out(self, backend: Backend, another_backend: Backend) -> None:
         lease = await held(backend, "one", 0.5)
-        assert await backend.renew_lease(lease, 60)
+        assert await backend.ledger.renew_lease(lease, 60)
         await asyncio.sleep(0.6)  # longer than the lease was for at first
-        assert await another_backend.acquire_lease("p", "two", 60) is None
+        assert await another_backend.ledger.acquire_lease("p", "two", 60) is None
 
     async def test_a_checkpoint_moves_only_from_where_it_stands(self, backend: Backend) -> None:
         lease = await held(backend, "one")
-        await backend.commit_checkpoint(lease, START, _THREE)
+        await backend.ledger.commit_checkpoint(lease, START, _THREE)
         for before in (START, Checkpoint(3, "x"), Checkpoint(2, "c")):
             with pytest.raises(LeadershipLost):
-                await backend.commit_checkpoint(lease, before, _NINE, [letter(9)])
-        assert await backend.dead_letters("p", 10) == [], "nothing of a refused commit stands"
-        await backend.release_lease(lease)
+                await backend.ledger.commit_checkpoint(lease, before, _NINE, [letter(9)])
+        assert await backend.ledger.dead_letters("p", 10) == [], "nothing of a refused commit stands"
+        await backend.ledger.release_lease(lease)
         with pytest.raises(LeadershipLost):
-            await backend.commit_checkpoint(lease, _THREE, _FOUR)
+            await backend.ledger.commit_checkpoint(lease, _THREE, _FOUR)
         assert await checkpoint(backend) == _THREE
 
     async def test_of_two_commits_from_one_checkpoint_one_wins(self, backend: Backend, another_backend: Backend) -> None:
         lease = await held(backend, "one")
         results = await asyncio.gather(
             *(
-                one.commit_checkpoint(lease, START, Checkpoint(n, str(n)))
+                one.ledger.commit_checkpoint(lease, START, Checkpoint(n, str(n)))
                 for n, one in enumerate([backend, another_backend], 1)
             ),
             return_exceptions=True,
@@ -121,47 +123,49 @@ class LeaseContract(ContractFixtures):
         self, backend: Backend, make_backend: MakeBackend
     ) -> None:
         lease = await held(backend, "one")
-        await backend.commit_checkpoint(lease, START, _NINE, [letter(9)])
-        await backend.release_lease(lease)
+        await backend.ledger.commit_checkpoint(lease, START, _NINE, [letter(9)])
+        await backend.ledger.release_lease(lease)
         await backend.close(5.0)
         again = make_backend()
         await again.open()
         try:
             assert (await held(again, "two")).checkpoint == _NINE
-            assert list(await again.dead_letters("p", 10)) == [letter(9)]
+            assert list(await again.ledger.dead_letters("p", 10)) == [letter(9)]
         finally:
             await again.close(5.0)
 
     async def test_dead_letters_are_listed_in_order_and_removed_once(self, backend: Backend) -> None:
         lease = await held(backend, "one")
-        await backend.commit_checkpoint(lease, START, _NINE, [letter(9), letter(2)])
-        await backend.commit_checkpoint(lease, _NINE, Checkpoint(11, "k"), [letter(11)])
-        assert list(await backend.dead_letters("p", 2)) == [letter(2), letter(9)], "in order of position, up to the limit"
-        assert await backend.dead_letters("another", 2) == []
-        assert [record.dead_letters for record in await backend.projections()] == [3]
-        assert await backend.remove_dead_letter(letter(9))
-        assert not await backend.remove_dead_letter(letter(9)), "of two that remove it one is told so"
-        assert list(await backend.dead_letters("p", 9)) == [letter(2), letter(11)]
+        await backend.ledger.commit_checkpoint(lease, START, _NINE, [letter(9), letter(2)])
+        await backend.ledger.commit_checkpoint(lease, _NINE, Checkpoint(11, "k"), [letter(11)])
+        assert list(await backend.ledger.dead_letters("p", 2)) == [letter(2), letter(9)], (
+            "in order of position, up to the limit"
+        )
+        assert await backend.ledger.dead_letters("another", 2) == []
+        assert [record.dead_letters for record in await backend.ledger.projections()] == [3]
+        assert await backend.ledger.remove_dead_letter(letter(9))
+        assert not await backend.ledger.remove_dead_letter(letter(9)), "of two that remove it one is told so"
+        assert list(await backend.ledger.dead_letters("p", 9)) == [letter(2), letter(11)]
 
     async def test_a_dead_letter_that_fails_again_after_a_rebuild_takes_the_place_of_the_old_one(
         self, backend: Backend
     ) -> None:
         lease = await held(backend, "one")
-        await backend.commit_checkpoint(lease, START, _THREE, [letter(2, "old")])
-        await backend.commit_checkpoint(lease, _THREE, _FOUR, [letter(2, "new")])
-        assert list(await backend.dead_letters("p", 9)) == [letter(2, "new")]
+        await backend.ledger.commit_checkpoint(lease, START, _THREE, [letter(2, "old")])
+        await backend.ledger.commit_checkpoint(lease, _THREE, _FOUR, [letter(2, "new")])
+        assert list(await backend.ledger.dead_letters("p", 9)) == [letter(2, "new")]
 
     async def test_a_reset_forgets_all_but_the_fence(self, backend: Backend) -> None:
         lease = await held(backend, "one")
-        await backend.commit_checkpoint(lease, START, _NINE, [letter(9)])
+        await backend.ledger.commit_checkpoint(lease, START, _NINE, [letter(9)])
         with pytest.raises(LeadershipLost, match="stop it"):
-            await backend.reset_projection("p")
-        await backend.release_lease(lease)
-        await backend.reset_projection("p")
-        await backend.reset_projection("unknown")
-        assert await backend.dead_letters("p", 9) == []
+            await backend.ledger.reset_projection("p")
+        await backend.ledger.release_lease(lease)
+        await backend.ledger.reset_projection("p")
+        await backend.ledger.reset_projection("unknown")
+        assert await backend.ledger.dead_letters("p", 9) == []
         assert await checkpoint(backend) == START
-        assert not await backend.renew_lease(lease, 60)
+        assert not await backend.ledger.renew_lease(lease, 60)
         assert (await held(backend, "two")).token > lease.token, "also then an old holder is fenced"
 
     # A read model in the store's own database
@@ -169,7 +173,7 @@ class LeaseContract(ContractFixtures):
     async def test_a_read_model_changes_with_its_checkpoint(self, backend: Backend, read_model: ReadModel | None) -> None:
         model = _given(read_model)
         lease = await held(backend, "one")
-        await backend.commit_checkpoint(lease, START, _THREE, (), lambda transaction: model.write(transaction, 3))
+        await backend.ledger.commit_checkpoint(lease, START, _THREE, (), lambda transaction: model.write(transaction, 3))
         assert await model.positions() == [3]
         assert await checkpoint(backend) == _THREE
 
@@ -181,7 +185,9 @@ class LeaseContract(ContractFixtures):
         new = await held(backend, "one")
         for lease, before in ((old, START), (new, _THREE)):
             with pytest.raises(LeadershipLost):
-                await backend.commit_checkpoint(lease, before, _NINE, (), lambda transaction: model.write(transaction, 9))
+                await backend.ledger.commit_checkpoint(
+                    lease, before, _NINE, (), lambda transaction: model.write(transaction, 9)
+                )
         assert await model.positions() == [], "what was written in a transaction that did not move the checkpoint is gone"
 
     async def test_what_a_handler_raises_comes_out_as_it_is_and_undoes_everything(
@@ -197,17 +203,19 @@ class LeaseContract(ContractFixtures):
             return _then_raise(written, mine)
 
         with pytest.raises(KeyError) as failure:
-            await backend.commit_checkpoint(lease, START, _THREE, [letter(3)], fail)
+            await backend.ledger.commit_checkpoint(lease, START, _THREE, [letter(3)], fail)
         assert failure.value is mine
         assert await model.positions() == []
-        assert await backend.dead_letters("p", 9) == []
+        assert await backend.ledger.dead_letters("p", 9) == []
         assert await checkpoint(backend) == START, "read model, dead letters and checkpoint change together or not at all"
-        await backend.commit_checkpoint(lease, START, _THREE, [letter(3)], lambda transaction: model.write(transaction, 3))
+        await backend.ledger.commit_checkpoint(
+            lease, START, _THREE, [letter(3)], lambda transaction: model.write(transaction, 3)
+        )
         with pytest.raises(KeyError):
-            await backend.remove_dead_letter(letter(3), fail)
-        assert await backend.dead_letters("p", 9) == [letter(3)]
-        assert await backend.remove_dead_letter(letter(3), lambda transaction: model.write(transaction, 33))
-        assert not await backend.remove_dead_letter(letter(3), lambda transaction: model.write(transaction, 34))
+            await backend.ledger.remove_dead_letter(letter(3), fail)
+        assert await backend.ledger.dead_letters("p", 9) == [letter(3)]
+        assert await backend.ledger.remove_dead_letter(letter(3), lambda transaction: model.write(transaction, 33))
+        assert not await backend.ledger.remove_dead_letter(letter(3), lambda transaction: model.write(transaction, 34))
         assert await model.positions() == [3, 33], "a dead letter is applied once"
 
 

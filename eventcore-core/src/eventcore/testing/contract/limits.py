@@ -44,10 +44,12 @@ class LimitContract(ContractFixtures):
         for number, character in enumerate("xé日🚀\\'\"%ﷺ"):
             stream, shorter, first = StreamId(character * 255), StreamId(character * 254), number * 2 + 1
             events = [new_event(stream, 1, event_type=character * 255), new_event(shorter, 1)]
-            assert await backend.append([AppendRequest({stream: 0, shorter: 0}, {stream: 0, shorter: 0}, events)]) == [first]
-            page = await backend.read_streams({stream: 0, shorter: 0})
+            assert await backend.log.append([AppendRequest({stream: 0, shorter: 0}, {stream: 0, shorter: 0}, events)]) == [
+                first
+            ]
+            page = await backend.log.read_streams({stream: 0, shorter: 0})
             assert [positions(page.rows[one]) for one in (stream, shorter)] == [[first], [first + 1]], "no id is cut"
-            [row] = await backend.scan(0, first + 1, 9, matching(stream))
+            [row] = await backend.log.scan(0, first + 1, 9, matching(stream))
             assert (row.position, row.stream_id, row.event_type) == (first, stream, character * 255)
 
     async def test_every_value_that_is_accepted_reads_back_equal(self, store: EventStore) -> None:

@@ -148,7 +148,7 @@ class ProjectContract(ContractFixtures):
     async def test_a_runner_takes_over_from_one_that_fell_silent(self, make_backend: MakeBackend, run: Run) -> None:
         backend = make_backend()
         await backend.open()
-        silent = await backend.acquire_lease("contract-seen", "elsewhere", 0.5)
+        silent = await backend.ledger.acquire_lease("contract-seen", "elsewhere", 0.5)
         assert silent is not None
         async with opened_store(make_backend()) as store:
             seen = Seen()
@@ -204,10 +204,10 @@ class ProjectContract(ContractFixtures):
     async def test_a_store_that_has_gone_back_in_time_is_not_followed(self, make_backend: MakeBackend) -> None:
         backend = make_backend()
         await backend.open()
-        lease = await backend.acquire_lease("contract-seen", "before", 60)
+        lease = await backend.ledger.acquire_lease("contract-seen", "before", 60)
         assert lease is not None
-        await backend.commit_checkpoint(lease, START, Checkpoint(3, "f" * 32))
-        await backend.release_lease(lease)
+        await backend.ledger.commit_checkpoint(lease, START, Checkpoint(3, "f" * 32))
+        await backend.ledger.release_lease(lease)
         await backend.close(5.0)
         async with opened_store(make_backend()) as store:
             await deposit(store, 5)

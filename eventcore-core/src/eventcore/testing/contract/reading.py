@@ -60,17 +60,17 @@ class ReadContract(ContractFixtures):
     """``Backend.read_streams``, ``scan`` and ``head_position``, and what of a stored event cannot be read."""
 
     async def test_an_empty_store_has_no_events_and_the_head_0(self, backend: Backend) -> None:
-        page = await backend.read_streams({A: 0})
+        page = await backend.log.read_streams({A: 0})
         assert (dict(page.rows), page.head) == ({A: []}, 0), "a stream without events is an empty one"
-        assert await backend.head_position() == 0
-        assert list(await backend.scan(0, 100, 10, EVERYTHING)) == []
+        assert await backend.log.head_position() == 0
+        assert list(await backend.log.scan(0, 100, 10, EVERYTHING)) == []
 
     async def test_a_page_begins_behind_the_versions_asked_for_and_says_of_which_snapshot_it_is(self, backend: Backend) -> None:
         await fill(backend, A, B, A, B, A)
-        page = await backend.read_streams({A: 1, B: 0, C: 0})
+        page = await backend.log.read_streams({A: 1, B: 0, C: 0})
         assert {stream: [row.version for row in rows] for stream, rows in page.rows.items()} == {A: [2, 3], B: [1, 2], C: []}
         assert page.head == 5, "a page says which position was the last when it was made"
-        page = await backend.read_streams({A: 0, B: 0}, up_to=3)
+        page = await backend.log.read_streams({A: 0, B: 0}, up_to=3)
         assert {stream: positions(rows) for stream, rows in page.rows.items()} == {A: [1, 3], B: [2]}, (
             "up_to leaves out what was committed later"
         )
@@ -79,7 +79,7 @@ class ReadContract(ContractFixtures):
         await fill(backend, *[A] * 1234)
         versions: list[int] = []
         while True:
-            page = await backend.read_streams({A: len(versions), B: 0})
+            page = await backend.log.read_streams({A: len(versions), B: 0})
             rows = page.rows[A]
             assert len(rows) <= page.limit <= 500, "no page holds more than it says, nor more than 500 rows of a stream"
             versions += [row.version for row in rows]
@@ -90,19 +90,19 @@ class ReadContract(ContractFixtures):
     async def test_a_thousand_streams_are_read_at_once(self, backend: Backend) -> None:
         streams = [account(number) for number in range(1000)]
         await fill(backend, *streams[::2])
-        page = await backend.read_streams(dict.fromkeys(streams, 0))
+        page = await backend.log.read_streams(dict.fromkeys(streams, 0))
         assert [len(page.rows[stream]) for stream in streams] == [1, 0] * 500, "every stream that was asked for is answered"
 
     async def test_all_streams_of_a_page_are_of_one_moment(self, backend: Backend, another_backend: Backend) -> None:
         async def write() -> None:
             for version in range(60):
-                assert await another_backend.append([request({A: version, B: version}, A, B)]) != [CONFLICT]
+                assert await another_backend.log.append([request({A: version, B: version}, A, B)]) != [CONFLICT]
 
         writing = asyncio.create_task(write())
         seen: list[tuple[int, int]] = []
         async with asyncio.timeout(30):
             while not writing.done():
-                page = await backend.read_streams({B: 0, A: 0})
+                page = await backend.log.read_streams({B: 0, A: 0})
                 seen.append((len(page.rows[A]), len(page.rows[B])))
                 assert page.head == 2 * seen[-1][0], "the head is of the same snapshot as the rows"
                 await asyncio.sleep(0)
@@ -111,49 +111,49 @@ class ReadContract(ContractFixtures):
 
     async def test_a_range_of_positions_is_read_in_order(self, backend: Backend) -> None:
         await fill(backend, A, B, A, C, A)
-        assert positions(await backend.scan(0, 5, 10, EVERYTHING)) == [1, 2, 3, 4, 5]
-        assert positions(await backend.scan(1, 4, 10, EVERYTHING)) == [2, 3, 4], "after is left out, up_to is not"
-        assert positions(await backend.scan(1, 5, 2, EVERYTHING)) == [2, 3]
-        assert positions(await backend.scan(4, 99, 10, EVERYTHING)) == [5]
-        assert positions(await backend.scan(5, 99, 10, EVERYTHING)) == []
+        assert positions(await backend.log.scan(0, 5, 10, EVERYTHING)) == [1, 2, 3, 4, 5]
+        assert positions(await backend.log.scan(1, 4, 10, EVERYTHING)) == [2, 3, 4], "after is left out, up_to is not"
+        assert positions(await backend.log.scan(1, 5, 2, EVERYTHING)) == [2, 3]
+        assert positions(await backend.log.scan(4, 99, 10, EVERYTHING)) == [5]
+        assert positions(await backend.log.scan(5, 99, 10, EVERYTHING)) == []
 
     async def test_a_pattern_matches_whole_stream_ids_and_case_counts(self, backend: Backend) -> None:
         await fill(backend, *_IDS)
         found = {
-            pattern: {row.stream_id for row in await backend.scan(0, 100, 100, matching(pattern))} for pattern in _PATTERNS
+            pattern: {row.stream_id for row in await backend.log.scan(0, 100, 100, matching(pattern))} for pattern in _PATTERNS
         }
         assert found == _PATTERNS, "'*' is any characters, '?' one, '[0-9]' one of a set, '[!0-9]' one outside it"
 
     async def test_a_filter_looks_before_the_limit_counts(self, backend: Backend) -> None:
         await fill(backend, *[B] * 50, A, B, A, A)
-        assert positions(await backend.scan(0, 54, 2, matching(A))) == [51, 53], "the limit counts what matches"
-        assert positions(await backend.scan(51, 54, 2, matching(A))) == [53, 54]
+        assert positions(await backend.log.scan(0, 54, 2, matching(A))) == [51, 53], "the limit counts what matches"
+        assert positions(await backend.log.scan(51, 54, 2, matching(A))) == [53, 54]
 
     async def test_event_types_are_chosen_exactly(self, backend: Backend) -> None:
         kinds = ["kind", "Kind", "kind.2", "other"]
         new = [new_event(A, version, event_type=kind) for version, kind in enumerate(kinds, 1)]
-        await backend.append([AppendRequest({A: 0}, {A: 0}, new)])
-        assert positions(await backend.scan(0, 9, 9, matching(None, "kind"))) == [1], "case counts"
-        assert positions(await backend.scan(0, 9, 9, matching(None, "other", "kind"))) == [1, 4]
-        assert positions(await backend.scan(0, 9, 9, matching("account-?", "Kind", "none"))) == [2]
-        assert positions(await backend.scan(0, 9, 9, matching(B, "Kind"))) == [], "pattern and type hold together"
-        assert positions(await backend.scan(0, 9, 9, matching(None, "nothing-like-it"))) == []
+        await backend.log.append([AppendRequest({A: 0}, {A: 0}, new)])
+        assert positions(await backend.log.scan(0, 9, 9, matching(None, "kind"))) == [1], "case counts"
+        assert positions(await backend.log.scan(0, 9, 9, matching(None, "other", "kind"))) == [1, 4]
+        assert positions(await backend.log.scan(0, 9, 9, matching("account-?", "Kind", "none"))) == [2]
+        assert positions(await backend.log.scan(0, 9, 9, matching(B, "Kind"))) == [], "pattern and type hold together"
+        assert positions(await backend.log.scan(0, 9, 9, matching(None, "nothing-like-it"))) == []
 
     async def test_a_read_whose_caller_gives_up_harms_no_other(self, backend: Backend) -> None:
         await fill(backend, *[A] * 300)
         for turn in range(12):
             calls = [
-                asyncio.ensure_future(backend.read_streams({A: 0})),
-                asyncio.ensure_future(backend.scan(0, 300, 300, EVERYTHING)),
-                asyncio.ensure_future(backend.head_position()),
+                asyncio.ensure_future(backend.log.read_streams({A: 0})),
+                asyncio.ensure_future(backend.log.scan(0, 300, 300, EVERYTHING)),
+                asyncio.ensure_future(backend.log.head_position()),
             ]
             for _ in range(turn % 4):
                 await asyncio.sleep(0)
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls, timeout=10)
-            assert await backend.head_position() == 300
-        assert len(await backend.scan(0, 300, 300, EVERYTHING)) == 300
+            assert await backend.log.head_position() == 300
+        assert len(await backend.log.scan(0, 300, 300, EVERYTHING)) == 300
 
     # As an application reads
 
@@ -213,7 +213,7 @@ class ReadContract(ContractFixtures):
     async def _fails_its_readers_only(make_backend: MakeBackend, new: NewEvent, error: type[Exception]) -> None:
         backend = make_backend()
         await backend.open()
-        await backend.append([AppendRequest({A: 0}, {A: 0}, [new])])
+        await backend.log.append([AppendRequest({A: 0}, {A: 0}, [new])])
         await backend.close(5.0)
         async with opened_store(make_backend()) as store:
             where = f"stream '{A}', version 1, position 1"

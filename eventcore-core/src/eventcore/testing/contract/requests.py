@@ -49,12 +49,14 @@ def request(read: Mapping[StreamId, int], *writes: StreamId, expected: Mapping[S
 
 async def fill(backend: Backend, *streams: StreamId) -> None:
     """Append one event to each of ``streams`` of an empty store."""
-    assert await backend.append([request(dict.fromkeys(streams, 0), *streams)]) == [1], "an empty store takes a first append"
+    assert await backend.log.append([request(dict.fromkeys(streams, 0), *streams)]) == [1], (
+        "an empty store takes a first append"
+    )
 
 
 async def everything(backend: Backend) -> list[StoredEvent]:
     """All rows, in order of position."""
-    return list(await backend.scan(0, 1 << 40, 1 << 20, EVERYTHING))
+    return list(await backend.log.scan(0, 1 << 40, 1 << 20, EVERYTHING))
 
 
 async def log(backend: Backend) -> list[tuple[int, str, int]]:

@@ -1,0 +1,273 @@
+"""The event log of a PostgreSQL store: which call uses which connection, and what happens when a connection breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from time import monotonic
+from typing import Any, Final, final
+
+from eventcore.errors import HistoryDiverged, StoreError, StoreUnavailable
+from eventcore.events import StreamPattern
+from eventcore.events.codec import StoredEvent
+from eventcore.stores.base import (
+    START,
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    EventFilter,
+    LogPage,
+    Purpose,
+    Verdict,
+    Versions,
+)
+from eventcore.stores.failures import diverged
+from eventcore.stores.judging import accepts, base_versions, last_appended, verdicts
+from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, rows_per_stream, window
+from eventcore.stores.postgres.connections import Pool, one_try
+from eventcore.stores.postgres.errors import AnswerLost
+from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
+from eventcore.stores.sampling import BackendCounters
+
+# Seconds before an append whose answer was lost is sent again.
+_RESEND_DELAY: Final = 0.05
+_WARM_UP: Final = 1.0
+# Separates the texts of a list. Ids and event types may not contain control characters, and JSON escapes them.
+_SEPARATOR: Final = "\x1f"
+_by_position: Final = attrgetter("position")
+
+_APPEND: Final = """
+    SELECT head, verdicts, waited FROM {schema}.append_events(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+    )
+"""
+_READ: Final = "SELECT * FROM {schema}.read_streams($1, $2, $3, $4, $5, $6)"
+_SCAN: Final = "SELECT * FROM {schema}.scan_events($1, $2, $3, $4, $5)"
+_FOLLOW: Final = "SELECT * FROM {schema}.follow_events($1, $2, $3, $4, $5)"
+
+
+@final
+class PostgresLog:
+    """Implements ``EventLog``. Each read is one statement, and so one snapshot.
+
+    Args:
+        appending: the pool of the one connection that appends.
+        loading: the pool of the one connection that reads for commands.
+        reading: the pool for all other reads.
+        watch: watches the head position.
+        counters: the counters of the backend.
+    """
+
+    def __init__(
+        self, appending: Pool, loading: Pool, reading: Pool, watch: PostgresHeadWatch, counters: BackendCounters
+    ) -> None:
+        self._appending = appending
+        self._loading = loading
+        self._reading = reading
+        self._watch = watch
+        self._counters = counters
+        # The newest event that commands of this process have read or appended. The server checks that it is still there, before
+        # it trusts versions that this process has seen: a failover may have lost events.
+        self._newest_seen = START
+
+    async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
+        """See ``EventLog.append``. One call of an SQL function checks and commits the batch.
+
+        When the answer is lost, the call is repeated over a new connection until the deadline, and the function looks first
+        whether the earlier call was committed. Versions only grow: should the earlier call reach the server later still, it is
+        refused.
+
+        Raises:
+            StoreUnavailable: ``may_have_committed`` is true when the answer was lost and every repetition failed, too.
+            HistoryDiverged: see ``EventLog.append``.
+        """
+        arguments = _append_arguments(requests)
+        # Taken once: should the repeated calls use what this process reads meanwhile, a batch that was committed by the first
+        # call could fail for an event that was lost later.
+        seen = self._newest_seen
+        deadline = self._appending.deadline()
+        settling = False
+        while True:
+            try:
+                head, singly, waited = await self._call_append(arguments, seen, deadline, settling=settling)
+            except HistoryDiverged:
+                self._forget(seen)
+                raise
+            except StoreError as error:
+                settling = settling or isinstance(error, AnswerLost)
+                if not settling:
+                    raise
+                # The batch may be committed, so whatever fails now, the caller must not send its requests again.
+                if monotonic() + _RESEND_DELAY >= deadline:
+                    raise StoreUnavailable(
+                        "an append was sent and may be committed: its answer was lost, and asking again failed until the "
+                        f"timeout: {error}",
+                        may_have_committed=True,
+                    ) from error
+                await asyncio.sleep(_RESEND_DELAY)
+                continue
+            if (on_wait := self._counters.on_wait) is not None:
+                on_wait("lock", "append", waited)
+            size = sum([len(new.data) + len(new.metadata) for request in requests for new in request.events])
+            self._counters.bytes_written = (self._counters.bytes_written or 0) + size
+            found: Sequence[Verdict] = verdicts(requests, [True] * len(requests), head) if singly is None else singly
+            end = last_appended(requests, found)
+            self._saw(end)
+            self._watch.advance(end.position)
+            return found
+
+    async def _call_append(
+        self, arguments: tuple[Any, ...], seen: Checkpoint, deadline: float, *, settling: bool
+    ) -> Sequence[Any]:
+        async with self._appending.connection(deadline) as connection:
+            seconds = one_try(deadline)
+            # The server stops waiting for the lock before the client stops waiting for the answer, so that the answer is not
+            # lost.
+            lock_milliseconds = int(800 * seconds) + 1
+            async with asyncio.timeout(seconds):
+                rows = await self._appending.rows(
+                    connection, _APPEND, settling, lock_milliseconds, *arguments, seen.position, seen.event_id
+                )
+        row: Sequence[Any] = rows[0]
+        return row
+
+    async def warm_up(self) -> None:
+        """Call the functions of commands once: the first call of a connection takes many times as long as later ones."""
+        deadline = monotonic() + _WARM_UP
+        # Another process may hold the append lock for long, or the server may be a standby. The store is open all the same.
+        with suppress(StoreError):
+            await self._loading.fetch(_READ, [], [], LAST_POSITION, 1, 0, "", timeout=_WARM_UP)
+            await self._call_append(_append_arguments(()), START, deadline, settling=False)
+
+    async def read_streams(
+        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
+    ) -> BackendPage:
+        """See ``EventLog.read_streams``."""
+        limit = rows_per_stream(len(after))
+        # Only commands have versions from earlier reads, in the stream cache.
+        seen, pool = (self._newest_seen, self._loading) if purpose == "command" else (START, self._reading)
+        last = LAST_POSITION if up_to is None else up_to
+        arguments = (list(after), list(after.values()), last, limit, seen.position, seen.event_id)
+        try:
+            head, *records = await pool.fetch(_READ, *arguments)
+        except HistoryDiverged:
+            self._forget(seen)
+            raise
+        rows: dict[str, list[StoredEvent]] = {stream: [] for stream in after}
+        stored = self._stored(records)
+        for row in stored:
+            rows[row.stream_id].append(row)
+        if stored and purpose == "command":
+            newest = max(stored, key=_by_position)
+            self._saw(Checkpoint(newest.position, newest.event_id))
+        return BackendPage(rows, head[0], limit)  # type: ignore[arg-type]  # its keys are those of after
+
+    async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
+        """See ``EventLog.scan``."""
+        return self._stored(await self._reading.fetch(_SCAN, after, up_to, limit, *_conditions(wanted)))
+
+    async def head_position(self) -> int:
+        """See ``EventLog.head_position``."""
+        position: int = (await self._reading.fetch(HEAD))[0][0]
+        return position
+
+    async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
+        """See ``EventLog.follow``. The same statement returns the event at the checkpoint, which is checked here."""
+        limit = min(limit, MAX_PAGE)
+        arguments = (after.position, window(wanted, limit), limit, *_conditions(wanted))
+        snapshot, *records = await self._reading.fetch(_FOLLOW, *arguments)
+        head, _, end, end_id, found = snapshot[:5]
+        if after.position and found != after.event_id:
+            raise diverged(after, found or "")
+        rows = self._stored(records)
+        if len(rows) == limit:
+            end, end_id = rows[-1].position, rows[-1].event_id
+        return LogPage(rows, Checkpoint(end, end_id or ""), head)
+
+    async def wait_beyond(self, position: int, timeout: float) -> int:
+        """See ``EventLog.wait_beyond``: woken by notifications, or by polling where there are none."""
+        self._reading.check_open()
+        return await self._watch.wait_beyond(position, timeout)
+
+    def _saw(self, event: Checkpoint) -> None:
+        if event.position > self._newest_seen.position:
+            self._newest_seen = event
+
+    def _forget(self, lost: Checkpoint) -> None:
+        # Another call may have replaced the lost event already, by one that is there.
+        if self._newest_seen == lost:
+            self._newest_seen = START
+
+    def _stored(self, records: Sequence[Any]) -> list[StoredEvent]:
+        size = sum([len(record[5]) + len(record[6]) for record in records])
+        self._counters.bytes_read = (self._counters.bytes_read or 0) + size
+        try:
+            return _decoded(records, "strict")
+        except UnicodeDecodeError:
+            # Bytes that are not UTF-8 become escapes that are not JSON: the codec then refuses this row only.
+            return _decoded(records, "backslashreplace")
+
+
+def _append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
+    """The 16 arguments that describe the requests, in the order of ``append_events`` (which explains them)."""
+    news = [new for request in requests for new in request.events]
+    events = [new.recorded for new in news]
+    event_streams = [event.stream_id for event in events]
+    base = base_versions(requests)
+    if not base.keys() >= set(event_streams):
+        # A stream is written without having been read: its first event must have the next version.
+        for event in events:
+            base.setdefault(event.stream_id, event.version - 1)
+    current = base.copy()
+    agreed = all(accepts(request, base, current) for request in requests)
+    numbers = {stream: number for number, stream in enumerate(base, 1)}
+    return (
+        _texts(base),
+        _numbers(base.values()),
+        agreed,
+        _numbers([len(request.expected) for request in requests]),
+        _numbers([numbers[stream] for request in requests for stream in request.expected]),
+        _numbers([request.base[stream] for request in requests for stream in request.expected]),
+        _numbers([version for request in requests for version in request.expected.values()]),
+        _numbers([len(request.events) for request in requests]),
+        _numbers([numbers[stream] for stream in event_streams]),
+        _texts(event_streams),
+        _numbers([event.version for event in events]),
+        _texts([event.event_id for event in events]),
+        _texts([event.event_type for event in events]),
+        _SEPARATOR.encode().join([new.data for new in news]).decode(),
+        _SEPARATOR.encode().join([new.metadata for new in news]).decode(),
+        _numbers([event.recorded_at_ns for event in events]),
+    )
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return _SEPARATOR.join(texts)
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
+def _decoded(records: Sequence[Any], errors: str) -> list[StoredEvent]:
+    return [
+        StoredEvent(
+            position, stream, version, event_id, kind, data.decode("utf-8", errors), metadata.decode("utf-8", errors), time
+        )
+        for position, stream, version, event_id, kind, data, metadata, time in records
+    ]
+
+
+def regular_expression(pattern: StreamPattern) -> str:
+    """The pattern as a regular expression of PostgreSQL.
+
+    The expression for Python means the same there: it escapes only single characters that are neither letters nor digits.
+    Ranges such as ``[a-z]`` agree, since the collation of stream ids orders characters by their code points.
+    """
+    return f"^(?:{pattern.regex.pattern})$"
+
+
+def _conditions(wanted: EventFilter) -> tuple[str | None, Sequence[str] | None]:
+    return (None if wanted.pattern is None else regular_expression(wanted.pattern)), wanted.event_types

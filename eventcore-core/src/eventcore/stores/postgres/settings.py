@@ -1,0 +1,102 @@
+"""The settings of a PostgreSQL store, and how they are read from its URL."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msgspec
+
+from eventcore.errors import InvalidStoreUrl
+from eventcore.stores.url_settings import chosen, number
+
+# At most 48 characters: the notification channel is named after the schema, and PostgreSQL cuts names off at 63 bytes.
+_SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_SWITCH: Final = ("on", "off")
+# The settings that asyncpg reads itself. It would send any other to the server as a start-up parameter, and pgbouncer refuses
+# those.
+_OF_ASYNCPG: Final = (
+    *("host", "port", "user", "passfile", "service", "servicefile", "target_session_attrs", "krbsrvname", "gsslib"),
+    *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword"),
+)
+_FORM: Final = (
+    "postgresql://user:password@host:port/database?schema=eventcore, with special characters in user and password as %XX"
+)
+_OWN: Final = ("schema", "pool", "statement_cache", "listen", "timeout")
+
+
+@final
+class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The settings of a store.
+
+    Attributes:
+        dsn: the URL for asyncpg. It may contain a password.
+        address: host, port and database, for messages.
+        schema: the schema that holds the store's tables.
+        pool: connections for reading, 1 to 100. Appending, reading for commands and listening have one more connection each.
+        statement_cache: whether statements stay prepared on their connection; off behind pgbouncer in transaction mode.
+        listen: whether a connection waits for notifications; off where they do not arrive. The default is ``statement_cache``.
+        timeout: seconds that one call may take, reconnecting included; 0.1 to 3600.
+    """
+
+    dsn: str
+    address: str
+    schema: str = "eventcore"
+    pool: int = 4
+    statement_cache: bool = True
+    listen: bool = True
+    timeout: float = 10.0
+
+    def __repr__(self) -> str:
+        return f"PostgresSettings({self.address!r}, schema={self.schema!r})"
+
+    @classmethod
+    def from_url(cls, url: str) -> PostgresSettings:
+        """Read the settings from a URL.
+
+        Raises:
+            InvalidStoreUrl: the URL has no database, or a setting that does not exist or an invalid value. The message does not
+                contain the URL, which may contain a password.
+        """
+        try:
+            parts = urlsplit(url)
+            address = parts.netloc.rpartition("@")[2]
+            given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        except ValueError:
+            raise InvalidStoreUrl(f"the store URL cannot be read; expected {_FORM}") from None
+        database = parts.path.removeprefix("/")
+        if not database or "/" in database or parts.fragment:
+            raise InvalidStoreUrl(f"the store URL names no database; expected {_FORM}")
+        own: dict[str, str] = {}
+        for_asyncpg: list[tuple[str, str]] = []
+        for name, value in given:
+            if name in _OWN:
+                own[name] = value
+            elif name in _OF_ASYNCPG:
+                for_asyncpg.append((name, value))
+            else:
+                raise InvalidStoreUrl(
+                    f"unknown setting {name!r:.40} in the store URL; expected one of {', '.join(_OWN)}, or of asyncpg's "
+                    f"{', '.join(_OF_ASYNCPG)}"
+                )
+        statement_cache = chosen("statement_cache", own.get("statement_cache", "on"), _SWITCH)
+        host = address or dict(for_asyncpg).get("host", "the local server")
+        return cls(
+            dsn=parts._replace(query=urlencode(for_asyncpg)).geturl(),
+            address=f"{host}/{database}",
+            schema=_schema(own.get("schema", "eventcore")),
+            pool=int(number("pool", own.get("pool", "4"), 1, 100, "a whole number")),
+            statement_cache=statement_cache == "on",
+            listen=chosen("listen", own.get("listen", statement_cache), _SWITCH) == "on",
+            timeout=number("timeout", own.get("timeout", "10"), 0.1, 3600, "seconds"),
+        )
+
+
+def _schema(value: str) -> str:
+    if not _SCHEMA.fullmatch(value) or value.startswith("pg_"):
+        raise InvalidStoreUrl(
+            f"schema={value!r:.80} in the store URL; expected 1 to 48 lower-case letters, digits and underscores, not "
+            "beginning with a digit or pg_"
+        )
+    return value

@@ -1,0 +1,96 @@
+"""The tables of an SQLite store, the versions of its schema, and the settings of its connections."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from eventcore.errors import IncompatibleStore
+from eventcore.stores.base import SCHEMA_VERSION
+from eventcore.stores.sqlite.connection import StoreConnection
+
+Synchronous: TypeAlias = Literal["full", "normal", "extra"]
+"""How a commit is made durable: the values of SQLite's ``PRAGMA synchronous``, see ``SqliteBackend``."""
+
+_APPLICATION_ID: Final = 0x65766374  # "evct"
+
+_EVENTS: Final = """
+    CREATE TABLE IF NOT EXISTS events (
+        position INTEGER PRIMARY KEY,
+        stream_id TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        event_id TEXT NOT NULL,
+        event_type TEXT NOT NULL,
+        data TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        recorded_at_ns INTEGER NOT NULL
+    );
+    CREATE UNIQUE INDEX IF NOT EXISTS events_by_stream ON events (stream_id, version);
+    CREATE TRIGGER IF NOT EXISTS events_are_kept BEFORE DELETE ON events
+        BEGIN SELECT RAISE(ABORT, 'events are never deleted: positions must stay dense'); END;
+"""
+_PROJECTIONS: Final = """
+    CREATE TABLE IF NOT EXISTS projections (
+        name TEXT PRIMARY KEY,
+        position INTEGER NOT NULL,
+        event_id TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        token INTEGER NOT NULL,
+        leased_until REAL NOT NULL,
+        leased_for REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS dead_letters (
+        projection TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        event_id TEXT NOT NULL,
+        error_type TEXT NOT NULL,
+        error TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        failed_at_ns INTEGER NOT NULL,
+        PRIMARY KEY (projection, position)
+    ) WITHOUT ROWID;
+"""
+# What brings the schema from each version to the next, beginning with 0, an empty file. Every statement can run again: another
+# process may migrate the same file at the same time.
+_MIGRATIONS: Final = (_EVENTS, _PROJECTIONS)
+
+
+def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, busy_timeout: float) -> None:
+    """Check that the file is a store or empty, set up the connection that appends, and create or migrate the schema.
+
+    Raises:
+        IncompatibleStore: the file is something else, or has a later schema version.
+    """
+    _set_busy_timeout(connection, busy_timeout)
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if tables and application != _APPLICATION_ID:
+        raise IncompatibleStore(f"{path} is a database of something else; give the path of an eventcore store or of a new file")
+    if tables and not 0 < version <= SCHEMA_VERSION:
+        raise IncompatibleStore(
+            f"{path} has schema version {version}, this eventcore knows versions up to {SCHEMA_VERSION}; "
+            "open it with the eventcore that made it, or upgrade"
+        )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    if version < SCHEMA_VERSION:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {' '.join(_MIGRATIONS[version:])} PRAGMA application_id = {_APPLICATION_ID}; "
+            f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
+        )
+
+
+def set_up_ledger(connection: StoreConnection, busy_timeout: float) -> None:
+    """Set up the connection that writes for projections: its commits do not wait for the disk (see ``SqliteLedger``)."""
+    _set_busy_timeout(connection, busy_timeout)
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def set_up_reader(connection: StoreConnection, busy_timeout: float) -> None:
+    """Set up a connection that only reads."""
+    _set_busy_timeout(connection, busy_timeout)
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _set_busy_timeout(connection: StoreConnection, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
