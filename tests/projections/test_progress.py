@@ -35,32 +35,32 @@ def progress(clock: Clock) -> ProjectionProgress:
 def test_nothing_is_known_before_the_lease_and_after_it(progress: ProjectionProgress) -> None:
     for _ in range(2):
         assert [progress.lag(), progress.lag_time(), progress.eta(), progress.position, progress.checkpoint] == [None] * 5
-        progress.lead(3)
-        progress.saw(5)
+        progress.start_leading(3)
+        progress.observe_head(5)
         assert (progress.lag(), progress.position, progress.checkpoint) == (2, 3, 3)
-        progress.rest("paused")
+        progress.stand_by("paused")
 
 
 def test_the_lag_is_absent_while_the_head_is_not_known(progress: ProjectionProgress) -> None:
-    progress.lead(3)
+    progress.start_leading(3)
     assert progress.lag() is None
     assert progress.lag_time() is None
-    progress.saw(3)
+    progress.observe_head(3)
     assert (progress.lag(), progress.lag_time(), progress.eta()) == (0, 0.0, 0.0)
 
 
 def test_the_lag_in_time_is_the_age_of_the_oldest_event_that_waits(progress: ProjectionProgress, clock: Clock) -> None:
-    progress.lead(0)
-    progress.saw(10)
+    progress.start_leading(0)
+    progress.observe_head(10)
     clock.now += 5
-    progress.saw(20)
+    progress.observe_head(20)
     clock.now += 3
     assert progress.lag_time() == 8
-    progress.reached(9)
+    progress.advance(9)
     assert progress.lag_time() == 8
-    progress.reached(10)
+    progress.advance(10)
     assert progress.lag_time() == 3
-    progress.reached(20)
+    progress.advance(20)
     clock.now += 60
     assert progress.lag_time() == 0
 
@@ -68,35 +68,35 @@ def test_the_lag_in_time_is_the_age_of_the_oldest_event_that_waits(progress: Pro
 def test_many_sightings_take_bounded_memory_and_never_make_the_lag_look_younger(
     progress: ProjectionProgress, clock: Clock
 ) -> None:
-    progress.lead(0)
+    progress.start_leading(0)
     for head in range(1, 20_001):
         clock.now = 1000.0 + head
-        progress.saw(head)
+        progress.observe_head(head)
     assert len(progress._sightings) <= 1024
     for position in (0, 777, 5_000, 19_990):
-        progress.reached(position)
+        progress.advance(position)
         assert (progress.lag_time() or 0) >= 20_000 - (position + 1)
-    progress.reached(20_000)
+    progress.advance(20_000)
     assert progress.lag_time() == 0
 
 
 def test_the_end_of_a_replay_is_foreseen_from_how_fast_it_comes_nearer(progress: ProjectionProgress, clock: Clock) -> None:
-    progress.lead(0)
-    progress.saw(10_000)
+    progress.start_leading(0)
+    progress.observe_head(10_000)
     for second in range(11):
         clock.now = 1000.0 + second
-        progress.saw(10_000 + 100 * second)
-        progress.reached(600 * second)
+        progress.observe_head(10_000 + 100 * second)
+        progress.advance(600 * second)
     assert progress.lag() == 5_000
     assert progress.eta() == pytest.approx(10.0)
 
 
 def test_no_end_is_foreseen_of_what_falls_behind(progress: ProjectionProgress, clock: Clock) -> None:
-    progress.lead(0)
+    progress.start_leading(0)
     for second in range(5):
         clock.now = 1000.0 + second
-        progress.saw(1000 * (second + 1))
-        progress.reached(10 * second)
+        progress.observe_head(1000 * (second + 1))
+        progress.advance(10 * second)
     assert progress.eta() is None
 
 
@@ -105,7 +105,7 @@ def test_the_heart_beats_until_the_end(progress: ProjectionProgress, clock: Cloc
     progress.tick()
     clock.now += 7
     assert progress.heartbeat_age() == 7
-    progress.rest("stopped")
+    progress.stand_by("stopped")
     assert progress.heartbeat_age() is None
 
 
