@@ -70,7 +70,7 @@ async def test_a_replay_that_is_told_to_stop_answers_what_it_has_begun(real_data
 
 
 def test_quantiles_lie_within_their_buckets() -> None:
-    values = Distribution(boundaries=(1.0, 2.0), buckets=(50, 40, 10), most=12.0)
+    values = Distribution(boundaries=(1.0, 2.0), buckets=(50, 40, 10), largest=12.0)
     assert values.quantile(0.25) == 0.5
     assert values.quantile(0.9) == 2.0
     assert values.quantile(0.95) == 7.0
