@@ -1,4 +1,4 @@
-"""What a projection tells of itself: each number against what was done."""
+"""The metrics of a projection, each compared with what was done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def progress(clock: Clock) -> ProjectionProgress:
     return ProjectionProgress(clock)
 
 
-def test_nothing_is_known_before_the_lease_and_after_it(progress: ProjectionProgress) -> None:
+def test_without_the_lease_every_number_is_unknown(progress: ProjectionProgress) -> None:
     for _ in range(2):
         assert [progress.lag(), progress.lag_time(), progress.eta(), progress.position, progress.checkpoint] == [None] * 5
         progress.start_leading(3)
@@ -49,7 +49,7 @@ def test_the_lag_is_absent_while_the_head_is_not_known(progress: ProjectionProgr
     assert (progress.lag(), progress.lag_time(), progress.eta()) == (0, 0.0, 0.0)
 
 
-def test_the_lag_in_time_is_the_age_of_the_oldest_event_that_waits(progress: ProjectionProgress, clock: Clock) -> None:
+def test_the_lag_time_is_the_age_of_the_oldest_event_that_is_not_applied(progress: ProjectionProgress, clock: Clock) -> None:
     progress.start_leading(0)
     progress.observe_head(10)
     clock.now += 5
@@ -65,7 +65,7 @@ def test_the_lag_in_time_is_the_age_of_the_oldest_event_that_waits(progress: Pro
     assert progress.lag_time() == 0
 
 
-def test_many_sightings_take_bounded_memory_and_never_make_the_lag_look_younger(
+def test_many_sightings_take_bounded_memory_and_never_make_the_lag_time_too_low(
     progress: ProjectionProgress, clock: Clock
 ) -> None:
     progress.start_leading(0)
@@ -80,7 +80,7 @@ def test_many_sightings_take_bounded_memory_and_never_make_the_lag_look_younger(
     assert progress.lag_time() == 0
 
 
-def test_the_end_of_a_replay_is_foreseen_from_how_fast_it_comes_nearer(progress: ProjectionProgress, clock: Clock) -> None:
+def test_eta_follows_from_the_speed_at_which_the_lag_shrinks(progress: ProjectionProgress, clock: Clock) -> None:
     progress.start_leading(0)
     progress.observe_head(10_000)
     for second in range(11):
@@ -91,7 +91,7 @@ def test_the_end_of_a_replay_is_foreseen_from_how_fast_it_comes_nearer(progress:
     assert progress.eta() == pytest.approx(10.0)
 
 
-def test_no_end_is_foreseen_of_what_falls_behind(progress: ProjectionProgress, clock: Clock) -> None:
+def test_eta_is_unknown_while_the_lag_grows(progress: ProjectionProgress, clock: Clock) -> None:
     progress.start_leading(0)
     for second in range(5):
         clock.now = 1000.0 + second
@@ -100,7 +100,7 @@ def test_no_end_is_foreseen_of_what_falls_behind(progress: ProjectionProgress, c
     assert progress.eta() is None
 
 
-def test_the_heart_beats_until_the_end(progress: ProjectionProgress, clock: Clock) -> None:
+def test_the_heartbeat_ends_when_the_runner_stops(progress: ProjectionProgress, clock: Clock) -> None:
     assert progress.heartbeat_age() is None
     progress.tick()
     clock.now += 7
@@ -121,7 +121,9 @@ def shown(telemetry: Telemetry, name: str) -> list[float]:
     ]
 
 
-async def test_a_projection_is_counted_and_shown(store: EventStore, telemetry: Telemetry, run: Run, measured: Measured) -> None:
+async def test_all_metrics_of_a_projection_are_recorded(
+    store: EventStore, telemetry: Telemetry, run: Run, measured: Measured
+) -> None:
     class Held(Seen):
         def __init__(self) -> None:
             super().__init__()
@@ -163,7 +165,7 @@ async def test_a_projection_is_counted_and_shown(store: EventStore, telemetry: T
         assert shown(telemetry, name) == []
 
 
-async def test_nothing_is_shown_of_the_projections_of_a_closed_store(url: str, telemetry: Telemetry) -> None:
+async def test_a_closed_store_shows_no_projections(url: str, telemetry: Telemetry) -> None:
     async with open_store(url, telemetry=telemetry) as store:
         running = asyncio.create_task(store.run(Seen()))
         await store.wait_for("seen", await deposit(store, 2))
@@ -183,7 +185,7 @@ async def test_at_verbose_each_call_of_a_handler_is_measured(url: str) -> None:
         await running
 
 
-async def test_a_read_model_in_the_store_is_counted_alike(
+async def test_a_projection_with_a_transaction_has_the_same_metrics(
     sqlite_url: str, telemetry: Telemetry, measured: Measured, run: Run
 ) -> None:
     async with open_store(sqlite_url, telemetry=telemetry) as store:
