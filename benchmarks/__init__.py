@@ -1,5 +1,5 @@
-"""What eventcore costs, side by side with others and with itself: ``python -m benchmarks``.
+"""Measures what eventcore costs, compared with other libraries and with itself: ``python -m benchmarks``.
 
-Everything that is compared is measured in one run and in turns (A B C, A B C, …), so that what else the machine does falls on
-all of them; only the ratios mean something on another machine.
+Everything that is compared is measured in one run and in alternating rounds (A B C, A B C, …), so that other load on the
+machine affects all of it. Only the ratios can be compared with those of another machine.
 """

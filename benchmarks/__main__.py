@@ -12,7 +12,7 @@ from benchmarks.machine import caveat, machine
 from benchmarks.measuring import Effort, announce
 from benchmarks.results import Table
 
-# Imported when they are asked for, so that one part runs where another part's packages are missing.
+# Each module is imported when its part runs: a part runs also where packages of other parts are missing.
 _PARTS = {
     "record": ("benchmarks.record_path", "record_path"),
     "exporters": ("benchmarks.exporter_count", "exporter_count"),
@@ -23,14 +23,15 @@ _PARTS = {
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
 }
-# The others need a PostgreSQL server.
+# The other parts need a PostgreSQL server.
 _DEFAULT = ("record", "exporters", "store", "lag")
 
 
 def main() -> None:
-    """Measure what is asked for, and print it."""
+    """Run the parts named on the command line, and print the results."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="What eventcore costs, side by side, with targets."
+        prog="python -m benchmarks",
+        description="Measures what eventcore costs, compared with others, and whether the targets are reached.",
     )
     parser.add_argument(
         "parts", nargs="*", metavar="part", help=f"which to run: {', '.join(_PARTS)} (default: {', '.join(_DEFAULT)})"

@@ -1,4 +1,4 @@
-"""The same commands by hand: pgbench, a client in C, selects the streams and inserts the next versions, which are unique."""
+"""The same commands in plain SQL: pgbench, a client in C, selects the events of the streams and inserts the next versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ByHandContender"]
 
 _LINES: Final = 10
 _WARM_UP: Final = 2
-# What eventcore keeps of an event, under the same two indexes.
+# The columns that eventcore keeps of an event, with the same two indexes.
 _TABLE: Final = """
     CREATE TABLE events (
         position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -39,11 +39,11 @@ _DONE: Final = re.compile(r"number of transactions actually processed: (\d+)")
 
 @final
 class ByHandContender:
-    """Connections of pgbench, each with one command under way, with prepared statements.
+    """Connections of pgbench with prepared statements. Each executes one command at a time.
 
     Args:
-        together: whether both statements are one transaction, or only the insert is.
-        example: data and metadata that each event has.
+        together: whether select and insert are one transaction, or only the insert.
+        example: data and metadata of every event.
     """
 
     concurrency = (1, 16, 64)
@@ -66,7 +66,7 @@ class ByHandContender:
             script, log = Path(directory) / "command.sql", Path(directory) / "log"
             script.write_text(self._scripts[streams])
             command = [str(self._program), "--no-vacuum", "--protocol=prepared", f"--file={script}", f"--client={concurrency}"]
-            # Connecting, one after the other, is in its time; what comes before the last seconds is the warm-up.
+            # The time of pgbench includes opening the connections, one after the other. Only the last seconds are measured.
             command += [
                 f"--jobs={min(concurrency, 2)}",
                 f"--time={round(seconds) + _WARM_UP + concurrency // 16}",
@@ -94,14 +94,14 @@ class ByHandContender:
         end = max((time for time, _ in ended), default=0.0)
         if not ended or end - seconds < min(time for time, _ in ended):
             raise RuntimeError(
-                f"pgbench took so long to connect {concurrency} times that there are no {seconds} s to be measured"
+                f"pgbench took too long to open {concurrency} connections: less than {seconds} s are left to measure"
             )
         measured = [latency for time, latency in ended if time >= end - seconds]
         return Turn.of(measured, seconds, commands, cpu, server_cpu)
 
 
 def _script(streams: Streams, together: bool, example: tuple[bytes, bytes]) -> str:
-    # A colon would begin a variable.
+    # In a pgbench script, a colon begins a variable.
     data, metadata = (f"'\\x{value.hex()}'::bytea" for value in example)
     names = _NAMES[streams]
     row = "({name}, :version, gen_random_uuid()::text, 'ItemAdded', {data}, {metadata}, 1700000000000000000)"
@@ -109,10 +109,10 @@ def _script(streams: Streams, together: bool, example: tuple[bytes, bytes]) -> s
     lines = [
         r"\set sent :sent + 1",
         rf"\set order :sent / {_LINES}",
-        # It stays so when there is no row.
+        # The value when the select finds no row.
         r"\set version 1",
         "BEGIN;" if together else "",
-        # It fetches all rows and keeps what the last one says.
+        # \aset fetches all rows and keeps the values of the last one.
         f"SELECT version + 1 AS version, data, metadata FROM events WHERE stream_id IN ({', '.join(names)}) "
         r"ORDER BY version \aset",
         "INSERT INTO events (stream_id, version, event_id, event_type, data, metadata, recorded_at_ns) VALUES " + rows + ";",
@@ -122,7 +122,7 @@ def _script(streams: Streams, together: bool, example: tuple[bytes, bytes]) -> s
 
 
 def _log(directory: Path) -> list[tuple[float, float]]:
-    """When each command ended, and how long it took, in seconds."""
+    """The end and the duration of each command, in seconds."""
     lines = [line.split() for file in directory.glob("log.*") for line in file.read_text().splitlines()]
     return [(int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1e6) for words in lines]
 

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.bystander``: a process that does nothing but sleep, and says when it was woken late.
+"""``python -m benchmarks.bystander``: a process that only sleeps, and reports when it was woken late.
 
-What it feels is the machine's doing. It ends when its standard input does, and prints as JSON when each late sleep should have
-ended and when it did, in seconds of the monotonic clock.
+It has no work of its own, so a late wake-up is caused by the machine. It ends when its standard input is closed. It prints, as
+JSON, when each late sleep should have ended and when it did, in seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Late = tuple[float, float]
 
 @contextmanager
 def bystander() -> Iterator[list[Late]]:
-    """When a process beside this one was woken late while the block ran; the list is filled when the block ends."""
+    """Runs a bystander during the block. Its late wake-ups (from, to) are in the list when the block ends."""
     late: list[Late] = []
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.bystander"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -38,7 +38,7 @@ def bystander() -> Iterator[list[Late]]:
 
 
 def apart_from(late: Sequence[Late], asked: float, woken: float) -> float:
-    """How long it was from ``asked`` to ``woken``, without the time for which the bystander was late too."""
+    """Seconds from ``asked`` to ``woken``, without the time for which the bystander was late, too."""
     return woken - asked - sum(max(0.0, min(woken, to) - max(asked, since)) for since, to in late)
 
 

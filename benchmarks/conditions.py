@@ -1,4 +1,4 @@
-"""eventcore on PostgreSQL in conditions that others stumble over: many processes, a fresh database, an open snapshot."""
+"""eventcore on PostgreSQL under difficult conditions: many processes, a fresh database, an open snapshot."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["conditions"]
 _PROCESSES: Final = (1, 2, 4, 8)
 _AT_ONCE: Final = 64
 _WINDOWS: Final = 6
-# Name, and whether a snapshot is open.
+# The name, and whether a snapshot is open.
 _MINUTES: Final = {"a fresh database": False, "beside an open snapshot": True, "without, once more": False}
 
 
 def conditions(effort: Effort) -> tuple[Table, Table]:
-    """Processes with one command each; a minute of a fresh database, and one beside a snapshot."""
+    """Processes with one command at a time; a minute with a fresh database, and a minute with an open snapshot."""
     seconds, minute = (2.0, 6.0) if effort.quick else (5.0, 60.0)
     with measured_server() as server, observers() as watching:
         return _processes(server, seconds), _minutes(server, watching, minute)
@@ -56,13 +56,13 @@ def _processes(server: MeasuredServer, seconds: float) -> Table:
             )
         )
     return Table(
-        "PostgreSQL: processes that have one command under way each",
+        "PostgreSQL: processes that execute one command at a time",
         ("commands/s", "p50", "p99"),
         tuple(rows),
         notes=(
             server.about,
-            "Appends of different processes are serial, so that all of them together reach (commands in a batch, here 1) ÷ "
-            "(time for a commit). Telemetry on, no exporter.",
+            "Appends of different processes run one after the other, so all processes together reach (commands in a batch, "
+            "here 1) ÷ (time of a commit). Telemetry on, no exporter.",
         ),
     )
 
@@ -97,7 +97,7 @@ def _minutes(server: MeasuredServer, watching: Observers, seconds: float) -> Tab
     database = server.database()
     rows = []
     for number, (name, with_snapshot) in enumerate(_MINUTES.items()):
-        # Looking at the first database would leave it less fresh.
+        # The first row measures a fresh database, so nothing may be done to it before.
         before = database.settle() if number else 0
         with watching.attached() as telemetry:
             loads = asyncio.run(_minute(database, telemetry, seconds / _WINDOWS, f"order-{number}", with_snapshot))
@@ -110,9 +110,9 @@ def _minutes(server: MeasuredServer, watching: Observers, seconds: float) -> Tab
         tuple(rows),
         notes=(
             server.about,
-            "Senders have streams of their own; all three rows are of one database, the first from its creation on, with no "
-            "ANALYZE but the server's own.",
-            "open snapshot: a repeatable-read transaction that has read the table and stays open, as a backup does.",
+            "Each sender has its own streams. All three rows use one database; the first begins at its creation. Only the "
+            "server itself runs ANALYZE.",
+            "open snapshot: a repeatable-read transaction that has read the table and stays open, as during a backup.",
             f"Telemetry on. {OBSERVED}",
         ),
     )
@@ -126,7 +126,7 @@ async def _minute(database: Database, telemetry: Telemetry, window: float, name:
         loads = []
         for number in range(1, _WINDOWS + 1):
             end = begun + number * window
-            loads.append(await keep_busy(store, _AT_ONCE, stream, lambda _: perf_counter() < end))  # noqa: B023  # it is called here only
+            loads.append(await keep_busy(store, _AT_ONCE, stream, lambda _: perf_counter() < end))  # noqa: B023  # called in this iteration only
         return loads
 
 

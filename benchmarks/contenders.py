@@ -1,4 +1,4 @@
-"""What all who are measured on one server have in common: a turn, and what is known of it."""
+"""What all contenders on one server have in common: a turn and its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAMS: Final[tuple[Streams, ...]] = (1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What was executed in one turn. ``rate`` is in commands per second, latencies and CPU are in seconds for one command."""
+    """The result of one turn: ``rate`` in commands per second, latencies and CPU in seconds for one command."""
 
     rate: float
     p50: float
@@ -24,7 +24,7 @@ class Turn:
 
     @classmethod
     def of(cls, latencies: Sequence[float], seconds: float, commands: int, client_cpu: float, server_cpu: float) -> Turn:
-        """Take the latencies within ``seconds``, and the processor time of all ``commands``, warm-up included."""
+        """The result from the latencies within ``seconds`` and the processor time of all ``commands``, warm-up included."""
         return cls(
             len(latencies) / seconds,
             share(latencies, 0.5),
@@ -35,27 +35,27 @@ class Turn:
 
 
 class Contender(Protocol):
-    """Somebody who executes commands, each of which reads its streams and adds an event to each of them."""
+    """Executes commands. Each command reads its streams and adds an event to each of them."""
 
     @property
     def name(self) -> str:
-        """Who it is."""
+        """The name in the table."""
         ...
 
     @property
     def concurrency(self) -> Sequence[int]:
-        """How many commands it is measured with at once."""
+        """The number of commands at once."""
         ...
 
     def turn(self, streams: Streams, concurrency: int, seconds: float) -> Turn:
-        """Execute commands for so long after a warm-up, and verify that their events are in the database.
+        """Execute commands for some seconds after a warm-up, and verify that their events are in the database.
 
         Raises:
-            RuntimeError: they are not, or not all of them.
+            RuntimeError: events are missing.
         """
         ...
 
 
 def share(values: Sequence[float], part: float) -> float:
-    """The value below which so large a part of them lies."""
+    """The value below which the given share of the values lies."""
     return sorted(values)[min(int(len(values) * part), len(values) - 1)]

@@ -1,4 +1,4 @@
-"""eventcore, as an application uses it: one store in one process, and telemetry on."""
+"""eventcore as an application uses it: one store in one process, with telemetry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMMANDS: Final[dict[Streams, Callable[[StreamId], Command[Any]]]] = {1: add_it
 
 @final
 class EventcoreContender:
-    """Commands at once in one process, with both exporters attached."""
+    """Many commands at once in one process, with both exporters."""
 
     name = "eventcore"
     concurrency = (1, 16, 64, 256)
@@ -49,7 +49,7 @@ class EventcoreContender:
         return Turn.of(load.latencies, load.seconds, commands, load.cpu_seconds + warm.cpu_seconds, server_cpu)
 
     def example(self, streams: Streams) -> tuple[bytes, bytes]:
-        """Data and metadata of an event that has been stored."""
+        """Data and metadata of a stored event."""
         row = self._databases[streams].sql(
             "SELECT encode(data, 'hex'), encode(metadata, 'hex') FROM eventcore.events ORDER BY position LIMIT 1"
         )
@@ -66,7 +66,7 @@ async def timed(
     seconds: float,
     warm_up: float,
 ) -> tuple[Load, Load]:
-    """Open a store, and keep it busy for so long after a warm-up; gives both loads."""
+    """Open a store and execute commands for a warm-up and for some seconds; returns the loads of both."""
     async with open_store(url, telemetry=telemetry) as store:
         end = perf_counter() + warm_up
         warm = await keep_busy(store, concurrency, stream, lambda _: perf_counter() < end, command)

@@ -1,4 +1,4 @@
-"""What an application feels while a large collection is exported: the lag of its event loop, and its commands per second."""
+"""How a large export affects an application: the lag of its event loop, and its commands per second."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONCURRENCY: Final = 64
 _PROBE: Final = 0.002
 _LONGEST: Final = 60.0
 _NONE: Final = "no export"
-# The exporter, and whether the application has called gc.freeze() once it had started.
+# The exporter, and whether the application called gc.freeze() after it had started.
 _CASES: Final[dict[str, tuple[str, bool]]] = {
     _NONE: (_NONE, False),
     "otel": ("otel", False),
@@ -38,13 +38,13 @@ _CASES: Final[dict[str, tuple[str, bool]]] = {
     "otel, gc.freeze()": ("otel", True),
     "prometheus, gc.freeze()": ("prometheus", True),
 }
-# The oldest of the generations of the garbage collector.
+# The oldest generation of the garbage collector: a collection of it visits every object.
 _FULL: Final = 2
 
 
 @dataclass(slots=True)
 class _Felt:
-    """What was seen in all turns of one contender."""
+    """The measurements of all turns of one contender."""
 
     lags: list[float] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
@@ -61,8 +61,8 @@ class _Felt:
         exports: int,
         seconds: float,
     ) -> None:
-        """Take when the probe slept, when the garbage collector held everybody up and when the bystander was late (from, to),
-        and the exports meanwhile.
+        """Add the sleeps of the probe, the full garbage collections and the late wake-ups of the bystander, each as (from, to),
+        and the number of exports.
         """
         own = [apart_from(late, start + _PROBE, end) for start, end in sleeps]
         self.lags += [end - start - _PROBE for start, end in sleeps]
@@ -82,7 +82,7 @@ class _Felt:
 
 @dataclass(slots=True)
 class _Exports:
-    """A contender's way to export without a rest, and how often it has."""
+    """Exports again and again in the way of one contender, and counts."""
 
     name: str
     telemetry: Telemetry
@@ -90,7 +90,7 @@ class _Exports:
 
     @contextmanager
     def without_rest(self) -> Iterator[Callable[[], int]]:
-        """Exports one after the other while the block runs; gives how many have been completed."""
+        """Export again and again during the block; yields a function that returns the number of completed exports."""
         if self.name == _NONE:
             yield lambda: 0
         elif self.name == "otel":
@@ -129,7 +129,7 @@ class _Exports:
 
 @contextmanager
 def _full_collections() -> Iterator[list[tuple[float, float]]]:
-    """When full garbage collections began and ended: every thread waits for them, whoever caused them."""
+    """The begin and end of each full garbage collection. All threads wait during one, whichever thread has caused it."""
     pauses: list[tuple[float, float]] = []
     begun = 0.0
 
@@ -149,7 +149,7 @@ def _full_collections() -> Iterator[list[tuple[float, float]]]:
 
 
 def export_lag(effort: Effort) -> Table:
-    """Lag and commands per second without an export, and during one by each exporter."""
+    """Lag and commands per second, without an export and during exports of each exporter."""
     rounds, seconds = (5, 1.0) if effort.quick else (5, 3.0)
     rows = []
     with collector() as endpoint:
@@ -178,16 +178,15 @@ def export_lag(effort: Effort) -> Table:
         tuple(rows),
         notes=(
             f"{_INSTRUMENTS} histograms of {_SERIES // _INSTRUMENTS:,} series with 15 boundaries each, exported "
-            "again and again without a rest: over OTLP to a rotel collector, and in scrapes (gzip) of another "
-            "process, both on the same cores.",
-            f"lag: how much later than asked a sleep of {_PROBE * 1e3:.0f} ms ends; asyncio rounds it up to a "
-            "whole millisecond.",
-            f"busy: {_CONCURRENCY} commands at once on SQLite, synchronous=FULL, on the same loop; its own work is in the lag.",
-            "worst: of all turns together. The rows without an export say what the machine and the commands do by themselves. "
-            "of its own: without the time for which a process beside this one, which only sleeps, was woken late too.",
-            "GC: full collections of Python's garbage collector, for which every thread waits, as long as it takes to "
-            "visit every object of the process; commands bring them about, too. The rows with gc.freeze() are an "
-            "application that has called it once it had started, so that what it consists of is not visited.",
+            "again and again without a pause: over OTLP to a rotel collector, or scraped (gzip) by another "
+            "process. Both run on the same cores.",
+            f"lag: how much too late a sleep of {_PROBE * 1e3:.0f} ms ends; asyncio rounds it up to a whole millisecond.",
+            f"busy: {_CONCURRENCY} commands at once on SQLite, synchronous=FULL, on the same loop: their work is in the lag.",
+            "worst: of all turns together. The rows without an export show the lag that the machine and the commands cause. "
+            "of its own: without the time for which another process, which only sleeps, was woken late, too.",
+            "GC: full collections of Python's garbage collector. All threads wait while it visits every object of the process. "
+            "Commands cause them, too. In the rows with gc.freeze(), the application called that after it had started, so that "
+            "the objects from before are not visited.",
         ),
     )
 
@@ -202,9 +201,9 @@ def _turn(name: str, endpoint: str, busy: bool, frozen: bool, seconds: float, fe
                 series.record(value * 0.0137 * (number + 1) % 11)
     try:
         with _Exports(name, telemetry, endpoint).without_rest() as completed:
-            # The first export also imports and connects.
+            # Not measured: the first export also imports modules and connects.
             wait_until(lambda: name == _NONE or completed(), _LONGEST, "an export is completed")
-            # An application has long had its series: what making them has left must not fall on the measurement.
+            # Collect the garbage from creating the series. An application would have done that long ago.
             gc.collect()
             if frozen:
                 gc.freeze()
@@ -220,7 +219,7 @@ def _turn(name: str, endpoint: str, busy: bool, frozen: bool, seconds: float, fe
 async def _observe(
     telemetry: Telemetry, completed: Callable[[], int], exports: int, busy: bool, seconds: float, felt: _Felt
 ) -> float:
-    """Watch for so long, and for at least so many exports; gives commands per second, 1 where there are none."""
+    """Measure for some seconds, and for a number of exports at least; returns commands per second, 1 when none are executed."""
     async with file_store(telemetry) as store:
         stream = order_streams()
         if busy:

@@ -1,4 +1,4 @@
-"""What the second, third and fifth exporter cost whoever records: nothing, if aggregation happens once."""
+"""The cost of recording with 0 to 5 exporters. It should not grow, because values are aggregated once for all exporters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["exporter_count"]
 
 _COUNTS: Final = (0, 1, 2, 5)
 _REPEATED: Final = 10
-# Three per cent are less than what one round differs from the next here, so that many rounds are needed.
+# Rounds differ by more than the target of three per cent, so many rounds are needed.
 _TIMES_THE_ROUNDS: Final = 3
 
 _METRICS: Final[Mapping[str, Callable[[Telemetry], tuple[list[str], dict[str, Any]]]]] = {
@@ -39,7 +39,7 @@ _METRICS: Final[Mapping[str, Callable[[Telemetry], tuple[list[str], dict[str, An
 def exporter_count(effort: Effort) -> Table:
     """The record path with 0, 1, 2 and 5 exporters."""
     rounds = effort.rounds * (1 if effort.quick else _TIMES_THE_ROUNDS)
-    # A round must see what pipelines do in the background: they look for work ten times a second.
+    # A round must be long enough to include the work of pipelines in the background, which look for work ten times a second.
     seconds = max(effort.seconds, 0.2) if not effort.quick else effort.seconds
     rows = [
         _row(name, in_turns({str(count): partial(_metric_turn, make, count, seconds) for count in _COUNTS}, rounds), "0")
@@ -57,8 +57,8 @@ def exporter_count(effort: Effort) -> Table:
         (*(f"{count} exporters" for count in _COUNTS), "5 to none"),
         tuple(rows),
         notes=(
-            "Every exporter takes all four kinds through a running pipeline of its own, with a metrics cycle each "
-            "second. Each turn has a Telemetry of its own, so that the threads of the others do not fall on it.",
+            "Every exporter takes all four kinds of data through its own running pipeline, with a metrics cycle each "
+            "second. Each turn has its own Telemetry, so that threads of other turns do not disturb it.",
             "span, all sampled: without exporters no span is kept, so the comparison is 5 to 1.",
         ),
     )

@@ -1,4 +1,4 @@
-"""The eventsourcing library, as its documentation uses it: get an aggregate, call it, save it; threads for concurrency."""
+"""The eventsourcing library as its documentation shows it: get an aggregate, call it, save it, in several threads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Order(Aggregate):
 
 
 class _Orders(Application[UUID]):
-    """Its first command for a stream creates the aggregate, without a look at the database."""
+    """The first command for a stream creates the aggregate without reading the database."""
 
     def add_item(self, order: UUID | None) -> UUID:
         if order is None:
@@ -58,10 +58,10 @@ class _Orders(Application[UUID]):
 
 @final
 class LibraryContender:
-    """Threads of one process, each with one command under way.
+    """Threads of one process. Each executes one command at a time.
 
     Args:
-        tuned: with what makes it faster where it was tried, beyond its defaults.
+        tuned: whether to use settings that made it faster than its defaults.
     """
 
     concurrency = (1, 16, 64, 256)
@@ -71,7 +71,7 @@ class LibraryContender:
         self._tuned = tuned
         self._server = server
         self._warm_up = warm_up
-        # The table bears the name of the application's class.
+        # The table is named after the class of the application.
         self._databases = {streams: server.database("_orders_events") for streams in (1, 2)}
 
     def turn(self, streams: Streams, concurrency: int, seconds: float) -> Turn:
@@ -101,11 +101,11 @@ class LibraryContender:
         return Turn.of([ended - sent for sent, ended in done if ended >= begin], seconds, len(done), cpu, server_cpu)
 
     def _settings(self, database: str) -> dict[str, str]:
-        """Its defaults (a pool of 5 connections and 10 more when needed), and what tunes it."""
+        """The default settings (a pool of 5 connections, and 10 more when needed), or the tuned ones."""
         tuning = {
-            # One call of a function for each save, in place of several statements under a lock of the table.
+            # Each save is one function call, instead of several statements under a table lock.
             "POSTGRES_ENABLE_DB_FUNCTIONS": "y",
-            # Aggregates stay in memory; a get reads what is new.
+            # Aggregates stay in memory; a get reads only new events.
             "AGGREGATE_CACHE_MAXSIZE": "1000",
         }
         return {

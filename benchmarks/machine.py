@@ -1,4 +1,4 @@
-"""What the figures were taken on, for whoever reads them later."""
+"""Describes the machine on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COMPARED = ("eventcore-core", "prometheus-client", "opentelemetry-sdk")
 
 
 def machine() -> dict[str, Any]:
-    """Cores, load, interpreter and the versions that were compared."""
+    """Cores, load, interpreter and the versions of the compared packages."""
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_1_min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -24,10 +24,10 @@ def machine() -> dict[str, Any]:
 
 
 def caveat(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """One sentence for people."""
+    """The machine in one sentence, with the caveat for readers."""
     versions = ", ".join(f"{name} {number}" for name, number in before["versions"].items())
     return (
         f"Machine: {before['cores']} cores, load {before['load_1_min']} before and {after['load_1_min']} after, "
         f"{before['python']}, {before['system']}; {versions}.\n"
-        "Times belong to this machine at this hour; compare the ratios, which were taken in one run and in turns."
+        "Times hold for this machine and this run only. Compare the ratios: they were measured in alternating rounds."
     )

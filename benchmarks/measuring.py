@@ -1,6 +1,6 @@
-"""Measuring in turns: one round of each contender after the other, so that noise falls on all of them.
+"""Measures in turns: one round of each contender after the other, so that noise affects all of them.
 
-How far it has come is told on stderr, which leaves stdout to the results.
+Progress is printed to stderr, and results to stdout.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Effort", "Series", "announce", "calibrated", "in_turns", "of_stateme
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much to measure: ``rounds`` of each contender, each about ``seconds`` long."""
+    """How much to measure: ``rounds`` for each contender, each about ``seconds`` long."""
 
     rounds: int
     seconds: float
@@ -30,7 +30,7 @@ class Effort:
 
 @final
 class Series:
-    """The values of one contender, one a round; kept as a pyperf benchmark, whose statistics and metadata these are."""
+    """The values of one contender, one for each round. Statistics and metadata come from pyperf."""
 
     def __init__(self, name: str, values: Sequence[float]) -> None:
         self.name = name
@@ -48,12 +48,12 @@ class Series:
         return float(self.benchmark.median_abs_dev()) / self.median
 
     def ratio(self, other: Series) -> float:
-        """This to the other: the median of the rounds' ratios, for what disturbs a round disturbs both."""
+        """The median of the ratios of each round: noise in a round affects both sides."""
         return median(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True))
 
 
 def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: bool = True) -> dict[str, Series]:
-    """Call every contender once per round, in order, and keep what each returns; a first round may be thrown away."""
+    """Call every contender once in each round, in order, and keep the results. ``warm_up`` adds a first round and drops it."""
     values: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + warm_up):
         announce(f"  round {number + 1} of {rounds + warm_up}, of each: {_shortened(list(contenders))}")
@@ -66,7 +66,7 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int, *, warm
 
 
 def announce(what: str) -> None:
-    """Tell whoever waits what comes now."""
+    """Print to stderr which measurement begins."""
     print(f"{strftime('%H:%M:%S')}  {what}", file=sys.stderr, flush=True)
 
 
@@ -75,16 +75,16 @@ def _shortened(names: Sequence[str]) -> str:
 
 
 def of_statements(statements: Sequence[str], names: Mapping[str, Any]) -> Callable[[int], float]:
-    """A function that runs the statements so many times and gives the seconds that one of them takes.
+    """A function that runs the statements in a loop and returns the seconds for one of them.
 
-    They stand one after the other in the loop, so that the loop itself weighs little; the garbage collector stays on.
+    The body of the loop has all statements, so that the loop itself costs little. The garbage collector stays on.
     """
     timer = timeit.Timer("\n".join(statements), "gc.enable()", perf_counter, globals={**names, "gc": gc})
     return lambda number: timer.timeit(number) / number / len(statements)
 
 
 def calibrated(run: Callable[[int], float], statements: int, seconds: float) -> Callable[[], float]:
-    """``run`` with a number of loops that takes about ``seconds``."""
+    """Call ``run`` with a number of loops that takes about ``seconds``."""
     number = 100
     while (estimate := run(number) * statements * number) < seconds / 20:
         number *= 4

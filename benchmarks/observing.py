@@ -1,4 +1,4 @@
-"""Telemetry with both exporters attached: to a real collector, and to a real Prometheus that scrapes."""
+"""Telemetry with both exporters: to a real collector, and scraped by a real Prometheus."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OBSERVED: Final = (
 
 @dataclass(slots=True)
 class Observers:
-    """Where telemetry goes. ``account`` tells of the spans of the last who was observed: exported, recorded."""
+    """The two receivers of telemetry. ``account`` holds the spans of the last measurement: exported, recorded."""
 
     endpoint: str
     port: int
@@ -37,10 +37,10 @@ class Observers:
 
     @contextmanager
     def attached(self, traces_per_second: float | Literal["all"] = 100) -> Iterator[Telemetry]:
-        """Telemetry that is exported to both.
+        """Telemetry that is exported to both receivers.
 
         Raises:
-            RuntimeError: something was not exported, or spans have vanished.
+            RuntimeError: nothing was exported, or spans are missing from the counts.
         """
         telemetry = Telemetry(
             config={"exporters": {"otel": {"pipeline": {"interval": _PERIOD}}}},
@@ -59,18 +59,18 @@ class Observers:
         finally:
             report = telemetry.shutdown_blocking(10.0)["otel"]
         if served < 1 or not report.points_exported:
-            raise RuntimeError(f"what should have been exported was not: {served} scrapes, {report}")
+            raise RuntimeError(f"the exporters did not deliver: {served} scrapes, {report}")
         if report.spans_recorded != report.spans_exported + sum(report.spans_dropped.values()) + report.spans_pending:
-            raise RuntimeError(f"the account of spans does not add up: {report}")
+            raise RuntimeError(f"recorded spans are not exported, dropped or pending: {report}")
         self.account = (report.spans_exported, report.spans_recorded)
 
 
 @contextmanager
 def observers() -> Iterator[Observers]:
-    """A collector, and a Prometheus server that scrapes whoever is attached.
+    """Start a collector, and a Prometheus server that scrapes this process.
 
     Raises:
-        PartMissing: one of them is not on this machine; it says how to get it.
+        PartMissing: a program is not installed; the message says how to install it.
     """
     with collector() as endpoint, TemporaryDirectory(prefix="eventcore-benchmark-") as directory:
         [port] = free_ports(1)
@@ -83,7 +83,7 @@ def observers() -> Iterator[Observers]:
 
 @contextmanager
 def silent(verbosity: Literal["off", "normal"] = "normal") -> Iterator[Telemetry]:
-    """Telemetry that nobody gets."""
+    """Telemetry without exporters."""
     telemetry = Telemetry(config={}, exporters=[], verbosity=verbosity)
     try:
         yield telemetry

@@ -1,4 +1,4 @@
-"""Commands per second on one PostgreSQL server: eventcore, the eventsourcing library, and pgbench by hand."""
+"""Commands per second on one PostgreSQL server: eventcore, the eventsourcing library, and plain SQL with pgbench."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.results import Row, Table, Target
 
 __all__ = ["peers"]
 
-# How many times as fast as the library; and as pgbench, for which what is one transaction counts.
+# The targets: how many times as fast as the library, and as pgbench with one transaction.
 _TO_LIBRARY: Final[dict[Streams, float]] = {1: 20, 2: 10}
 _TO_HAND: Final = 1.5
 _LATENCY_TO_HAND: Final = 1.5
@@ -33,7 +33,7 @@ def peers(effort: Effort) -> tuple[Table, ...]:
     rounds, seconds, warm_up = (2, 1.0, 0.5) if effort.quick else (5, 3.0, 1.0)
     with measured_server() as server, observers() as watching:
         eventcore = EventcoreContender(server, watching, warm_up)
-        # For its event, whose size the others' have.
+        # For an example event: the other contenders write events of the same size.
         eventcore.turn(1, 1, 0.1)
         contenders: list[Contender] = [
             eventcore,
@@ -77,17 +77,17 @@ def _compared(
         tuple(_row(key, series[key], series[best["eventcore"]].ratio(series[key]), kept[key], targets[key]) for key in turns),
         notes=(
             about,
-            "Each command reads its streams and adds an event to each; ten events to a stream; everybody has streams of his "
-            "own and one command under way. Medians of the rounds; ratios are of the same round. After every turn the events "
-            "in the database are counted: as many as commands were acknowledged.",
+            "Each command reads its streams and adds an event to each; a stream gets ten events. Each sender has its own "
+            "streams and executes one command at a time. Medians of the rounds; ratios are within a round. After every turn, "
+            "the database must hold exactly the events of the acknowledged commands.",
             f"eventcore: asyncio, one process, telemetry on. {OBSERVED}",
             f"eventsourcing {version('eventsourcing')}: get and save of aggregates in threads, psycopg {version('psycopg')} "
-            "with its C part, the pool of its defaults. tuned: with database functions and the aggregate cache, which are off "
-            "by default.",
+            "with its C part, the default pool. tuned: with database functions and the aggregate cache, which are off by "
+            "default.",
             "pgbench: prepared statements; BEGIN, select the events of the streams, insert the next versions in one statement "
             "under a unique index, COMMIT; rows of the same size as eventcore's, in the same indexes. no BEGIN: the select "
-            "stands outside the transaction, which is two round trips less.",
-            "CPU: processor time for one command: all threads of the client, all processes of the server.",
+            "is outside the transaction, which saves two round trips.",
+            "CPU: processor time for one command, of all threads of the client and of all processes of the server.",
         ),
     )
 

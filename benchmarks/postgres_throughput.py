@@ -1,4 +1,4 @@
-"""eventcore on PostgreSQL: what telemetry takes, appends of a hundred events, and what one hot stream can bear."""
+"""eventcore on PostgreSQL: the cost of telemetry, appends of a hundred events, and the throughput of one hot stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["postgres_throughput"]
 
 _OFF: Final = "off"
 _Rate = Literal["off", "none", "all"] | int
-# Name, traces per second to both exporters (or how else telemetry is), and whether the target is for it.
+# The name, traces per second to both exporters (or the kind of telemetry), and whether the target applies.
 _CONFIGURATIONS: Final[tuple[tuple[str, _Rate, bool], ...]] = (
     (_OFF, "off", False),
     ("on, no exporter", "none", False),
@@ -36,7 +36,7 @@ _LINES: Final = 100
 
 
 def postgres_throughput(effort: Effort) -> tuple[Table, ...]:
-    """Telemetry off and on; appends of a hundred events; one stream for everybody."""
+    """Telemetry off and on; appends of a hundred events; all commands on one stream."""
     rounds, seconds = (2, 1.0) if effort.quick else (7, 3.0)
     with measured_server() as server, observers() as watching:
         return (
@@ -159,7 +159,7 @@ def _hot_stream(server: MeasuredServer, watching: Observers, rounds: int) -> Tab
         database.verify(before, _HOT_EVENTS)
         return loads[-1].rate
 
-    # In a round there are only so many commands: more rounds, in place of longer ones.
+    # The number of commands in a round is fixed, so run more rounds instead of longer ones.
     rounds *= 3
     series = in_turns({"hot": turn}, rounds)["hot"]
     kept = loads[-rounds:]

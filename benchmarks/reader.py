@@ -1,6 +1,6 @@
-"""A process that reads every event: ``python -m benchmarks.reader``, told by its input, then its account as JSON.
+"""A process that reads every event: ``python -m benchmarks.reader``.
 
-Its input is a store's URL and the number of events.
+Its input is the URL of a store and the number of events. It prints its measurements as JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it has no annotations
 
-import benchmarks.workload  # noqa: F401  # the classes of the events that it reads
+import benchmarks.workload  # noqa: F401  # defines the classes of the events
 from eventcore import open_store
 
 __all__ = ["main"]
@@ -22,7 +22,7 @@ _SAMPLES = 10
 
 
 def main() -> None:
-    """Read, and tell how fast and with how much memory."""
+    """Read all events, and print the speed and the memory used."""
     url, events = sys.stdin.readline().split()
     sys.stdout.write(json.dumps(asyncio.run(_read(url, int(events)))))
 
@@ -35,7 +35,7 @@ async def _read(url: str, expected: int) -> dict[str, Any]:
         begun = perf_counter()
         async for event in store.read_all():
             number += 1
-            total += event.data.price  # type: ignore[attr-defined]  # all events here have one
+            total += event.data.price  # type: ignore[attr-defined]  # all events have a price
             if number % max(1, expected // _SAMPLES) == 0:
                 sizes.append(process.memory_info().rss)
         seconds = perf_counter() - begun

@@ -1,4 +1,4 @@
-"""Reading the global order from PostgreSQL: projections with a handler and a checkpoint, and the memory of a long reader."""
+"""Reading the global order from PostgreSQL: the speed of projections, and the memory of a process that reads all events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST: Final = 300.0
 
 
 class _Turnover(Projection):
-    """What was ordered, by the item."""
+    """Adds up the prices of ordered items."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,7 +56,7 @@ _FORMS: Final[dict[str, type[_Turnover]]] = {"handle(event)": _OneByOne, "handle
 
 
 def readers(effort: Effort) -> tuple[Table, ...]:
-    """Follow all events with a projection, and read them all."""
+    """Follow all events with a projection, and read all events with ``read_all``."""
     rounds, events = (2, 50_000) if effort.quick else (3, 1_000_000)
     with measured_server() as server, observers() as watching:
         database = server.database()
@@ -111,8 +111,8 @@ def _followed(server: MeasuredServer, watching: Observers, database: Database, e
         tuple(rows),
         notes=(
             server.about,
-            "From no checkpoint to the end of the log; the handler adds up a turnover; checkpoints as they come by default, in "
-            "the same database. Every event is applied once, and the checkpoint stands at the last one.",
+            "From the first event to the last one. The handler adds up prices. Checkpoints are committed to the same database. "
+            "Every event is applied once, and the last checkpoint is that of the last event.",
             f"Telemetry on. {OBSERVED}",
         ),
     )

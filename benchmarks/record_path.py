@@ -1,4 +1,4 @@
-"""The record path beside prometheus_client and the OpenTelemetry SDK: what one measurement costs whoever takes it."""
+"""The cost of recording one value, compared with prometheus_client and the OpenTelemetry SDK."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from eventcore.telemetry import Telemetry
 
 __all__ = ["SECONDS_RECORDED", "SPAN", "SPANS_AT_ONCE", "record_path", "spans"]
 
-# Ten durations over the range of the boundaries, as commands take them: where a value falls matters to some of the contenders.
+# Ten durations over the whole range of the boundaries: for some contenders the cost depends on the bucket of the value.
 SECONDS_RECORDED: Final = (0.0002, 0.0007, 0.0012, 0.002, 0.003, 0.004, 0.006, 0.012, 0.03, 0.15)
-# As many as fit into the smallest of the queues behind (the SDK's, 2,048), so that none is dropped while it is measured.
+# They fit into the smallest queue (2,048 spans, in the SDK), so that no span is dropped during a measurement.
 SPANS_AT_ONCE: Final = 2000
 SPAN: Final = 'with span("ship order") as current: current.set_attribute("order.kind", "express")'
 _REPEATED: Final = 10
@@ -45,16 +45,16 @@ def record_path(effort: Effort) -> Table:
         (_EVENTCORE, _PROMETHEUS, "ratio", _SDK, "ratio", "SDK, no processor", "ratio"),
         tuple(rows),
         notes=(
-            "Medians; a ratio is eventcore to the contender on its left, the median of the rounds' ratios. The "
-            "garbage collector is on.",
+            "Medians; a ratio is eventcore divided by the contender on its left, the median over the rounds. "
+            "The garbage collector is on.",
             "bound add: a bound series, a bound child, and the SDK's add with a ready dict of two attributes (it "
             "has no bound series) and one reader. labelled add: label values (SDK: a dict of two attributes) "
             "given at each call. Two labels everywhere.",
             f"histogram: the same {len(SECONDS)} boundaries everywhere, ten values spread over them.",
-            f"span: begun, made current, given one attribute, ended, all of them sampled, {SPANS_AT_ONCE} at once "
-            "and then flushed without the clock. eventcore: one exporter whose pipeline runs. SDK: a "
-            "BatchSpanProcessor with an exporter that only counts, as an application uses it: the target is "
-            "against this. No processor: a provider that keeps no span at all.",
+            f"span: started, made current, given one attribute and ended; all are sampled. {SPANS_AT_ONCE} spans in a "
+            "row, then a flush that is not counted. eventcore: one exporter with a running pipeline. SDK: a "
+            "BatchSpanProcessor with an exporter that only counts, as in an application; the target compares with "
+            "this. No processor: a provider that keeps no span.",
         ),
     )
 
@@ -129,7 +129,7 @@ def _spans(effort: Effort) -> dict[str, Series]:
         measured = in_turns({name: run for name, (run, _) in begun.items()}, effort.rounds)
         for name, arrived in ((_EVENTCORE, received.spans), (_SDK, sdk_received.spans)):
             if (recorded := begun[name][1]()) != arrived:
-                raise RuntimeError(f"{name}: of {recorded} spans {arrived} arrived, so what was measured is not what it says")
+                raise RuntimeError(f"{name}: only {arrived} of {recorded} spans arrived, so the measurement is invalid")
         return measured
     finally:
         telemetry.shutdown_blocking(5.0)
@@ -140,7 +140,7 @@ def _spans(effort: Effort) -> dict[str, Series]:
 def spans(
     begin: Callable[..., Any], flush: Callable[[], object], seconds: float
 ) -> tuple[Callable[[], float], Callable[[], int]]:
-    """One round of spans that takes about ``seconds``, and how many there were in all rounds; ``flush`` is not on the clock."""
+    """One round of spans that takes about ``seconds``; the number of spans is the second result. ``flush`` is not timed."""
     run = of_statements([SPAN] * _REPEATED, {"span": begin})
     recorded = 0
 

@@ -1,4 +1,4 @@
-"""Results for people and for programs: tables with targets and verdicts, and the same as plain data."""
+"""Results: tables with targets and verdicts, as text and as plain data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Row", "Table", "Target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a row's figure should reach: at most, or at least, ``bound``; ``of`` says what the figure is."""
+    """The target of a figure: at most, or at least, ``bound``. ``of`` names the figure."""
 
     of: str
     figure: float
@@ -21,12 +21,12 @@ class Target:
 
     @property
     def reached(self) -> bool:
-        """Whether the figure is on the right side of the bound."""
+        """Whether the figure keeps to the bound."""
         return self.figure <= self.bound if self.at_most else self.figure >= self.bound
 
     @property
     def verdict(self) -> str:
-        """``reached``, or by how much not, as a share of the bound."""
+        """``reached``, or by how much the figure misses the bound, as a share of it."""
         if self.reached:
             return "reached"
         return f"missed by {abs(self.figure - self.bound) / self.bound:.1%}"
@@ -37,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: its name, its cells as text, the values behind them, and its targets."""
+    """One row: its name, its cells as text, their values, and its targets."""
 
     name: str
     cells: tuple[str, ...]
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One comparison, with what must be known to judge it."""
+    """One comparison, with notes on how it was measured."""
 
     title: str
     columns: tuple[str, ...]
@@ -55,7 +55,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """The table for people."""
+        """The table as text."""
         lines = [("", *self.columns), *((row.name, *row.cells) for row in self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         out = [self.title, "=" * len(self.title)]
@@ -71,7 +71,7 @@ class Table:
         return "\n".join(out)
 
     def plain(self) -> dict[str, Any]:
-        """The table for programs."""
+        """The table as plain data, for JSON."""
         return {
             "title": self.title,
             "rows": [

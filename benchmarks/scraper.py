@@ -1,4 +1,4 @@
-"""A process that scrapes: ``python -m benchmarks.scraper URL PERIOD`` until its input ends, then its account as JSON."""
+"""A process that scrapes until its input is closed, then prints JSON: ``python -m benchmarks.scraper URL PERIOD``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Scrape as Prometheus does, compressed, and count."""
+    """Scrape as Prometheus does, with compression, and count the scrapes."""
     url, period = sys.argv[1], float(sys.argv[2])
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Commands per second on SQLite: what telemetry takes from it, and what one hot stream can bear."""
+"""Commands per second on SQLite: the cost of telemetry, and the throughput of one hot stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CONCURRENCY: Final = (64, 256)
 _HOT_EVENTS: Final = 1000
 _WARM_UP: Final = 500
 _OFF: Final = "off"
-# Name, verbosity, sampling, exporters, and whether the target is for it.
+# The name, verbosity, sampling, exporters, and whether the target applies.
 _CONFIGURATIONS: Final[tuple[tuple[str, Literal["off", "normal"], float | Literal["all"], bool, bool], ...]] = (
     (_OFF, "off", 100, False, False),
     ("on, no exporter", "normal", 100, False, True),
@@ -35,7 +35,7 @@ _CONFIGURATIONS: Final[tuple[tuple[str, Literal["off", "normal"], float | Litera
 
 
 def store_throughput(effort: Effort) -> tuple[Table, Table]:
-    """Telemetry off, on, with exporters; then one stream for everybody."""
+    """Telemetry off, on, and with exporters; then all commands on one stream."""
     rounds, seconds = (5, 0.5) if effort.quick else (9, 3.0)
     with collector() as endpoint:
         return _with_and_without(rounds, seconds, endpoint), _hot_stream(rounds)
@@ -63,12 +63,12 @@ def _with_and_without(rounds: int, seconds: float, endpoint: str) -> Table:
         tuple(rows),
         notes=(
             "File database, WAL, synchronous=FULL; each command reads and writes one stream, ten events to a "
-            "stream; each sender has one command under way; each turn has a new file.",
+            "stream; each sender executes one command at a time; each turn has a new file.",
             "both exporters: OTLP over gRPC to a rotel collector, metrics every second (the default is every "
             "ten); and an endpoint that another process scrapes every second. Both processes run on the same "
             "cores.",
             "default sampling: 100 traces per second. all traces: no target; spans beyond the budget are dropped and counted.",
-            "CPU: processor time of this process for one command, all threads: what other processes do hardly changes it.",
+            "CPU: processor time of all threads of this process for one command. Other processes hardly affect it.",
         ),
     )
 
@@ -108,9 +108,9 @@ def _exported(telemetry: Telemetry, endpoint: str | None, accounts: list[str]) -
         yield
     report = telemetry.shutdown_blocking(10.0)["otel"]
     if account["failures"] or not account["scrapes"] or not report.points_exported:
-        raise RuntimeError(f"what should have been exported was not: {account}, {report}")
+        raise RuntimeError(f"the exporters did not deliver: {account}, {report}")
     if report.spans_recorded != report.spans_exported + sum(report.spans_dropped.values()) + report.spans_pending:
-        raise RuntimeError(f"the account of spans does not add up: {report}")
+        raise RuntimeError(f"recorded spans are not exported, dropped or pending: {report}")
     accounts.append(f"{report.spans_exported:,} / {report.spans_recorded:,}")
 
 
@@ -169,7 +169,7 @@ def _hot_stream(rounds: int) -> Table:
                 ),
             ),
         ),
-        notes=("Telemetry on, no exporter; every round begins with an empty file and has no warm-up in it.",),
+        notes=("Telemetry on, no exporter. Every round begins with an empty file, without a warm-up.",),
     )
 
 

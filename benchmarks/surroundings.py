@@ -1,4 +1,4 @@
-"""What telemetry is sent to: a real collector, and whoever scrapes, each in a process of its own."""
+"""The receivers of telemetry: a real collector, and a process that scrapes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["collector", "scraped"]
 
 @contextmanager
 def collector() -> Iterator[str]:
-    """A rotel collector that takes everything and keeps nothing; gives its endpoint for OTLP over gRPC.
+    """Run a rotel collector that drops what it receives; yields its endpoint for OTLP over gRPC.
 
     Raises:
-        PartMissing: there is no rotel on this machine; it says how to get it.
+        PartMissing: rotel is not installed; the message says how to install it.
     """
     with TemporaryDirectory(prefix="eventcore-benchmark-") as directory:
         grpc, http = free_ports(2)
         command = [str(find_part("rotel")), "start", "--exporter", "blackhole", "--pid-file", f"{directory}/rotel.pid"]
         command += ["--otlp-grpc-endpoint", f"127.0.0.1:{grpc}", "--otlp-http-endpoint", f"127.0.0.1:{http}"]
-        # The program is linked against libpython, which a Python outside the system's folders keeps in its own.
+        # The program is linked against libpython. A Python that is not installed system-wide has it in a folder of its own.
         libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
         env = {"LD_LIBRARY_PATH": os.pathsep.join(folder for folder in libraries if folder)}
         server = ServerProcess(command, Path(directory) / "rotel.log", env, Path(directory))
@@ -45,7 +45,7 @@ def collector() -> Iterator[str]:
 
 @contextmanager
 def scraped(url: str, period: float) -> Iterator[dict[str, Any]]:
-    """Have ``url`` scraped every ``period`` seconds (0: without a rest) by another process; its account is there at the end."""
+    """Another process scrapes ``url`` every ``period`` seconds (0: without a pause). Its counts are set when the block ends."""
     account: dict[str, Any] = {}
     scraper = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.scraper", url, str(period)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

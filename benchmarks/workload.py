@@ -1,4 +1,4 @@
-"""The commands that the store is measured with, and who sends them."""
+"""The commands of the measurements, and the tasks that send them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class ItemAdded(Event):
-    """A line of an order."""
+    """A line was added to an order."""
 
     number: int
     item: str
@@ -39,7 +39,7 @@ class ItemAdded(Event):
 
 
 class ItemRemoved(Event):
-    """A line that an order has no more."""
+    """A line was removed from an order."""
 
     number: int
     item: str
@@ -47,27 +47,24 @@ class ItemRemoved(Event):
 
 
 class AddItem(Command[int]):
-    """Adds a line to an order: it reads and writes one stream."""
+    """Adds a line to an order: reads and writes one stream."""
 
     order: StreamId
     item: str
     price: int
 
     def initial_state(self) -> int:
-        """No lines."""
         return 0
 
     def apply(self, state: int, event: object) -> int:
-        """One line more."""
         return state + 1
 
     def handle(self, state: int) -> Iterator[tuple[StreamId, Event]]:
-        """Always accepted."""
         yield self.order, ItemAdded(number=state + 1, item=self.item, price=self.price)
 
 
 class MoveItem(Command[int]):
-    """Moves a line from one order to another: it reads and writes two streams."""
+    """Moves a line from one order to another: reads and writes two streams."""
 
     source: StreamId
     target: StreamId
@@ -75,27 +72,23 @@ class MoveItem(Command[int]):
     price: int
 
     def initial_state(self) -> int:
-        """No lines."""
         return 0
 
     def apply(self, state: int, event: object) -> int:
-        """One line more."""
         return state + 1
 
     def handle(self, state: int) -> Iterator[tuple[StreamId, Event]]:
-        """Always accepted."""
         number = state // 2 + 1
         yield self.source, ItemRemoved(number=number, item=self.item, price=self.price)
         yield self.target, ItemAdded(number=number, item=self.item, price=self.price)
 
 
 class AddItems(AddItem):
-    """Adds so many lines at once."""
+    """Adds several lines at once."""
 
     lines: int
 
     def handle(self, state: int) -> Iterator[tuple[StreamId, Event]]:
-        """Always accepted."""
         for number in range(state + 1, state + self.lines + 1):
             yield self.order, ItemAdded(number=number, item=self.item, price=self.price)
 
@@ -106,13 +99,13 @@ def add_item(order: StreamId) -> AddItem:
 
 
 def move_item(order: StreamId) -> MoveItem:
-    """The command on two streams: the order's, and that of what was sent back."""
+    """The command on two streams: that of the order, and that of returned lines."""
     return MoveItem(source=order, target=StreamId(f"{order}-back"), item="lamp", price=4_900)
 
 
 @dataclass(slots=True)
 class Load:
-    """What was executed."""
+    """The commands that were executed, and their durations."""
 
     commands: int = 0
     seconds: float = 0.0
@@ -131,20 +124,20 @@ class Load:
         return self.cpu_seconds / self.commands
 
     def latency(self, share: float) -> float:
-        """Seconds within which so large a share of the commands was done."""
+        """The seconds within which the given share of the commands ended."""
         return sorted(self.latencies)[min(int(len(self.latencies) * share), len(self.latencies) - 1)]
 
 
 @asynccontextmanager
 async def file_store(telemetry: Telemetry) -> AsyncIterator[EventStore]:
-    """A store in a new file with ``synchronous=FULL``, gone afterwards."""
+    """A store in a new file with ``synchronous=FULL``. The file is removed afterwards."""
     with TemporaryDirectory(prefix="eventcore-benchmark-") as directory:
         async with open_store(f"sqlite:///{Path(directory) / 'orders.db'}", telemetry=telemetry) as store:
             yield store
 
 
 def order_streams(lines: int = 10, name: str = "order") -> Callable[[], StreamId]:
-    """Gives the streams of orders with so many ``lines`` each; whoever sends commands has his own."""
+    """A function that returns the stream of the next command: each task has its own, and a new one after ``lines`` commands."""
     sender = itertools.count()
 
     def next_sender() -> Callable[[], StreamId]:
@@ -169,7 +162,7 @@ async def keep_busy(
     go_on: Callable[[int], bool],
     command: Callable[[StreamId], Command[Any]] = add_item,
 ) -> Load:
-    """So many senders, each with one command under way, as long as ``go_on``, given the number of commands begun, says so."""
+    """Run senders with one command at a time each, while ``go_on``, called with the number of commands begun, returns true."""
     load, begun = Load(), 0
 
     async def send() -> None:

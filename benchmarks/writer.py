@@ -1,6 +1,7 @@
-"""A process that has one command under way: ``python -m benchmarks.writer``, told by its input, then its account as JSON.
+"""A process that executes one command at a time: ``python -m benchmarks.writer``.
 
-The first line is a store's URL, a name and the seconds; then it says ``ready``, and begins at the second line.
+The first line of its input is the URL of a store, a name and the seconds. It prints ``ready``, begins at the second line, and
+prints its measurements as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _WARM_UP = 20
 
 
 def main() -> None:
-    """Execute commands, and tell how many and how fast."""
+    """Execute commands, and print how many and how fast."""
     url, name, seconds = sys.stdin.readline().split()
     sys.stdout.write(json.dumps(asyncio.run(_write(url, name, float(seconds)))))
 

@@ -1,4 +1,4 @@
-"""The command line: ``python examples/flights --seconds 20``."""
+"""The command line of the example: ``python examples/flights --seconds 20``."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 if __package__ != "examples.flights":
-    # Started by the name of its folder: its modules are found from the root of the repository.
+    # Started by its path. The imports below need the root of the repository on sys.path.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from eventcore.errors import ConfigurationError, InvalidStoreUrl, StoreError
@@ -22,7 +22,7 @@ OK, DISAGREE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main() -> int:
-    """Run, print the summary, and return the exit code."""
+    """Run the replay and print the summary; returns the exit code."""
     parser = _parser()
     given = parser.parse_args()
     options = Options(
@@ -33,7 +33,7 @@ def main() -> int:
         collector=given.collector,
         with_collector=not given.no_collector,
     )
-    # With --json the standard output is for the summary alone.
+    # With --json, standard output carries the summary only.
     console = Console(stderr=given.json)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -64,22 +64,27 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flights",
-        description="Replays the flights that left New York in 2013 through an event store, and checks what all say of it.",
-        epilog="Exit code: 0 when all agree, 1 when a check failed, 2 for wrong arguments or configuration, 130 after Ctrl-C.",
+        description=(
+            "Replays the flights that left New York in 2013 through an event store, and checks that what was stored, measured "
+            "and exported agrees."
+        ),
+        epilog="Exit code: 0 when all checks pass, 1 when one fails, 2 for wrong arguments or configuration, 130 after Ctrl-C.",
     )
     parser.add_argument("--seconds", type=_positive, default=20.0, help="how long to replay (default: 20)")
     parser.add_argument("--rate", type=_positive, help="commands per second (default: as fast as possible)")
     parser.add_argument("--all", action="store_true", help="replay the whole year, however long it takes")
-    parser.add_argument("--store", metavar="URL", help="where events go (default: an SQLite file that is removed afterwards)")
-    parser.add_argument("--metrics-port", type=_port, metavar="PORT", help="port of /metrics (default: chosen by the system)")
+    parser.add_argument(
+        "--store", metavar="URL", help="where to store events (default: an SQLite file that is removed afterwards)"
+    )
+    parser.add_argument("--metrics-port", type=_port, metavar="PORT", help="port of /metrics (default: a free one)")
     parser.add_argument(
         "--collector",
         type=Path,
         metavar="PROGRAM",
-        help="rotel-agent (default: $EVENTCORE_ROTEL, else that of the package rotel)",
+        help="path of rotel-agent (default: $EVENTCORE_ROTEL, else from the package rotel)",
     )
-    parser.add_argument("--no-collector", action="store_true", help="start no collector, and export to none")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON; what else is printed goes to stderr")
+    parser.add_argument("--no-collector", action="store_true", help="start no collector and load no exporter for it")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, and everything else to stderr")
     return parser
 
 

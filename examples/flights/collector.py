@@ -1,4 +1,4 @@
-"""A real OpenTelemetry collector beside the demo: rotel, which counts what it receives in its log."""
+"""A real OpenTelemetry collector beside the replay: rotel, which logs what it receives."""
 
 import importlib.util
 import os
@@ -24,7 +24,7 @@ class CollectorUnavailable(Exception):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """What the collector says it has received: requests of each signal, and what was in them."""
+    """The number of requests, spans and metrics that the collector has logged."""
 
     span_requests: int = 0
     spans: int = 0
@@ -39,21 +39,21 @@ class _LogLine(msgspec.Struct):
 
 
 class Collector:
-    """A running collector. Everything here blocks: call it off the event loop.
+    """A running collector. Its methods block, so call them in a thread.
 
     Args:
-        folder: an empty folder for its log.
-        program: the path of ``rotel-agent``; left out, ``EVENTCORE_ROTEL`` names it, else it is that of the package ``rotel``.
+        folder: an empty folder for the log.
+        program: the path of ``rotel-agent``; left out, that in ``EVENTCORE_ROTEL``, else that of the package ``rotel``.
 
     Raises:
-        CollectorUnavailable: it is not there, or does not start.
+        CollectorUnavailable: the program is not installed or does not start.
     """
 
     def __init__(self, folder: Path, program: Path | None = None) -> None:
         self._program = program if program is not None else _installed()
         self._folder = folder
         self._log = folder / "rotel.log"
-        # Between choosing a port and its use by the collector somebody else may take it.
+        # Another process may take a free port before the collector listens on it: try three times.
         for remaining in (2, 1, 0):
             try:
                 self._start()
@@ -64,7 +64,7 @@ class Collector:
 
     @property
     def received(self) -> Received:
-        """What it has logged until now."""
+        """What the collector has logged so far."""
         span_requests = spans = metric_requests = metrics = 0
         decoder = msgspec.json.Decoder(_LogLine)
         for line in self._log.read_bytes().splitlines():
@@ -81,14 +81,14 @@ class Collector:
         return Received(span_requests, spans, metric_requests, metrics)
 
     def wait_for(self, spans: int, timeout: float) -> Received:
-        """What it has received, once that is ``spans`` spans or ``timeout`` seconds are over: it logs after it answers."""
+        """Wait until the collector has logged ``spans`` spans, at most ``timeout`` seconds. It logs after it has answered."""
         deadline = time.monotonic() + timeout
         while (received := self.received).spans < spans and time.monotonic() < deadline:
             time.sleep(_POLL)
         return received
 
     def stop(self) -> None:
-        """End it, by force if it has to be."""
+        """Terminate the collector; kill it if it does not end in time."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_LIMIT)
@@ -102,12 +102,12 @@ class Collector:
         command = [str(self._program), "start", "--exporter", "blackhole", "--log-format", "json"]
         command += ["--otlp-grpc-endpoint", f"127.0.0.1:{grpc}", "--otlp-http-endpoint", f"127.0.0.1:{http}"]
         command += ["--debug-log", "traces", "--debug-log", "metrics", "--pid-file", str(self._folder / "rotel.pid")]
-        # Linked against libpython, which a Python outside the system's folders keeps in its own.
+        # rotel-agent is linked against libpython. A Python that is not installed system-wide has it in a folder of its own.
         libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
         environment = {"LD_LIBRARY_PATH": os.pathsep.join(folder for folder in libraries if folder)}
         try:
             with self._log.open("wb") as output:
-                # A session of its own: Ctrl-C in the terminal is for the demo, which ends the collector last.
+                # In a new session, Ctrl-C in the terminal does not reach the collector: the replay stops it at the end.
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -150,9 +150,9 @@ def _installed() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback address that nobody listens on now."""
+    """``count`` different free ports of the loopback address."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [int(free.getsockname()[1]) for free in sockets]

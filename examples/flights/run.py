@@ -1,4 +1,4 @@
-"""One run: a collector, a store with both exporters, the replay, and then every witness is heard."""
+"""One run: start a collector, open a store with both exporters, replay, and collect what each part has counted."""
 
 import asyncio
 import signal
@@ -35,10 +35,15 @@ _CATCH_UP_LIMIT: Final = 60.0
 
 @final
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says.
+    """The arguments of the command line.
 
-    ``None`` means: the whole year (``seconds``), as fast as possible (``rate``, in commands per second), a file that is removed
-    afterwards (``store``), one that the system chooses (``metrics_port``), that of the installed package (``collector``).
+    Attributes:
+        seconds: how long to replay; ``None`` for the whole year.
+        rate: commands per second; ``None`` for as fast as possible.
+        store: the URL of the store; ``None`` for an SQLite file that is removed afterwards.
+        metrics_port: the port of ``/metrics``; ``None`` for a free one.
+        collector: the path of ``rotel-agent``; ``None`` for that of the installed package.
+        with_collector: whether to start a collector.
     """
 
     seconds: float | None = 20.0
@@ -50,7 +55,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run(options: Options, console: Console) -> Summary:
-    """Replay, then put together what everyone says of it."""
+    """Replay, and compare what was stored, measured and exported."""
     with _stop_on_signal() as stop, TemporaryDirectory(prefix="eventcore-flights-") as folder:
         schedule = await asyncio.to_thread(lambda: Schedule(find_data()))
         collector = await _start_collector(options, Path(folder))
@@ -77,12 +82,12 @@ async def _replay(
     port = options.metrics_port or free_ports(1)[0]
     metrics = f"http://127.0.0.1:{port}/metrics"
     receiver = collector.endpoint if isinstance(collector, Collector) else f"none, and so no exporter for it: {collector}"
-    for name, place in {
+    for name, address in {
         "store": _without_password(url) if options.store else f"{url} (removed at the end)",
         "metrics": metrics,
         "collector": receiver,
     }.items():
-        console.print(f"{name:<10} {place}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name:<10} {address}", markup=False, highlight=False, soft_wrap=True)
 
     async with open_store(url, config=_configuration(port, collector)) as store:
         before = await store.head_position()
@@ -100,7 +105,7 @@ async def _replay(
                     done.set()
             seconds = time.monotonic() - begun
             projected = await _caught_up(store, projection, projecting)
-            evidence = await _hear_everyone(store, replay, before, metrics, collector, seconds, projected)
+            evidence = await _gather_evidence(store, replay, before, metrics, collector, seconds, projected)
             return summarize(evidence, interrupted=stop.is_set())
         finally:
             projecting.cancel()
@@ -115,7 +120,7 @@ def _without_password(url: str) -> str:
 
 
 def _configuration(port: int, collector: Collector | str) -> dict[str, Any]:
-    """What could stand in ``eventcore.toml``. Neither exporter is imported here: the store finds those that are installed."""
+    """The configuration, as ``eventcore.toml`` could have it. The store finds installed exporters by their names."""
     exporters: dict[str, Any] = {"enabled": ["prometheus"], "prometheus": {"port": port}}
     if isinstance(collector, Collector):
         exporters["enabled"].append("otel")
@@ -124,7 +129,7 @@ def _configuration(port: int, collector: Collector | str) -> dict[str, Any]:
 
 
 async def _caught_up(store: EventStore, projection: Whereabouts, projecting: asyncio.Task[None]) -> Picture | str:
-    """The read model once it has seen everything, or why it has not."""
+    """The read model after all events are applied, or the reason why they are not."""
     waiting = asyncio.create_task(store.wait_for(projection, await store.head_position(), _CATCH_UP_LIMIT))
     await asyncio.wait([waiting, projecting], return_when=asyncio.FIRST_COMPLETED)
     if not waiting.done():
@@ -136,7 +141,7 @@ async def _caught_up(store: EventStore, projection: Whereabouts, projecting: asy
     return await projection.read()
 
 
-async def _hear_everyone(
+async def _gather_evidence(
     store: EventStore,
     replay: Replay,
     before: int,
@@ -152,7 +157,7 @@ async def _hear_everyone(
         if event.position > before:
             events[event.event_type] += 1
     head = await store.head_position() - before
-    # From here on nothing happens that counts, so the page, the library and the exporters have to agree.
+    # No command runs any more, so the scraped page, the collection and the exporters must agree.
     page = await asyncio.to_thread(_scrape, metrics)
     readings = Readings(await asyncio.to_thread(store.telemetry.collect))
     failed = {failed.name: failed.reason for failed in store.telemetry.failed_exporters}
@@ -189,7 +194,7 @@ def _scrape(url: str) -> Page | str:
 
 @contextmanager
 def _stop_on_signal() -> Generator[asyncio.Event, None, None]:
-    """An event that Ctrl-C sets, or the end of the terminal, so that the run ends in order; a second Ctrl-C ends it at once."""
+    """An event that is set by Ctrl-C, SIGTERM or SIGHUP, so that the run ends in order. A second Ctrl-C ends it at once."""
     signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The demo's own look at its metrics, over HTTP as Prometheus sees them."""
+"""Scrapes the metrics of the replay over HTTP, as Prometheus would."""
 
 import urllib.error
 import urllib.request
@@ -14,21 +14,21 @@ _TIMEOUT: Final = 10.0
 
 
 class ScrapeFailed(Exception):
-    """There is no page; the message says why."""
+    """The page could not be read; the message says why."""
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What a scrape brought: every sample with its name, labels and value."""
+    """A scraped page: every sample with its name, labels and value."""
 
     samples: list[tuple[str, dict[str, str], float]]
 
     @property
     def series(self) -> int:
-        """How many series it has."""
+        """The number of series."""
         return len(self.samples)
 
     def by(self, name: str, *labels: str) -> Counter[tuple[str, ...]]:
-        """The samples of that name, summed by the values of ``labels``."""
+        """The sums of the samples named ``name``, by the values of ``labels``."""
         parts: Counter[tuple[str, ...]] = Counter()
         for sample, known, value in self.samples:
             if sample == name:
@@ -37,12 +37,12 @@ class Page(msgspec.Struct, frozen=True):
 
 
 def scrape(url: str) -> Page:
-    """Fetch and parse the page. Blocks: call it off the event loop.
+    """Fetch and parse the page. It blocks, so call it in a thread.
 
     Raises:
-        ScrapeFailed: nobody answers, or not with metrics.
+        ScrapeFailed: there is no answer, or one without metrics.
     """
-    # A proxy that the environment names is none of this machine's own address.
+    # Ignore the proxy of the environment: it cannot reach the loopback address of this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_TIMEOUT) as response:

@@ -1,4 +1,4 @@
-"""The end: what was done, who says so, and whether they agree."""
+"""The summary: what was done according to each source, and whether the sources agree."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ __all__ = ["Check", "Evidence", "Summary", "summarize"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """Something that has to hold, and what was found."""
+    """A condition, whether it holds, and the numbers found."""
 
     name: str
     passed: bool
@@ -28,11 +28,22 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What each witness says: the replay, the store, the library, the scraped page, the exporters and the collector.
+    """What each source says about the run. A text in place of a value says why there is none.
 
-    ``page`` is why there is none, when it is a text; so is ``received``. ``events`` are counted by reading the store from the
-    position at the start, ``head`` is how many positions were added since. ``projected`` is what the projection has made of all
-    events, and ``picture`` the same, folded from the store.
+    Attributes:
+        seconds: how long the replay ran.
+        issued: commands passed to the store.
+        failure: the error that ended the replay; empty when there is none.
+        events: the number of new events by type, counted by reading the store.
+        head: by how much the head position has grown.
+        readings: a collection of eventcore's metrics.
+        page: the scraped metrics.
+        projected: the read model that the projection has written.
+        picture: the same read model, computed from all events of the store.
+        exporters: the report of each exporter at its end.
+        failed_exporters: the exporters that could not be loaded, with the reason.
+        received: what the collector has logged.
+        unsampled: the number of traces that were not sampled.
     """
 
     seconds: float
@@ -51,7 +62,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What is printed at the end, and returned by ``--json``."""
+    """What is printed at the end, as text or as JSON."""
 
     seconds: float
     commands: int
@@ -74,11 +85,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         return all(check.passed for check in self.checks)
 
     def to_json(self) -> str:
-        """For scripts."""
         return json.dumps(msgspec.to_builtins(self) | {"ok": self.agreed}, indent=2)
 
     def print(self, console: Console) -> None:
-        """For people: a tick or a cross for each check."""
+        """Print it as text, with a tick or a cross for each check."""
         console.print()
         rate = self.commands / self.seconds if self.seconds else 0.0
         lines = {
@@ -111,7 +121,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarize(evidence: Evidence, *, interrupted: bool) -> Summary:
-    """Put the witnesses side by side."""
+    """Compare the sources."""
     readings = evidence.readings
     latency = readings.distribution("eventcore.commands.duration")
     return Summary(

@@ -1,4 +1,4 @@
-"""One look at the replay as tables for people, and as one line."""
+"""Shows one moment of the replay as tables or as one line."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -24,7 +24,17 @@ _QUANTILES: Final = (0.5, 0.95, 0.99)
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """What is shown at one moment: the library's numbers now, and those of ``window`` seconds ago for rates."""
+    """The numbers of one moment.
+
+    Attributes:
+        elapsed: seconds since the replay began.
+        clock: the time in the data.
+        now: the metrics now.
+        earlier: the metrics ``window`` seconds ago, to compute rates.
+        window: seconds between ``earlier`` and ``now``.
+        exporters: the pipelines of the exporters.
+        failed: the exporters that could not be loaded.
+    """
 
     elapsed: float
     clock: datetime | None
@@ -35,11 +45,11 @@ class Frame(msgspec.Struct, frozen=True):
     failed: Sequence[FailedExporter]
 
     def rate(self, name: str, where: dict[str, str] | None = None) -> float:
-        """How much a counter grew per second."""
+        """The growth of a counter per second."""
         return (self.now.total(name, where) - self.earlier.total(name, where)) / self.window if self.window else 0.0
 
     def latency(self, where: dict[str, str] | None = None) -> Distribution:
-        """The durations of commands that ended in the window."""
+        """The durations of the commands that ended in the window."""
         name = "eventcore.commands.duration"
         return self.now.distribution(name, where).since(self.earlier.distribution(name, where))
 
@@ -57,7 +67,7 @@ def duration(seconds: float | None) -> str:
 
 
 def status_line(frame: Frame) -> str:
-    """Everything that matters in one line."""
+    """The most important numbers in one line."""
     now = frame.now
     outcomes = {outcome: count for (outcome,), count in now.by("eventcore.commands.total", "outcome").items()}
     latency = frame.latency()
@@ -82,7 +92,7 @@ def status_line(frame: Frame) -> str:
 
 
 def tables(frame: Frame) -> RenderableType:
-    """All of it, for a terminal."""
+    """All numbers, for a terminal."""
     title = Text.assemble(("New York's flights", "bold"), f"  {_clock(frame)}  ", (f"{frame.elapsed:.0f} s", "dim"))
     details = Columns([_rules(frame), _conflicts(frame), _events(frame)], padding=(0, 2))
     return Panel(
@@ -98,7 +108,7 @@ def _clock(frame: Frame) -> str:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    # As narrow and low as it can be: all tables together fit a terminal of 80 by 24.
+    # Without padding, so that all tables together fit a terminal of 80 by 24 characters.
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold cyan")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
@@ -108,7 +118,7 @@ def _table(*columns: str, left: int = 1) -> Table:
 def _commands(frame: Frame) -> Table:
     total = "eventcore.commands.total"
     shown = ["committed", "rejected", "conflict", "error"]
-    # Rare, so that it gets its column when it occurs.
+    # These outcomes are rare. Each gets a column only when it has occurred.
     shown[1:1] = [outcome for outcome in ("no_events", "cancelled") if frame.now.total(total, {"outcome": outcome})]
     table = _table("command", "per s", *shown, *(f"p{quantile * 100:.0f}" for quantile in _QUANTILES))
     types = sorted(command for (command,) in frame.now.by(total, "command.type"))
@@ -182,7 +192,7 @@ def _state(frame: Frame, name: str) -> str:
 
 
 def _known(frame: Frame, what: str, name: str) -> str:
-    """A number of a projection, a dash where it is not known."""
+    """A number of a projection, or a dash when it is unknown."""
     value = frame.now.value(f"eventcore.projections.{what}", {"projection": name})
     return "-" if value is None else f"{value:,.0f}"
 
@@ -201,7 +211,7 @@ def _exporters(frame: Frame) -> Group:
             Text(state, _COLOURS[state]),
             *([f"{count:,}" for count in account] or ["-"] * 4),
             f"{metrics.points_exported:,}" if metrics is not None else "-",
-            # How many of its cycles ended well, and how many were tried again or failed.
+            # Cycles that succeeded / cycles that were retried or failed.
             f"{good:,}/{sum(sum(cycle.counts.values()) for cycle in cycles) - good:,}",
             duration(stats.cpu_seconds),
         )

@@ -1,4 +1,4 @@
-"""The timetable: what happened, as commands in order of time."""
+"""The timetable: turns the flights into commands in order of time."""
 
 import asyncio
 import heapq
@@ -14,12 +14,12 @@ from examples.flights.domain import CancelFlight, DepartFlight, DivertFlight, La
 
 __all__ = ["Move", "moves_of", "timetable"]
 
-# New York's day begins at 4:00 UTC at the earliest, and no flight has left an hour before its time.
+# A day in New York begins at 4:00 UTC or 5:00 UTC, and no flight left more than an hour before its scheduled time.
 _DAY_BEGINS: Final = timedelta(hours=3)
 
 
 class Move(msgspec.Struct, frozen=True):
-    """A command with its time. Moves of one ``lane`` have to be carried out one after the other."""
+    """A command with its time. Moves with the same ``lane`` are executed one after the other."""
 
     at: datetime
     rank: int
@@ -27,12 +27,12 @@ class Move(msgspec.Struct, frozen=True):
     command: Command[Any]
 
     def __lt__(self, other: "Move") -> bool:
-        # At the same minute an aircraft lands before it departs, and a flight is cancelled before it would leave.
+        # Within a minute, an aircraft lands before it departs, and a flight is cancelled before its departure.
         return (self.at, self.rank) < (other.at, other.rank)
 
 
 def moves_of(flight: Flight) -> Iterator[Move]:
-    """What one row asks for: a departure in any case, which the rules refuse if the flight was cancelled or has no aircraft."""
+    """The moves of a flight. There is always a departure; the rules refuse it if the flight is cancelled or has no aircraft."""
     lane = flight.aircraft or flight.key
     aircraft = aircraft_stream(flight.aircraft) if flight.aircraft is not None else None
     origin = airport_stream(flight.origin, flight.day)
@@ -52,7 +52,7 @@ def moves_of(flight: Flight) -> Iterator[Move]:
 
 
 async def timetable(schedule: Schedule) -> AsyncIterator[Move]:
-    """Every move of the year in order of time. Days are read in a thread, one after the other."""
+    """Every move of the year in order of time. Each day is parsed in a thread when it is needed."""
     coming: list[Move] = []
     for day in schedule.days:
         begins = datetime.combine(day, datetime.min.time(), UTC) + _DAY_BEGINS

@@ -1,4 +1,4 @@
-"""A read model: where every aircraft is, and the flights of each airport by the hour; a projection keeps it with the events."""
+"""A read model: where each aircraft is, and the flights of each airport by hour. A projection keeps it beside the events."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS flights_traffic ("
     "airport TEXT, hour TEXT, direction TEXT, flights BIGINT NOT NULL, PRIMARY KEY (airport, hour, direction))",
 )
-# Both databases understand them, with numbered placeholders for PostgreSQL and question marks for SQLite.
+# SQL for both databases. PostgreSQL takes the numbered placeholders; for SQLite they are replaced by question marks.
 _MOVE: Final = (
     "INSERT INTO flights_aircraft VALUES ($1, $2, $3) "
     "ON CONFLICT (aircraft) DO UPDATE SET in_the_air = excluded.in_the_air, place = excluded.place"
@@ -31,16 +31,16 @@ _COUNT: Final = (
 )
 _AIRCRAFT: Final = "SELECT aircraft, in_the_air, place FROM flights_aircraft"
 _TRAFFIC: Final = "SELECT airport, hour, direction, flights FROM flights_traffic"
-_NOWHERE: Final = "unknown"
+_UNKNOWN_AIRPORT: Final = "unknown"
 
 
 class Picture:
-    """The read model as plain values, folded from events.
+    """The read model as plain values, computed from events.
 
     Attributes:
-        aircraft: for each aircraft whether it is in the air, and the airport that it is at or on its way to; ``None`` is the
-            one that it was on its way to before.
-        traffic: flights by airport, hour and direction.
+        aircraft: for each aircraft, whether it is in the air, and the airport where it is or which it flies to. ``None`` means
+            the destination of the flight before, when that departed in an earlier batch.
+        traffic: the number of flights by airport, hour and direction.
     """
 
     def __init__(self, events: Iterable[RecordedEvent] = ()) -> None:
@@ -50,7 +50,7 @@ class Picture:
             self.apply(event)
 
     def apply(self, event: RecordedEvent) -> None:
-        """Go on by one event."""
+        """Apply one event."""
         kind, _, name = event.stream_id.partition("-")
         happened = event.data
         if kind == "airport" and isinstance(happened, (FlightDeparted, FlightLanded)):
@@ -63,14 +63,14 @@ class Picture:
                 case FlightLanded():
                     self.aircraft[name] = (False, self.aircraft.get(name, (False, None))[1])
                 case FlightDiverted():
-                    self.aircraft[name] = (False, _NOWHERE)
+                    self.aircraft[name] = (False, _UNKNOWN_AIRPORT)
                 case _:
                     pass
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Picture) and (self.aircraft, self.traffic) == (other.aircraft, other.traffic)
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # it is mutable
 
     def __str__(self) -> str:
         flying = sum(in_the_air for in_the_air, _ in self.aircraft.values())
@@ -78,18 +78,18 @@ class Picture:
 
 
 class Whereabouts(Projection):
-    """What all forms of the projection share."""
+    """Base of the projection. There is one form for each kind of store."""
 
     name = "whereabouts"
     pattern = "a*"
 
     async def read(self) -> Picture:
-        """The read model as it stands."""
+        """Read the current read model."""
         raise NotImplementedError
 
 
 class WhereaboutsInMemory(Whereabouts):
-    """For a store in memory, which goes with it."""
+    """For a store in memory: the read model is kept in memory, too."""
 
     def __init__(self) -> None:
         self._picture = Picture()
@@ -102,7 +102,7 @@ class WhereaboutsInMemory(Whereabouts):
 
 
 class WhereaboutsInSqlite(Whereabouts):
-    """In the store's file: its tables and the checkpoint change together."""
+    """Tables in the file of the store, changed in one transaction with the checkpoint."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -120,7 +120,7 @@ class WhereaboutsInSqlite(Whereabouts):
 
 
 class WhereaboutsInPostgres(Whereabouts):
-    """In the store's database: its tables and the checkpoint change together."""
+    """Tables in the database of the store, changed in one transaction with the checkpoint."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -140,7 +140,7 @@ class WhereaboutsInPostgres(Whereabouts):
 
 
 async def whereabouts(url: str) -> Whereabouts:
-    """The projection in the form that fits a store, with its tables made."""
+    """The projection for the store at ``url``. Creates the tables."""
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         path = unquote(urlsplit(url).path.removeprefix("/"))
@@ -149,7 +149,7 @@ async def whereabouts(url: str) -> Whereabouts:
     if scheme in ("postgresql", "postgres"):
         import asyncpg
 
-        # What follows the question mark is for the store.
+        # The query string holds settings of the store, which asyncpg does not know.
         dsn = urlsplit(url)._replace(query="").geturl()
         connection = await asyncpg.connect(dsn)
         try:
@@ -168,20 +168,20 @@ def _make_tables(path: str) -> None:
 
 
 def _changes(picture: Picture) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    """What a batch changes, as statements with their rows."""
-    moves = [(name, flying, place) for name, (flying, place) in picture.aircraft.items() if place is not None]
-    stays = [(name,) for name, (_, place) in picture.aircraft.items() if place is None]
+    """The changes of a batch, as statements with their rows."""
+    moves = [(name, flying, airport) for name, (flying, airport) in picture.aircraft.items() if airport is not None]
+    stays = [(name,) for name, (_, airport) in picture.aircraft.items() if airport is None]
     counts = [(*key, flights) for key, flights in picture.traffic.items()]
     yield from ((statement, rows) for statement, rows in ((_MOVE, moves), (_STAY, stays), (_COUNT, counts)) if rows)
 
 
 def _with_question_marks(statement: str) -> str:
-    # Each is used once, in order.
+    # Every placeholder occurs once, in order.
     return re.sub(r"\$\d", "?", statement)
 
 
 def _picture(aircraft: Iterable[Sequence[Any]], traffic: Iterable[Sequence[Any]]) -> Picture:
     picture = Picture()
-    picture.aircraft = {name: (bool(flying), place) for name, flying, place in aircraft}
+    picture.aircraft = {name: (bool(flying), airport) for name, flying, airport in aircraft}
     picture.traffic = Counter({(airport, hour, direction): flights for airport, hour, direction, flights in traffic})
     return picture

@@ -1,4 +1,4 @@
-"""What the tests of the demo need: rows, small schedules, and the real data."""
+"""Fixtures for the tests of the flights example: small schedules, and the real data."""
 
 import os
 import zipfile
@@ -23,7 +23,7 @@ AIRPORTS = (
 
 @pytest.fixture
 def make_schedule(tmp_path: Path) -> Callable[..., Schedule]:
-    """A function that makes a schedule of the given lines of CSV."""
+    """A function that makes a schedule from lines of CSV."""
 
     def make(*lines: str) -> Schedule:
         (tmp_path / "airports.csv").write_text(AIRPORTS)
@@ -36,7 +36,7 @@ def make_schedule(tmp_path: Path) -> Callable[..., Schedule]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of the real data; a test without them is skipped, or fails where every real part is required."""
+    """The folder of the real data. Without it a test is skipped, or fails if EVENTCORE_REQUIRE_COMPONENTS is set."""
     try:
         return find_data()
     except DataMissing as missing:

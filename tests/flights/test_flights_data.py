@@ -1,4 +1,4 @@
-"""Rows of the data, and the order in which they are replayed."""
+"""Parsing the rows of the data, and the order in which they are replayed."""
 
 import csv
 from collections.abc import Callable
@@ -32,19 +32,19 @@ async def moves(schedule: Schedule) -> list[Move]:
     return [move async for move in timetable(schedule)]
 
 
-def test_times_on_the_clocks_of_two_places_become_utc() -> None:
+def test_local_times_of_two_places_become_utc() -> None:
     flight = parse(FIRST)
     assert (flight.key, flight.aircraft, flight.day) == ("UA1545-2013-01-01", "N14228", date(2013, 1, 1))
     assert (flight.scheduled, flight.departed) == (utc(1, 10, 15), utc(1, 10, 17))
     assert flight.arrived == utc(1, 14, 30)
 
 
-def test_a_place_without_summer_time_keeps_its_distance_to_utc() -> None:
+def test_a_place_without_summer_time_keeps_its_offset_from_utc() -> None:
     flight = parse("2013,7,1,1006,1000,6,1427,1430,-3,HA,51,N380HA,JFK,HNL,600,4983,10,0,2013-07-01T14:00:00Z")
     assert (flight.departed, flight.arrived) == (utc(1, 14, 6, month=7), utc(2, 0, 27, month=7))
 
 
-def test_an_airport_that_the_table_lacks_is_on_atlantic_time() -> None:
+def test_an_airport_missing_in_the_table_has_atlantic_time() -> None:
     flight = parse("2013,1,1,602,600,2,1100,1100,0,B6,371,N657JB,JFK,SJU,205,1598,6,0,2013-01-01T11:00:00Z")
     assert flight.arrived == utc(1, 15, 0)
 
@@ -70,7 +70,7 @@ def test_a_cancelled_flight_has_no_times() -> None:
     assert (flight.departed, flight.arrived, flight.scheduled) == (None, None, utc(1, 21, 30))
 
 
-def test_a_flight_that_never_arrived_is_expected_as_long_after_its_departure_as_planned() -> None:
+def test_the_expected_landing_is_the_departure_plus_the_scheduled_duration() -> None:
     flight = parse(DIVERTED)
     assert (flight.departed, flight.arrived, flight.expected) == (utc(2, 1, 16), None, utc(2, 4, 6))
 
@@ -84,11 +84,11 @@ def test_a_flight_that_never_arrived_is_expected_as_long_after_its_departure_as_
         (DIVERTED, [DepartFlight, DivertFlight]),
     ],
 )
-def test_every_row_asks_for_a_departure_and_for_what_became_of_it(line: str, commands: list[type]) -> None:
+def test_every_row_becomes_a_departure_and_the_end_of_the_flight(line: str, commands: list[type]) -> None:
     assert [type(move.command) for move in sorted(moves_of(parse(line)))] == commands
 
 
-async def test_moves_come_in_order_of_time_though_days_and_rows_do_not(make_schedule: Callable[..., Schedule]) -> None:
+async def test_moves_come_in_order_of_time_although_days_and_rows_do_not(make_schedule: Callable[..., Schedule]) -> None:
     late = FIRST.replace("2013,1,1,517,515,2", "2013,1,1,616,515,1501")
     october = FIRST.replace("2013,1,1,", "2013,10,1,").replace("2013-01-01T10", "2013-10-01T09")
     february = FIRST.replace("2013,1,1,", "2013,2,1,").replace("2013-01-01T10", "2013-02-01T10")
@@ -106,16 +106,16 @@ async def test_an_aircraft_lands_before_it_leaves_in_the_same_minute(make_schedu
     ]
 
 
-def test_the_real_data_are_whole(real_data: Path) -> None:
+def test_the_real_data_are_complete(real_data: Path) -> None:
     schedule = Schedule(real_data)
     assert (len(schedule), len(schedule.days)) == (336_776, 365)
-    # The delays and the clocks of the data tell the same time in every row of a day, also on the day of the change of clocks.
+    # In every row, the delay and the local times give the same landing, also on the day on which the clocks change.
     for day in (date(2013, 1, 1), date(2013, 3, 10), date(2013, 11, 3)):
         for flight in schedule.flights(day):
             assert flight.arrived is None or (flight.departed is not None and flight.departed < flight.arrived)
 
 
-def test_data_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_are_reported_with_the_command_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing_is_installed(_name: str) -> None:
         return None
 

@@ -1,4 +1,4 @@
-"""The rules, without a store."""
+"""The rules of the domain, tested without a store."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -70,7 +70,7 @@ def test_a_landing_changes_the_aircraft_and_the_destination() -> None:
     assert decide(LAND, [(AIRCRAFT, DEPARTED)]) == [(AIRCRAFT, LANDED), (HOUSTON, LANDED)]
 
 
-def test_a_diverted_flight_comes_down_somewhere() -> None:
+def test_a_diverted_flight_ends_at_an_unknown_airport() -> None:
     assert decide(DIVERT, [(AIRCRAFT, DEPARTED)]) == [(AIRCRAFT, DIVERTED)]
 
 
@@ -85,7 +85,7 @@ def test_an_aircraft_leaves_again_once_its_flight_has_ended(ended: Event) -> Non
     assert decide(DEPART, [(AIRCRAFT, before), (AIRCRAFT, ended)]) == [(AIRCRAFT, DEPARTED), (NEWARK, DEPARTED)]
 
 
-def test_what_others_do_at_the_airport_keeps_no_flight_on_the_ground() -> None:
+def test_other_flights_at_the_airport_do_not_prevent_a_departure() -> None:
     others = [(NEWARK, OTHER_DEPARTED), (NEWARK, FlightCancelled(flight="UA3", at=NOON)), (NEWARK, LANDED)]
     assert decide(DEPART, others) == [(AIRCRAFT, DEPARTED), (NEWARK, DEPARTED)]
 
@@ -112,6 +112,6 @@ def test_a_rule_refuses(command: Command[Any], history: History, refusal: type[R
         decide(command, history)
 
 
-def test_every_rule_has_a_name_of_its_own_in_metrics() -> None:
+def test_every_rule_has_a_unique_name_in_metrics() -> None:
     rules = Refusal.__subclasses__()
     assert len({rule.reason for rule in rules}) == len(rules) == 5

@@ -1,4 +1,4 @@
-"""Moves on a store in memory, what is read of them, and witnesses that contradict each other."""
+"""Replaying moves on a store in memory, reading the metrics, and the checks of the summary."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def replayed(folder: Path, *, lanes: int, count: int = 6000) -> tuple[Repl
         return replay, Readings(store.telemetry.collect()), streams
 
 
-async def test_many_at_once_are_refused_and_recorded_as_one_after_the_other_would_be(real_data: Path) -> None:
+async def test_concurrent_commands_give_the_same_refusals_and_events_as_sequential_ones(real_data: Path) -> None:
     together, readings, streams = await replayed(real_data, lanes=128)
     _, in_order, streams_in_order = await replayed(real_data, lanes=1)
     refused = readings.by(REJECTIONS, "command.type", "reason")
@@ -53,11 +53,11 @@ async def test_a_rate_is_kept(real_data: Path) -> None:
     async with open_store("memory:", exporters="none") as store:
         replay = Replay(store, rate=200)
         await replay.run(timetable(Schedule(real_data)), asyncio.Event(), 0.5)
-    # A slow machine may fall behind; nothing may run ahead.
+    # A slow machine may be behind the rate. No machine may be ahead of it.
     assert 10 <= replay.issued <= 101
 
 
-async def test_a_replay_that_is_told_to_stop_answers_what_it_has_begun(real_data: Path) -> None:
+async def test_a_stopped_replay_finishes_the_commands_that_it_has_begun(real_data: Path) -> None:
     stop = asyncio.Event()
     async with open_store("memory:", exporters="none") as store:
         replay = Replay(store)
@@ -70,7 +70,7 @@ async def test_a_replay_that_is_told_to_stop_answers_what_it_has_begun(real_data
 
 
 def test_quantiles_lie_within_their_buckets() -> None:
-    values = Distribution(boundaries=(1.0, 2.0), buckets=(50, 40, 10), most=12.0)
+    values = Distribution(boundaries=(1.0, 2.0), buckets=(50, 40, 10), largest=12.0)
     assert values.quantile(0.25) == 0.5
     assert values.quantile(0.9) == 2.0
     assert values.quantile(0.95) == 7.0
@@ -138,7 +138,7 @@ def evidence() -> Evidence:
     )
 
 
-def test_witnesses_that_agree_pass_every_check() -> None:
+def test_evidence_that_agrees_passes_every_check() -> None:
     summary = summarize(evidence(), interrupted=False)
     assert summary.agreed
     assert len(summary.checks) == 12
@@ -163,12 +163,12 @@ def test_witnesses_that_agree_pass_every_check() -> None:
         ),
     ],
 )
-def test_a_witness_that_says_otherwise_is_named(changes: dict[str, Any], failed: list[str]) -> None:
+def test_evidence_that_disagrees_fails_the_check_that_names_it(changes: dict[str, Any], failed: list[str]) -> None:
     summary = summarize(msgspec.structs.replace(evidence(), **changes), interrupted=False)
     assert [check.name for check in summary.checks if not check.passed] == failed
 
 
-def test_a_span_that_nobody_accounts_for_is_found() -> None:
+def test_a_span_missing_from_the_counts_fails_a_check() -> None:
     witnesses = evidence()
     (otel,) = witnesses.exporters
     summary = summarize(

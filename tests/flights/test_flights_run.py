@@ -1,4 +1,4 @@
-"""The demo as it is started, on real data, with a real collector."""
+"""The example as a process of its own, with real data and a real collector."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
     return {check["name"]: check["passed"] for check in summary["checks"]}
 
 
-def test_everyone_agrees_on_what_was_replayed(collector: str) -> None:
+def test_all_checks_pass_after_a_replay(collector: str) -> None:
     done = run("--seconds", "3", "--json", "--collector", collector)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
@@ -67,7 +67,7 @@ def test_everyone_agrees_on_what_was_replayed(collector: str) -> None:
     assert summary["projection"]["lag"] == "0"
 
 
-def test_without_a_collector_the_rest_agrees(real_data: Path) -> None:
+def test_without_a_collector_the_other_checks_pass(real_data: Path) -> None:
     done = run("--seconds", "1", "--json", "--no-collector", "--store", "memory:")
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
@@ -80,7 +80,7 @@ def test_without_a_collector_the_rest_agrees(real_data: Path) -> None:
     ("program", "reason"),
     [("/nowhere/rotel-agent", "No such file or directory"), ("/bin/false", "ended at once with exit code 1")],
 )
-def test_a_collector_that_cannot_start_is_said_and_done_without(real_data: Path, program: str, reason: str) -> None:
+def test_a_collector_that_cannot_start_is_reported_and_left_out(real_data: Path, program: str, reason: str) -> None:
     done = run("--seconds", "1", "--store", "memory:", "--collector", program)
     assert done.returncode == 0, done.stdout + done.stderr
     assert reason in done.stdout
@@ -95,7 +95,7 @@ def test_a_store_that_has_events_is_continued(real_data: Path, tmp_path: Path) -
     assert again["rejections"]["already_departed"] > 0
 
 
-def test_a_check_that_fails_is_named_and_is_the_exit_code(real_data: Path) -> None:
+def test_a_failed_check_is_named_and_sets_the_exit_code(real_data: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -105,7 +105,7 @@ def test_a_check_that_fails_is_named_and_is_the_exit_code(real_data: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_in_order_with_its_summary(collector: str, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_replay_in_order_with_its_summary(collector: str, tmp_path: Path, number: signal.Signals) -> None:
     log = tmp_path / "stderr.txt"
     arguments = command("--all", "--json", "--collector", collector)
     with (

@@ -1,4 +1,4 @@
-"""The read model: what a projection makes of flights, in memory and in a store's own tables."""
+"""The read model of the example, in memory and in tables of the store."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'flights.db'}"
 
 
-async def test_it_knows_where_aircraft_are_and_counts_flights_by_hour(url: str) -> None:
+async def test_the_read_model_holds_where_aircraft_are_and_flights_by_hour(url: str) -> None:
     there, away, lost = (aircraft_stream(name) for name in ("N1", "N2", "N3"))
     async with open_store(url, exporters="none") as store:
         projection = await whereabouts(url)
@@ -33,7 +33,7 @@ async def test_it_knows_where_aircraft_are_and_counts_flights_by_hour(url: str) 
             await store.execute(departure(aircraft, flight, "LAX"))
         running = asyncio.create_task(store.run(projection))
         await store.wait_for(projection, await store.head_position())
-        # In a batch of its own, so that where it was going stands in the tables only.
+        # In a later batch, so that its destination is known from the tables only.
         landed = await store.execute(
             LandFlight(aircraft=there, airport=airport_stream("LAX", LATER.date()), flight="UA1", at=LATER)
         )

@@ -1,4 +1,4 @@
-"""The stores of tests/store, and projections that run beside a test."""
+"""The fixtures of tests/store, and a function that runs projections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Run = Callable[..., "asyncio.Task[None]"]
 
 @pytest.fixture
 async def run() -> AsyncIterator[Run]:
-    """Runs a projection until the test is over."""
+    """A function that starts a projection. Its task is cancelled when the test ends."""
     tasks: list[asyncio.Task[None]] = []
 
     def run(store: EventStore, projection: Projection, *, lease: float = 5.0) -> asyncio.Task[None]:

@@ -1,4 +1,4 @@
-"""Projections of the bank that the tests run, and how they wait."""
+"""Projections of the bank, and helpers to deposit and to wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT_ONCE = OnError(retries=2, base_delay=0.001, max_delay=0.002)
 
 
 class Seen(Projection):
-    """Keeps what it is given; fails at the positions in ``poison``."""
+    """Keeps the positions of its events. Fails at those in ``poison``."""
 
     name = "seen"
     on_error = AT_ONCE
@@ -68,7 +68,7 @@ class SeenTogetherAsync(SeenTogether):
 
 
 class Table(Projection):
-    """Balances in a table of the store's own SQLite file."""
+    """Writes its events to a table in the SQLite file of the store."""
 
     name = "table"
     on_error = AT_ONCE
@@ -86,7 +86,7 @@ class Table(Projection):
 
 
 async def deposit(store: EventStore, count: int, name: str = "a") -> int:
-    """The head position after so many deposits, of which each is a commit of its own."""
+    """Make ``count`` deposits, each in its own commit; the head position after the last one."""
     position = 0
     for _ in range(count):
         position = (await store.execute(Deposit(account=account(name)))).position
@@ -94,7 +94,7 @@ async def deposit(store: EventStore, count: int, name: str = "a") -> int:
 
 
 async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Poll ``condition``, on the event loop."""
+    """Poll ``condition`` on the event loop."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"

@@ -1,6 +1,6 @@
-"""A process that runs the projection of balances on a file, until it is killed.
+"""A process that projects the balances of a SQLite store until it is killed.
 
-It prints a line when it is inside the transaction of the position that is its third argument, and stays there.
+Its arguments are the URL of the store and a position. At this position it prints a line inside the transaction and hangs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEASE = 1.0
 
 
 class BalanceTable(Projection):
-    """What every account holds, and how many events that is made of."""
+    """The balance of each account, and the number of its events."""
 
     name = "balance-table"
 

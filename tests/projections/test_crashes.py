@@ -1,4 +1,4 @@
-"""Processes that are killed: another takes over, and the read model is what a fold over all events says, exactly once."""
+"""A process is killed and another takes over: the read model has the effect of every event exactly once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def kill(process: Process) -> None:
 
 
 async def leader(store: EventStore, among: list[Process]) -> Process:
-    """The process that holds the lease, once one of them does."""
+    """Wait until one of the processes holds the lease, and return it."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for record in await store.projections():
@@ -42,7 +42,7 @@ async def leader(store: EventStore, among: list[Process]) -> Process:
 
 
 async def check_balances(store: EventStore, url: str) -> None:
-    """The table is the fold."""
+    """Check that the table equals the balances computed from all events."""
     balances: Balances = {}
     counts: dict[str, int] = {}
     async for event in store.read_all():
@@ -55,7 +55,7 @@ async def check_balances(store: EventStore, url: str) -> None:
 
 
 def check_agreement(url: str) -> None:
-    """In any one snapshot the read model holds as many events as the checkpoint says."""
+    """Check in one snapshot that the read model holds exactly the events up to the checkpoint."""
     with closing(sqlite3.connect(Path(url.removeprefix("sqlite:///")))) as database:
         [(applied, position)] = database.execute(
             "SELECT (SELECT sum(events) FROM balances), position FROM projections WHERE name = 'balance-table'"
@@ -63,7 +63,7 @@ def check_agreement(url: str) -> None:
     assert applied == position
 
 
-async def test_a_projector_that_is_killed_within_its_transaction_leaves_nothing_of_it(sqlite_url: str) -> None:
+async def test_a_transaction_of_a_killed_process_is_rolled_back(sqlite_url: str) -> None:
     await fill(sqlite_url)
     victim = await start_projector(sqlite_url, hang_at=6)
     assert victim.stdout is not None
@@ -81,7 +81,7 @@ async def test_a_projector_that_is_killed_within_its_transaction_leaves_nothing_
 
 
 @pytest.mark.timeout(150)
-async def test_projectors_that_are_killed_one_after_another_are_followed_by_others_within_seconds(sqlite_url: str) -> None:
+async def test_after_each_of_several_kills_another_process_takes_over_within_seconds(sqlite_url: str) -> None:
     await fill(sqlite_url)
     writer = await start_writer(sqlite_url, 7, 1_000_000, DEVNULL)
     projectors = [await start_projector(sqlite_url) for _ in range(2)]
@@ -97,7 +97,7 @@ async def test_projectors_that_are_killed_one_after_another_are_followed_by_othe
                 projectors.remove(victim)
                 killed = time.monotonic()
                 successor = await leader(store, projectors)
-                # The lease, a second at most between two looks, and a machine that has other things to do.
+                # The rest of the lease, at most a second of standing by, and some time for a busy machine.
                 assert time.monotonic() - killed < LEASE + 5
                 assert successor is not victim
                 projectors.append(await start_projector(sqlite_url))

@@ -1,4 +1,4 @@
-"""What cannot work is refused before it runs, with what was expected."""
+"""A projection that cannot work is refused before it runs; the message says what was expected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.projections.models import Seen
 
 
 def declared(**attributes: Any) -> Projection:
-    """A projection that would work, but for these attributes."""
+    """A working projection, with these attributes replaced."""
 
     def handle(self: Projection, event: RecordedEvent) -> None:
         pass
@@ -83,7 +83,7 @@ async def test_sqlite_gives_its_transaction_to_plain_methods_only(sqlite_url: st
 
 
 @pytest.mark.parametrize("lease", [0, -1, 3601, float("nan")])
-async def test_a_lease_that_makes_no_sense_is_refused(store: EventStore, lease: float) -> None:
+async def test_a_lease_out_of_range_is_refused(store: EventStore, lease: float) -> None:
     with pytest.raises(ValueError, match=r"expected seconds from 0\.1 to 3600"):
         await store.run(Seen(), lease=lease)
 
@@ -91,12 +91,12 @@ async def test_a_lease_that_makes_no_sense_is_refused(store: EventStore, lease: 
 @pytest.mark.parametrize(
     "arguments", [{"retries": -1}, {"retries": 1.5}, {"base_delay": 2, "max_delay": 1}, {"then": "ignore"}, {"max_delay": 9999}]
 )
-def test_a_policy_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
+def test_a_policy_out_of_range_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="OnError: "):
         OnError(**arguments)
 
 
-def test_delays_grow_to_their_limit() -> None:
+def test_a_delay_is_between_half_of_its_limit_and_the_limit() -> None:
     policy = OnError(base_delay=0.1, max_delay=1.0)
     for retry, limit in ((1, 0.1), (2, 0.2), (3, 0.4), (5, 1.0), (500, 1.0)):
         assert all(limit / 2 <= policy.delay(retry) <= limit for _ in range(50))

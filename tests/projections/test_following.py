@@ -1,4 +1,4 @@
-"""A projection gets every wanted event once, in order, from its checkpoint on, and goes on with what comes."""
+"""A projection gets every event that its filter selects once, in order, from its checkpoint on, and then new events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.store.bank import Deposit, Deposited, Link, Transfer, account
 from tests.store.conftest import Measured
 
 
-async def test_events_that_are_there_and_events_that_come_arrive_in_order(store: EventStore, run: Run) -> None:
+async def test_existing_and_new_events_come_in_order(store: EventStore, run: Run) -> None:
     await deposit(store, 5)
     seen = Seen()
     run(store, seen)
@@ -38,7 +38,7 @@ async def test_every_form_of_handler_gets_every_event(
     assert seen.inner.positions == list(range(1, 1204))
 
 
-async def test_a_projection_goes_on_where_it_has_stopped(store: EventStore, run: Run) -> None:
+async def test_a_stopped_projection_continues_behind_its_last_event(store: EventStore, run: Run) -> None:
     first, second = Seen(), Seen()
     head = await deposit(store, 4)
     task = run(store, first)
@@ -52,7 +52,7 @@ async def test_a_projection_goes_on_where_it_has_stopped(store: EventStore, run:
     assert (first.positions, second.positions) == ([1, 2, 3, 4], [5, 6, 7])
 
 
-async def test_a_filter_passes_what_it_names_and_the_position_goes_on_over_the_rest(store: EventStore, run: Run) -> None:
+async def test_a_filter_selects_events_and_the_position_includes_the_others(store: EventStore, run: Run) -> None:
     class Deposits(Seen):
         name = "deposits"
         pattern = "account-[ab]"
@@ -72,7 +72,7 @@ async def test_a_filter_passes_what_it_names_and_the_position_goes_on_over_the_r
 
 
 async def checkpoint(store: EventStore, name: str, position: int) -> int:
-    """The position that the store keeps, once it is at least so far."""
+    """Wait until the checkpoint in the store is at least ``position``, and return it."""
     found = -1
     deadline = time.monotonic() + 5
     while found < position and time.monotonic() < deadline:
@@ -81,7 +81,7 @@ async def checkpoint(store: EventStore, name: str, position: int) -> int:
     return found
 
 
-async def test_a_filter_that_matches_nothing_gets_to_the_end_of_a_long_log(store: EventStore, run: Run) -> None:
+async def test_a_filter_that_matches_nothing_reaches_the_end_of_a_long_log(store: EventStore, run: Run) -> None:
     class Nothing(Seen):
         name = "nothing"
         pattern = "nobody-*"
@@ -110,7 +110,7 @@ async def test_a_new_version_is_built_from_the_first_event_beside_the_old_one(st
     assert [record.name for record in await store.projections()] == ["seen", "seen@2"]
 
 
-async def test_a_projection_that_is_reset_begins_again(store: EventStore, run: Run) -> None:
+async def test_a_projection_begins_again_after_a_reset(store: EventStore, run: Run) -> None:
     first, again = Seen(), Seen()
     head = await deposit(store, 3)
     task = run(store, first)
@@ -123,7 +123,7 @@ async def test_a_projection_that_is_reset_begins_again(store: EventStore, run: R
     assert again.positions == [1, 2, 3]
 
 
-async def test_a_reset_of_what_runs_is_refused(store: EventStore, run: Run) -> None:
+async def test_a_running_projection_cannot_be_reset(store: EventStore, run: Run) -> None:
     seen = Seen()
     run(store, seen)
     await store.wait_for(seen, 0)
@@ -134,7 +134,7 @@ async def test_a_reset_of_what_runs_is_refused(store: EventStore, run: Run) -> N
 # Waiting
 
 
-async def test_who_writes_reads_it_once_it_has_waited(store: EventStore, run: Run) -> None:
+async def test_after_wait_for_the_read_model_has_the_callers_event(store: EventStore, run: Run) -> None:
     seen = Seen()
     run(store, seen)
     for _ in range(50):
@@ -153,7 +153,7 @@ async def test_a_projection_that_another_store_runs_can_be_waited_for(sqlite_url
             assert seen.positions[-1] == head
 
 
-async def test_waiting_has_an_end_that_says_how_far_it_is(store: EventStore, run: Run) -> None:
+async def test_a_timeout_of_wait_for_says_how_far_the_projection_is(store: EventStore, run: Run) -> None:
     with pytest.raises(ProjectionTimeout, match=r"'seen' has not reached position 1 within 0\.05 s: nobody has ever run it"):
         await store.wait_for("seen", 1, timeout=0.05)
     seen = Seen()
@@ -163,10 +163,10 @@ async def test_waiting_has_an_end_that_says_how_far_it_is(store: EventStore, run
         await store.wait_for(seen, 4, timeout=0.05)
 
 
-# Ends
+# Stopping
 
 
-async def test_closing_the_store_ends_its_projections_in_peace(url: str) -> None:
+async def test_closing_the_store_ends_its_projections_without_an_error(url: str) -> None:
     seen = Seen()
     async with open_store(url, exporters=[]) as store:
         running = asyncio.create_task(store.run(seen))
@@ -176,7 +176,7 @@ async def test_closing_the_store_ends_its_projections_in_peace(url: str) -> None
         await store.run(seen)
 
 
-async def test_what_was_applied_before_a_clean_stop_does_not_come_again(sqlite_url: str) -> None:
+async def test_events_applied_before_a_clean_stop_are_not_applied_again(sqlite_url: str) -> None:
     first, second = Seen(), Seen()
     for seen in (first, second):
         async with open_store(sqlite_url, exporters=[]) as store:
@@ -189,7 +189,7 @@ async def test_what_was_applied_before_a_clean_stop_does_not_come_again(sqlite_u
 # The event loop
 
 
-async def test_a_handler_that_takes_long_leaves_others_their_turn(store: EventStore, run: Run) -> None:
+async def test_other_tasks_run_between_the_calls_of_a_slow_handler(store: EventStore, run: Run) -> None:
     class Slow(Seen):
         name = "slow"
 
@@ -209,9 +209,7 @@ async def test_a_handler_that_takes_long_leaves_others_their_turn(store: EventSt
     assert turns > 100
 
 
-async def test_events_of_a_batch_that_takes_long_are_kept_before_it_is_over(
-    store: EventStore, run: Run, measured: Measured
-) -> None:
+async def test_a_slow_batch_commits_before_its_end(store: EventStore, run: Run, measured: Measured) -> None:
     class Slow(Projection):
         name = "slow"
 
@@ -234,7 +232,7 @@ async def test_events_of_a_batch_that_takes_long_are_kept_before_it_is_over(
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_runner_that_is_stopped_in_the_moment_in_which_a_wait_runs_out_ends_at_once(
+async def test_a_runner_that_is_stopped_when_a_timeout_expires_ends_at_once(
     turns: int, store: EventStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = store._backend.log
@@ -247,7 +245,7 @@ async def test_a_runner_that_is_stopped_in_the_moment_in_which_a_wait_runs_out_e
             for _ in range(turns):
                 await asyncio.sleep(0)
             try:
-                # A time limit that runs out cancels its own task for a moment.
+                # An expired timeout cancels its own task for a moment.
                 async with asyncio.timeout(0):
                     await asyncio.Event().wait()
             except TimeoutError:

@@ -1,4 +1,4 @@
-"""A store that goes back in time under a projection: whoever has applied what is gone is told, however it finds out."""
+"""A store goes back in time while a projection runs: a runner that has applied a lost event raises HistoryDiverged."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from tests.store.backends import SteeredBackend
 from tests.store.bank import account
 
 
-async def test_a_runner_that_has_lost_its_lease_looks_whether_what_it_applied_still_stands(
-    telemetry: Telemetry, run: Run
-) -> None:
+async def test_a_runner_that_has_lost_its_lease_checks_the_last_event_that_it_applied(telemetry: Telemetry, run: Run) -> None:
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
         seen = Seen()
         running = run(store, seen, lease=0.3)
         await deposit(store, 3)
         await until(lambda: seen.positions == [1, 2, 3])
-        # A standby that lagged knows neither the events nor the lease: the lease is missed first.
+        # A standby that lagged has neither the events nor the lease. The runner notices the lease first.
         backend.real = MemoryBackend()
         backend.overtake(account("a"), 1, 1)
         with pytest.raises(HistoryDiverged, match="position 3"):
@@ -32,8 +30,8 @@ async def test_a_runner_that_has_lost_its_lease_looks_whether_what_it_applied_st
     assert seen.positions == [1, 2, 3]
 
 
-async def test_a_runner_that_stands_by_looks_too(telemetry: Telemetry, run: Run) -> None:
-    """Another, which has applied nothing yet, is faster to lead on what stands."""
+async def test_a_runner_that_stands_by_checks_too(telemetry: Telemetry, run: Run) -> None:
+    """Another runner, which has applied nothing yet, gets the lease first."""
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
         seen = Seen()

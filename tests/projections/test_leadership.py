@@ -1,4 +1,4 @@
-"""One runner at a time: the lease says who, and the fence of the checkpoint holds when the lease does not."""
+"""One runner at a time: the lease decides which, and the token fences the checkpoint after the lease is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def backend(url: str) -> AsyncIterator[Backend]:
 
 
 def applying(backend: Backend, apply: Callable[[object], None]) -> Callable[[object], object]:
-    """``apply`` as this kind of backend calls it."""
+    """``apply`` in the form that this backend calls: plain or asynchronous."""
 
     async def later(transaction: object) -> None:
         apply(transaction)
@@ -64,7 +64,7 @@ async def test_a_lease_has_one_holder_and_a_new_token_each_time(backend: Backend
     assert await backend.ledger.acquire_lease("p", "two", 60) is None
 
 
-async def test_a_lease_that_is_given_back_is_free_at_once(backend: Backend) -> None:
+async def test_a_released_lease_is_free_at_once(backend: Backend) -> None:
     await backend.ledger.release_lease(await held(backend, "one"))
     [record] = await backend.ledger.projections()
     assert (record.owner, record.lease_left) == ("", 0.0)
@@ -75,7 +75,7 @@ async def test_a_lease_that_is_given_back_is_free_at_once(backend: Backend) -> N
     assert 55 < record.lease_left <= 60
 
 
-async def test_a_lease_that_has_run_out_is_free_and_its_holder_is_fenced(backend: Backend) -> None:
+async def test_an_expired_lease_is_free_and_its_holder_is_fenced(backend: Backend) -> None:
     old = await held(backend, "one", 0.1)
     await backend.ledger.commit_checkpoint(old, START, Checkpoint(3, "c"))
     lease = None
@@ -93,7 +93,7 @@ async def test_a_lease_that_has_run_out_is_free_and_its_holder_is_fenced(backend
     assert len(called) == 1
 
 
-async def test_a_checkpoint_moves_only_from_where_it_stands(backend: Backend) -> None:
+async def test_a_checkpoint_moves_only_from_its_current_value(backend: Backend) -> None:
     lease = await held(backend, "one")
     await backend.ledger.commit_checkpoint(lease, START, Checkpoint(3, "c"))
     for before in (START, Checkpoint(3, "x"), Checkpoint(2, "c")):
@@ -127,7 +127,7 @@ async def test_dead_letters_are_listed_in_order_and_removed_once(backend: Backen
     assert list(await backend.ledger.dead_letters("p", 9)) == [letter(2), letter(11)]
 
 
-async def test_a_reset_forgets_all_but_the_fence(backend: Backend) -> None:
+async def test_a_reset_deletes_checkpoint_and_dead_letters_but_keeps_the_token(backend: Backend) -> None:
     lease = await held(backend, "one")
     await backend.ledger.commit_checkpoint(lease, START, Checkpoint(9, "i"), [letter(9)])
     with pytest.raises(LeadershipLost, match="is being run"):
@@ -142,7 +142,7 @@ async def test_a_reset_forgets_all_but_the_fence(backend: Backend) -> None:
     assert (await held(backend, "two")).token > lease.token
 
 
-async def test_who_waits_for_the_next_event_is_told_the_head_in_the_end(backend: Backend) -> None:
+async def test_waiting_without_new_events_returns_the_head_after_the_timeout(backend: Backend) -> None:
     assert await backend.log.wait_beyond(0, 0.01) == 0
     assert await backend.log.wait_beyond(5, 0.0) == 0
 
@@ -168,7 +168,7 @@ async def test_of_two_runners_one_waits_and_takes_over(store: EventStore, run: R
     assert measured("projections.state", projection="seen") == 1
 
 
-async def test_a_runner_takes_over_from_one_that_fell_silent(url: str, telemetry: Telemetry, run: Run) -> None:
+async def test_a_runner_takes_over_when_the_lease_of_another_expires(url: str, telemetry: Telemetry, run: Run) -> None:
     async with open_store(url, telemetry=telemetry) as store:
         silent = await store._backend.ledger.acquire_lease("seen", "elsewhere:1", 0.3)
         assert silent is not None
@@ -219,7 +219,7 @@ class FaultyLedger:
         return await self._backend.real.ledger.renew_lease(lease, seconds)
 
 
-async def test_a_store_that_was_away_is_followed_on(telemetry: Telemetry, run: Run, measured: Measured) -> None:
+async def test_a_projection_continues_after_the_store_was_away(telemetry: Telemetry, run: Run, measured: Measured) -> None:
     backend = Faulty()
     async with backend.store(telemetry) as store:
         seen = Seen()
@@ -237,9 +237,7 @@ async def test_a_store_that_was_away_is_followed_on(telemetry: Telemetry, run: R
         assert measured("projections.lag", projection="seen") == 0
 
 
-async def test_a_runner_that_has_lost_its_lease_stands_in_line_again(
-    telemetry: Telemetry, run: Run, measured: Measured
-) -> None:
+async def test_a_runner_that_has_lost_its_lease_stands_by_again(telemetry: Telemetry, run: Run, measured: Measured) -> None:
     backend = Faulty()
     async with backend.store(telemetry) as store:
         seen = Seen()
@@ -273,13 +271,13 @@ async def test_a_handler_is_stopped_when_its_lease_is_lost(telemetry: Telemetry,
         await until(lambda: endless.stopped >= 1)
 
 
-async def test_a_store_that_has_gone_back_is_not_followed(telemetry: Telemetry, measured: Measured) -> None:
+async def test_a_store_that_went_back_in_time_is_not_followed(telemetry: Telemetry, measured: Measured) -> None:
     before, after = Faulty(), Faulty()
     async with before.store(telemetry) as store:
         running = asyncio.create_task(store.run(Seen()))
         await store.wait_for("seen", await deposit(store, 3))
     await running
-    # The same projections, and another history.
+    # The same checkpoints, with another history.
     after.real.ledger = before.real.ledger
     async with after.store(telemetry) as store:
         await deposit(store, 5)
@@ -288,7 +286,7 @@ async def test_a_store_that_has_gone_back_is_not_followed(telemetry: Telemetry, 
         assert measured("projections.state", projection="seen", state="failed") == 1
 
 
-async def test_a_lease_that_was_given_back_moves_no_checkpoint(sqlite_url: str) -> None:
+async def test_a_released_lease_moves_no_checkpoint(sqlite_url: str) -> None:
     backend = backend_from_url(sqlite_url)
     await backend.open()
     lease = await held(backend, "one")
@@ -306,7 +304,7 @@ def positions(page: LogPage) -> Sequence[int]:
     return [row.position for row in page.rows]
 
 
-async def test_a_reader_at_an_event_that_is_gone_is_told_so(url: str, telemetry: Telemetry) -> None:
+async def test_a_checkpoint_whose_event_is_gone_raises_history_diverged(url: str, telemetry: Telemetry) -> None:
     async with open_store(url, telemetry=telemetry) as store:
         await deposit(store, 4)
         backend = store._backend

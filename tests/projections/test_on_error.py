@@ -1,4 +1,4 @@
-"""What happens to an event that a projection cannot apply: it is tried again, and then the policy decides."""
+"""An event that cannot be applied is tried again, and then the policy decides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def policy(then: str, retries: int = 2) -> OnError:
     return OnError(retries=retries, base_delay=0.001, max_delay=0.002, then=then)  # type: ignore[arg-type]  # a parameter
 
 
-async def test_an_event_that_can_be_applied_at_last_is_applied_once(store: EventStore, run: Run, measured: Measured) -> None:
+async def test_an_event_that_succeeds_after_retries_is_applied_once(store: EventStore, run: Run, measured: Measured) -> None:
     class Moody(Seen):
         on_error = policy("stop", retries=5)
 
@@ -41,7 +41,7 @@ async def test_an_event_that_can_be_applied_at_last_is_applied_once(store: Event
     assert measured("projections.events", projection="seen", outcome="applied") == 4
 
 
-async def test_to_stop_is_to_raise_with_the_cause_and_to_begin_there_again(
+async def test_the_policy_stop_raises_with_the_cause_and_the_next_run_begins_at_the_event(
     store: EventStore, run: Run, measured: Measured
 ) -> None:
     head = await deposit(store, 4)
@@ -64,7 +64,7 @@ async def test_to_stop_is_to_raise_with_the_cause_and_to_begin_there_again(
     assert seen.positions == [1, 2, 3, 4]
 
 
-async def test_to_skip_is_to_go_on_without_it(store: EventStore, run: Run, measured: Measured) -> None:
+async def test_the_policy_skip_leaves_the_event_out(store: EventStore, run: Run, measured: Measured) -> None:
     class Skipping(Seen):
         on_error = policy("skip")
 
@@ -110,7 +110,7 @@ async def test_dead_letters_are_kept_with_their_error_and_can_be_applied_later(
     assert await store.dead_letters(seen, limit=0) == []
 
 
-async def test_in_a_batch_only_the_event_at_fault_is_put_aside(store: EventStore, run: Run) -> None:
+async def test_in_a_batch_only_the_event_at_fault_becomes_a_dead_letter(store: EventStore, run: Run) -> None:
     class Keeping(SeenTogether):
         on_error = policy("dead_letter", retries=1)
 
@@ -142,7 +142,7 @@ async def test_in_a_transaction_only_the_event_at_fault_is_left_out(sqlite_url: 
     assert found == [position for position in range(1, 41) if position not in missing]
 
 
-async def test_a_handler_that_raises_a_cancellation_of_its_own_has_failed(store: EventStore) -> None:
+async def test_a_handler_that_raises_cancelled_error_by_itself_has_failed(store: EventStore) -> None:
     class Giving(Projection):
         name = "giving"
         on_error = policy("stop", retries=0)
@@ -165,11 +165,11 @@ async def test_events_before_one_that_fails_are_not_applied_again(store: EventSt
     run(store, seen)
     await store.wait_for(seen, 80)
     assert [position for position in seen.tried if position != 60] == [n for n in range(1, 81) if n != 60]
-    # Once with the others, and two retries.
+    # Once in the batch, and two retries.
     assert seen.tried.count(60) == 3
 
 
-# Events that cannot be read
+# Events that cannot be decoded
 
 
 def change(url: str, sql: str) -> None:
@@ -182,7 +182,7 @@ def change(url: str, sql: str) -> None:
     ("spoil", "error"),
     [("event_type = 'bank.Renamed'", UnknownEventType), ("data = '{'", CorruptEvent), ("metadata = '['", CorruptEvent)],
 )
-async def test_an_event_that_cannot_be_read_is_treated_like_one_that_cannot_be_applied(
+async def test_an_event_that_cannot_be_decoded_is_treated_like_one_that_cannot_be_applied(
     sqlite_url: str, run: Run, telemetry: Telemetry, spoil: str, error: type[Exception]
 ) -> None:
     class Keeping(Seen):
@@ -203,7 +203,7 @@ async def test_an_event_that_cannot_be_read_is_treated_like_one_that_cannot_be_a
         assert "position 3" in letter.error
 
 
-async def test_an_event_that_cannot_be_read_and_is_not_wanted_harms_nobody(sqlite_url: str, run: Run) -> None:
+async def test_an_event_that_cannot_be_decoded_is_ignored_if_the_filter_leaves_it_out(sqlite_url: str, run: Run) -> None:
     class Deposits(Seen):
         event_types = ("bank.Deposited",)
 

@@ -1,4 +1,4 @@
-"""What a projection tells of itself: each number against what was done."""
+"""The metrics of a projection, each compared with what was done."""
 
 from __future__ import annotations
 
@@ -32,80 +32,80 @@ def progress(clock: Clock) -> ProjectionProgress:
     return ProjectionProgress(clock)
 
 
-def test_nothing_is_known_before_the_lease_and_after_it(progress: ProjectionProgress) -> None:
+def test_without_the_lease_every_number_is_unknown(progress: ProjectionProgress) -> None:
     for _ in range(2):
         assert [progress.lag(), progress.lag_time(), progress.eta(), progress.position, progress.checkpoint] == [None] * 5
-        progress.lead(3)
-        progress.saw(5)
+        progress.start_leading(3)
+        progress.observe_head(5)
         assert (progress.lag(), progress.position, progress.checkpoint) == (2, 3, 3)
-        progress.rest("paused")
+        progress.stand_by("paused")
 
 
 def test_the_lag_is_absent_while_the_head_is_not_known(progress: ProjectionProgress) -> None:
-    progress.lead(3)
+    progress.start_leading(3)
     assert progress.lag() is None
     assert progress.lag_time() is None
-    progress.saw(3)
+    progress.observe_head(3)
     assert (progress.lag(), progress.lag_time(), progress.eta()) == (0, 0.0, 0.0)
 
 
-def test_the_lag_in_time_is_the_age_of_the_oldest_event_that_waits(progress: ProjectionProgress, clock: Clock) -> None:
-    progress.lead(0)
-    progress.saw(10)
+def test_the_lag_time_is_the_age_of_the_oldest_event_that_is_not_applied(progress: ProjectionProgress, clock: Clock) -> None:
+    progress.start_leading(0)
+    progress.observe_head(10)
     clock.now += 5
-    progress.saw(20)
+    progress.observe_head(20)
     clock.now += 3
     assert progress.lag_time() == 8
-    progress.reached(9)
+    progress.advance(9)
     assert progress.lag_time() == 8
-    progress.reached(10)
+    progress.advance(10)
     assert progress.lag_time() == 3
-    progress.reached(20)
+    progress.advance(20)
     clock.now += 60
     assert progress.lag_time() == 0
 
 
-def test_many_sightings_take_bounded_memory_and_never_make_the_lag_look_younger(
+def test_many_sightings_take_bounded_memory_and_never_make_the_lag_time_too_low(
     progress: ProjectionProgress, clock: Clock
 ) -> None:
-    progress.lead(0)
+    progress.start_leading(0)
     for head in range(1, 20_001):
         clock.now = 1000.0 + head
-        progress.saw(head)
+        progress.observe_head(head)
     assert len(progress._sightings) <= 1024
     for position in (0, 777, 5_000, 19_990):
-        progress.reached(position)
+        progress.advance(position)
         assert (progress.lag_time() or 0) >= 20_000 - (position + 1)
-    progress.reached(20_000)
+    progress.advance(20_000)
     assert progress.lag_time() == 0
 
 
-def test_the_end_of_a_replay_is_foreseen_from_how_fast_it_comes_nearer(progress: ProjectionProgress, clock: Clock) -> None:
-    progress.lead(0)
-    progress.saw(10_000)
+def test_eta_follows_from_the_speed_at_which_the_lag_shrinks(progress: ProjectionProgress, clock: Clock) -> None:
+    progress.start_leading(0)
+    progress.observe_head(10_000)
     for second in range(11):
         clock.now = 1000.0 + second
-        progress.saw(10_000 + 100 * second)
-        progress.reached(600 * second)
+        progress.observe_head(10_000 + 100 * second)
+        progress.advance(600 * second)
     assert progress.lag() == 5_000
     assert progress.eta() == pytest.approx(10.0)
 
 
-def test_no_end_is_foreseen_of_what_falls_behind(progress: ProjectionProgress, clock: Clock) -> None:
-    progress.lead(0)
+def test_eta_is_unknown_while_the_lag_grows(progress: ProjectionProgress, clock: Clock) -> None:
+    progress.start_leading(0)
     for second in range(5):
         clock.now = 1000.0 + second
-        progress.saw(1000 * (second + 1))
-        progress.reached(10 * second)
+        progress.observe_head(1000 * (second + 1))
+        progress.advance(10 * second)
     assert progress.eta() is None
 
 
-def test_the_heart_beats_until_the_end(progress: ProjectionProgress, clock: Clock) -> None:
+def test_the_heartbeat_ends_when_the_runner_stops(progress: ProjectionProgress, clock: Clock) -> None:
     assert progress.heartbeat_age() is None
     progress.tick()
     clock.now += 7
     assert progress.heartbeat_age() == 7
-    progress.rest("stopped")
+    progress.stand_by("stopped")
     assert progress.heartbeat_age() is None
 
 
@@ -121,7 +121,9 @@ def shown(telemetry: Telemetry, name: str) -> list[float]:
     ]
 
 
-async def test_a_projection_is_counted_and_shown(store: EventStore, telemetry: Telemetry, run: Run, measured: Measured) -> None:
+async def test_all_metrics_of_a_projection_are_recorded(
+    store: EventStore, telemetry: Telemetry, run: Run, measured: Measured
+) -> None:
     class Held(Seen):
         def __init__(self) -> None:
             super().__init__()
@@ -163,7 +165,7 @@ async def test_a_projection_is_counted_and_shown(store: EventStore, telemetry: T
         assert shown(telemetry, name) == []
 
 
-async def test_nothing_is_shown_of_the_projections_of_a_closed_store(url: str, telemetry: Telemetry) -> None:
+async def test_a_closed_store_shows_no_projections(url: str, telemetry: Telemetry) -> None:
     async with open_store(url, telemetry=telemetry) as store:
         running = asyncio.create_task(store.run(Seen()))
         await store.wait_for("seen", await deposit(store, 2))
@@ -183,7 +185,7 @@ async def test_at_verbose_each_call_of_a_handler_is_measured(url: str) -> None:
         await running
 
 
-async def test_a_read_model_in_the_store_is_counted_alike(
+async def test_a_projection_with_a_transaction_has_the_same_metrics(
     sqlite_url: str, telemetry: Telemetry, measured: Measured, run: Run
 ) -> None:
     async with open_store(sqlite_url, telemetry=telemetry) as store:

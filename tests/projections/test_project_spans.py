@@ -1,4 +1,4 @@
-"""A batch is a trace of its own that links to those who wrote its events."""
+"""Each batch begins a trace, which links to the spans that wrote its events."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ async def test_a_batch_links_to_the_spans_that_wrote_its_events(
     }
 
 
-async def test_links_are_bounded_and_different(store: EventStore, telemetry: Telemetry, keeper: Keeper, run: Run) -> None:
+async def test_links_are_at_most_64_and_all_different(
+    store: EventStore, telemetry: Telemetry, keeper: Keeper, run: Run
+) -> None:
     await asyncio.gather(*(store.execute(Deposit(account=account(number))) for number in range(300)))
     run(store, Seen())
     await store.wait_for("seen", 300)
@@ -57,7 +59,7 @@ async def test_links_are_bounded_and_different(store: EventStore, telemetry: Tel
 
 
 @pytest.mark.parametrize("metadata", ['{"traceparent":"00-0-0-00"}', '{"traceparent":7}', "{}"])
-async def test_what_names_no_span_is_not_linked(
+async def test_metadata_without_a_valid_span_is_not_linked(
     sqlite_url: str, telemetry: Telemetry, keeper: Keeper, run: Run, metadata: str
 ) -> None:
     class Skipping(Seen):
@@ -91,7 +93,7 @@ async def test_spans_of_a_handler_belong_to_its_batch(
     assert {span.parent_span_id for span in keeper.named("tell")} == {project.context.span_id}
 
 
-async def test_a_failure_stands_in_the_span(store: EventStore, telemetry: Telemetry, keeper: Keeper, run: Run) -> None:
+async def test_a_failure_is_recorded_in_the_span(store: EventStore, telemetry: Telemetry, keeper: Keeper, run: Run) -> None:
     class Skipping(Seen):
         on_error = OnError(retries=1, base_delay=0, max_delay=0, then="skip")
 

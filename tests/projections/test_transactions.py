@@ -1,4 +1,4 @@
-"""A read model in the store's own SQLite file changes with its checkpoint, or not at all."""
+"""A read model in the SQLite file of the store changes together with its checkpoint or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows(url: str, sql: str) -> list[tuple[object, ...]]:
         return database.execute(sql).fetchall()
 
 
-async def test_every_event_is_there_once_also_after_many_stops(sqlite_url: str) -> None:
+async def test_every_event_is_applied_once_also_after_many_stops(sqlite_url: str) -> None:
     for _ in range(6):
         async with open_store(sqlite_url, exporters=[]) as store:
             running = asyncio.create_task(store.run(Table()))
@@ -41,7 +41,7 @@ async def test_every_event_is_there_once_also_after_many_stops(sqlite_url: str) 
     assert rows(sqlite_url, "SELECT position FROM seen ORDER BY rowid") == [(position,) for position in range(1, 121)]
 
 
-async def test_texts_are_texts_and_the_store_goes_on_as_before(sqlite_url: str, run: Run) -> None:
+async def test_settings_that_a_handler_changes_on_the_connection_do_not_affect_the_store(sqlite_url: str, run: Run) -> None:
     class Reading(Projection):
         name = "reading"
 
@@ -80,7 +80,7 @@ async def test_a_handler_cannot_end_the_transaction(sqlite_url: str, ending: str
     assert rows(sqlite_url, "SELECT name FROM sqlite_master WHERE name = 'mine'") == []
 
 
-async def test_what_the_database_refuses_is_the_handlers_fault(sqlite_url: str) -> None:
+async def test_a_violated_constraint_is_a_failure_of_the_handler(sqlite_url: str) -> None:
     class Twice(Projection):
         name = "twice"
         on_error = ONCE
@@ -101,7 +101,7 @@ async def test_what_the_database_refuses_is_the_handlers_fault(sqlite_url: str) 
     assert rows(sqlite_url, "SELECT n FROM mine") == [(1,)]
 
 
-async def test_what_the_database_refuses_only_at_the_commit_is_found_out_too(sqlite_url: str, telemetry: Telemetry) -> None:
+async def test_a_constraint_violated_at_the_commit_is_a_failure_of_the_handler(sqlite_url: str, telemetry: Telemetry) -> None:
     class Orphans(Projection):
         name = "orphans"
         on_error = ONCE
@@ -125,7 +125,7 @@ async def test_what_the_database_refuses_only_at_the_commit_is_found_out_too(sql
     assert rows(sqlite_url, "SELECT n FROM child") == [(1,)]
 
 
-async def test_a_handler_that_returns_something_to_await_is_told_to_be_plain(sqlite_url: str) -> None:
+async def test_a_handler_that_returns_an_awaitable_fails(sqlite_url: str) -> None:
     async def later() -> None:
         pass
 
@@ -142,7 +142,7 @@ async def test_a_handler_that_returns_something_to_await_is_told_to_be_plain(sql
             await store.run(Lazy())
 
 
-async def test_a_full_disk_pauses_a_projection_and_harms_nothing(
+async def test_a_full_disk_pauses_a_projection_without_losing_events(
     sqlite_url: str, run: Run, telemetry: Telemetry, measured: Measured
 ) -> None:
     class Large(Projection):
@@ -171,7 +171,7 @@ async def test_a_full_disk_pauses_a_projection_and_harms_nothing(
     assert rows(sqlite_url, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_commands_go_on_beside_a_projection_that_writes(sqlite_url: str, run: Run) -> None:
+async def test_commands_run_beside_a_projection_that_writes(sqlite_url: str, run: Run) -> None:
     async with open_store(sqlite_url, exporters=[]) as store:
         table = Table()
         run(store, table)

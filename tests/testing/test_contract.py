@@ -1,4 +1,4 @@
-"""The contract as others use it: in a project with nothing but pytest and pytest-asyncio, on stores that break a promise."""
+"""The contract of stores in a project that has only pytest and pytest-asyncio, run on stores with a fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eventcore.stores import CONFLICT, Checkpoint, MemoryBackend
 from eventcore.testing import ProjectionContract, StoreContract
 
 class Backend:
-    '''A store in memory, of which a method can be replaced: the backend is its own log and ledger.'''
+    '''A store in memory, which is its own log and ledger. A subclass replaces one method.'''
 
     def __init__(self, memory):
         self.memory = memory
@@ -41,7 +41,7 @@ class Test{name}({contract}):
         return lambda: {name}(memory)
 """
 
-# What is wrong with a store, and the test that finds it and says what a store has to do.
+# A faulty store: its contract, its method, the test that must fail, and the message that says what a store has to do.
 FAULTS = {
     "ChecksWrittenStreamsOnly": (
         "StoreContract",
@@ -56,7 +56,7 @@ FAULTS = {
         return verdicts
 """,
         "test_a_stream_that_is_only_read_is_checked",
-        "a stream that was read must stand still, though it is not written",
+        "a stream that is read and not written must not have changed either",
     ),
     "LosesTheRestAfterAConflict": (
         "StoreContract",
@@ -68,7 +68,7 @@ FAULTS = {
         return verdicts
 """,
         "test_one_conflict_refuses_one_request_and_leaves_no_gap",
-        "the others of the call are not touched by one that conflicts",
+        "a conflict must not affect the other requests of the call",
     ),
     "LimitsBeforeItFilters": (
         "StoreContract",
@@ -76,8 +76,8 @@ FAULTS = {
     async def scan(self, after, up_to, limit, wanted):
         return await self.memory.log.scan(after, min(up_to, after + limit), limit, wanted)
 """,
-        "test_a_filter_looks_before_the_limit_counts",
-        "the limit counts what matches",
+        "test_a_limit_counts_only_events_that_match_the_filter",
+        "the limit counts matching events only",
     ),
     "ForgetsTheTimeline": (
         "StoreContract",
@@ -87,7 +87,7 @@ FAULTS = {
         known = log[after.position - 1].event_id if 0 < after.position <= len(log) else ''
         return await self.memory.log.follow(Checkpoint(min(after.position, len(log)), known), limit, wanted)
 """,
-        "test_a_reader_whose_event_is_gone_is_told_that_the_history_has_diverged",
+        "test_a_checkpoint_whose_event_is_gone_raises_history_diverged",
         "DID NOT RAISE .*HistoryDiverged",
     ),
     "SeesNoNews": (
@@ -96,7 +96,7 @@ FAULTS = {
     async def wait_beyond(self, position, timeout):
         return position
 """,
-        "test_who_waits_for_events_that_are_there_does_not_wait",
+        "test_waiting_beyond_an_earlier_position_returns_at_once",
         "assert 0 == 2",
     ),
     "FencesNobody": (
@@ -105,7 +105,7 @@ FAULTS = {
     async def commit_checkpoint(self, lease, before, after, dead_letters=(), apply=None):
         self.memory.ledger._entries[lease.projection].checkpoint = after
 """,
-        "test_a_checkpoint_moves_only_from_where_it_stands",
+        "test_a_checkpoint_moves_only_from_its_current_value",
         "DID NOT RAISE .*LeadershipLost",
     ),
     "LeasesToAll": (
@@ -115,14 +115,14 @@ FAULTS = {
         return await self.memory.ledger.acquire_lease(projection, 'everybody', seconds)
 """,
         "test_a_lease_has_one_holder_and_a_new_token_each_time",
-        "while one holds the lease, no other gets it",
+        "while one owner holds the lease, no other gets it",
     ),
 }
 
 
 def pytest_of(directory: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     (directory / "test_mine.py").write_text(source)
-    # As it is when nothing is configured; that the scope of loops is not chosen is a warning of pytest-asyncio's.
+    # The default mode. Without a loop scope, pytest-asyncio would warn.
     modes = ["--asyncio-mode=strict", "-o", "asyncio_default_fixture_loop_scope=function"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
@@ -137,7 +137,7 @@ def pytest_of(directory: Path, source: str, *arguments: str) -> subprocess.Compl
 
 
 @pytest.mark.timeout(120)
-def test_a_store_that_breaks_a_promise_is_told_which(tmp_path: Path) -> None:
+def test_each_faulty_store_fails_the_test_that_names_its_fault(tmp_path: Path) -> None:
     source = HEAD + "".join(
         STORE.format(name=name, contract=contract, method=method) for name, (contract, method, _, _) in FAULTS.items()
     )
@@ -147,18 +147,18 @@ def test_a_store_that_breaks_a_promise_is_told_which(tmp_path: Path) -> None:
     assert failed == {f"Test{name}" for name in FAULTS}, done.stdout
     for name, (_, _, _, message) in FAULTS.items():
         assert re.search(message, done.stdout), f"{name}: {message} is not in\n{done.stdout}"
-    # The values that an assertion compares are shown, though it is not in a file of tests.
+    # pytest shows the compared values, although the assertion is in an installed package.
     assert "At index 2 diff: -1 != 3" in done.stdout
 
 
-def test_who_forgets_to_name_the_store_is_told_how(tmp_path: Path) -> None:
+def test_without_make_backend_the_error_says_what_to_override(tmp_path: Path) -> None:
     source = "from eventcore.testing import StoreContract\nclass TestMine(StoreContract):\n    pass\n"
     done = pytest_of(tmp_path, source, "-k", "test_a_chain_is_accepted_in_order")
     assert done.returncode == 1
     assert "TestMine inherits the contract of stores: override its fixture make_backend" in done.stdout
 
 
-def test_a_store_that_keeps_its_promises_passes_without_a_warning(tmp_path: Path) -> None:
+def test_a_correct_store_passes_without_a_warning(tmp_path: Path) -> None:
     source = HEAD + STORE.format(name="Good", contract="StoreContract, ProjectionContract", method="    pass")
     done = pytest_of(tmp_path, source, "-W", "error", "-k", "stream or lease or refus")
     assert done.returncode == 0, done.stdout

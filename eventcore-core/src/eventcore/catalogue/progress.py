@@ -1,4 +1,4 @@
-"""How one projection is getting on in this process: plain numbers that its runner keeps and the catalogue shows."""
+"""How far one projection has come in this process: plain numbers that its runner writes and the catalogue's callbacks read."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Final, Literal, TypeAlias, final
 ProjectionState: TypeAlias = Literal["running", "catching_up", "paused", "failed", "stopped"]
 
 _MAX_SIGHTINGS: Final = 1024
-# An estimate needs some time to look back on, and is of little use when it looks back on much.
-_SAMPLE_EVERY: Final = 1.0
-_SAMPLES: Final = 30
+# `eta` looks back over at most 30 samples, one a second. A longer window would react too slowly to a change of speed.
+_SAMPLE_INTERVAL: Final = 1.0
+_MAX_SAMPLES: Final = 30
 
 
 @final
 class ProjectionProgress:
-    """What a runner knows; read from other threads, written by the runner's event loop only. ``None`` is unknown.
+    """The progress of one runner. ``None`` means unknown.
+
+    Only the runner's event loop writes it. Other threads may read it without a lock: every attribute is assigned as a whole,
+    and a method that reads two of them tolerates that they are a moment apart.
 
     Attributes:
-        state: ``paused`` while another runner leads or the store is not there.
+        state: ``paused`` while another runner leads or the store cannot be reached.
         leader: whether this runner holds the lease.
-        position: the last event that was applied, or looked at and not wanted.
-        checkpoint: the last position that the store keeps.
-        head: the head position when the store was last asked; unknown again when asking failed.
-        beat: when the runner last did something, by ``clock``.
+        position: the last event that was applied, or that the filter left out.
+        checkpoint: the last position that was committed to the store.
+        head: the store's head position when it was last read; ``None`` after a read has failed.
+        last_active: when the runner last did something, by ``clock``.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -35,65 +38,66 @@ class ProjectionProgress:
         self.position: int | None = None
         self.checkpoint: int | None = None
         self.head: int | None = None
-        self.beat: float | None = None
-        # (head, when it was first seen), as far as not yet applied
+        self.last_active: float | None = None
+        # (head position, when it was first seen), for heads that are not applied yet.
         self._sightings: deque[tuple[int, float]] = deque()
-        # (when, position, head)
-        self._samples: deque[tuple[float, int, int]] = deque(maxlen=_SAMPLES)
+        # (time, position, head position)
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=_MAX_SAMPLES)
 
-    def lead(self, position: int) -> None:
-        """The lease is this runner's, and ``position`` where it begins."""
+    def start_leading(self, position: int) -> None:
+        """This runner has got the lease and begins behind ``position``."""
         self.leader = True
         self.position = self.checkpoint = position
-        self._forget()
+        self._forget_head()
         self.tick()
 
-    def rest(self, state: ProjectionState) -> None:
-        """The lease is not, or no longer, this runner's: of what another may do, nothing is known here."""
+    def stand_by(self, state: ProjectionState) -> None:
+        """This runner does not hold the lease (any more), so it does not know how far the projection is."""
         self.state = state
         self.leader = False
         self.position = self.checkpoint = None
-        self._forget()
+        self._forget_head()
         if state in ("failed", "stopped"):
-            self.beat = None
+            self.last_active = None
 
     def tick(self) -> None:
-        """Show that the loop lives."""
-        self.beat = self._clock()
+        """Note that the runner is alive."""
+        self.last_active = self._clock()
 
-    def saw(self, head: int) -> None:
-        """The store has events up to ``head``."""
-        now = self.beat = self._clock()
+    def observe_head(self, head: int) -> None:
+        """The store's head position is ``head``."""
+        now = self.last_active = self._clock()
         sightings = self._sightings
         if self.position is not None and head > self.position and (not sightings or head > sightings[-1][0]):
             if len(sightings) >= _MAX_SIGHTINGS:
-                # Each of two neighbours becomes the later head with the earlier time, so that ages err to the high side.
+                # Halve the list: of two neighbours keep the later head with the earlier time. `lag_time` can then only be too
+                # high, never too low.
                 kept = [(sightings[at + 1][0], sightings[at][1]) for at in range(0, _MAX_SIGHTINGS - 1, 2)]
                 sightings.clear()
                 sightings.extend(kept)
             sightings.append((head, now))
         self.head = head
 
-    def reached(self, position: int) -> None:
-        """Everything up to ``position`` is applied."""
-        now = self.beat = self._clock()
+    def advance(self, position: int) -> None:
+        """Every event up to ``position`` is applied."""
+        now = self.last_active = self._clock()
         self.position = position
         sightings = self._sightings
         while sightings and sightings[0][0] <= position:
             sightings.popleft()
-        if self.head is not None and (not self._samples or now - self._samples[-1][0] >= _SAMPLE_EVERY):
+        if self.head is not None and (not self._samples or now - self._samples[-1][0] >= _SAMPLE_INTERVAL):
             self._samples.append((now, position, self.head))
 
     def lag(self) -> int | None:
-        """Events that are not yet applied."""
+        """The number of events that are not applied yet."""
         position, head = self.position, self.head
         return None if position is None or head is None else max(0, head - position)
 
     def lag_time(self) -> float | None:
-        """How many seconds this process has known of the oldest event that is not yet applied; 0 when caught up.
+        """Seconds for which this process has known of the oldest event that is not applied; 0 when all are applied.
 
-        What counts is when this process first saw that the event was there, and not when it was recorded: so a replay of old
-        events begins at 0 and shows how long it has been running, and the clocks of other machines do not matter.
+        The time counts from when this process first saw the event, not from when it was recorded. So a replay of old events
+        begins at 0 and shows how long it has been running, and the clocks of other machines do not matter.
         """
         if self.lag() is None:
             return None
@@ -103,22 +107,26 @@ class ProjectionProgress:
             return 0.0
 
     def eta(self) -> float | None:
-        """Seconds until it has caught up, if both go on as in the last half minute; unknown when it does not come nearer."""
+        """Seconds until everything is applied, at the speed of the last half minute; ``None`` when the lag does not shrink."""
         lag = self.lag()
         if not lag:
             return None if lag is None else 0.0
         try:
-            (then, position, head), (now, later, ahead) = self._samples[0], self._samples[-1]
+            (first_time, first_position, first_head), (last_time, last_position, last_head) = (
+                self._samples[0],
+                self._samples[-1],
+            )
         except IndexError:
             return None
-        gained = (later - position) - (ahead - head)
-        return lag * (now - then) / gained if gained > 0 and now > then else None
+        gained = (last_position - first_position) - (last_head - first_head)
+        return lag * (last_time - first_time) / gained if gained > 0 and last_time > first_time else None
 
     def heartbeat_age(self) -> float | None:
         """Seconds since the runner last did something."""
-        return None if self.beat is None else max(0.0, self._clock() - self.beat)
+        last_active = self.last_active
+        return None if last_active is None else max(0.0, self._clock() - last_active)
 
-    def _forget(self) -> None:
+    def _forget_head(self) -> None:
         self.head = None
         self._sightings.clear()
         self._samples.clear()

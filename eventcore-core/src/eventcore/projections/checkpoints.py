@@ -1,124 +1,115 @@
-"""How far a projection has come, and how far the store knows: kept under one lease."""
+"""Commits how far a projection has been applied, under the lease of its runner."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final, final
 
-from eventcore.catalogue import ProjectionProgress
 from eventcore.errors import StoreError
-from eventcore.projections.positions import Positions
-from eventcore.recording import HistogramCell
-from eventcore.stores.base import Checkpoint, DeadLetter, Lease, ProjectionLedger
+from eventcore.ground import cancel_and_wait, spawn
+from eventcore.projections.context import RunContext
+from eventcore.stores.base import Checkpoint, DeadLetter, Lease
 
-# Seconds between checkpoints of events that come one by one; what a crash may bring again.
-_EVERY: Final = 0.05
-_LAST_COMMIT: Final = 2.0
+# Seconds between commits while events come one by one. A crash applies the events of this time again.
+_INTERVAL: Final = 0.05
+_CLOSE_TIMEOUT: Final = 2.0
 
 
 @final
-class Checkpoints:
-    """Moves the checkpoint behind what is applied.
+class CheckpointWriter:
+    """Moves the checkpoint in the store behind the events that are applied.
 
-    Args:
-        durations: gets the seconds of each commit that applies nothing.
+    Only the task of the projector calls it, so ``applied`` and ``committed`` need no lock. At most one commit is in flight:
+    every commit waits for the one in the background first, because the store accepts a checkpoint only if it still stands at
+    the one before (and under the newest lease). A runner whose lease was taken over can therefore never move it.
 
     Attributes:
-        reached: everything up to here is applied.
-        committed: the store knows of everything up to here.
+        applied: every event up to here is applied.
+        committed: where the checkpoint in the store stands, as far as this process knows.
     """
 
-    def __init__(
-        self,
-        ledger: ProjectionLedger,
-        lease: Lease,
-        progress: ProjectionProgress,
-        positions: Positions,
-        durations: HistogramCell,
-    ) -> None:
-        self._ledger = ledger
+    def __init__(self, context: RunContext, lease: Lease) -> None:
+        self._backend = context.backend
         self._lease = lease
-        self._progress = progress
-        self._positions = positions
-        self._durations = durations
-        self._committing: asyncio.Task[None] | None = None
+        self._context = context
+        self._background: asyncio.Task[None] | None = None
         self._committed_at = perf_counter()
-        self.committed = self.reached = lease.checkpoint
+        self.committed = self.applied = lease.checkpoint
         self.advance(lease.checkpoint)
 
     def advance(self, checkpoint: Checkpoint) -> None:
-        """Everything up to ``checkpoint`` is applied."""
-        self.reached = checkpoint
-        self._progress.reached(checkpoint.position)
-        self._positions.reached(self._lease.projection, checkpoint.position)
+        """Every event up to ``checkpoint`` is applied."""
+        self.applied = checkpoint
+        self._context.progress.advance(checkpoint.position)
+        self._context.positions.advance(self._lease.projection, checkpoint.position)
 
     def due_in(self) -> float | None:
-        """Seconds until the checkpoint ought to move, ``None`` when it is where it belongs."""
-        if self.reached == self.committed:
+        """Seconds until the next commit is due; ``None`` when everything is committed."""
+        if self.applied == self.committed:
             return None
-        return max(0.0, self._committed_at + _EVERY - perf_counter())
+        return max(0.0, self._committed_at + _INTERVAL - perf_counter())
 
-    async def settle(self) -> None:
-        """Commit what is applied, if that is due."""
+    async def commit_if_due(self) -> None:
+        """Commit what is applied, at most every 50 ms."""
         if self.due_in() == 0:
-            await self.commit(self.reached)
+            await self.commit(self.applied)
 
-    async def settle_meanwhile(self, most: int) -> None:
-        """Begin to commit what is applied, one commit at a time; wait for it when more than ``most`` positions depend on it."""
-        if self._committing is not None and not self._committing.done() and self._uncommitted() < most:
+    async def commit_in_background(self, max_uncommitted: int) -> None:
+        """Start to commit what is applied, while the next batch is applied.
+
+        Returns at once while the commit before is in flight, unless ``max_uncommitted`` events or more are not committed.
+        """
+        uncommitted = self.applied.position - self.committed.position
+        if self._background is not None and not self._background.done() and uncommitted < max_uncommitted:
             return
-        await self._committed_meanwhile()
-        if self.reached != self.committed:
-            self._committing = asyncio.create_task(
-                self._move(self.reached), name="eventcore-projection-commit", context=contextvars.Context()
-            )
+        await self._finish_background()
+        if self.applied != self.committed:
+            self._background = spawn(self._commit(self.applied), "eventcore-projection-commit")
 
-    async def commit(self, after: Checkpoint, letters: Sequence[DeadLetter] = ()) -> None:
-        """Commit now, with what is put aside."""
-        await self._committed_meanwhile()
-        if letters or after != self.committed:
-            await self._move(after, letters)
+    async def commit(self, checkpoint: Checkpoint, dead_letters: Sequence[DeadLetter] = ()) -> None:
+        """Commit now: move the checkpoint, and store ``dead_letters`` in the same transaction."""
+        await self._finish_background()
+        if dead_letters or checkpoint != self.committed:
+            await self._commit(checkpoint, dead_letters)
 
-    async def commit_with(self, after: Checkpoint, apply: Callable[[Any], Any]) -> None:
-        """Apply and commit in one transaction."""
-        await self._committed_meanwhile()
-        await self._ledger.commit_checkpoint(self._lease, self.committed, after, (), apply)
-        self._note(after)
-        self.advance(after)
+    async def commit_with(self, checkpoint: Checkpoint, apply: Callable[[Any], Any]) -> None:
+        """Apply events and move the checkpoint in one transaction of the store."""
+        await self._finish_background()
+        await self._backend.ledger.commit_checkpoint(self._lease, self.committed, checkpoint, (), apply)
+        self._mark_committed(checkpoint)
+        self.advance(checkpoint)
 
-    async def leave(self) -> None:
-        """Commit what is applied, so that it does not come again; who cannot, because the lease is lost, need not."""
+    async def close(self) -> None:
+        """Commit what is applied, so that the next runner does not apply it again. Gives up after 2 seconds.
+
+        A commit that was cancelled before may or may not have happened. If it has, the checkpoint is ahead of ``committed``
+        and the store refuses this last commit. That is harmless: only applied events were ever committed, and the next runner
+        begins at the checkpoint in the store. The same holds when the lease is lost.
+        """
         with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(_LAST_COMMIT):
-                await self.commit(self.reached)
-        if (committing := self._committing) is not None:
-            self._committing = None
-            committing.cancel()
-            await asyncio.wait([committing])
-            if not committing.cancelled():
-                # Read so that nobody complains that it was not.
-                committing.exception()
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self.commit(self.applied)
+        if (background := self._background) is not None:
+            self._background = None
+            await cancel_and_wait(background)
 
-    def _uncommitted(self) -> int:
-        return self.reached.position - self.committed.position
+    async def _finish_background(self) -> None:
+        """Wait for the commit in the background, and raise its error."""
+        if (background := self._background) is not None:
+            # A cancellation of this task leaves the commit running; `close` waits for it again.
+            await asyncio.shield(background)
+            self._background = None
 
-    async def _committed_meanwhile(self) -> None:
-        if (committing := self._committing) is not None:
-            # Whoever is cancelled here waits for it again when it leaves.
-            await asyncio.shield(committing)
-            self._committing = None
-
-    async def _move(self, after: Checkpoint, letters: Sequence[DeadLetter] = ()) -> None:
+    async def _commit(self, checkpoint: Checkpoint, dead_letters: Sequence[DeadLetter] = ()) -> None:
         begun = perf_counter()
-        await self._ledger.commit_checkpoint(self._lease, self.committed, after, letters)
-        self._durations.record(perf_counter() - begun)
-        self._note(after)
+        await self._backend.ledger.commit_checkpoint(self._lease, self.committed, checkpoint, dead_letters)
+        self._context.series.commit.record(perf_counter() - begun)
+        self._mark_committed(checkpoint)
 
-    def _note(self, checkpoint: Checkpoint) -> None:
+    def _mark_committed(self, checkpoint: Checkpoint) -> None:
         self.committed = checkpoint
         self._committed_at = perf_counter()
-        self._progress.checkpoint = checkpoint.position
+        self._context.progress.checkpoint = checkpoint.position

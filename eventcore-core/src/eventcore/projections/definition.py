@@ -1,4 +1,4 @@
-"""What a projection declares, checked once: everything that cannot work is refused before it runs."""
+"""Checks what a projection class declares, so that a mistake is reported before the projection runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,27 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}")
 _KEY: Final = re.compile(r"[a-z][a-z0-9_.-]{0,127}(@[1-9][0-9]{0,8})?")
 _MAX_BATCH: Final = 10_000
 _METHODS: Final = ("handle", "handle_batch")
-# How a method with a transaction must be declared, by the kind of store that gives it.
-_INSIDE: Final[Mapping[str, bool]] = {"sqlite": False, "postgresql": True}
+# Whether a handler with a transaction must be `async def`, by the kind of store. In memory both are allowed.
+_TRANSACTION_IS_ASYNC: Final[Mapping[str, bool]] = {"sqlite": False, "postgresql": True}
 
 
 @final
 class Definition(msgspec.Struct, frozen=True):
-    """A projection that this kind of store can run.
+    """A projection that has been checked for one kind of store.
 
-    ``key`` is the name of its checkpoint, its lease and its label; ``batched`` whether ``call`` takes a list of events;
-    ``transactional`` whether it takes a transaction, too.
+    Attributes:
+        key: the name of its checkpoint, its lease and its label ``projection``: ``name`` or ``name@version``.
+        filter: the events that it is given.
+        on_error: its policy.
+        batch_size: the largest number of events between two checkpoints.
+        call: the handler, bound to the projection.
+        batched: whether ``call`` takes a list of events instead of one.
+        transactional: whether ``call`` takes a transaction as its second argument.
+        asynchronous: whether ``call`` is an ``async def``.
     """
 
     key: str
-    wanted: EventFilter
+    filter: EventFilter
     on_error: OnError
     batch_size: int
     call: Callable[..., Any]
@@ -44,12 +51,12 @@ class Definition(msgspec.Struct, frozen=True):
         """Check ``projection`` for a store whose ``db.system.name`` is ``system``.
 
         Raises:
-            InvalidProjection: something is declared in a way that cannot work.
+            InvalidProjection: a declaration cannot work; the message says which one, and what was expected.
         """
         if isinstance(projection, type) or not isinstance(projection, Projection):
             raise InvalidProjection(f"{projection!r:.80} is no projection; pass an instance of a class derived from Projection")
-        where = f"{type(projection).__module__}.{type(projection).__qualname__}"
-        key = _key(projection, where)
+        where = _class_name(projection)
+        key = projection_key(projection)
         if not isinstance(projection.on_error, OnError):
             raise InvalidProjection(f"{where}: on_error is {projection.on_error!r:.80}; expected an OnError(...)")
         size = projection.batch_size
@@ -57,48 +64,41 @@ class Definition(msgspec.Struct, frozen=True):
             raise InvalidProjection(f"{where}: batch_size is {size!r:.80}; expected an int from 1 to {_MAX_BATCH}")
         method = _method(projection, where)
         call = getattr(projection, method)
-        asynchronous = inspect.iscoroutinefunction(call)
         transactional = _takes_transaction(call, method, where)
-        if transactional and system in _INSIDE and asynchronous is not _INSIDE[system]:
+        asynchronous = inspect.iscoroutinefunction(call)
+        if transactional and asynchronous is not (needed := _TRANSACTION_IS_ASYNC.get(system, asynchronous)):
             raise InvalidProjection(
-                f"{where}: {method} takes a transaction, which {system} gives to {'async def' if _INSIDE[system] else 'def'} "
+                f"{where}: {method} takes a transaction, which {system} gives to {'async def' if needed else 'def'} "
                 f"methods only; declare it so, or leave the transaction out"
             )
-        return cls(
-            key,
-            EventFilter(_pattern(projection, where), _event_types(projection, where)),
-            projection.on_error,
-            size,
-            call,
-            method == "handle_batch",
-            transactional,
-            asynchronous,
-        )
+        event_filter = EventFilter(_pattern(projection, where), _event_types(projection, where))
+        batched = method == "handle_batch"
+        return cls(key, event_filter, projection.on_error, size, call, batched, transactional, asynchronous)
 
 
 def projection_key(projection: Projection | str) -> str:
-    """The name under which the store keeps a projection's checkpoint.
+    """The name under which the store keeps the checkpoint of a projection: ``name``, from version 2 on ``name@version``.
 
     Raises:
-        InvalidProjection: it cannot be the name of one.
+        InvalidProjection: the name or the version is not allowed.
     """
     if isinstance(projection, str):
         if not _KEY.fullmatch(projection):
             raise InvalidProjection(f"{projection!r:.160} is no name of a projection; expected name, or name@version")
         return projection
-    return _key(projection, f"{type(projection).__module__}.{type(projection).__qualname__}")
-
-
-def _key(projection: Projection, where: str) -> str:
-    name = getattr(projection, "name", None)
+    name, version = getattr(projection, "name", None), projection.version
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidProjection(
-            f"{where}: name is {name!r:.160}; expected 1 to 128 characters of a-z, 0-9, '_', '.' and '-', a letter first"
+            f"{_class_name(projection)}: name is {name!r:.160}; expected 1 to 128 characters of a-z, 0-9, '_', '.' and '-', "
+            "a letter first"
         )
-    version = projection.version
     if type(version) is not int or not 1 <= version < 10**9:
-        raise InvalidProjection(f"{where}: version is {version!r:.80}; expected an int from 1")
+        raise InvalidProjection(f"{_class_name(projection)}: version is {version!r:.80}; expected an int from 1")
     return name if version == 1 else f"{name}@{version}"
+
+
+def _class_name(projection: Projection) -> str:
+    return f"{type(projection).__module__}.{type(projection).__qualname__}"
 
 
 def _pattern(projection: Projection, where: str) -> StreamPattern | None:
@@ -111,9 +111,8 @@ def _pattern(projection: Projection, where: str) -> StreamPattern | None:
 
 
 def _event_types(projection: Projection, where: str) -> tuple[str, ...] | None:
-    if projection.event_types is None:
+    if (kinds := projection.event_types) is None:
         return None
-    kinds = projection.event_types
     if isinstance(kinds, (str, type)):
         raise InvalidProjection(f"{where}: event_types is {kinds!r:.80}; expected a sequence of event classes or stored types")
     names: list[str] = []

@@ -1,41 +1,43 @@
-"""Projections: what an application derives from the global order, as classes."""
+"""The classes from which an application declares its projections."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, final, get_args
 
 import msgspec
 
 from eventcore.events import Event
+from eventcore.ground import backoff
 
-LastResort: TypeAlias = Literal["stop", "skip", "dead_letter"]
+ThenPolicy: TypeAlias = Literal["stop", "skip", "dead_letter"]
 
 
 @final
 class OnError(msgspec.Struct, frozen=True):
-    """What happens when a projection cannot apply an event: it is tried again, and then ``then``.
+    """What to do with an event that a projection cannot apply: try it again ``retries`` times, then do what ``then`` says.
 
-    Each retry waits a random time up to a limit that doubles (full jitter), at least half of it.
+    The wait before a retry is a random time between half of a limit and the limit, which doubles with each retry. (The
+    randomness keeps projections that failed together from retrying together.)
 
     Args:
         retries: how often to try again, 0 or more.
         base_delay: the limit before the first retry, in seconds.
-        max_delay: the largest limit, in seconds.
-        then: ``"stop"`` the projection, ``"skip"`` the event, or keep it as a ``"dead_letter"`` and go on.
+        max_delay: the largest limit, in seconds, up to 3600.
+        then: ``"stop"`` the projection, ``"skip"`` the event, or keep it in the store as a ``"dead_letter"`` and go on.
 
     Raises:
         ValueError: a value is out of its range.
 
-    >>> OnError(retries=3, then="dead_letter").then
-    'dead_letter'
+    >>> policy = OnError(retries=3, base_delay=0.1, max_delay=10.0, then="dead_letter")
+    >>> 0.2 <= policy.delay(3) <= 0.4
+    True
     """
 
     retries: int = 5
     base_delay: float = 0.1
     max_delay: float = 10.0
-    then: LastResort = "stop"
+    then: ThenPolicy = "stop"
 
     def __post_init__(self) -> None:
         if type(self.retries) is not int or not 0 <= self.retries <= 1_000_000:
@@ -45,37 +47,40 @@ class OnError(msgspec.Struct, frozen=True):
                 f"OnError: base_delay={self.base_delay!r}, max_delay={self.max_delay!r}; "
                 "expected seconds with 0 <= base_delay <= max_delay <= 3600"
             )
-        if self.then not in get_args(LastResort):
-            raise ValueError(f"OnError: then={self.then!r}; expected one of {', '.join(get_args(LastResort))}")
+        if self.then not in get_args(ThenPolicy):
+            raise ValueError(f"OnError: then={self.then!r}; expected one of {', '.join(get_args(ThenPolicy))}")
 
     def delay(self, retry: int) -> float:
-        """Seconds to wait before the given retry (from 1)."""
-        # The exponent is bounded so that the power cannot overflow.
-        limit = min(self.max_delay, self.base_delay * 2.0 ** min(retry - 1, 60))
-        return random.uniform(limit / 2, limit)
+        """Seconds to wait before a retry, which is numbered from 1."""
+        return backoff(retry, self.base_delay, self.max_delay)
 
 
 class Projection:
-    """Base class of projections: a read model, or a reaction, that follows the events of a store in their global order.
+    """Base class of projections.
 
-    A subclass has a ``name`` and one method: ``handle(event)``, or ``handle_batch(events)``; ``def`` or ``async def``. Each
-    event is applied at least once: after a crash some come again. With a second parameter, ``transaction``, the method runs
-    inside the transaction of the store that also keeps the checkpoint, so that what it writes there is written exactly once:
+    A projection gets the events of a store in their global order, and derives something from them: a table to read from, a
+    message to send.
 
-    - SQLite: ``def``, with the ``sqlite3.Connection``, in the thread that writes; commands wait meanwhile.
+    A subclass has a ``name`` and one handler: the method ``handle(event)`` or ``handle_batch(events)``, as ``def`` or
+    ``async def``. A ``def`` runs on the event loop and must not block. Each event is applied at least once: after a crash, the
+    events since the last checkpoint are applied again.
+
+    A handler with a second parameter, named ``transaction``, runs inside the transaction that also moves the checkpoint. What
+    it writes through the transaction is therefore written exactly once. The store decides its form:
+
+    - SQLite: ``def``, with the ``sqlite3.Connection``. It runs in the writer thread, so commands wait meanwhile.
     - PostgreSQL: ``async def``, with the ``asyncpg`` connection.
-    - In memory there is no transaction: it is ``None``.
-
-    A ``def`` method without it runs on the event loop: it must not block.
+    - Memory: either, with ``None``, since there is no transaction.
 
     Attributes:
-        name: lower case, digits, ``_ . -``, beginning with a letter, up to 128 characters. The checkpoint is kept under it.
-        pattern: only streams whose whole id matches, as for ``EventStore.read_all``.
-        event_types: only events of these classes, or stored types.
+        name: 1 to 128 of ``a-z 0-9 _ . -``, a letter first. The store keeps the checkpoint under this name.
+        pattern: gives the projection only streams whose whole id matches, as for ``EventStore.read_all``.
+        event_types: gives it only events of these classes, or stored types.
         on_error: what to do with an event that cannot be applied.
-        version: from 2 on, the checkpoint is kept under ``name@version``, so that a new version is built from the first event
-            beside the old one.
-        batch_size: the most events that are applied before a checkpoint, from 1 to 10,000; fewer when they take long.
+        version: 1 or more. From 2 on, the checkpoint is kept under ``name@version``, so that a new version starts at the first
+            event while the old one runs on.
+        batch_size: the largest number of events that are applied before a checkpoint, from 1 to 10,000. Batches are smaller
+            when the handler is slow.
 
     >>> class Greeted(Event):
     ...     name: str

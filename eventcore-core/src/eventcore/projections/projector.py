@@ -1,273 +1,98 @@
-"""One term of leadership: from the checkpoint along the global order, page by page, until something ends it."""
+"""Follows the global order under one lease: read a page, apply it, commit the checkpoint, wait for more."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import deque
-from collections.abc import Sequence
 from time import perf_counter
-from typing import Final, NamedTuple, NoReturn, final
+from typing import Final, NoReturn, final
 
-from eventcore.catalogue import ProjectionProgress, ProjectionSeries
-from eventcore.errors import ProjectionFailed, StoreError
-from eventcore.events.codec import StoredEvent
-from eventcore.exporting.logs import bounded_logger
-from eventcore.projections.checkpoints import Checkpoints
-from eventcore.projections.definition import Definition
-from eventcore.projections.handling import HandlerFailed, Handling
-from eventcore.projections.links import writers
-from eventcore.projections.positions import Positions
-from eventcore.projections.reading import Pages
-from eventcore.recording import Span
-from eventcore.stores.base import Backend, Checkpoint, DeadLetter, Lease, LogPage
-from eventcore.telemetry import Telemetry
+from eventcore.errors import StoreError
+from eventcore.projections.batches import BatchApplier
+from eventcore.projections.checkpoints import CheckpointWriter
+from eventcore.projections.context import RunContext
+from eventcore.projections.read_ahead import ReadAhead
+from eventcore.stores.base import Checkpoint, Lease, LogPage
 
-# Seconds to wait for events before looking whether the store is still the one that was read.
-_IDLE: Final = 1.0
-# Seconds that a batch should take: those of a transaction hold up whoever writes.
-_TARGET: Final = 0.2
-_TARGET_INSIDE: Final = 0.05
-# Batches that may be applied while the commit of one before them is on its way.
-_MOST_UNCOMMITTED: Final = 5
-_FIRST_BATCH: Final = 100
-_MAX_ERROR: Final = 4096
-_logger: Final = bounded_logger("eventcore.projections")
-
-
-class _Piece(NamedTuple):
-    """Rows to apply; with a failure, the one row that has been tried once."""
-
-    rows: Sequence[StoredEvent]
-    failure: HandlerFailed | None = None
+# Seconds to wait for new events before the store is read again, to see that its history still holds the checkpoint.
+_MAX_WAIT: Final = 1.0
+# Seconds that applying a batch should take. A transaction is shorter, since on SQLite it keeps commands waiting.
+_BATCH_SECONDS: Final = 0.2
+_TRANSACTION_SECONDS: Final = 0.05
+# Batches that may be applied while an earlier one is being committed. A crash applies them again.
+_MAX_UNCOMMITTED_BATCHES: Final = 5
+_FIRST_BATCH_SIZE: Final = 100
 
 
 @final
 class Projector:
-    """Follows the global order under one lease."""
+    """Applies events from the checkpoint of ``lease`` on. Its ``run`` is called once, in a task of its own."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        definition: Definition,
-        handling: Handling,
-        lease: Lease,
-        progress: ProjectionProgress,
-        positions: Positions,
-        series: ProjectionSeries,
-        telemetry: Telemetry,
-    ) -> None:
-        self._log = backend.log
-        self._definition = definition
-        self._handling = handling
-        self._progress = progress
-        self._series = series
-        self._telemetry = telemetry
-        self._limit = min(_FIRST_BATCH, definition.batch_size)
-        self._pages = Pages(backend.log, definition.wanted, lambda: self._limit, progress.saw)
-        self._checkpoints = Checkpoints(backend.ledger, lease, progress, positions, series.commit)
+    def __init__(self, context: RunContext, lease: Lease) -> None:
+        self._backend = context.backend
+        self._definition = context.definition
+        self._progress = context.progress
+        self._series = context.series
+        self._batch_size = min(_FIRST_BATCH_SIZE, context.definition.batch_size)
+        self._pages = ReadAhead(context, lambda: self._batch_size)
+        self._checkpoints = CheckpointWriter(context, lease)
+        self._batches = BatchApplier(context, self._checkpoints)
 
     @property
-    def reached(self) -> Checkpoint:
-        """Everything up to here is applied."""
-        return self._checkpoints.reached
+    def applied(self) -> Checkpoint:
+        """Every event up to here is applied."""
+        return self._checkpoints.applied
 
     async def run(self) -> NoReturn:
-        """Apply what there is and what comes.
+        """Apply the events that are there and those that come, until the task is cancelled.
+
+        An event is applied first and its checkpoint committed after that (or both in one transaction). So no event is lost; a
+        crash in between applies it again.
 
         Raises:
             ProjectionFailed: an event cannot be applied, and the policy is to stop.
             LeadershipLost: another runner has taken over.
-            StoreError: the store cannot do its part.
+            StoreError: the store cannot be read or cannot commit.
         """
         checkpoints = self._checkpoints
         try:
             while True:
-                page = await self._next_page()
+                begun = perf_counter()
+                page = await self._pages.next(checkpoints.applied)
                 behind = page.end.position < page.head
                 self._progress.state = "catching_up" if behind else "running"
                 if page.rows:
-                    await self._project(page)
+                    self._series.load.record(perf_counter() - begun)
+                    await self._apply(page)
                 else:
+                    # The filter left out every event of the page: they count as applied.
                     checkpoints.advance(page.end)
                 if behind and page.rows:
-                    await checkpoints.settle_meanwhile(_MOST_UNCOMMITTED * self._limit)
+                    await checkpoints.commit_in_background(_MAX_UNCOMMITTED_BATCHES * self._batch_size)
                 else:
-                    await checkpoints.settle()
+                    await checkpoints.commit_if_due()
                 if not behind:
-                    await self._wait()
+                    await self._wait_for_events()
+        except StoreError:
+            # The head position may grow unseen from now on. No lag is better than one that is too small.
+            self._progress.head = None
+            raise
         finally:
+            # When the task is cancelled, this is the orderly end: a second cancellation would skip the last commit.
             await self._pages.close()
-            await checkpoints.leave()
+            await checkpoints.close()
 
-    async def _next_page(self) -> LogPage:
+    async def _apply(self, page: LogPage) -> None:
+        """Apply a page, and choose the size of later batches so that each takes about the intended time."""
         begun = perf_counter()
-        try:
-            page = await self._pages.next(self._checkpoints.reached)
-        except StoreError:
-            self._progress.head = None
-            raise
-        if page.rows:
-            self._series.load.record(perf_counter() - begun)
-        return page
+        await self._batches.apply(page)
+        seconds, count = perf_counter() - begun, len(page.rows)
+        intended = _TRANSACTION_SECONDS if self._definition.transactional else _BATCH_SECONDS
+        if seconds > intended:
+            self._batch_size = max(1, min(self._batch_size, count) // 2)
+        elif count >= self._batch_size and seconds < intended / 2:
+            self._batch_size = min(self._definition.batch_size, self._batch_size * 2)
 
-    async def _wait(self) -> None:
+    async def _wait_for_events(self) -> None:
         due = self._checkpoints.due_in()
-        position = self._checkpoints.reached.position
-        try:
-            self._progress.saw(await self._log.wait_beyond(position, _IDLE if due is None else due))
-        except StoreError:
-            self._progress.head = None
-            raise
-        await self._checkpoints.settle()
-
-    # A page is applied in pieces: all of it, unless an event in it fails or the time is up.
-
-    async def _project(self, page: LogPage) -> None:
-        begun = perf_counter()
-        with self._telemetry.span(f"project {self._definition.key}", kind="consumer") as span:
-            if span.recording:
-                span.add_links(writers(page.rows))
-                span.set_attribute("eventcore.projection", self._definition.key)
-                span.set_attribute("eventcore.events", len(page.rows))
-                span.set_attribute("eventcore.position.first", page.rows[0].position)
-                span.set_attribute("eventcore.position.last", page.rows[-1].position)
-            pieces = deque([_Piece(page.rows)])
-            while pieces:
-                piece, known = pieces.popleft()
-                after = page.end if not pieces else _checkpoint(piece[-1])
-                if known is not None:
-                    await self._insist(piece[0], after, known, span)
-                    continue
-                try:
-                    if (applied := await self._attempt(piece, after)) < len(piece):
-                        pieces.appendleft(_Piece(piece[applied:]))
-                except HandlerFailed as failure:
-                    await self._checkpoints.commit(self._checkpoints.reached)
-                    if len(piece) == 1:
-                        await self._insist(piece[0], after, failure, span)
-                    else:
-                        pieces.extendleft(reversed(_split(piece, failure)))
-        self._adapt(perf_counter() - begun, len(page.rows))
-
-    async def _attempt(self, piece: Sequence[StoredEvent], after: Checkpoint) -> int:
-        """Apply the piece, or as much of it as time allows; how many events that was.
-
-        Raises:
-            HandlerFailed: one of them could not be applied; those before it that are, are noted.
-        """
-        if self._definition.transactional:
-            await self._apply_inside(piece, after)
-            return len(piece)
-        handling, begun = self._handling, perf_counter()
-        handling.applied = 0
-        try:
-            return await handling.apply(piece)
-        finally:
-            if applied := handling.applied:
-                self._series.apply.record(perf_counter() - begun)
-                self._series.events["applied"].add(applied)
-                self._checkpoints.advance(after if applied == len(piece) else _checkpoint(piece[applied - 1]))
-
-    async def _apply_inside(self, piece: Sequence[StoredEvent], after: Checkpoint) -> None:
-        events = await self._handling.decode(piece)
-        begun = perf_counter()
-        try:
-            await self._checkpoints.commit_with(after, self._handling.inside(events))
-        except StoreError as error:
-            if type(error) is StoreError:
-                # The database refuses what was written at its commit: not the store's fault.
-                raise HandlerFailed(0, None) from error
-            raise
-        self._series.apply.record(self._handling.seconds)
-        self._series.commit.record(max(0.0, perf_counter() - begun - self._handling.seconds))
-        self._series.events["applied"].add(len(piece))
-
-    async def _insist(self, row: StoredEvent, after: Checkpoint, failure: HandlerFailed, span: Span) -> None:
-        """Try an event again, and at last do what the policy says."""
-        policy = self._definition.on_error
-        tries = 1
-        while True:
-            cause = _cause(failure)
-            self._series.failed(cause)
-            span.record_exception(cause)
-            if tries > policy.retries:
-                break
-            self._series.retried(cause)
-            await self._pause(policy.delay(tries))
-            tries += 1
-            try:
-                await self._attempt([row], after)
-            except HandlerFailed as again:
-                failure = again
-            else:
-                return
-        key = self._definition.key
-        what = (
-            f"projection {key!r} cannot apply {row.event_type} of stream {str(row.stream_id)!r} at position {row.position}, "
-            f"tried {'once' if tries == 1 else f'{tries} times'}: {type(cause).__name__}: {cause}"
-        )
-        if policy.then == "stop":
-            self._series.events["failed"].add(1)
-            raise ProjectionFailed(f"{what}; mend the handler or the event, or let OnError(then=...) skip it") from cause
-        span.set_status("error", what)
-        if policy.then == "skip":
-            _logger.warning("%s; it is skipped", what, exc_info=cause)
-            await self._checkpoints.commit(after)
-            self._series.events["skipped"].add(1)
-        else:
-            _logger.warning("%s; it is kept as a dead letter", what, exc_info=cause)
-            await self._checkpoints.commit(after, (_letter(key, row, cause, tries),))
-            self._series.events["failed"].add(1)
-            self._series.dead_letters.add(1)
-        self._checkpoints.advance(after)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, and show that the loop lives."""
-        while seconds > 0:
-            self._progress.tick()
-            await asyncio.sleep(min(seconds, _IDLE))
-            seconds -= _IDLE
-        self._progress.tick()
-
-    def _adapt(self, seconds: float, count: int) -> None:
-        """Make batches as large as their time allows."""
-        target = _TARGET_INSIDE if self._definition.transactional else _TARGET
-        if seconds > target:
-            self._limit = max(1, min(self._limit, count) // 2)
-        elif count >= self._limit and seconds < target / 2:
-            self._limit = min(self._definition.batch_size, self._limit * 2)
-
-
-def _checkpoint(row: StoredEvent) -> Checkpoint:
-    return Checkpoint(row.position, row.event_id)
-
-
-def _split(piece: Sequence[StoredEvent], failure: HandlerFailed) -> list[_Piece]:
-    """What is left of a piece: the event that failed alone, or two halves when it is not known which one it is."""
-    if (at := failure.at) is None:
-        middle = len(piece) // 2
-        return [_Piece(piece[:middle]), _Piece(piece[middle:])]
-    parts = (_Piece(piece[failure.applied : at]), _Piece(piece[at : at + 1], failure), _Piece(piece[at + 1 :]))
-    return [part for part in parts if part.rows]
-
-
-def _cause(failure: HandlerFailed) -> BaseException:
-    return failure.__cause__ or failure
-
-
-def _letter(projection: str, row: StoredEvent, cause: BaseException, attempts: int) -> DeadLetter:
-    return DeadLetter(
-        projection,
-        row.position,
-        row.event_id,
-        type(cause).__name__,
-        storable(str(cause)),
-        attempts,
-        time.time_ns(),
-    )
-
-
-def storable(text: str) -> str:
-    """A text that every store can keep."""
-    return text[:_MAX_ERROR].replace("\0", "\ufffd").encode(errors="replace").decode()
+        position = self._checkpoints.applied.position
+        self._progress.observe_head(await self._backend.log.wait_beyond(position, _MAX_WAIT if due is None else due))
+        await self._checkpoints.commit_if_due()

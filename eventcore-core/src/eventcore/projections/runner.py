@@ -1,9 +1,8 @@
-"""Running one projection: stand by, lead, and begin again after whatever passes."""
+"""Runs one projection while its store is open: wait for the lease, lead, and start again after an error that passes."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import random
 import secrets
@@ -12,67 +11,54 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final, NoReturn, final
 
-from eventcore.catalogue import ProjectionInstruments, ProjectionProgress
+from eventcore.catalogue import ProjectionInstruments
 from eventcore.errors import AccessDenied, LeadershipLost, StoreError, StoreUnavailable
-from eventcore.events.codec import Codec
 from eventcore.exporting.logs import bounded_logger
-from eventcore.projections.definition import Definition
-from eventcore.projections.handling import Handling
-from eventcore.projections.positions import Positions
+from eventcore.ground import backoff, cancel_and_wait, spawn
+from eventcore.projections.context import RunContext
 from eventcore.projections.projector import Projector
-from eventcore.stores.base import START, Backend, EventFilter, Lease
-from eventcore.telemetry import Telemetry
+from eventcore.stores.base import START, EventFilter, Lease
 
+# Longest pause in seconds between two attempts to get a lease that another runner holds.
 _MAX_STANDBY: Final = 1.0
-_BASE_DELAY: Final = 0.1
-_MAX_DELAY: Final = 5.0
-# Seconds of leading after which the failures before it are history.
-_SETTLED: Final = 10.0
-_STOP: Final = 5.0
-_RELEASE: Final = 2.0
+# Limits in seconds of the pause after an error.
+_FIRST_PAUSE: Final = 0.1
+_MAX_PAUSE: Final = 5.0
+# Seconds of leading after which an error counts as the first one again.
+_FORGET_FAILURES_AFTER: Final = 10.0
+_STOP_TIMEOUT: Final = 5.0
+_RELEASE_TIMEOUT: Final = 2.0
 _logger: Final = bounded_logger("eventcore.projections")
 
 
 @final
 class Runner:
-    """Runs a projection whenever no other runner does.
+    """Runs a projection whenever no other runner does. Its ``run`` is called once, in a task of its own.
 
     Args:
-        lease_seconds: how long the lease lasts when its holder falls silent; it is renewed at a third of that.
+        lease_seconds: how long a lease is valid. It is renewed after a third of that.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        definition: Definition,
-        codec: Codec,
-        positions: Positions,
-        instruments: ProjectionInstruments,
-        telemetry: Telemetry,
-        lease_seconds: float,
-    ) -> None:
-        self._backend = backend
-        self._definition = definition
-        self._positions = positions
+    def __init__(self, context: RunContext, instruments: ProjectionInstruments, lease_seconds: float) -> None:
+        self._context = context
+        self._backend = context.backend
+        self._key = context.definition.key
+        self._progress = context.progress
         self._instruments = instruments
-        self._telemetry = telemetry
         self._lease_seconds = lease_seconds
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._series = instruments.bind(definition.key)
-        self._handling = Handling(definition, codec, self._series.handle, verbose=telemetry.verbosity == "verbose")
-        self._progress = ProjectionProgress()
-        # The furthest that any term of this runner has come.
-        self._reached = START
+        # The last event that this runner has applied, under whichever lease.
+        self._applied = START
 
     async def run(self) -> NoReturn:
-        """Stand by and lead in turn, until cancelled.
+        """Wait for the lease and lead, again and again, until the task is cancelled.
 
         Raises:
             ProjectionFailed: an event cannot be applied, and the policy is to stop.
-            HistoryDiverged: the event of the checkpoint is gone, or the last one that this runner has applied.
-            StoreError: what does not pass by itself.
+            HistoryDiverged: the event of the checkpoint, or the last event that this runner has applied, is not in the store.
+            StoreError: the store has failed in a way that waiting does not mend.
         """
-        key, progress = self._definition.key, self._progress
+        key, progress = self._key, self._progress
         self._instruments.watch(key, progress)
         failures = 0
         try:
@@ -83,7 +69,7 @@ class Runner:
                     progress.tick()
                     await self._check_history(lease)
                     if lease is None:
-                        progress.rest("paused")
+                        progress.stand_by("paused")
                         failures = 0
                         await asyncio.sleep(random.uniform(0.5, 1.0) * min(_MAX_STANDBY, self._lease_seconds / 3))
                         continue
@@ -91,20 +77,19 @@ class Runner:
                 except StoreError as error:
                     if not _passes(error):
                         raise
-                    if monotonic() - begun > _SETTLED:
+                    if monotonic() - begun > _FORGET_FAILURES_AFTER:
                         failures = 0
                     failures += 1
-                    self._series.failed(error)
+                    self._context.series.failed(error)
                     _logger.warning("projection %r waits: %s: %s", key, type(error).__name__, error)
-                progress.rest("paused")
+                progress.stand_by("paused")
                 progress.tick()
-                limit = min(_MAX_DELAY, _BASE_DELAY * 2.0 ** min(failures - 1, 10))
-                await asyncio.sleep(random.uniform(limit / 2, limit))
+                await asyncio.sleep(backoff(failures, _FIRST_PAUSE, _MAX_PAUSE))
         except asyncio.CancelledError:
-            progress.rest("stopped")
+            progress.stand_by("stopped")
             raise
         except BaseException as error:
-            progress.rest("failed")
+            progress.stand_by("failed")
             if isinstance(error, StoreError):
                 _logger.error("projection %r has failed: %s: %s", key, type(error).__name__, error)
             raise
@@ -112,87 +97,75 @@ class Runner:
             self._instruments.ended(key, progress)
 
     async def _acquire(self, key: str) -> Lease | None:
-        asking = asyncio.create_task(
-            self._backend.ledger.acquire_lease(key, self._owner, self._lease_seconds),
-            name=f"eventcore-lease-{key}",
-            context=contextvars.Context(),
-        )
+        acquiring = spawn(self._backend.ledger.acquire_lease(key, self._owner, self._lease_seconds), f"eventcore-lease-{key}")
         try:
-            return await asyncio.shield(asking)
+            return await asyncio.shield(acquiring)
         except asyncio.CancelledError:
-            # A lease that arrives now would be held by nobody until it runs out.
+            # The call may still get the lease. Give it back, or no other runner could lead until it expires.
             with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(_RELEASE):
-                    if (lease := await asking) is not None:
+                async with asyncio.timeout(_RELEASE_TIMEOUT):
+                    if (lease := await acquiring) is not None:
                         await self._backend.ledger.release_lease(lease)
             raise
 
-    async def _lead(self, lease: Lease, asked: float) -> None:
-        """Project until that ends or the lease does; then give the lease back."""
-        key = self._definition.key
-        self._progress.lead(lease.checkpoint.position)
-        projector = Projector(
-            self._backend,
-            self._definition,
-            self._handling,
-            lease,
-            self._progress,
-            self._positions,
-            self._series,
-            self._telemetry,
-        )
-        # In an empty context, so that the request that happened to start the projection is not the parent of all that follows.
-        work = asyncio.create_task(projector.run(), name=f"eventcore-projection-{key}", context=contextvars.Context())
-        keep = asyncio.create_task(self._keep(lease, asked), name=f"eventcore-lease-{key}", context=contextvars.Context())
-        try:
-            await asyncio.wait([work, keep], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # Which of the two has ended by itself is known before the other is made to.
-            ended = work if work.done() else keep
-            # Whether or not it is about to be cancelled by a time limit of its own, which would only end that.
-            work.cancel()
-            _, left = await asyncio.wait([work], timeout=_STOP)
-            keep.cancel()
-            await asyncio.wait([keep])
-            if left:
-                _logger.error("the handler of projection %r does not end when it is cancelled; it is left alone", key)
-            self._positions.forget(key)
-            if projector.reached.position > self._reached.position:
-                self._reached = projector.reached
-            await self._release(lease)
-            for task in (work, keep):
-                if task is not ended and task.done() and not task.cancelled():
-                    # Read so that nobody complains that it was not.
-                    task.exception()
-        await ended
-
     async def _check_history(self, lease: Lease | None) -> None:
-        """See that what was applied in terms before still stands: a store that has gone back has taken the checkpoint along.
+        """Check that the last event which this runner has applied is still in the store.
 
-        Whoever stands by looks, too: the one that leads now may have begun after that.
+        A store that has gone back in time has taken the checkpoint back as well, so the checkpoint alone does not show it. A
+        runner that does not get the lease checks too: the runner that leads may never have applied a lost event.
         """
-        if self._reached != START:
+        if self._applied != START:
             try:
-                await self._backend.log.follow(self._reached, 1, EventFilter())
-            except BaseException:  # also a cancellation: nobody would lead under the lease
+                await self._backend.log.follow(self._applied, 1, EventFilter())
+            except BaseException:  # also CancelledError: the lease must not stay behind
                 if lease is not None:
                     await self._release(lease)
                 raise
 
-    async def _keep(self, lease: Lease, asked: float) -> NoReturn:
-        """Renew the lease at a third of its duration.
+    async def _lead(self, lease: Lease, requested_at: float) -> None:
+        """Project under ``lease`` until an error ends that, and give the lease back.
+
+        Two tasks run: one projects, one renews the lease. The first to end decides the outcome. If the lease is lost while the
+        handler still runs, another runner may apply the same events for a moment. The checkpoint is safe, since the store
+        refuses commits under an old lease. What a handler writes outside of its transaction is not.
+        """
+        key = self._key
+        self._progress.start_leading(lease.checkpoint.position)
+        projector = Projector(self._context, lease)
+        projecting = spawn(projector.run(), f"eventcore-projection-{key}")
+        renewing = spawn(self._renew_until_lost(lease, requested_at), f"eventcore-lease-{key}")
+        try:
+            await asyncio.wait([projecting, renewing], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Look which task has ended by itself before both are cancelled.
+            first = projecting if projecting.done() else renewing
+            # The lease is renewed until the projector has committed what it applied.
+            if not await cancel_and_wait(projecting, _STOP_TIMEOUT):
+                _logger.error("the handler of projection %r does not end when it is cancelled; it is left alone", key)
+            await cancel_and_wait(renewing)
+            self._context.positions.forget(key)
+            if projector.applied.position > self._applied.position:
+                self._applied = projector.applied
+            await self._release(lease)
+        await first
+
+    async def _renew_until_lost(self, lease: Lease, requested_at: float) -> NoReturn:
+        """Renew the lease after each third of its duration, after errors sooner.
+
+        The time of a renewal counts from before the call, so that this process never believes in the lease longer than the
+        store does.
 
         Raises:
-            LeadershipLost: it is another's, or could not be renewed in time.
+            LeadershipLost: another runner has the lease, or it could not be renewed in time.
         """
         seconds = self._lease_seconds
-        valid_until = asked + seconds
+        valid_until = requested_at + seconds
         pause = seconds / 3
         while True:
             await asyncio.sleep(pause)
-            asked = monotonic()
+            requested_at = monotonic()
             try:
-                async with asyncio.timeout(max(0.0, valid_until - asked)):
+                async with asyncio.timeout(max(0.0, valid_until - requested_at)):
                     renewed = await self._backend.ledger.renew_lease(lease, seconds)
             except (StoreUnavailable, TimeoutError) as error:
                 if monotonic() >= valid_until:
@@ -202,16 +175,16 @@ class Runner:
                 pause = seconds / 12
                 continue
             if not renewed:
-                raise LeadershipLost(f"the lease of projection {lease.projection!r} is another runner's now")
-            valid_until, pause = asked + seconds, seconds / 3
+                raise LeadershipLost(f"another runner has the lease of projection {lease.projection!r}")
+            valid_until, pause = requested_at + seconds, seconds / 3
 
     async def _release(self, lease: Lease) -> None:
-        # Who cannot give it back lets it run out.
+        # If this fails, other runners wait until the lease expires.
         with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(_RELEASE):
+            async with asyncio.timeout(_RELEASE_TIMEOUT):
                 await self._backend.ledger.release_lease(lease)
 
 
 def _passes(error: StoreError) -> bool:
-    """Whether waiting helps: the store is away, another runner leads, or something that nobody knows has happened."""
+    """Whether to wait and try again: the store is away, another runner leads, or the error is of no known kind."""
     return isinstance(error, (StoreUnavailable, AccessDenied, LeadershipLost)) or type(error) is StoreError

@@ -1,4 +1,4 @@
-"""What every store has to do, as tests: inherited by one class for each kind of store."""
+"""The contract of stores, as tests. A test class for each kind of store inherits them."""
 
 from eventcore.testing.contract.appending import AppendContract
 from eventcore.testing.contract.commanding import CommandContract
@@ -14,9 +14,9 @@ __all__ = ["MakeBackend", "ProjectionContract", "ReadModel", "StoreContract"]
 
 
 class StoreContract(AppendContract, ReadContract, FollowContract, CommandContract, SharingContract, LimitContract):
-    """What a store does with events and commands: inherit it, and override the fixture ``make_backend``.
+    """Tests of how a store keeps events and executes commands. Inherit it and override the fixture ``make_backend``.
 
-    The tests are those of pytest; they run with pytest-asyncio in any mode. A store passes when all of them do.
+    It needs pytest and pytest-asyncio, in any mode.
 
     >>> import pytest
     >>> from eventcore.stores import MemoryBackend
@@ -29,7 +29,7 @@ class StoreContract(AppendContract, ReadContract, FollowContract, CommandContrac
 
 
 class ProjectionContract(LeaseContract, ProjectContract):
-    """What a store does for projections: inherit it, and override ``make_backend`` as for ``StoreContract``.
+    """Tests of how a store keeps leases, checkpoints and dead letters. Inherit it and override ``make_backend``.
 
-    A store that gives handlers its transaction overrides ``read_model``, too.
+    For a store that gives handlers its transaction, override ``read_model``, too.
     """

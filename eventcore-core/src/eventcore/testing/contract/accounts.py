@@ -1,4 +1,4 @@
-"""The domain that the contract plays with: accounts, transfers, and links from one account to another."""
+"""The events and commands of the contract: accounts, transfers, and links from one account to another."""
 
 from __future__ import annotations
 
@@ -30,12 +30,10 @@ Balances = dict[StreamId, int]
 
 
 def account(name: str | int) -> StreamId:
-    """The stream of an account."""
     return StreamId(f"account-{name}")
 
 
 def balance_after(state: Balances, event: RecordedEvent) -> Balances:
-    """The balances with one more event; they may be negative."""
     match event.data:
         case Deposited(amount=amount):
             state[event.stream_id] = state.get(event.stream_id, 0) + amount
@@ -47,7 +45,7 @@ def balance_after(state: Balances, event: RecordedEvent) -> Balances:
 
 
 class Deposit(Command[int]):
-    """Adds to an account, whatever it holds; its state counts events."""
+    """Adds to an account, unconditionally. Its state is the version of the stream."""
 
     account: StreamId
     amount: int = 1
@@ -58,7 +56,9 @@ class Deposit(Command[int]):
         return 0
 
     def apply(self, state: int, event: RecordedEvent) -> int:
-        assert event.version == state + 1, f"{event} was folded after version {state} of its stream: each comes once, in order"
+        assert event.version == state + 1, (
+            f"{event} was applied after version {state} of its stream: each event must come once, in order"
+        )
         return event.version
 
     def handle(self, state: int) -> Iterable[tuple[StreamId, Event]]:
@@ -75,7 +75,7 @@ class _OfBalances(Command[Balances]):
 
 
 class Transfer(_OfBalances):
-    """Moves an amount, if the source holds it."""
+    """Moves an amount, if the balance of the source is high enough."""
 
     source: StreamId
     target: StreamId
@@ -89,7 +89,7 @@ class Transfer(_OfBalances):
 
 
 class Guarantee(_OfBalances):
-    """Withdraws from an account as long as it and its guarantor, which is only read, hold the amount together."""
+    """Withdraws from an account if its balance and that of a guarantor together are high enough. The guarantor is only read."""
 
     account: StreamId
     guarantor: StreamId
@@ -122,7 +122,7 @@ class Link(Command[None]):
 
 
 class Collect(Command[tuple[set[StreamId], Balances]]):
-    """Empties all accounts that can be reached through links into the first."""
+    """Moves the balances of all accounts that can be reached through links to ``account``."""
 
     account: StreamId
 

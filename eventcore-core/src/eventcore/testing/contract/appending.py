@@ -1,4 +1,4 @@
-"""Appending: requests of a call are judged in order, each alone, and what is accepted stands whole."""
+"""Appending: the requests of a call are checked in order, each by itself, and an accepted one is stored as a whole."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ _NONE: Final[Mapping[StreamId, int]] = {A: 0, B: 0, C: 0}
 
 
 class AppendContract(ContractFixtures):
-    """``Backend.append``."""
+    """Tests of ``Backend.append``."""
 
-    async def test_requests_that_do_not_meet_are_all_accepted(self, backend: Backend) -> None:
+    async def test_requests_that_do_not_conflict_are_all_accepted(self, backend: Backend) -> None:
         verdicts = await backend.log.append([request({A: 0}, A, A), request({B: 0, C: 0}, B), request({C: 0}, C)])
         assert verdicts == [1, 3, 4], "the verdict of an accepted request is the position of its first event"
-        assert await log(backend) == [(1, A, 1), (2, A, 2), (3, B, 1), (4, C, 1)], "events stand in the order of requests"
+        assert await log(backend) == [(1, A, 1), (2, A, 2), (3, B, 1), (4, C, 1)], (
+            "events are stored in the order of the requests"
+        )
         assert await backend.log.head_position() == 4
 
-    async def test_one_request_may_write_several_streams_and_one_several_times(self, backend: Backend) -> None:
+    async def test_one_request_may_write_several_streams_and_each_several_times(self, backend: Backend) -> None:
         assert await backend.log.append([request({A: 0, B: 0, C: 0}, B, A, B, C)]) == [1]
-        assert await log(backend) == [(1, B, 1), (2, A, 1), (3, B, 2), (4, C, 1)], "events stand in the order of the request"
+        assert await log(backend) == [(1, B, 1), (2, A, 1), (3, B, 2), (4, C, 1)], (
+            "events are stored in the order of the request"
+        )
 
     async def test_a_chain_is_accepted_in_order(self, backend: Backend) -> None:
         chain = [
@@ -46,19 +50,19 @@ class AppendContract(ContractFixtures):
     async def test_one_conflict_refuses_one_request_and_leaves_no_gap(self, backend: Backend) -> None:
         await fill(backend, A)
         verdicts = await backend.log.append([request({B: 0}, B), request({A: 0, C: 0}, C), request({A: 1}, A)])
-        assert verdicts == [2, CONFLICT, 3], "the others of the call are not touched by one that conflicts"
+        assert verdicts == [2, CONFLICT, 3], "a conflict must not affect the other requests of the call"
         assert await log(backend) == [(1, A, 1), (2, B, 1), (3, A, 2)], "a refused request takes no position"
 
     async def test_a_request_is_appended_whole_or_not_at_all(self, backend: Backend) -> None:
         await fill(backend, B)
         assert await backend.log.append([request(_NONE, A, C, B)]) == [CONFLICT]
-        assert await log(backend) == [(1, B, 1)], "nothing of a request stands when one of its streams has changed"
+        assert await log(backend) == [(1, B, 1)], "no event of a request is stored when one of its streams has changed"
 
     async def test_a_stream_that_is_only_read_is_checked(self, backend: Backend) -> None:
         await fill(backend, A)
         stale, fresh = request({A: 0, B: 0}, B), request({A: 1, B: 0}, B)
         assert await backend.log.append([stale]) == [CONFLICT], (
-            "a stream that was read must stand still, though it is not written"
+            "a stream that is read and not written must not have changed either"
         )
         assert await backend.log.append([fresh]) == [2]
 
@@ -77,30 +81,38 @@ class AppendContract(ContractFixtures):
                 request({C: 0}, C),
             ]
         )
-        assert verdicts == [CONFLICT, CONFLICT, CONFLICT, 2], "who has seen events that do not stand must decide again"
+        assert verdicts == [CONFLICT, CONFLICT, CONFLICT, 2], (
+            "a request that builds on events of a refused request is refused, too"
+        )
 
-    async def test_an_event_of_elsewhere_does_not_stand_in_for_a_refused_predecessor(self, backend: Backend) -> None:
+    async def test_an_event_of_another_process_does_not_replace_that_of_a_refused_request(self, backend: Backend) -> None:
         await fill(backend, A)
-        # The second expects version 1, which is there; but it is not the event that it has seen.
+        # The second request expects version 1. The stream has it, but with another event than that of the first request.
         verdicts = await backend.log.append([request({A: 0}, A), request({A: 0}, A, expected={A: 1})])
-        assert verdicts == [CONFLICT, CONFLICT], "a request is accepted only if its streams stood at `base` when the call began"
+        assert verdicts == [CONFLICT, CONFLICT], (
+            "a request is accepted only if its streams had the versions `base` when the call began"
+        )
         assert await backend.log.append([request({A: 0}, A, expected={A: 1}), request({A: 1}, A)]) == [CONFLICT, 2]
 
     async def test_a_request_that_ignores_its_predecessor_is_refused(self, backend: Backend) -> None:
         verdicts = await backend.log.append([request({A: 0}, A), request({A: 0}, A), request({A: 0})])
-        assert verdicts == [1, CONFLICT, CONFLICT], "a request is accepted only if its streams stand at `expected` in its turn"
+        assert verdicts == [1, CONFLICT, CONFLICT], (
+            "a request is accepted only if its streams have the versions `expected` when it is checked"
+        )
 
     @pytest.mark.parametrize("version", [0, 1, 2])
     async def test_a_request_without_events_is_only_checked(self, backend: Backend, version: int) -> None:
         await fill(backend, A)
         verdict = 0 if version == 1 else CONFLICT
-        assert await backend.log.append([request({A: version})]) == [verdict], "0 says that the check of no events held"
+        assert await backend.log.append([request({A: version})]) == [verdict], (
+            "the verdict 0 means that the check succeeded and there was no event"
+        )
         checked = [request({A: version}), request({B: 0}, B), request({B: 0}, expected={B: 1})]
         assert await backend.log.append(checked) == [verdict, 2, 0]
         assert await backend.log.append([request({A: 1}), request({A: version, B: 1})]) == [0, verdict]
         assert await backend.log.head_position() == 2
 
-    async def test_any_mixture_of_requests_keeps_positions_dense_and_versions_whole(self, backend: Backend) -> None:
+    async def test_any_mixture_of_requests_keeps_positions_and_versions_without_gaps(self, backend: Backend) -> None:
         choice = random.Random(11)
         versions = dict(_NONE)
         expected_log: list[tuple[StreamId, int]] = []
@@ -120,7 +132,7 @@ class AppendContract(ContractFixtures):
                         versions[stream] += 1
                         expected_log.append((stream, versions[stream]))
             verdicts = await backend.log.append(requests)
-            assert [verdict != CONFLICT for verdict in verdicts] == accepted, f"of {requests}"
+            assert [verdict != CONFLICT for verdict in verdicts] == accepted, f"the verdicts of {requests}"
         assert await log(backend) == [(position, *event) for position, event in enumerate(expected_log, 1)]
 
     async def test_five_hundred_requests_of_one_call_get_a_verdict_each(self, backend: Backend) -> None:
@@ -144,7 +156,7 @@ class AppendContract(ContractFixtures):
 
         async with asyncio.timeout(30):
             await asyncio.gather(write(backend), write(another_backend))
-        assert sorted(won) == [(number, number) for number in range(1, 41)], "of two that saw the same version, one wins"
+        assert sorted(won) == [(number, number) for number in range(1, 41)], "of two appends behind the same version, one wins"
         assert await log(another_backend) == [(number, A, number) for number in range(1, 41)]
 
     async def test_backends_that_name_streams_in_opposite_orders_do_not_block_each_other(
@@ -181,7 +193,7 @@ class AppendContract(ContractFixtures):
                 while len(seen) < 4 * 40 * 3:
                     found = positions(await reader.log.scan(len(seen), 1 << 40, 7, EVERYTHING))
                     assert found == list(range(len(seen) + 1, len(seen) + 1 + len(found))), (
-                        "positions follow the order of commits, without gaps: what becomes visible comes behind all that was"
+                        "positions follow the order of commits, without gaps: no event becomes visible below one that was read"
                     )
                     seen += found
                     await asyncio.sleep(0)
@@ -194,7 +206,7 @@ class AppendContract(ContractFixtures):
         for number in range(count):
             assert await backend.log.append([request({stream: number * 3}, stream, stream, stream)]) != [CONFLICT]
 
-    async def test_an_append_whose_caller_gives_up_stands_whole_or_not_at_all(self, backend: Backend) -> None:
+    async def test_a_cancelled_append_is_stored_as_a_whole_or_not_at_all(self, backend: Backend) -> None:
         for turn in range(20):
             stream = account(f"given-up-{turn}")
             call = asyncio.ensure_future(backend.log.append([request({stream: 0, A: 0}, *[stream] * 5)]))
@@ -204,13 +216,13 @@ class AppendContract(ContractFixtures):
             await asyncio.wait([call], timeout=10)
             assert call.done(), "a cancelled append ends"
         head = await backend.log.head_position()
-        # Whatever became of them is settled before the next append is judged.
-        assert await backend.log.append([request({A: 0}, A)]) != [CONFLICT], "a store serves on after a caller has given up"
+        # The next append is checked after the cancelled ones are stored or dropped.
+        assert await backend.log.append([request({A: 0}, A)]) != [CONFLICT], "a store works on after a call was cancelled"
         by_stream: dict[str, int] = {}
         for _, stream_id, _ in await log(backend):
             by_stream[stream_id] = by_stream.get(stream_id, 0) + 1
         assert by_stream.pop(A) == 1
-        assert set(by_stream.values()) <= {5}, "an append is never half there"
+        assert set(by_stream.values()) <= {5}, "an append is never stored in part"
         assert await backend.log.head_position() >= head
         assert positions(await everything(backend)) == list(range(1, sum(by_stream.values()) + 2))
 
@@ -224,11 +236,11 @@ class AppendContract(ContractFixtures):
         await again.open()
         try:
             assert await everything(again) == before, "acknowledged events are durable"
-            assert await again.log.append([request({A: 2}, A)]) == [4], "positions go on where they ended"
+            assert await again.log.append([request({A: 2}, A)]) == [4], "positions continue where they ended"
         finally:
             await again.close(5.0)
 
-    async def test_data_that_no_class_reads_is_kept_as_it_is(self, backend: Backend) -> None:
+    async def test_data_without_an_event_class_is_kept_as_it_is(self, backend: Backend) -> None:
         new = new_event(A, 1, data=b'{"any":["thing",1]}', event_type="of.another.program", metadata=b'{"command_type":"X"}')
         await backend.log.append([AppendRequest({A: 0}, {A: 0}, [new])])
         [row] = await everything(backend)

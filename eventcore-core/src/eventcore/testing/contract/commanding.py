@@ -1,4 +1,4 @@
-"""Commands: what they decide on, what becomes of it, and that no two of them are accepted on states that exclude each other."""
+"""Commands in one process: what they read, what they write, and that conflicting commands are not both accepted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ C: Final = account("c")
 
 
 class _Positions(Command[list[int]]):
-    """Writes how many events it has read; they must come in order of position."""
+    """Writes the number of events that it has read, and checks that they come in order of position."""
 
     streams: frozenset[StreamId]
     optional: StreamId | None = None
@@ -46,13 +46,13 @@ class _Positions(Command[list[int]]):
         return [*state, event.position]
 
     def handle(self, state: list[int]) -> Iterable[tuple[StreamId, Event]]:
-        assert state == sorted(state), f"events of several streams are folded in order of position, not as {state}"
+        assert state == sorted(state), f"events of several streams must be applied in order of position, not as {state}"
         for stream in sorted(self.streams):
             yield stream, Deposited(amount=len(state))
 
 
 class _Fail(Command[None]):
-    """Raises what is no refusal."""
+    """Raises an unexpected exception."""
 
     stream: StreamId
 
@@ -61,7 +61,7 @@ class _Fail(Command[None]):
 
 
 class CommandContract(ContractFixtures):
-    """``EventStore.execute`` in one process."""
+    """Tests of ``EventStore.execute`` with one store."""
 
     async def test_a_command_appends_what_it_yields(self, store: EventStore) -> None:
         result = await store.execute(Deposit(account=A, amount=5, note="é\U0001f680"), correlation_id="c", headers={"x": "ü"})
@@ -71,7 +71,7 @@ class CommandContract(ContractFixtures):
         assert event.data == Deposited(amount=5, note="é\U0001f680")
         assert (event.metadata.command_type, event.metadata.correlation_id) == ("Deposit", "c")
         assert event.metadata.headers == {"x": "ü"}
-        assert [stored async for stored in store.read(A)] == [event], "what is told is what is stored"
+        assert [stored async for stored in store.read(A)] == [event], "the result holds what is stored"
 
     async def test_a_command_writes_several_streams_at_once(self, store: EventStore) -> None:
         await store.execute(Deposit(account=A, amount=5))
@@ -89,12 +89,12 @@ class CommandContract(ContractFixtures):
         result = await store.execute(Look(accounts=(A, B)))
         assert (result.events, result.position, result.attempts) == ((), 1, 1)
 
-    async def test_results_name_exactly_what_is_stored(self, store: EventStore) -> None:
+    async def test_results_hold_exactly_what_is_stored(self, store: EventStore) -> None:
         results = await asyncio.gather(*(store.execute(Deposit(account=account(number % 3))) for number in range(60)))
-        told = sorted((event for result in results for event in result.events), key=lambda event: event.position)
-        assert told == [event async for event in store.read_all()]
+        returned = sorted((event for result in results for event in result.events), key=lambda event: event.position)
+        assert returned == [event async for event in store.read_all()]
 
-    async def test_discovered_streams_are_read_until_no_new_one_is_named(self, store: EventStore) -> None:
+    async def test_discovered_streams_are_read_until_no_new_one_is_found(self, store: EventStore) -> None:
         for source, target in ((A, B), (B, C), (C, A)):
             await store.execute(Link(account=source, to=target))
         await store.execute(Deposit(account=B, amount=2))
@@ -111,16 +111,16 @@ class CommandContract(ContractFixtures):
         calls = [store.execute(command) for _ in range(20) for command in (Deposit(account=B), Collect(account=A))]
         await asyncio.gather(*calls)
         await store.execute(Collect(account=A))
-        assert await balances(store) == {A: 20, B: 0}, "what is collected is what is there, each time"
+        assert await balances(store) == {A: 20, B: 0}, "each command collects what is there"
 
-    async def test_events_of_several_streams_are_folded_in_order_of_position(self, store: EventStore) -> None:
+    async def test_events_of_several_streams_are_applied_in_order_of_position(self, store: EventStore) -> None:
         names = [account(number) for number in range(4)]
         for number in range(12):
             await store.execute(Deposit(account=names[number * 7 % 4]))
         result = await store.execute(_Positions(streams=frozenset(names[:3]), optional=names[3]))
         assert [event.data for event in result.events] == [Deposited(amount=12)] * 3
 
-    async def test_a_stream_longer_than_a_page_is_folded_whole(self, store: EventStore) -> None:
+    async def test_a_stream_longer_than_a_page_is_read_as_a_whole(self, store: EventStore) -> None:
         for round_ in range(1, 5):
             result = await store.execute(Deposit(account=A, times=1700))
             assert result.events[-1].version == round_ * 1700
@@ -141,7 +141,7 @@ class CommandContract(ContractFixtures):
         assert await store.head_position() == 6 + 2 * (300 - len(refused))
 
     async def test_a_stream_that_is_only_read_guards_the_decision(self, store: EventStore) -> None:
-        """Two withdrawals that each read both accounts, and write one of them, must not both pass on the same sum."""
+        """Two withdrawals read both accounts, and each writes one of them. Only one may be accepted for the same sum."""
         for number in range(20):
             a, b = account(f"{number}-a"), account(f"{number}-b")
             await store.execute(Deposit(account=a, amount=1))
@@ -151,7 +151,7 @@ class CommandContract(ContractFixtures):
                 return_exceptions=True,
             )
             refused = [result for result in results if isinstance(result, BusinessRuleViolation)]
-            assert len(refused) == 1, f"of two that exclude each other one is refused, but: {results}"
+            assert len(refused) == 1, f"one of two conflicting commands must be refused, but: {results}"
 
     async def test_each_of_512_commands_at_once_gets_its_own_answer(self, store: EventStore) -> None:
         bad: dict[int, Command[Any]] = {
@@ -164,17 +164,17 @@ class CommandContract(ContractFixtures):
         failed = {number: type(result) for number, result in enumerate(results) if isinstance(result, BaseException)}
         assert failed == {100: InvalidEvent, 200: BusinessRuleViolation, 300: LookupError}, "a bad command fails alone"
         found = [event.position async for event in store.read_all()]
-        assert found == list(range(1, 510)), "the others stand, without gaps"
+        assert found == list(range(1, 510)), "the events of the other commands are stored, without gaps"
 
-    async def test_a_stream_that_everybody_writes_to_costs_each_command_one_attempt(self, store: EventStore) -> None:
+    async def test_a_stream_that_all_commands_write_to_costs_each_command_one_attempt(self, store: EventStore) -> None:
         await store.execute(Deposit(account=A))
         results = await asyncio.gather(*(store.execute(Deposit(account=A, amount=number)) for number in range(256)))
-        assert {result.attempts for result in results} == {1}, "commands of one process are decided one after the other"
+        assert {result.attempts for result in results} == {1}, "commands of one process are handled one after the other"
         assert [event.data async for event in store.read(A, after_version=1)] == [Deposited(amount=n) for n in range(256)], (
             "in order of arrival"
         )
 
-    async def test_a_command_that_is_cancelled_is_whole_or_not_there_and_harms_no_other(self, store: EventStore) -> None:
+    async def test_a_cancelled_command_is_stored_as_a_whole_or_not_at_all_and_affects_no_other(self, store: EventStore) -> None:
         await store.execute(Deposit(account=A, amount=1000))
         targets = [account(f"target-{number}") for number in range(60)]
         calls = [asyncio.ensure_future(store.execute(Transfer(source=A, target=target, amount=1))) for target in targets]
@@ -183,31 +183,31 @@ class CommandContract(ContractFixtures):
             if number % 2:
                 call.cancel()
         results = await asyncio.gather(*calls, return_exceptions=True)
-        assert not [result for result in results[::2] if isinstance(result, BaseException)], "the others are answered"
+        assert not [result for result in results[::2] if isinstance(result, BaseException)], "the other commands succeed"
         assert {type(result) for result in results[1::2]} <= {asyncio.CancelledError, type(results[0])}
-        # What was on its way when it was cancelled is settled before the next command of its streams is decided.
+        # An append that was in flight when its command was cancelled ends before the next command of its streams is handled.
         await store.execute(Look(accounts=(A, *targets)))
         found = await balances(store)
-        assert found[A] + sum(found.get(target, 0) for target in targets) == 1000, "a command is never half there"
-        assert all(found[target] == 1 for target in targets[::2]), "each acknowledged command stands once"
+        assert found[A] + sum(found.get(target, 0) for target in targets) == 1000, "a command is never stored in part"
+        assert all(found[target] == 1 for target in targets[::2]), "each acknowledged command is stored once"
         assert all(found.get(target, 0) in (0, 1) for target in targets[1::2])
 
 
 def pairs(choice: random.Random, accounts: list[StreamId], count: int) -> Iterable[tuple[StreamId, StreamId]]:
-    """Two different accounts, so many times."""
+    """``count`` random pairs of different accounts."""
     for _ in range(count):
         source, target = choice.sample(accounts, 2)
         yield source, target
 
 
 async def balances(store: EventStore, *, never_negative: bool = False) -> Balances:
-    """What every account holds, of all events; positions must be dense on the way."""
+    """The balance of every account, from all events. Checks that positions have no gaps."""
     found: Balances = {}
     position = 0
     async for event in store.read_all():
         position += 1
-        assert event.position == position, "positions are dense"
+        assert event.position == position, "positions have no gaps"
         balance_after(found, event)
         if never_negative and event.stream_id in found:
-            assert found[event.stream_id] >= 0, f"{event} was decided on a state that did not hold any more"
+            assert found[event.stream_id] >= 0, f"{event} was decided on an outdated state"
     return found

@@ -1,4 +1,4 @@
-"""Following the global order: page by page from a checkpoint, without a gap, and never past a history that went back."""
+"""Following the global order page by page from a checkpoint: without gaps, and with an error if the store went back in time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ B: Final = account("b")
 
 
 class FollowContract(ContractFixtures):
-    """``Backend.follow`` and ``wait_beyond``."""
+    """Tests of ``Backend.follow`` and ``Backend.wait_beyond``."""
 
     async def test_following_an_empty_store_stays_at_the_start(self, backend: Backend) -> None:
         for wanted in (EVERYTHING, matching("*")):
             page = await backend.log.follow(START, 10, wanted)
             assert (list(page.rows), page.end, page.head) == ([], START, 0)
 
-    async def test_each_event_comes_once_and_a_page_says_where_to_go_on(self, backend: Backend) -> None:
+    async def test_each_event_comes_once_and_a_page_says_where_the_next_one_begins(self, backend: Backend) -> None:
         await fill(backend, A, B, A, B, B)
         ids = [row.event_id for row in await everything(backend)]
         page = await backend.log.follow(START, 2, EVERYTHING)
@@ -33,24 +33,28 @@ class FollowContract(ContractFixtures):
         page = await backend.log.follow(page.end, 10, EVERYTHING)
         assert (positions(page.rows), page.end, page.head) == ([3, 4, 5], Checkpoint(5, ids[4]), 5)
         page = await backend.log.follow(page.end, 10, EVERYTHING)
-        assert (list(page.rows), page.end, page.head) == ([], Checkpoint(5, ids[4]), 5), "who has caught up stays where it is"
+        assert (list(page.rows), page.end, page.head) == ([], Checkpoint(5, ids[4]), 5), (
+            "at the head, the end of the page stays the same"
+        )
 
-    async def test_a_filter_goes_on_behind_what_it_has_looked_at(self, backend: Backend) -> None:
+    async def test_a_page_ends_behind_the_events_that_the_filter_left_out(self, backend: Backend) -> None:
         await fill(backend, A, B, A, B, B)
         ids = [row.event_id for row in await everything(backend)]
         page = await backend.log.follow(START, 10, matching(A))
-        assert (positions(page.rows), page.end) == ([1, 3], Checkpoint(5, ids[4])), "what does not match counts as looked at"
+        assert (positions(page.rows), page.end) == ([1, 3], Checkpoint(5, ids[4])), (
+            "events that do not match belong to the page, too"
+        )
         page = await backend.log.follow(START, 1, matching(A))
         assert (positions(page.rows), page.end) == ([1], Checkpoint(1, ids[0])), "a full page ends at its last event"
 
-    async def test_a_filter_that_matches_little_moves_on_in_bounded_steps(self, backend: Backend) -> None:
+    async def test_a_filter_that_matches_few_events_advances_in_bounded_steps(self, backend: Backend) -> None:
         for start in range(0, 12_000, 4000):
             await backend.log.append([request({B: start}, *[B] * 4000)])
         await backend.log.append([request({A: 0}, A)])
         at, found, calls = START, list[int](), 0
         while at.position < 12_001:
             page = await backend.log.follow(at, 10, matching(A))
-            assert page.end.position > at.position, "every call comes further, though nothing matches"
+            assert page.end.position > at.position, "every call must advance, also when nothing matches"
             assert page.head == 12_001
             found += positions(page.rows)
             at, calls = page.end, calls + 1
@@ -59,13 +63,13 @@ class FollowContract(ContractFixtures):
 
     async def test_a_checkpoint_is_resumed_on_another_backend(self, backend: Backend, another_backend: Backend) -> None:
         await fill(backend, *[A, B] * 300)
-        at, found, turns = START, list[int](), (backend, another_backend)
+        at, found, backends = START, list[int](), (backend, another_backend)
         while at.position < 600:
-            page = await turns[len(found) % 2].log.follow(at, 37, EVERYTHING)
+            page = await backends[len(found) % 2].log.follow(at, 37, EVERYTHING)
             assert 0 < len(page.rows) <= 37
             found += positions(page.rows)
             at = page.end
-        assert found == list(range(1, 601)), "a checkpoint holds for every process"
+        assert found == list(range(1, 601)), "a checkpoint is valid in every process"
 
     async def test_a_reader_that_follows_two_writers_misses_nothing_and_gets_nothing_twice(
         self, backend: Backend, another_backend: Backend
@@ -88,7 +92,7 @@ class FollowContract(ContractFixtures):
         assert found == await log(backend)
 
     @pytest.mark.parametrize("pattern", [None, "account-b", "nothing-like-it"])
-    async def test_a_reader_whose_event_is_gone_is_told_that_the_history_has_diverged(
+    async def test_a_checkpoint_whose_event_is_gone_raises_history_diverged(
         self, backend: Backend, pattern: str | None
     ) -> None:
         await fill(backend, A, B)
@@ -102,18 +106,18 @@ class FollowContract(ContractFixtures):
             await backend.log.follow(Checkpoint(1, second.event_id), 10, wanted)
         assert (await backend.log.follow(Checkpoint(2, second.event_id), 10, wanted)).head == 2
 
-    async def test_who_waits_for_events_that_are_there_does_not_wait(self, backend: Backend) -> None:
+    async def test_waiting_beyond_an_earlier_position_returns_at_once(self, backend: Backend) -> None:
         await fill(backend, A, B)
         async with asyncio.timeout(10):
             assert await backend.log.wait_beyond(0, 60.0) == 2
             assert await backend.log.wait_beyond(1, 60.0) == 2
 
-    async def test_who_waits_in_vain_is_told_the_head_in_the_end(self, backend: Backend) -> None:
+    async def test_waiting_without_new_events_returns_the_head_after_the_timeout(self, backend: Backend) -> None:
         assert await backend.log.wait_beyond(0, 0.01) == 0
         await fill(backend, A)
         assert await backend.log.wait_beyond(5, 0.01) == 1
 
-    async def test_all_who_wait_are_woken_by_an_append_of_their_own_process_and_of_another(
+    async def test_an_append_wakes_waiting_readers_in_this_and_in_another_process(
         self, backend: Backend, another_backend: Backend
     ) -> None:
         waiting = [asyncio.create_task(one.log.wait_beyond(0, 60.0)) for one in [backend, another_backend] * 3]
@@ -121,9 +125,9 @@ class FollowContract(ContractFixtures):
             await asyncio.sleep(0)
         await fill(another_backend, A)
         async with asyncio.timeout(10):
-            assert await asyncio.gather(*waiting) == [1] * 6, "a reader need not wait for its timeout"
+            assert await asyncio.gather(*waiting) == [1] * 6, "an append ends the wait before its timeout"
 
-    async def test_one_who_gives_up_waiting_leaves_the_others_waiting(self, backend: Backend) -> None:
+    async def test_a_cancelled_wait_does_not_end_other_waits(self, backend: Backend) -> None:
         first, second = (asyncio.create_task(backend.log.wait_beyond(0, 60.0)) for _ in range(2))
         for _ in range(20):
             await asyncio.sleep(0)

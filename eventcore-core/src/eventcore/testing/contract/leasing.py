@@ -1,4 +1,4 @@
-"""Leases, checkpoints and dead letters: one leads, its token is the fence, and what is committed together stands together."""
+"""Leases, checkpoints and dead letters: one runner leads, its token fences the checkpoint, and a commit is atomic."""
 
 from __future__ import annotations
 
@@ -17,62 +17,59 @@ _NINE: Final = Checkpoint(9, "i")
 
 
 async def held(backend: Backend, owner: str, seconds: float = 60.0, projection: str = "p") -> Lease:
-    """A lease that must be free."""
+    """Acquire a lease, which must be free."""
     lease = await backend.ledger.acquire_lease(projection, owner, seconds)
-    assert lease is not None, f"the lease of {projection!r} is free for {owner!r}"
+    assert lease is not None, f"{owner!r} must get the lease of {projection!r}, which is free"
     return lease
 
 
 async def checkpoint(backend: Backend) -> Checkpoint:
-    """Where the only projection stands."""
+    """The checkpoint of the only projection."""
     [record] = await backend.ledger.projections()
     return record.checkpoint
 
 
 def letter(position: int, error: str = "bad: ä\U0001f600") -> DeadLetter:
-    """An event that could not be applied."""
     return DeadLetter("p", position, f"id-{position}", "ValueError", error, 3, 1_700_000_000_123_456_789)
 
 
 class LeaseContract(ContractFixtures):
-    """What ``Backend`` keeps for projections."""
+    """Tests of the methods of ``Backend`` for projections."""
 
     async def test_a_lease_has_one_holder_and_a_new_token_each_time(self, backend: Backend) -> None:
         lease = await held(backend, "one")
         assert (lease.projection, lease.checkpoint) == ("p", START), "a projection begins before the first event"
-        assert await backend.ledger.acquire_lease("p", "two", 60) is None, "while one holds the lease, no other gets it"
+        assert await backend.ledger.acquire_lease("p", "two", 60) is None, "while one owner holds the lease, no other gets it"
         again = await held(backend, "one")
         assert again.token > lease.token, "tokens grow, also for the same owner"
-        assert not await backend.ledger.renew_lease(lease, 60), "only the newest token counts"
+        assert not await backend.ledger.renew_lease(lease, 60), "a lease with an older token cannot be renewed"
         await backend.ledger.release_lease(lease)
-        assert await backend.ledger.acquire_lease("p", "two", 60) is None, "who has an old token cannot give the lease away"
+        assert await backend.ledger.acquire_lease("p", "two", 60) is None, "releasing a lease with an older token has no effect"
         assert await backend.ledger.renew_lease(again, 60)
 
-    async def test_projections_have_leases_of_their_own(self, backend: Backend) -> None:
+    async def test_each_projection_has_its_own_lease(self, backend: Backend) -> None:
         await held(backend, "one", projection="p")
         await held(backend, "two", projection="p@2")
         assert [record.name for record in await backend.ledger.projections()] == ["p", "p@2"]
 
-    async def test_of_many_that_ask_at_once_one_gets_the_lease(self, backend: Backend, another_backend: Backend) -> None:
-        asked = [
+    async def test_of_many_owners_that_ask_at_once_one_gets_the_lease(self, backend: Backend, another_backend: Backend) -> None:
+        acquiring = [
             one.ledger.acquire_lease("p", f"owner-{number}", 60) for number, one in enumerate([backend, another_backend] * 5)
         ]
-        leases = [lease for lease in await asyncio.gather(*asked) if lease is not None]
-        assert len(leases) == 1, f"one leads, not {leases}"
+        leases = [lease for lease in await asyncio.gather(*acquiring) if lease is not None]
+        assert len(leases) == 1, f"one owner gets the lease, not {leases}"
 
-    async def test_a_lease_that_is_given_back_is_free_at_once(self, backend: Backend, another_backend: Backend) -> None:
+    async def test_a_released_lease_is_free_at_once(self, backend: Backend, another_backend: Backend) -> None:
         first = await held(backend, "one")
         await backend.ledger.release_lease(first)
         assert await backend.ledger.projections() == [ProjectionRecord("p", START, "", first.token, 0.0, 0)]
         second = await held(another_backend, "two")
         assert second.token > first.token
         [record] = await backend.ledger.projections()
-        assert (record.owner, record.token) == ("two", second.token), "who leads is visible"
+        assert (record.owner, record.token) == ("two", second.token), "the holder is visible"
         assert 50 < record.lease_left <= 60
 
-    async def test_a_lease_that_has_run_out_is_free_and_its_holder_is_fenced(
-        self, backend: Backend, another_backend: Backend
-    ) -> None:
+    async def test_an_expired_lease_is_free_and_its_holder_is_fenced(self, backend: Backend, another_backend: Backend) -> None:
         old = await held(backend, "one", 0.1)
         await backend.ledger.commit_checkpoint(old, START, _THREE)
         lease = None
@@ -80,7 +77,7 @@ class LeaseContract(ContractFixtures):
             while lease is None:
                 lease = await another_backend.ledger.acquire_lease("p", "two", 60)
                 await asyncio.sleep(0.01)
-        assert lease.checkpoint == _THREE, "the next one goes on where the last has come to"
+        assert lease.checkpoint == _THREE, "the next holder gets the checkpoint of the last one"
         assert not await backend.ledger.renew_lease(old, 60)
         called: list[object] = []
         with pytest.raises(LeadershipLost, match="'p'"):
@@ -88,19 +85,19 @@ class LeaseContract(ContractFixtures):
         await another_backend.ledger.commit_checkpoint(lease, _THREE, _FOUR)
         assert await checkpoint(backend) == _FOUR
 
-    async def test_a_lease_that_is_renewed_does_not_run_out(self, backend: Backend, another_backend: Backend) -> None:
+    async def test_a_renewed_lease_does_not_expire(self, backend: Backend, another_backend: Backend) -> None:
         lease = await held(backend, "one", 0.5)
         assert await backend.ledger.renew_lease(lease, 60)
-        await asyncio.sleep(0.6)  # longer than the lease was for at first
+        await asyncio.sleep(0.6)  # longer than the first duration of the lease
         assert await another_backend.ledger.acquire_lease("p", "two", 60) is None
 
-    async def test_a_checkpoint_moves_only_from_where_it_stands(self, backend: Backend) -> None:
+    async def test_a_checkpoint_moves_only_from_its_current_value(self, backend: Backend) -> None:
         lease = await held(backend, "one")
         await backend.ledger.commit_checkpoint(lease, START, _THREE)
         for before in (START, Checkpoint(3, "x"), Checkpoint(2, "c")):
             with pytest.raises(LeadershipLost):
                 await backend.ledger.commit_checkpoint(lease, before, _NINE, [letter(9)])
-        assert await backend.ledger.dead_letters("p", 10) == [], "nothing of a refused commit stands"
+        assert await backend.ledger.dead_letters("p", 10) == [], "a refused commit stores nothing"
         await backend.ledger.release_lease(lease)
         with pytest.raises(LeadershipLost):
             await backend.ledger.commit_checkpoint(lease, _THREE, _FOUR)
@@ -144,18 +141,16 @@ class LeaseContract(ContractFixtures):
         assert await backend.ledger.dead_letters("another", 2) == []
         assert [record.dead_letters for record in await backend.ledger.projections()] == [3]
         assert await backend.ledger.remove_dead_letter(letter(9))
-        assert not await backend.ledger.remove_dead_letter(letter(9)), "of two that remove it one is told so"
+        assert not await backend.ledger.remove_dead_letter(letter(9)), "the second call finds nothing to delete"
         assert list(await backend.ledger.dead_letters("p", 9)) == [letter(2), letter(11)]
 
-    async def test_a_dead_letter_that_fails_again_after_a_rebuild_takes_the_place_of_the_old_one(
-        self, backend: Backend
-    ) -> None:
+    async def test_a_dead_letter_of_the_same_event_replaces_the_old_one(self, backend: Backend) -> None:
         lease = await held(backend, "one")
         await backend.ledger.commit_checkpoint(lease, START, _THREE, [letter(2, "old")])
         await backend.ledger.commit_checkpoint(lease, _THREE, _FOUR, [letter(2, "new")])
         assert list(await backend.ledger.dead_letters("p", 9)) == [letter(2, "new")]
 
-    async def test_a_reset_forgets_all_but_the_fence(self, backend: Backend) -> None:
+    async def test_a_reset_deletes_checkpoint_and_dead_letters_but_keeps_the_token(self, backend: Backend) -> None:
         lease = await held(backend, "one")
         await backend.ledger.commit_checkpoint(lease, START, _NINE, [letter(9)])
         with pytest.raises(LeadershipLost, match="stop it"):
@@ -166,7 +161,7 @@ class LeaseContract(ContractFixtures):
         assert await backend.ledger.dead_letters("p", 9) == []
         assert await checkpoint(backend) == START
         assert not await backend.ledger.renew_lease(lease, 60)
-        assert (await held(backend, "two")).token > lease.token, "also then an old holder is fenced"
+        assert (await held(backend, "two")).token > lease.token, "a holder from before the reset stays fenced"
 
     # A read model in the store's own database
 
@@ -188,23 +183,23 @@ class LeaseContract(ContractFixtures):
                 await backend.ledger.commit_checkpoint(
                     lease, before, _NINE, (), lambda transaction: model.write(transaction, 9)
                 )
-        assert await model.positions() == [], "what was written in a transaction that did not move the checkpoint is gone"
+        assert await model.positions() == [], "a transaction that cannot move the checkpoint is rolled back"
 
-    async def test_what_a_handler_raises_comes_out_as_it_is_and_undoes_everything(
+    async def test_an_exception_of_a_handler_is_raised_unchanged_and_rolls_back_everything(
         self, backend: Backend, read_model: ReadModel | None
     ) -> None:
         model = _given(read_model)
         lease = await held(backend, "one")
-        mine = KeyError("the handler's")
+        error = KeyError("of the handler")
 
         def fail(transaction: Any) -> Any:
             if (written := model.write(transaction, 3)) is None:
-                raise mine
-            return _then_raise(written, mine)
+                raise error
+            return _then_raise(written, error)
 
         with pytest.raises(KeyError) as failure:
             await backend.ledger.commit_checkpoint(lease, START, _THREE, [letter(3)], fail)
-        assert failure.value is mine
+        assert failure.value is error
         assert await model.positions() == []
         assert await backend.ledger.dead_letters("p", 9) == []
         assert await checkpoint(backend) == START, "read model, dead letters and checkpoint change together or not at all"

@@ -1,4 +1,4 @@
-"""Limits: what is just allowed is stored and comes back, what is beyond is refused before it is sent."""
+"""Limits: the largest allowed value is stored and read back, a larger one is refused before it reaches the store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Kept(Event):
 
 
 class Keep(Command[None]):
-    """Writes any event."""
+    """Writes an event that it is given."""
 
     stream: StreamId
     event: Kept
@@ -38,7 +38,7 @@ class Keep(Command[None]):
 
 
 class LimitContract(ContractFixtures):
-    """The largest and the oddest that is allowed."""
+    """Tests of the largest and the most unusual values."""
 
     async def test_a_stream_id_may_have_255_characters_of_any_script(self, backend: Backend) -> None:
         for number, character in enumerate("xé日🚀\\'\"%ﷺ"):
@@ -48,11 +48,11 @@ class LimitContract(ContractFixtures):
                 first
             ]
             page = await backend.log.read_streams({stream: 0, shorter: 0})
-            assert [positions(page.rows[one]) for one in (stream, shorter)] == [[first], [first + 1]], "no id is cut"
+            assert [positions(page.rows[one]) for one in (stream, shorter)] == [[first], [first + 1]], "no id may be cut"
             [row] = await backend.log.scan(0, first + 1, 9, matching(stream))
             assert (row.position, row.stream_id, row.event_type) == (first, stream, character * 255)
 
-    async def test_every_value_that_is_accepted_reads_back_equal(self, store: EventStore) -> None:
+    async def test_every_accepted_value_is_read_back_unchanged(self, store: EventStore) -> None:
         events = (
             Kept(text="\x01\x7f\x85\u2028\ufeff\ufffd\uffff 'quoted' \"twice\" \\ \\u0000 %s $1 {} é 日本 🚀"),
             Kept(number=2**63 - 1),
@@ -65,7 +65,7 @@ class LimitContract(ContractFixtures):
         assert [stored async for stored in store.read(A)] == [result.events[0] for result in results]
         assert tuple(result.events[0].data for result in results) == events
 
-    async def test_a_value_that_no_store_can_keep_is_refused(self, store: EventStore) -> None:
+    async def test_a_value_that_not_every_store_can_keep_is_refused(self, store: EventStore) -> None:
         for event in (Kept(text="a\0b"), Kept(text="\ud800"), Kept(real=float("nan")), Kept(real=float("inf"))):
             with pytest.raises(InvalidEvent):
                 await store.execute(Keep(stream=A, event=event))

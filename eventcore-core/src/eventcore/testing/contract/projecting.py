@@ -1,4 +1,4 @@
-"""Projections that run: each event in order, again after a stop, by one runner at a time, with failures put aside."""
+"""Running projections: every event in order, one runner at a time, continued after a stop, with dead letters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_ONCE: Final = OnError(retries=1, base_delay=0, max_delay=0, then="dead_lette
 
 
 class Seen(Projection):
-    """Keeps the positions that it is given; fails at those in ``poison``."""
+    """Keeps the positions of its events. Fails at those in ``poison``."""
 
     name = "contract-seen"
     on_error = _AT_ONCE
@@ -45,7 +45,7 @@ class SeenLinks(Seen):
 
 
 def writing(model: ReadModel, poison: set[int]) -> Projection:
-    """A projection that writes what it is given to ``model``, as the store's handlers have to be: plain, or asynchronous."""
+    """A projection that writes its events to ``model``, with the kind of handler that the store needs: plain or async."""
 
     def check(event: RecordedEvent) -> None:
         if event.position in poison:
@@ -73,7 +73,7 @@ def writing(model: ReadModel, poison: set[int]) -> Projection:
 
 
 async def deposit(store: EventStore, count: int, name: str = "a") -> int:
-    """The head position after so many deposits, each a commit of its own."""
+    """Make ``count`` deposits, each in its own commit; the head position after the last one."""
     position = 0
     for _ in range(count):
         position = (await store.execute(Deposit(account=account(name)))).position
@@ -81,23 +81,22 @@ async def deposit(store: EventStore, count: int, name: str = "a") -> int:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 15.0) -> None:
-    """Poll ``condition``."""
     async with asyncio.timeout(timeout):
-        while not await condition():  # noqa: ASYNC110  # what it asks is the store's, which wakes nobody
+        while not await condition():  # noqa: ASYNC110  # a store has no event to wait for
             await asyncio.sleep(0.01)
 
 
 class ProjectContract(ContractFixtures):
-    """``EventStore.run``, ``wait_for`` and what belongs to them."""
+    """Tests of ``EventStore.run``, ``wait_for``, ``retry_dead_letters`` and ``reset_projection``."""
 
-    async def test_a_projection_gets_every_event_in_order_and_then_what_comes(self, store: EventStore, run: Run) -> None:
+    async def test_a_projection_gets_every_event_in_order_and_then_new_ones(self, store: EventStore, run: Run) -> None:
         await store.execute(Deposit(account=A, times=1500))
         seen = Seen()
         run(store, seen)
         await store.wait_for(seen, await deposit(store, 10), timeout=20)
-        assert seen.seen == list(range(1, 1511)), "no event is left out, or comes twice, while one runner leads"
+        assert seen.seen == list(range(1, 1511)), "while one runner leads, each event comes once"
 
-    async def test_a_projection_gets_only_what_its_filter_wants_and_comes_as_far_as_all_others(
+    async def test_a_projection_with_a_filter_gets_matching_events_and_reaches_the_head(
         self, store: EventStore, run: Run
     ) -> None:
         for name in ("a", "b", "c"):
@@ -109,7 +108,7 @@ class ProjectContract(ContractFixtures):
         assert links.seen == [301, 602]
         await store.wait_for(links, await deposit(store, 1), timeout=20)
 
-    async def test_a_projection_that_was_stopped_goes_on_where_it_was(
+    async def test_a_stopped_projection_continues_behind_its_last_event(
         self, store: EventStore, another_store: EventStore, run: Run
     ) -> None:
         seen: list[int] = []
@@ -118,7 +117,7 @@ class ProjectContract(ContractFixtures):
             await one.wait_for("contract-seen", await deposit(store, 20), timeout=20)
             running.cancel()
             await asyncio.wait([running])
-            assert seen == list(range(1, (turn + 1) * 20 + 1)), "after a clean stop nothing comes again and nothing is missing"
+            assert seen == list(range(1, (turn + 1) * 20 + 1)), "after a clean stop, each event comes once"
 
     async def test_of_two_runners_one_leads_and_the_other_takes_over(
         self, store: EventStore, another_store: EventStore, run: Run
@@ -129,23 +128,25 @@ class ProjectContract(ContractFixtures):
         run(another_store, second, lease=1.0)
         head = await deposit(another_store, 3)
         await another_store.wait_for(second, head, timeout=20)
-        assert (first.seen, second.seen) == ([1, 2, 3, 4, 5, 6], []), "one runs it, wherever others would"
+        assert (first.seen, second.seen) == ([1, 2, 3, 4, 5, 6], []), "one of several runners leads"
         leading.cancel()
         await asyncio.wait([leading])
         await another_store.wait_for(second, await deposit(store, 3), timeout=20)
-        assert second.seen == [7, 8, 9], "the other goes on where the first has stopped"
+        assert second.seen == [7, 8, 9], "the other continues behind the last event of the first"
         assert len(first.seen) == 6
 
-    async def test_a_runner_that_is_stopped_as_soon_as_it_starts_leaves_the_lease_to_others(self, store: EventStore) -> None:
+    async def test_a_runner_that_is_stopped_while_it_starts_releases_its_lease(self, store: EventStore) -> None:
         for turn in range(20):
             running = asyncio.create_task(store.run(Seen(), lease=600.0))
             for _ in range(turn):
                 await asyncio.sleep(0)
             running.cancel()
             await asyncio.wait([running])
-            assert [record.owner for record in await store.projections()] in ([], [""]), "nobody runs it, so nobody holds it"
+            assert [record.owner for record in await store.projections()] in ([], [""]), (
+                "a stopped runner must not hold the lease"
+            )
 
-    async def test_a_runner_takes_over_from_one_that_fell_silent(self, make_backend: MakeBackend, run: Run) -> None:
+    async def test_a_runner_takes_over_when_the_lease_of_another_expires(self, make_backend: MakeBackend, run: Run) -> None:
         backend = make_backend()
         await backend.open()
         silent = await backend.ledger.acquire_lease("contract-seen", "elsewhere", 0.5)
@@ -158,18 +159,20 @@ class ProjectContract(ContractFixtures):
             await asyncio.wait([running])
         await backend.close(5.0)
 
-    async def test_an_event_that_cannot_be_applied_is_put_aside_and_can_be_retried(self, store: EventStore, run: Run) -> None:
+    async def test_an_event_that_cannot_be_applied_becomes_a_dead_letter_and_can_be_retried(
+        self, store: EventStore, run: Run
+    ) -> None:
         seen = Seen()
         seen.poison = {2, 4}
         await deposit(store, 5)
         run(store, seen)
         await store.wait_for(seen, 5, timeout=20)
-        assert seen.seen == [1, 3, 5], "those behind it go on"
+        assert seen.seen == [1, 3, 5], "the events behind it are applied"
 
-        async def put_aside() -> bool:
+        async def stored_both() -> bool:
             return len(await store.dead_letters(seen)) == 2
 
-        await until(put_aside)
+        await until(stored_both)
         letters = await store.dead_letters(seen)
         stored = [event async for event in store.read_all()]
         assert [(letter.position, letter.event_id) for letter in letters] == [(n, stored[n - 1].event_id) for n in (2, 4)]
@@ -184,7 +187,7 @@ class ProjectContract(ContractFixtures):
         assert [letter.position for letter in await store.dead_letters(seen)] == [4]
         assert seen.seen == [1, 3, 5, 2]
 
-    async def test_a_projection_that_is_to_stop_stops_at_the_event_and_begins_there_again(self, store: EventStore) -> None:
+    async def test_a_projection_with_the_policy_stop_ends_at_the_event_and_begins_there_again(self, store: EventStore) -> None:
         seen = Seen()
         seen.on_error = OnError(retries=0)
         seen.poison = {3}
@@ -193,7 +196,7 @@ class ProjectContract(ContractFixtures):
             async with asyncio.timeout(20):
                 await store.run(seen)
         [record] = await store.projections()
-        assert (record.checkpoint.position, record.owner) == (2, ""), "it gives its lease back"
+        assert (record.checkpoint.position, record.owner) == (2, ""), "it releases its lease"
         seen.poison = set()
         running = asyncio.create_task(store.run(seen))
         await store.wait_for(seen, 4, timeout=20)
@@ -201,7 +204,7 @@ class ProjectContract(ContractFixtures):
         await asyncio.wait([running])
         assert seen.seen == [1, 2, 3, 4]
 
-    async def test_a_store_that_has_gone_back_in_time_is_not_followed(self, make_backend: MakeBackend) -> None:
+    async def test_a_store_that_went_back_in_time_is_not_followed(self, make_backend: MakeBackend) -> None:
         backend = make_backend()
         await backend.open()
         lease = await backend.ledger.acquire_lease("contract-seen", "before", 60)
@@ -215,9 +218,9 @@ class ProjectContract(ContractFixtures):
             with pytest.raises(HistoryDiverged, match="at position 3"):
                 async with asyncio.timeout(20):
                     await store.run(seen)
-            assert seen.seen == [], "what follows on lost events is not applied on top of them"
+            assert seen.seen == [], "no event may be applied on top of lost ones"
 
-    async def test_a_projection_that_is_reset_begins_again(self, store: EventStore) -> None:
+    async def test_a_projection_begins_again_after_a_reset(self, store: EventStore) -> None:
         seen = Seen()
         for _ in range(2):
             seen.seen.clear()
@@ -228,7 +231,7 @@ class ProjectContract(ContractFixtures):
             await store.reset_projection(seen)
         assert seen.seen == [1, 2, 3, 4, 5, 6]
 
-    async def test_a_read_model_in_the_same_database_has_each_event_once_whatever_stops_its_runner(
+    async def test_a_read_model_in_the_same_database_has_each_event_once_after_failures_and_stops(
         self, store: EventStore, another_store: EventStore, read_model: ReadModel | None, run: Run
     ) -> None:
         if read_model is None:
@@ -244,5 +247,5 @@ class ProjectContract(ContractFixtures):
             else:
                 await another_store.wait_for("contract-writing", head, timeout=20)
         expected = [position for position in range(1, 91) if position != 7]
-        assert await read_model.positions() == expected, "what a failed or stopped handler has written is undone"
+        assert await read_model.positions() == expected, "what a failed or stopped handler wrote is rolled back"
         assert [letter.position for letter in await store.dead_letters("contract-writing")] == [7]

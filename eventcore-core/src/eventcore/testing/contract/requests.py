@@ -1,4 +1,4 @@
-"""What the contract says to a backend, below commands: requests to append, and the log that they lead to."""
+"""How the contract talks to a backend directly: requests to append, and what the log holds afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def new_event(
     event_type: str = Deposited.event_type,
     metadata: bytes = b"{}",
 ) -> NewEvent:
-    """An event on its way into the store; its data and type may be what no class of this process reads."""
+    """A new event. ``data`` and ``event_type`` need not belong to an event class."""
     encoded, event = _codec.encode(Deposited(amount=1))
     recorded = RecordedEvent(stream, version, 0, event, EventMetadata(), _ids.hex32(), event_type, _TIME)
     return NewEvent(recorded, encoded if data is None else data, metadata)
@@ -35,8 +35,9 @@ def new_event(
 def request(read: Mapping[StreamId, int], *writes: StreamId, expected: Mapping[StreamId, int] | None = None) -> AppendRequest:
     """A request that writes one event to each of ``writes``.
 
-    Its streams stood at ``read`` when the call began; it builds on ``expected``, where requests of the call before it have
-    brought them.
+    Args:
+        read: the versions of its streams when the call begins.
+        expected: the versions after the earlier requests of the call; left out, ``read``.
     """
     before = dict(read if expected is None else expected)
     now = dict(before)
@@ -50,25 +51,22 @@ def request(read: Mapping[StreamId, int], *writes: StreamId, expected: Mapping[S
 async def fill(backend: Backend, *streams: StreamId) -> None:
     """Append one event to each of ``streams`` of an empty store."""
     assert await backend.log.append([request(dict.fromkeys(streams, 0), *streams)]) == [1], (
-        "an empty store takes a first append"
+        "an empty store must accept the first append"
     )
 
 
 async def everything(backend: Backend) -> list[StoredEvent]:
-    """All rows, in order of position."""
     return list(await backend.log.scan(0, 1 << 40, 1 << 20, EVERYTHING))
 
 
 async def log(backend: Backend) -> list[tuple[int, str, int]]:
-    """Position, stream and version of every event, in order."""
+    """Position, stream and version of every event, by position."""
     return [(row.position, row.stream_id, row.version) for row in await everything(backend)]
 
 
 def positions(rows: Iterable[StoredEvent]) -> list[int]:
-    """Where the rows stand."""
     return [row.position for row in rows]
 
 
 def matching(pattern: str | None = None, *event_types: str) -> EventFilter:
-    """A filter by pattern and types, each if given."""
     return EventFilter(None if pattern is None else StreamPattern.parse(pattern), event_types or None)

@@ -1,4 +1,4 @@
-"""Several stores on the same data, as in several processes."""
+"""Two stores on the same data, as in two processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENT: Final = RetryPolicy(attempts=200, max_delay=0.05)
 
 
 class SharingContract(ContractFixtures):
-    """``EventStore`` beside others."""
+    """Tests of ``EventStore.execute`` with two stores."""
 
     async def test_what_one_store_has_acknowledged_another_reads_at_once(
         self, store: EventStore, another_store: EventStore
@@ -29,9 +29,9 @@ class SharingContract(ContractFixtures):
             assert [event async for event in another_store.read(A)][-1] == result.events[0]
             assert await another_store.head_position() == number
             seen = await another_store.execute(Look(accounts=(A,)))
-            assert seen.position == number, "a command decides on all that was acknowledged before it, wherever it was"
+            assert seen.position == number, "a command sees every event acknowledged before it, also by another store"
 
-    async def test_stores_that_take_turns_on_a_stream_each_decide_on_the_others_events(
+    async def test_stores_that_write_a_stream_alternately_see_each_others_events(
         self, store: EventStore, another_store: EventStore
     ) -> None:
         for number in range(1, 21):
@@ -56,9 +56,9 @@ class SharingContract(ContractFixtures):
         found = await balances(store, never_negative=True)
         assert sum(found.values()) == 500
         assert await store.head_position() == 5 + 2 * (120 - len(refused))
-        told = [event for result in results if isinstance(result, CommandResult) for event in result.events]
+        returned = [event for result in results if isinstance(result, CommandResult) for event in result.events]
         stored = [event async for event in another_store.read_all(after=5)]
-        assert sorted(told, key=lambda event: event.position) == stored, "each is told what it has written, and where"
+        assert sorted(returned, key=lambda event: event.position) == stored, "each result holds what the command has written"
 
     async def test_a_stream_that_is_only_read_guards_the_decision_across_stores(
         self, store: EventStore, another_store: EventStore
@@ -72,7 +72,7 @@ class SharingContract(ContractFixtures):
                 return_exceptions=True,
             )
             refused = [result for result in results if isinstance(result, BusinessRuleViolation)]
-            assert len(refused) == 1, f"of two that exclude each other one is refused, but: {results}"
+            assert len(refused) == 1, f"one of two conflicting commands must be refused, but: {results}"
 
     async def test_a_discovered_stream_is_checked_across_stores(self, store: EventStore, another_store: EventStore) -> None:
         await store.execute(Link(account=A, to=B))
@@ -99,7 +99,7 @@ class SharingContract(ContractFixtures):
         assert sorted(result.events[0].version for result in results) == list(range(1, 129))
         assert [event.version async for event in store.read(A)] == list(range(1, 129))
 
-    async def test_a_store_that_is_opened_later_goes_on_where_the_others_are(
+    async def test_a_store_that_is_opened_later_sees_the_events_of_the_others(
         self, store: EventStore, make_backend: MakeBackend
     ) -> None:
         await store.execute(Deposit(account=A, amount=7))
