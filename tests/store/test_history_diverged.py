@@ -10,7 +10,8 @@ from unittest.mock import Mock
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
-from eventcore.commands.batching import Batcher, Outcome
+from eventcore.commands.attempt import Outcome
+from eventcore.commands.batching import Batcher
 from eventcore.commands.cache import StreamCache
 from eventcore.errors import HistoryDiverged
 from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, Verdict
@@ -92,7 +93,7 @@ async def test_a_command_is_decided_on_what_stands_after_its_read_was_refused(
 ) -> None:
     await remember(store)
     backend.restore()
-    # Of the new one nothing is at hand, so that it reads first.
+    # The cache does not hold the new stream, so the command reads first.
     with pytest.raises(BusinessRuleViolation, match="holds 3, not 5"):
         await store.execute(Transfer(source=A, target=account("new"), amount=5))
 
@@ -150,7 +151,7 @@ async def test_a_command_that_was_read_before_it_was_found_out_reads_again() -> 
     assert cache.epoch == cache_epoch + 1
     batcher = Batcher(MemoryBackend(), cache)
     batcher.start()
-    candidate = Mock(future=asyncio.get_running_loop().create_future())
-    batcher.submit(candidate, cache_epoch)
-    assert await candidate.future is Outcome.RELOAD
+    attempt = Mock(future=asyncio.get_running_loop().create_future(), boundary=Mock(cache_epoch=cache_epoch))
+    batcher.submit(attempt)
+    assert await attempt.future is Outcome.RELOAD
     await batcher.close(1)

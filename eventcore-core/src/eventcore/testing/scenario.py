@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands import Command
-from eventcore.commands.attempt import CommandContext, decided_events, discovered_streams
+from eventcore.commands.context import CommandContext
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import BusinessRuleViolation, InvalidCommand, InvalidEvent
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
@@ -196,7 +196,7 @@ def _decide(command: Command[Any], history: Sequence[RecordedEvent]) -> _Decisio
     context = CommandContext(command, plan, Codec(), ids, span, metadata, b"{}")
     try:
         state, versions = _load(context, history)
-        events = decided_events(context, state, versions, 0)
+        events = context.decide(state, versions, 0)
     except (InvalidCommand, InvalidEvent):
         raise
     except Exception as error:  # noqa: BLE001  # the command's own: `then` says whether it is expected
@@ -215,7 +215,7 @@ def _load(context: CommandContext, history: Sequence[RecordedEvent]) -> tuple[An
             if event.stream_id in versions:
                 versions[event.stream_id] = event.version
                 state = command.apply(state, event)
-        new = discovered_streams(context, state, versions) if plan.discovers else []
+        new = context.discover(state, versions) if plan.discovers else []
         if not new:
             if not streams:
                 raise InvalidCommand(f"{plan.name} has no stream: its fields name none, and discover_streams found none")
