@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any, Final, Literal, final
 
 from eventcore.catalogue import (
@@ -120,10 +119,6 @@ class _Instruments:
         self.backend = BackendInstruments(telemetry, name, backend)
         self.projections = ProjectionInstruments(telemetry, name)
 
-    def opened(self) -> None:
-        self.store.opened()
-        self.backend.opened()
-
     def closed(self) -> None:
         self.commands.close()
         self.store.closed()
@@ -181,14 +176,13 @@ class EventStore:
             raise
         # Nothing awaits from here on: a store is either open with all its tasks, or not at all.
         self._executor.start()
-        self._instruments.opened()
+        self._instruments.store.opened()
+        self._instruments.backend.opened()
         self._stop_yielding = self.telemetry.yield_from_loop()
         self._loop = asyncio.get_running_loop()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:

@@ -19,8 +19,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from operator import attrgetter, itemgetter
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -44,14 +45,8 @@ _by_order: Final = itemgetter(0)
 _by_position: Final = attrgetter("position")
 
 
-class _Chain(msgspec.Struct, eq=False):
-    """Events of one stream in the batch that is being formed, each with its order in the batch.
-
-    ``base`` is the committed version of the stream that the first of them builds on.
-    """
-
-    base: int
-    events: list[tuple[int, RecordedEvent]] = []
+_Chain: TypeAlias = list[tuple[int, RecordedEvent]]
+"""The events of one stream in the batch that is being formed, each with its order in the batch."""
 
 
 @final
@@ -84,10 +79,9 @@ class Batcher:
         if self._task is None:
             return
         try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
         finally:
             await cancel_and_wait(self._task)
             self._task = None
@@ -128,7 +122,7 @@ class Batcher:
                 self._idle.set()
         finally:
             # However this task ends, answer every waiting command. The append ends first: a caller that then reads its streams
-            # sees whether its events were committed.
+            # sees whether its events were committed. (If the batch was still being formed, "may stand" is too cautious.)
             self._closed = True
             if append is not None and not append.done():
                 await cancel_and_wait(append)
@@ -179,9 +173,7 @@ class Batcher:
                 stream = new.recorded.stream_id
                 order += 1
                 size += len(new.data)
-                if (chain := chains.get(stream)) is None:
-                    chain = chains[stream] = _Chain(base[stream])
-                chain.events.append((order, new.recorded))
+                chains.setdefault(stream, []).append((order, new.recorded))
             attempt.sent = True
             self._batch.append(attempt)
             requests.append(AppendRequest(base, expected, events, attempt.context.span))
@@ -217,19 +209,20 @@ class Batcher:
             # Another process may have changed the streams that did not advance.
             attempt.boundary.one_snapshot = False
         base = versions.copy()
-        uncommitted: list[tuple[int, RecordedEvent]] = []
+        uncommitted: _Chain = []
         for stream, version in base.items() if chains else ():
             if (chain := chains.get(stream)) is None:
                 continue
-            if version < chain.base:
+            chain_base = chain[0][1].version - 1
+            if version < chain_base:
                 return None
-            if version > chain.base:
-                # This attempt has seen an event of another process behind the chain's base. The store will refuse the chain;
-                # this attempt starts a new one.
+            if version > chain_base:
+                # The attempt has seen an event of another process that the chain does not know. The store will refuse the
+                # chain; this attempt starts a new one.
                 del chains[stream]
                 continue
-            uncommitted += chain.events
-            versions[stream] = chain.events[-1][1].version
+            uncommitted += chain
+            versions[stream] = chain[-1][1].version
         if uncommitted:
             uncommitted.sort(key=_by_order)
             missed += [event for _, event in uncommitted]

@@ -84,6 +84,7 @@ class CommandExecutor:
         ) as span:
             execution = Execution(command_type.context(command, span, headers), series)
             try:
+                # Most commands have no timeout and do not pay for one.
                 if timeout is None:
                     answer = await self._attempts(execution, retry or _DEFAULT_RETRY)
                 else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, final
 
 import msgspec
@@ -120,10 +121,8 @@ class Loader:
         if not streams:
             return Loaded({}, 0, self._cache.epoch)
         for _ in range(_MAX_LOADS - 1):
-            try:
+            with suppress(HistoryDiverged):
                 return await self._load(streams, origin)
-            except HistoryDiverged:
-                continue
         return await self._load(streams, origin)
 
     async def _load(self, streams: Sequence[StreamId], origin: Any) -> Loaded:
