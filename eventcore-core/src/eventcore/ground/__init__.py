@@ -1,4 +1,4 @@
-"""Tools that every layer may use, each written once. They know nothing of telemetry or event stores."""
+"""Tools that every layer may use: retries, tasks and pacing. They know nothing of telemetry or event stores."""
 
 from eventcore.ground.backoff import backoff
 from eventcore.ground.tasks import cancel_and_wait, spawn

@@ -13,18 +13,19 @@ T = TypeVar("T")
 def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Start a task on the running loop in an empty context; the caller owns it and must await it.
 
-    A task normally inherits the context of whoever creates it. A long-lived task would then keep the context variables of one
-    request for ever, and its spans would become children of that request.
+    A task normally inherits the context of its creator. A long-lived task would then keep the context variables of one request
+    for ever, and its spans would become children of that request.
     """
     return asyncio.get_running_loop().create_task(work, name=name, context=contextvars.Context())
 
 
 async def cancel_and_wait(task: asyncio.Task[Any], timeout: float | None = None) -> bool:
-    """Cancel a task and wait until it has ended; whether it ended within ``timeout`` seconds (``None``: no limit).
+    """Cancel a task and wait until it has ended.
 
-    The task's exception stays in the task. A task that is being cancelled already is not cancelled a second time, which would
-    interrupt its clean-up. When the caller itself is cancelled, ``CancelledError`` leaves this function as usual.
+    Returns whether the task ended within ``timeout`` seconds (``None`` for no limit). An exception of the task stays in the
+    task. If the caller is cancelled meanwhile, it stops waiting and ``CancelledError`` is raised as usual.
     """
+    # Cancel only once: a second cancellation would interrupt the clean-up that the first one started.
     if not task.cancelling():
         task.cancel()
     done, _ = await asyncio.wait([task], timeout=timeout)
