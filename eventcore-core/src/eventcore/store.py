@@ -238,7 +238,7 @@ class EventStore:
         Args:
             command: an instance of a class derived from ``Command``.
             retry: how often to retry when other writers change the streams; left out, 10 attempts in all.
-            timeout: seconds for all attempts together, more than 0; left out, the store's timeout.
+            timeout: seconds for all attempts together; left out, the store's timeout.
             parent: the remote span that caused the command; left out, the enclosing span.
             correlation_id: stored with the events, 1 to 128 characters; left out, that of the enclosing span.
             causation_id: like ``correlation_id``.

@@ -1,4 +1,4 @@
-"""One attempt of one command: the state it is decided on, the decision, and the outcome."""
+"""One attempt of one command: its state, its decision and its outcome."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Attempt(msgspec.Struct, eq=False):
         context: what all attempts of the command share.
         boundary: the state and the stream versions to decide on. ``catch_up`` updates the state, the batcher the versions.
         future: receives the answer.
-        sent: whether the append is on its way. A sent attempt cannot be withdrawn.
+        sent: whether the attempt has joined a batch. From then on it cannot be withdrawn.
         later_events: events that were applied after the state was read. They get their positions when they are committed.
         events: the decision.
-        failure: what the command's own code raised, or what is wrong with its decision.
+        failure: the exception that the command's code raised, or the error that describes its invalid decision.
         decide_seconds: how long the decision took.
     """
 
@@ -64,8 +64,8 @@ class Attempt(msgspec.Struct, eq=False):
         """
         self.later_events = events
         context, boundary = self.context, self.boundary
-        # The command's code runs in the batcher's task. What it raises belongs to its own caller; other commands of the batch
-        # must go on, so every exception is caught, `BaseException` included.
+        # The command's code runs in the batcher's task. Its exceptions are for the caller of this command only, and the other
+        # commands of the batch must go on, so every exception is caught, `BaseException` included.
         try:
             apply, state = context.command.apply, boundary.state
             for event in events:
@@ -92,7 +92,7 @@ class Attempt(msgspec.Struct, eq=False):
 def _as_failure(error: BaseException) -> BaseException:
     if not isinstance(error, asyncio.CancelledError):
         return error
-    # Raised in the caller's task, a CancelledError of the command's own code would look like a cancellation of that task.
+    # A CancelledError of the command's code must not be raised in the caller's task: it would look like its cancellation.
     wrapped = InvalidCommand(f"the command raised {type(error).__name__}, which only asyncio may")
     wrapped.__cause__ = error
     return wrapped

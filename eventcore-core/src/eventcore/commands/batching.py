@@ -39,7 +39,7 @@ _MAX_BYTES: Final = 8 << 20
 # Up to this number, all waiting commands go into one batch: halving it would cost one more commit than it saves.
 _SMALLEST_HALF: Final = 64
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
-_UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may stand")
+_UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may be stored")
 _set_position: Final = msgspec.structs.force_setattr
 _by_order: Final = itemgetter(0)
 _by_position: Final = attrgetter("position")
@@ -111,8 +111,8 @@ class Batcher:
                 while self._queue or self._answers:
                     requests = await self._form()
                     if not self._answers:
-                        # Nothing to do during the append. Awaited directly instead of in a task of its own, it answers a lone
-                        # command two iterations of the event loop sooner.
+                        # There is nothing to answer during the append. Awaited here and not in a new task, a lone command is
+                        # answered two iterations of the event loop sooner.
                         self._judge(requests, await self._append(requests) if requests else ())
                         continue
                     append = spawn(self._append(requests), "eventcore-append") if requests else None
@@ -122,7 +122,7 @@ class Batcher:
                 self._idle.set()
         finally:
             # However this task ends, answer every waiting command. The append ends first: a caller that then reads its streams
-            # sees whether its events were committed. (If the batch was still being formed, "may stand" is too cautious.)
+            # sees whether its events were committed. For a batch that was still being formed, "may be stored" is too cautious.
             self._closed = True
             if append is not None and not append.done():
                 await cancel_and_wait(append)
@@ -160,8 +160,8 @@ class Batcher:
             boundary = attempt.boundary
             expected = boundary.versions.copy()
             events = attempt.decide(now_ns)
-            # A decision without events that builds on committed events only needs no append, if its state is known to be true.
-            # (One that builds on events of this batch must wait for their verdict.)
+            # A decision without events needs no append if its state is one moment of the store. If it builds on events of this
+            # batch, it must wait for their verdict.
             if not events and base == expected:
                 if not boundary.read_from_store:
                     attempt.future.set_result(Outcome.RELOAD)

@@ -42,7 +42,7 @@ class StreamCache:
 
     Attributes:
         epoch: how often the cache was emptied because the store went back in time. Events that were taken from the cache in an
-            earlier epoch may no longer exist, so whoever keeps them compares epochs before it uses them.
+            earlier epoch may no longer exist: loader and batcher compare epochs before they use such events.
     """
 
     def __init__(self, capacity: int = 100_000) -> None:

@@ -118,15 +118,15 @@ class CommandType:
         self.series = instruments.bind(self._plan.name)
         self.span_name = f"execute {self._plan.name}"
 
-    def context(self, command: Command[Any], span: Span, headers: Mapping[str, str]) -> CommandContext:
-        """The context of one command of this class; ``headers`` have been checked."""
+    def context(self, command: Command[Any], span: Span, headers: dict[str, str]) -> CommandContext:
+        """The context of one command of this class; ``headers`` are checked and not shared with the caller."""
         metadata = EventMetadata(
             self._plan.name,
             traceparent_of(span.trace_id, span.span_id, span.trace_flags) if span.trace_id else "",
             span.tracestate,
             span.correlation_id,
             span.causation_id,
-            dict(headers) if headers else {},
+            headers,
         )
         encoded = self._codec.encode_metadata(metadata)
         return CommandContext(command, self._plan, self._codec, self._ids, span, metadata, encoded)

@@ -72,7 +72,7 @@ class CommandExecutor:
             check_id("correlation_id", correlation_id)
         if causation_id is not None:
             check_id("causation_id", causation_id)
-        headers = check_headers(headers) if headers else {}
+        checked_headers = check_headers(headers) if headers else {}
         timeout = self._timeout if timeout is None else timeout
         series = command_type.series
         series.started += 1
@@ -82,7 +82,7 @@ class CommandExecutor:
         with self._telemetry.span(
             command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
-            execution = Execution(command_type.context(command, span, headers), series)
+            execution = Execution(command_type.context(command, span, checked_headers), series)
             try:
                 # Most commands have no timeout and do not pay for one.
                 if timeout is None:
@@ -127,7 +127,7 @@ class CommandExecutor:
                 raise
             sent = execution.attempt is not None and execution.attempt.sent
             consequence = (
-                "its append was sent, so its events may stand: read its streams to find out"
+                "its append was sent, so its events may be stored: read its streams to find out"
                 if sent
                 else "nothing was written, so it may be sent again"
             )

@@ -172,8 +172,8 @@ class Loader:
     async def _serve(self, requests: list[_Request]) -> None:
         """Read the streams of all requests in one call, so in one snapshot, and answer the requests with it."""
         # Read the epoch before the call: if the store goes back in time during it, the result must not enter the cache.
-        cache_epoch, known = self._cache.epoch, self._cache.events
-        after = {stream: len(known(stream) or ()) for request in requests for stream in request.streams}
+        cache_epoch, cached = self._cache.epoch, self._cache.events
+        after = {stream: len(cached(stream) or ()) for request in requests for stream in request.streams}
         if not after:
             return
         result: _Answer

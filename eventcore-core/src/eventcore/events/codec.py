@@ -54,7 +54,7 @@ class Codec:
 
     def __init__(self, max_event_bytes: int = 1 << 20, on_error: Callable[[str, str], None] | None = None) -> None:
         self._max_event_bytes = max_event_bytes
-        self._on_error = on_error
+        self._failed = on_error or _ignore
         self._by_class: dict[type[Event], _Decode] = {}
         self._by_type: dict[str, _Decode] = {}
         self._encode = msgspec.json.Encoder(enc_hook=_write).encode
@@ -137,9 +137,9 @@ class Codec:
         self._failed("encode", event.event_type)
         raise InvalidEvent(f"event {event.event_type}: {problem}") from cause
 
-    def _failed(self, direction: str, event_type: str) -> None:
-        if self._on_error is not None:
-            self._on_error(direction, event_type)
+
+def _ignore(_direction: str, _event_type: str) -> None:
+    """Stands in for ``on_error``."""
 
 
 def _write(value: object) -> str:
@@ -175,8 +175,8 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def check_id(name: str, value: str) -> str:
-    """Return a correlation or causation id unchanged.
+def check_id(name: str, value: str) -> None:
+    """Check a correlation or causation id.
 
     Raises:
         InvalidMetadata: the id is not printable text of 1 to 128 characters.
@@ -184,7 +184,6 @@ def check_id(name: str, value: str) -> str:
     _check_text(name, value, _MAX_KEY)
     if not value:
         raise InvalidMetadata(f"{name} is empty; leave it out or give 1 to {_MAX_KEY} characters")
-    return value
 
 
 def _check_text(what: str, text: object, limit: int) -> None:
