@@ -40,10 +40,10 @@ class Execution(msgspec.Struct, eq=False):
     attempt: Attempt | None = None
 
     def result(self, attempt: Attempt) -> CommandResult:
-        """The result of a decided attempt; raises what the command's own code raised.
+        """Return the result of a decided attempt, or raise the exception of the command's code.
 
-        Conflicts are counted here by their resolution. ``chained``: the command was decided again in the same batch.
-        ``absorbed``: it met a conflict, and a retry succeeded.
+        Counts the conflicts that were resolved. ``chained``: decided again in the same batch. ``absorbed``: retried with
+        success. (``escaped``, raised to the caller, is counted by the executor.)
         """
         series = self.series
         if self.attempts > 1:
@@ -98,8 +98,11 @@ class AttemptRunner:
     async def run(self, execution: Execution) -> Attempt | None:
         """Run one attempt. Returns it once it is decided, or ``None`` after a conflict.
 
-        Only the first attempt of a command trusts the cache; a retry reads the store, since a conflict shows the cache to be
-        behind.
+        Only the first attempt of a command uses the cache. A conflict shows that the cache is behind, so a retry reads the
+        store.
+
+        Raises:
+            StoreError: the store failed, or was closed.
         """
         context, series = execution.context, execution.series
         load = discover = decide = 0.0

@@ -123,6 +123,7 @@ class CommandExecutor:
             async with limit:
                 return await self._attempts(execution, retry)
         except TimeoutError as error:
+            # Another TimeoutError, for instance one that the command's code raised, is passed on.
             if not limit.expired():
                 raise
             sent = execution.attempt is not None and execution.attempt.sent
