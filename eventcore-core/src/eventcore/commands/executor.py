@@ -68,10 +68,8 @@ class CommandExecutor:
     ) -> CommandResult:
         """See ``EventStore.execute``."""
         command_type = self._command_types.get(type(command)) or self._add_type(command)
-        if correlation_id is not None:
-            check_id("correlation_id", correlation_id)
-        if causation_id is not None:
-            check_id("causation_id", causation_id)
+        check_id("correlation_id", correlation_id)
+        check_id("causation_id", causation_id)
         checked_headers = check_headers(headers) if headers else {}
         timeout = self._timeout if timeout is None else timeout
         series = command_type.series

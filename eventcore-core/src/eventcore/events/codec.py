@@ -175,12 +175,14 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def check_id(name: str, value: str) -> None:
-    """Check a correlation or causation id.
+def check_id(name: str, value: str | None) -> None:
+    """Check a correlation or causation id; ``None`` stands for no id.
 
     Raises:
         InvalidMetadata: the id is not printable text of 1 to 128 characters.
     """
+    if value is None:
+        return
     _check_text(name, value, _MAX_KEY)
     if not value:
         raise InvalidMetadata(f"{name} is empty; leave it out or give 1 to {_MAX_KEY} characters")
