@@ -1,4 +1,4 @@
-"""The domain that the tests of the store play with: accounts and transfers."""
+"""The domain of the store tests: accounts and transfers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Link(Command[None]):
 
 
 class Collect(Command[tuple[set[StreamId], Balances]]):
-    """Empties all accounts that can be reached through links into the first."""
+    """Moves the money of all accounts that are linked, directly or not, to the first one."""
 
     account: StreamId
 

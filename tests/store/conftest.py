@@ -52,7 +52,7 @@ Measured = Callable[..., float]
 
 @pytest.fixture
 def measured(telemetry: Telemetry) -> Measured:
-    """The value (of a histogram: the count) of the catalogue's series that has these labels, 0 where there is none."""
+    """Returns the value (of a histogram: the count) of the series with these labels; 0 if there is none."""
 
     def value(name: str, **labels: str) -> float:
         wanted = {key.replace("_", "."): text for key, text in labels.items()}

@@ -96,7 +96,7 @@ json_values = st.recursive(
 
 
 def hard_to_store(value: Any) -> bool:
-    """Whether something in ``value`` is known not to survive: NUL, surrogates, what is not finite."""
+    """Whether ``value`` contains something that JSON does not keep: NUL, a surrogate, NaN or an infinity."""
     match value:
         case dict():
             return any(hard_to_store(part) for item in value.items() for part in item)
@@ -244,7 +244,7 @@ class _Prepared(Event):
 
 
 def test_no_control_character_stands_in_what_is_stored() -> None:
-    """A store may therefore join what it is given by one."""
+    """A store may therefore use control characters as separators."""
     with pytest.raises(InvalidEvent):
         Codec().encode(_Prepared(body=msgspec.Raw(b'"a\x1fb"')))
     data, _ = Codec().encode(_Prepared(body=msgspec.Raw(b'"a\\u001fb"')))

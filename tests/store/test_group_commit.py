@@ -1,4 +1,4 @@
-"""Batches: decided in order of arrival, chained, judged one by one, halved when something in them is at fault."""
+"""Batches: decided in order of arrival, chained, judged command by command, and halved when one command is at fault."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def held_up(backend: SteeredBackend, first: Awaitable[CommandResult]) -> asyncio.Future[CommandResult]:
-    """Send one command, whose append then waits for its permit, so that what follows forms one batch."""
+    """Send one command and hold its append, so that the commands that follow form one batch."""
     backend.hold()
     call = asyncio.ensure_future(first)
     await until(lambda: bool(backend.appends))
@@ -31,7 +31,7 @@ async def held_up(backend: SteeredBackend, first: Awaitable[CommandResult]) -> a
 
 
 async def waiting(*calls: Awaitable[CommandResult]) -> Sequence[asyncio.Future[CommandResult]]:
-    """Start calls one after the other, each far enough to wait for its decision."""
+    """Start calls one after the other, and let each run until it waits for its decision."""
     tasks = []
     for call in calls:
         tasks.append(asyncio.ensure_future(call))
@@ -60,7 +60,7 @@ async def test_many_are_committed_in_halves_and_the_second_is_sent_before_the_fi
         backend.before_append = lambda requests: answered_before.append(sum(call.done() for call in others))
         backend.let_all()
         await asyncio.gather(first, *others)
-    # Whoever is about to be answered counts with those who wait.
+    # The command that is about to be answered counts as waiting: half of 201 is 101.
     assert backend.appends == [1, 101, 99]
     assert answered_before[1:] == [0, 0]
 
@@ -155,13 +155,13 @@ async def test_a_refusal_on_uncommitted_events_that_are_then_refused_is_decided_
         backend.before_append = overtake_once
         backend.let_all()
         results = await asyncio.gather(first, spend, again)
-        # The last one had decided on what was at hand: to read for the first time is no second attempt.
+        # The last command was decided on cached state: its first read is no second attempt.
         assert [result.attempts for result in results] == [1, 2, 1]
         assert [event.data.amount async for event in store.read(A)] == [5, 5, 5, 5]  # type: ignore[attr-defined]  # they all have it
 
 
 class _Counting(Command[list[int]]):
-    """Writes down which amounts it has seen, so that a decision on events that never were shows."""
+    """Adds up the amounts that it has seen, so that a decision on events that were never committed shows."""
 
     stream: StreamId
 
@@ -177,8 +177,8 @@ class _Counting(Command[list[int]]):
         yield self.stream, Deposited(amount=sum(state) + 1)
 
 
-async def test_an_event_of_elsewhere_never_passes_for_one_of_a_refused_predecessor(telemetry: Telemetry) -> None:
-    """One foreign event brings the stream to just the version that the second of the chain expects."""
+async def test_an_event_of_another_process_never_passes_for_one_of_a_refused_predecessor(telemetry: Telemetry) -> None:
+    """One event of another process brings the stream to exactly the version that the second command of the chain expects."""
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
         first = await held_up(backend, store.execute(Deposit(account=B)))
@@ -341,16 +341,16 @@ async def test_a_timeout_before_the_append_says_that_nothing_was_written(telemet
     assert measured("commands.total", outcome="cancelled") == 1
 
 
-async def test_a_timeout_during_the_append_says_that_it_may_stand(telemetry: Telemetry) -> None:
+async def test_a_timeout_during_the_append_says_that_the_events_may_be_stored(telemetry: Telemetry) -> None:
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
         backend.hold()
-        with pytest.raises(CommandTimeout, match="its events may stand") as timeout:
+        with pytest.raises(CommandTimeout, match="its events may be stored") as timeout:
             await store.execute(Deposit(account=A), timeout=0.02)
         assert timeout.value.may_have_committed
         assert isinstance(timeout.value, TimeoutError)
         backend.let_all()
-        # What became of it is known to the next command without reading it from elsewhere.
+        # The batcher learned the commit, so the next command decides on it without a read.
         assert (await store.execute(_Counting(stream=A))).position == 2
 
 
@@ -362,16 +362,14 @@ async def test_closing_within_its_timeout_answers_everyone_though_the_backend_ha
         await store.close(timeout=0.05)
         results = await asyncio.gather(first, *others, return_exceptions=True)
     assert [type(result) for result in results] == [StoreError, *[type(results[1])] * 3]
-    assert "its events may stand" in str(results[0]) or "may stand" in str(results[0])
+    assert "events may be stored" in str(results[0])
     assert "closed before the command was sent" in str(results[1])
 
 
-# What is at hand
+# The stream cache
 
 
-async def test_a_stream_that_is_at_hand_is_not_read_again_before_it_is_written(
-    telemetry: Telemetry, measured: Measured
-) -> None:
+async def test_a_cached_stream_is_not_read_again_before_it_is_written(telemetry: Telemetry, measured: Measured) -> None:
     async with SteeredBackend().store(telemetry) as store:
         for _ in range(5):
             await store.execute(Deposit(account=A))
@@ -379,7 +377,7 @@ async def test_a_stream_that_is_at_hand_is_not_read_again_before_it_is_written(
         assert measured("commands.phase.duration", phase="load") == 5
 
 
-async def test_a_refusal_is_never_given_on_what_is_only_at_hand(telemetry: Telemetry) -> None:
+async def test_a_refusal_is_never_given_on_cached_state_alone(telemetry: Telemetry) -> None:
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
         await store.execute(Deposit(account=A, amount=1))

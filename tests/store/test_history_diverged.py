@@ -1,4 +1,4 @@
-"""A store that goes back in time: what a process remembers of it is forgotten, and commands are decided on what stands."""
+"""A store that goes back in time: the cache is emptied, and commands are decided on the events that the store holds now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from unittest.mock import Mock
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
-from eventcore.commands.batching import Batcher, Outcome
+from eventcore.commands.attempt import Outcome
+from eventcore.commands.batching import Batcher
 from eventcore.commands.cache import StreamCache
 from eventcore.errors import HistoryDiverged
 from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, Verdict
@@ -21,14 +22,14 @@ A, B = account("a"), account("b")
 
 
 class RestoredBackend(SteeredBackend):
-    """Exchanged for an older one, which the first append or the first read for a command tells."""
+    """Replaced by an older backup; the next append or read for a command raises ``HistoryDiverged``."""
 
     def __init__(self) -> None:
         super().__init__()
         self._gone = False
 
     def restore(self) -> None:
-        """Lose everything; another process has made one deposit since."""
+        """Lose all events; another process has made one deposit since."""
         self.real = MemoryBackend()
         self.overtake(A, 1, 3)
         self._gone = True
@@ -66,7 +67,7 @@ async def store(backend: RestoredBackend, telemetry: Telemetry) -> AsyncIterator
 
 
 async def remember(store: EventStore) -> None:
-    """Let the process know 10 in a, at version 1 as after the restoration, and that there is nothing in b."""
+    """Fill the cache: 10 in a, at version 1 as after the restore, and nothing in b."""
     await store.execute(Deposit(account=A, amount=10))
     with pytest.raises(BusinessRuleViolation):
         await store.execute(Transfer(source=A, target=B, amount=100))
@@ -92,12 +93,14 @@ async def test_a_command_is_decided_on_what_stands_after_its_read_was_refused(
 ) -> None:
     await remember(store)
     backend.restore()
-    # Of the new one nothing is at hand, so that it reads first.
+    # The cache does not hold the new stream, so the command reads first.
     with pytest.raises(BusinessRuleViolation, match="holds 3, not 5"):
         await store.execute(Transfer(source=A, target=account("new"), amount=5))
 
 
-async def test_commands_that_wait_when_it_is_found_out_read_again(backend: RestoredBackend, store: EventStore) -> None:
+async def test_commands_that_wait_when_the_divergence_is_noticed_read_again(
+    backend: RestoredBackend, store: EventStore
+) -> None:
     await remember(store)
     backend.hold()
     sent = asyncio.create_task(store.execute(Deposit(account=account("c"))))
@@ -111,7 +114,7 @@ async def test_commands_that_wait_when_it_is_found_out_read_again(backend: Resto
     backend.let_all()
     with pytest.raises(BusinessRuleViolation, match="holds 3, not 5"):
         await waiting
-    # What was on its way meanwhile knows its place.
+    # Both commands that were in progress have a position of the restored store.
     assert sorted([(await sent).position, (await reader).position]) == [2, 3]
 
 
@@ -141,16 +144,16 @@ async def test_the_rest_of_a_batch_is_not_appended_after_a_part_of_it_was_refuse
     assert 2 in backend.appends
 
 
-async def test_a_command_that_was_read_before_it_was_found_out_reads_again() -> None:
+async def test_a_command_that_was_read_before_the_divergence_was_noticed_reads_again() -> None:
     cache = StreamCache()
     cache_epoch = cache.epoch
     cache.forget(cache_epoch)
-    # Two may find it out; it is forgotten once.
+    # Loader and batcher may both notice the divergence; the cache is emptied once.
     cache.forget(cache_epoch)
     assert cache.epoch == cache_epoch + 1
     batcher = Batcher(MemoryBackend().log, cache)
     batcher.start()
-    candidate = Mock(future=asyncio.get_running_loop().create_future())
-    batcher.submit(candidate, cache_epoch)
-    assert await candidate.future is Outcome.RELOAD
+    attempt = Mock(future=asyncio.get_running_loop().create_future(), boundary=Mock(cache_epoch=cache_epoch))
+    batcher.submit(attempt)
+    assert await attempt.future is Outcome.RELOAD
     await batcher.close(1)

@@ -1,4 +1,4 @@
-"""Other processes: two that write one file at once, and one that is killed while it writes."""
+"""Several processes: two that write one file at the same time, and one that is killed while it writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def fill(url: str) -> None:
 
 
 async def start_writer(url: str, seed: int, count: int, stdout: int = PIPE) -> Process:
-    """``stdout`` is ``DEVNULL`` where nobody listens to what it tells: a full pipe would hold it up."""
+    """Pass ``DEVNULL`` for ``stdout`` if the test does not read it: a full pipe would block the writer."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.store.writer", url, str(seed), str(count), cwd=ROOT, stdout=stdout, stderr=PIPE
     )

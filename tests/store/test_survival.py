@@ -1,4 +1,4 @@
-"""One caller's mishap is no one else's."""
+"""A failure of one caller does not reach the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Survive(Command[None]):
 
 
 class Panic(BaseException):
-    """As some libraries raise for faults of their own."""
+    """Not an ``Exception``; some libraries raise such classes for their own faults."""
 
 
 class Fail(Command[None]):

@@ -1,4 +1,4 @@
-"""A process that transfers money in a file until it is killed, and tells each transfer once it is acknowledged."""
+"""A process that transfers money in a file until it is killed, and prints each transfer that was acknowledged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Given, when, then: decisions as a store would make them, and messages that show what is different."""
+"""Given, when, then: the same decisions as in a store, and messages that show the difference."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Impure(Command[None]):
 
 
 class Shared(Command[list[int]]):
-    """Begins with a state that the one before has left."""
+    """Impure: its initial state is a shared object that an earlier decision has changed."""
 
     stream: StreamId
 

@@ -1,4 +1,4 @@
-"""An event store for asyncio whose commands atomically read and write several streams."""
+"""An event store for asyncio whose commands read and write several streams atomically."""
 
 from eventcore.commands import Command, CommandResult, RetryPolicy
 from eventcore.errors import BusinessRuleViolation, EventCoreError

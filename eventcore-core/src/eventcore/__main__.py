@@ -1,4 +1,4 @@
-"""``python -m eventcore`` is the command ``eventcore``."""
+"""``python -m eventcore`` runs the command ``eventcore``."""
 
 import sys
 

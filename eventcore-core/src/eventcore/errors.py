@@ -1,38 +1,38 @@
-"""Every error that eventcore raises: one class per decision that a caller can take.
+"""Every error that eventcore raises: one class for each reaction that a caller may need.
 
 EventCoreError
-├── ConfigurationError            mend the configuration; ``faults`` lists everything that is wrong
-├── DefinitionError               mend the code: something was declared in a way that cannot work
-│   ├── InvalidInstrument         a metric name, label name, unit or shape
+├── ConfigurationError            fix the configuration; ``faults`` lists all faults
+├── DefinitionError               fix the code: a declaration cannot work
+│   ├── InvalidInstrument         a metric's name, labels, unit or kind
 │   ├── InvalidEventType          an event class, or two classes with one stored type
-│   ├── InvalidCommand            a command class, or what its ``handle`` yields
+│   ├── InvalidCommand            a command class, or what its methods return
 │   ├── InvalidProjection         a projection's name, filter, or the signature of its handler
 │   └── InvalidExporter           an exporter whose hooks do not fit the specification
-├── InvalidInput                  mend the value that was passed (also a ``ValueError``)
+├── InvalidInput                  fix the value that was passed (also a ``ValueError``)
 │   ├── InvalidStreamId
 │   ├── InvalidStoreUrl
 │   ├── InvalidPattern            a pattern of stream ids
 │   ├── InvalidMetadata           a header, correlation id or causation id
-│   ├── InvalidMeasurement        a label value or a number that an instrument cannot take
-│   └── InvalidEvent              an event that could not be read back, or is over the size limit
-├── CommandError                  the command was not carried out
-│   ├── BusinessRuleViolation     the domain said no: tell the user
-│   ├── ConcurrencyConflict       others were faster in every attempt: try again later
-│   └── CommandTimeout            no answer in time; ``may_have_committed`` says whether to look (also a ``TimeoutError``)
-└── StoreError                    the store could not do its part
-    ├── StoreUnavailable          nothing wrong with the request: try again when the store is back
+│   ├── InvalidMeasurement        a label value or a number that an instrument cannot record
+│   └── InvalidEvent              an event that could not be read back, or is larger than allowed
+├── CommandError                  the command was not executed
+│   ├── BusinessRuleViolation     the domain refused the command: tell the user
+│   ├── ConcurrencyConflict       other writers were faster in every attempt: try again later
+│   └── CommandTimeout            no answer in time; ``may_have_committed`` says whether to check (also a ``TimeoutError``)
+└── StoreError                    the store failed, or cannot be used
+    ├── StoreUnavailable          the request is valid: try again when the store is back
     ├── StoreClosed               the store was used before it was opened or after it was closed
     ├── WrongEventLoop            the store was opened on another event loop: open one on each
-    ├── IncompatibleStore         not an eventcore store, or one of another schema version: choose another, or migrate it
-    ├── AccessDenied              the store refuses this user: mend the password or the rights
-    ├── MissingDependency         the kind of store needs a package that is not installed: install the extra
-    ├── HistoryDiverged           the event that a reader has reached is gone: another timeline; rebuild, do not go on
-    ├── UnknownEventType          stored, but no class of this process has that type
-    ├── CorruptEvent              stored, but not readable as what it claims to be
+    ├── IncompatibleStore         not an eventcore store, or one with another schema version: choose another, or migrate it
+    ├── AccessDenied              the store refuses this user: fix the password or the rights
+    ├── MissingDependency         this kind of store needs a package that is not installed: install the extra
+    ├── HistoryDiverged           the store no longer holds an event that was read (failover, restore): rebuild the read model
+    ├── UnknownEventType          no class in this process has the type of a stored event: import or rename the class
+    ├── CorruptEvent              a stored event does not fit its class: fix the class or the row
     └── ProjectionError           a read model could not be kept up to date
-        ├── ProjectionFailed      its handler failed and its policy is to stop: mend the handler or the event
-        ├── ProjectionTimeout     it has not come so far in time: wait longer (also a ``TimeoutError``)
-        └── LeadershipLost        another process runs it now; what this one was about to commit was refused
+        ├── ProjectionFailed      a handler failed and its policy is to stop: fix the handler or the event
+        ├── ProjectionTimeout     the projection is still behind: wait longer (also a ``TimeoutError``)
+        └── LeadershipLost        another process runs the projection now, and this one's checkpoint was refused
 """
 
 from __future__ import annotations
@@ -81,15 +81,17 @@ __all__ = [
 
 
 class EventCoreError(Exception):
-    """Root of all errors of eventcore."""
+    """Base class of all errors that eventcore raises."""
 
 
 @final
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that is wrong in a configuration.
+    """One fault in a configuration.
 
-    ``where`` is the file, ``"environment"`` or ``"arguments"``; ``key`` the dotted key; ``problem`` what is wrong, what was
-    expected and what to do.
+    Attributes:
+        where: the path of the file, ``"environment"`` or ``"arguments"``.
+        key: the dotted key.
+        problem: what is wrong, what was expected, and what to do.
     """
 
     where: str
@@ -101,7 +103,11 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class ConfigurationError(EventCoreError):
-    """The configuration has faults; ``faults`` holds every one of them, not only the first."""
+    """The configuration has faults.
+
+    Attributes:
+        faults: all faults, not only the first.
+    """
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults: tuple[Fault, ...] = tuple(faults)
@@ -114,27 +120,27 @@ class ConfigurationError(EventCoreError):
 
 
 class DefinitionError(EventCoreError):
-    """Something was declared in code in a way that cannot work."""
+    """A declaration in code cannot work."""
 
 
 class InvalidInstrument(DefinitionError):
-    """An instrument's name, unit, labels or boundaries do not fit, or its name is taken by another shape."""
+    """An instrument's name, unit, labels or buckets are invalid, or its name belongs to an instrument of another kind."""
 
 
 class InvalidEventType(DefinitionError):
-    """An event class cannot be stored, or its stored type belongs to another class."""
+    """The stored type of an event class is invalid, or belongs to another class."""
 
 
 class InvalidCommand(DefinitionError):
-    """A command class, or what its methods return, is not what ``execute`` can work with."""
+    """``execute`` cannot work with a command class, or with what its methods return."""
 
 
 class InvalidProjection(DefinitionError):
-    """A projection is declared in a way that this store cannot run."""
+    """This store cannot run a projection as it is declared."""
 
 
 class InvalidExporter(DefinitionError):
-    """An exporter does not fit the hook specification; the message names plugin, distribution and what was expected."""
+    """An exporter does not fit the hook specification; the message names the plugin and what was expected."""
 
 
 class InvalidInput(EventCoreError, ValueError):
@@ -162,15 +168,15 @@ class InvalidMeasurement(InvalidInput):
 
 
 class InvalidEvent(InvalidInput):
-    """An event cannot be stored: it could not be read back as it is, or it is over the size limit."""
+    """An event cannot be stored: it could not be read back equal, or it is larger than allowed."""
 
 
 class CommandError(EventCoreError):
-    """A command was not carried out."""
+    """A command was not executed."""
 
 
 class BusinessRuleViolation(CommandError):
-    """Raised by ``Command.handle`` to refuse: the state of the domain does not allow the command."""
+    """Raised by ``Command.handle`` to refuse a command that the current state does not allow."""
 
 
 class ConcurrencyConflict(CommandError):
@@ -180,8 +186,8 @@ class ConcurrencyConflict(CommandError):
 class CommandTimeout(CommandError, TimeoutError):
     """A command had no answer within its timeout.
 
-    ``may_have_committed`` is true when its append was already on its way: then its events may stand, and only reading the
-    streams tells.
+    Attributes:
+        may_have_committed: whether the append had been sent. If so, the events may be stored: read the streams to find out.
     """
 
     def __init__(self, message: str, *, may_have_committed: bool) -> None:
@@ -190,14 +196,15 @@ class CommandTimeout(CommandError, TimeoutError):
 
 
 class StoreError(EventCoreError):
-    """The store could not do its part."""
+    """The store failed, or cannot be used."""
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached, or cannot write now; the request itself may be sent again later.
+    """The store cannot be reached, or cannot write now. The same request may succeed later.
 
-    ``may_have_committed`` is true when an append was on its way and its answer was lost for good: then the command's events may
-    stand, and only reading the streams tells.
+    Attributes:
+        may_have_committed: whether an append was sent and its answer was lost. If so, the events may be stored: read the
+            streams to find out.
     """
 
     def __init__(self, message: str, *, may_have_committed: bool = False) -> None:
@@ -206,38 +213,38 @@ class StoreUnavailable(StoreError):
 
 
 class StoreClosed(StoreError):
-    """The store is not open: ``async with open_store(...)`` opens it and closes it at the end of the block."""
+    """The store is not open: ``async with open_store(...)`` opens it, and closes it at the end of the block."""
 
 
 class WrongEventLoop(StoreError):
-    """A store was used on another event loop than the one that opened it."""
+    """A store was used on an event loop that did not open it."""
 
 
 class IncompatibleStore(StoreError):
-    """What the URL names is not an eventcore store, or has a schema version that this eventcore does not know."""
+    """The URL does not name an eventcore store, or the store has a schema version that this release does not know."""
 
 
 class AccessDenied(StoreError):
-    """The store refuses the user: a wrong password, or rights that are missing."""
+    """The store refuses the user: the password is wrong, or rights are missing."""
 
 
 class MissingDependency(StoreError):
-    """The kind of store needs a package that is not installed; the message says what to install."""
+    """This kind of store needs a package that is not installed; the message says which."""
 
 
 class HistoryDiverged(StoreError):
-    """The event that a reader has reached no longer stands in the store: a failover or a restore has gone back in time.
+    """The store no longer holds an event that was read: a failover or a restore took it back in time.
 
-    What was read after the point of divergence may never have happened, so a reader must not go on: rebuild the read model.
+    Events that were read after that time may be gone, so a reader must not go on: rebuild the read model.
     """
 
 
 class UnknownEventType(StoreError):
-    """A stored event has a type for which this process has no class."""
+    """No class in this process has the type of a stored event."""
 
 
 class CorruptEvent(StoreError):
-    """A stored event cannot be read as the class that its type names."""
+    """A stored event does not fit the class of its type."""
 
 
 class ProjectionError(StoreError):
@@ -245,12 +252,12 @@ class ProjectionError(StoreError):
 
 
 class ProjectionFailed(ProjectionError):
-    """A projection's handler failed on an event, and its policy is to stop; the cause is the handler's exception."""
+    """A handler failed on an event, and its policy is to stop. ``__cause__`` is the exception of the handler."""
 
 
 class ProjectionTimeout(ProjectionError, TimeoutError):
-    """A projection has not reached the position in time; it may do so later."""
+    """A projection did not reach the position in time. It may reach it later."""
 
 
 class LeadershipLost(ProjectionError):
-    """Another process has taken over the projection: the checkpoint was refused, and nothing of the batch stands."""
+    """Another process runs the projection now. The checkpoint was refused, and the batch was not committed."""

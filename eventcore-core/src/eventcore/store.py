@@ -1,4 +1,4 @@
-"""The store that an application holds: everything below it, put together."""
+"""The store that an application holds: opening, closing, and the calls to the parts that do the work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any, Final, Literal, final
 
 from eventcore.catalogue import (
@@ -18,23 +17,21 @@ from eventcore.catalogue import (
     observe_exporters,
 )
 from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
-from eventcore.commands.batching import Batcher
-from eventcore.commands.cache import StreamCache
-from eventcore.commands.loading import Loader
 from eventcore.errors import StoreClosed, WrongEventLoop
 from eventcore.events import Event, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
-from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters
-from eventcore.recording import IdGenerator, TraceContext
+from eventcore.recording import TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
 from eventcore.stores.paging import MAX_PAGE, window
 from eventcore.stores.urls import as_backend
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import ExporterReport, Telemetry
 
 __all__ = ["EventStore", "open_store"]
 
 _CLOSE_TIMEOUT: Final = 10.0
+# Seconds that each step of closing gets, even if the steps before it have used up the timeout.
+_SHORTEST_STEP: Final = 0.1
 
 
 def open_store(
@@ -49,31 +46,37 @@ def open_store(
     migrate: bool = True,
     timeout: float | None = None,
 ) -> EventStore:
-    """The store that ``url`` names, or is; use it with ``async with``, which opens and closes it.
+    """Create a store. Use it with ``async with``, which opens it, and closes it at the end of the block.
 
     Args:
-        url: ``"memory:"``, ``"sqlite:///relative.db"``, ``"sqlite:////absolute.db"`` or
-            ``"postgresql://user:password@host:port/database"``. SQLite takes ``?synchronous=normal`` and ``&busy_timeout=5``
-            (seconds). PostgreSQL takes ``?schema=eventcore``, ``&pool=4`` (connections for reading), ``&timeout=10`` (seconds
-            for one call, reconnecting included), ``&statement_cache=off`` (behind pgbouncer in transaction mode),
-            ``&listen=off`` (where notifications do not come through), and what asyncpg reads itself, as ``&sslmode=``. In place
-            of a URL, a backend of your own that is not open yet: ``eventcore.stores.Backend`` says what it has to do.
-        name: the label ``store`` on everything measured of it.
-        telemetry: one to share between stores; it is not closed with this one. Left out, the store makes and closes its own.
-        exporters: names of the exporters to load, ``"all"`` or ``"none"``; left out, the configuration decides. Not together
-            with ``telemetry``.
-        config: the tables of ``eventcore.toml`` as a mapping, or the path of a file to read in place of the default one. Not
-            together with ``telemetry``.
-        on_config_error: ``"raise"``, or ``"log"`` to go on with what is right in the configuration.
-        max_event_bytes: the largest event that is accepted, in bytes of JSON.
-        migrate: whether opening may create the schema on a server, or bring it up to date; if not, ``eventcore migrate`` does.
-            A backend of your own decides that itself.
-        timeout: seconds that ``execute`` takes at most when it is not told otherwise; ``None`` is without limit.
+        url: one of these, or a backend of your own that is not open yet (see ``eventcore.stores.Backend``):
+
+            - ``"memory:"``
+            - ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``, with ``?synchronous=normal`` and
+              ``&busy_timeout=5`` (seconds) if wanted.
+            - ``"postgresql://user:password@host:port/database"``, with ``?schema=eventcore``, ``&pool=4``
+              (connections for reading), ``&timeout=10`` (seconds for one call, reconnecting included),
+              ``&statement_cache=off`` (for pgbouncer in transaction mode), ``&listen=off`` (where notifications
+              are not delivered), and the settings that asyncpg reads itself, such as ``&sslmode=``.
+
+        name: the value of the label ``store`` on every metric of this store.
+        telemetry: the telemetry to record to, which several stores may share. The store does not close it.
+            Left out, the store creates telemetry and closes it.
+        exporters: names of the exporters to load, ``"all"`` or ``"none"``. Left out, the configuration
+            decides. Not allowed together with ``telemetry``.
+        config: the tables of ``eventcore.toml`` as a mapping, or the path of a file to read instead of the
+            default one. Not allowed together with ``telemetry``.
+        on_config_error: ``"raise"``, or ``"log"`` to log faults in the configuration and go on without them.
+        max_event_bytes: the largest event to accept, in bytes of JSON.
+        migrate: whether opening the store may create or upgrade the schema on a server. If false, run
+            ``eventcore migrate``. A backend of your own decides this itself.
+        timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit.
 
     Raises:
-        InvalidStoreUrl: there is no such store.
-        MissingDependency: it needs a package that is not installed.
+        InvalidStoreUrl: the URL names no store.
+        MissingDependency: the store needs a package that is not installed.
         ConfigurationError: the configuration has faults; all of them are listed.
+        ValueError: ``timeout`` is not more than 0, or ``telemetry`` was passed with ``exporters`` or ``config``.
 
     >>> import asyncio
     >>> class Greeted(Event):
@@ -105,8 +108,30 @@ def open_store(
 
 
 @final
+class _Instruments:
+    """The metrics of one store, by the part that records them."""
+
+    def __init__(self, telemetry: Telemetry, name: str, backend: Backend) -> None:
+        self.store = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
+        self.commands = CommandInstruments(telemetry, name)
+        self.backend = BackendInstruments(telemetry, name, backend)
+        self.projections = ProjectionInstruments(telemetry, name)
+
+    def closed(self) -> None:
+        self.commands.close()
+        self.store.closed()
+        self.backend.closed()
+        self.projections.closed()
+
+
+@final
 class EventStore:
-    """An open store: executes commands and reads events. Made by ``open_store``; belongs to the event loop that opens it."""
+    """Executes commands and reads events. Made by ``open_store``; used on the event loop that opens it.
+
+    Attributes:
+        name: the value of the label ``store`` on every metric of this store.
+        telemetry: where the store records its metrics and spans.
+    """
 
     def __init__(
         self,
@@ -119,88 +144,79 @@ class EventStore:
         timeout: float | None = None,
     ) -> None:
         self.name: Final = name
-        self._timeout = timeout
         self.telemetry: Final = telemetry
         self._owns_telemetry = owns_telemetry
-        self._instruments = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
-        self._commands = CommandInstruments(telemetry, name)
-        self._backend_instruments = BackendInstruments(telemetry, name, backend)
-        self._projection_instruments = ProjectionInstruments(telemetry, name)
-        self._backend = ObservedBackend(backend, telemetry, self._instruments, self._backend_instruments)
-        self._codec = Codec(max_event_bytes, self._instruments.codec_failed)
-        cache = StreamCache()
-        self._loader = Loader(self._backend.log, self._codec, cache)
-        self._batcher = Batcher(self._backend.log, cache)
-        self._executor = CommandExecutor(self._loader, self._batcher, self._codec, IdGenerator(), telemetry, self._commands)
-        self._projections = ProjectionHost(self._backend, self._codec, self._projection_instruments, telemetry)
+        self._instruments = _Instruments(telemetry, name, backend)
+        self._backend = ObservedBackend(backend, telemetry, self._instruments.store, self._instruments.backend)
+        self._codec = Codec(max_event_bytes, self._instruments.store.codec_failed)
+        self._executor = CommandExecutor(self._backend.log, self._codec, telemetry, self._instruments.commands, timeout)
+        self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
+        # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._state: Literal["new", "open", "closed"] = "new"
+        self._used = False
         self._closing: asyncio.Task[None] | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> EventStore:
-        if self._state != "new":
+        if self._used:
             raise StoreClosed("a store is opened once; call open_store again")
-        self._state = "closed"
+        self._used = True
         observe_exporters(self.telemetry)
         try:
             if self._owns_telemetry:
                 await self.telemetry.start()
             await self._backend.open()
         except BaseException:
-            self._hide()
+            # `BaseException`, since a cancelled opening must not leave exporters running either.
+            self._instruments.closed()
             if self._owns_telemetry:
                 await self.telemetry.shutdown()
             raise
-        self._loader.start()
-        self._batcher.start()
-        self._instruments.opened()
-        self._backend_instruments.opened()
-        self._loop = asyncio.get_running_loop()
+        # Nothing awaits from here on: a store is either open with all its tasks, or not at all.
+        self._executor.start()
+        self._instruments.store.opened()
+        self._instruments.backend.opened()
         self._stop_yielding = self.telemetry.yield_from_loop()
-        self._state = "open"
+        self._loop = asyncio.get_running_loop()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Commit what waits, let go of the backend, and shut the telemetry down if it is the store's own; again, nothing
-        happens.
+        """Commit waiting commands, stop projections, close the backend, and shut down the telemetry if the store owns it.
+
+        A second call waits until the first one has ended.
 
         Args:
-            timeout: seconds for all of it. Commands that are not done by then fail.
+            timeout: seconds for all of it. Commands that are not committed by then fail.
         """
-        if self._state == "open":
-            self._state = "closed"
+        if self._loop is not None:
+            self._loop = None
             self._closing = asyncio.ensure_future(self._close(timeout))
         if self._closing is not None:
-            # A caller that gives up leaves the closing to its end; another call waits for it again.
+            # Shielded: if this caller is cancelled, closing goes on, and another call can wait for it.
             await asyncio.shield(self._closing)
 
     async def _close(self, timeout: float) -> None:
         deadline = monotonic() + timeout
+
+        def remaining() -> float:
+            return max(_SHORTEST_STEP, deadline - monotonic())
+
         try:
-            await self._backend_instruments.stop()
+            await self._instruments.backend.stop()
+            # Projections and commands use the backend, so both end before it.
             await self._projections.close(timeout)
-            await self._batcher.close(max(0.1, deadline - monotonic()))
-            await self._loader.close()
-            await self._backend.close(max(0.1, deadline - monotonic()))
+            await self._executor.close(remaining())
+            await self._backend.close(remaining())
         finally:
-            self._hide()
+            self._instruments.closed()
             try:
                 if self._owns_telemetry:
-                    await self.telemetry.shutdown(max(0.1, deadline - monotonic()))
+                    await self.telemetry.shutdown(remaining())
             finally:
                 self._stop_yielding()
-
-    def _hide(self) -> None:
-        self._commands.close()
-        self._instruments.closed()
-        self._backend_instruments.closed()
-        self._projection_instruments.closed()
 
     async def execute(
         self,
@@ -213,55 +229,62 @@ class EventStore:
         causation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> CommandResult:
-        """Carry out a command: read its streams, let it decide, and append its events if no stream has changed since.
+        """Read the streams of a command, let it decide, and append its events if no stream has changed since.
 
-        Cancelling the call withdraws the command as long as its append is not on its way.
+        Cancelling the call withdraws the command, unless its append has been sent.
 
         Args:
             command: an instance of a class derived from ``Command``.
-            retry: how often to try when others change its streams; 10 attempts when left out.
-            timeout: seconds for all attempts together; left out, the store's.
-            parent: the remote span that asks for it; left out, the enclosing span.
-            correlation_id, causation_id: stored with the events, up to 128 characters; left out, the enclosing span's.
-            headers: stored with the events: up to 32 of them.
+            retry: how often to retry when other writers change the streams; left out, 10 attempts in all.
+            timeout: seconds for all attempts together; left out, the store's timeout.
+            parent: the remote span that caused the command; left out, the enclosing span.
+            correlation_id: stored with the events, 1 to 128 characters; left out, that of the enclosing span.
+            causation_id: like ``correlation_id``.
+            headers: stored with the events: up to 32, with keys of 128 and values of 1,024 characters at most.
 
         Raises:
-            BusinessRuleViolation: the command's own refusal.
-            ConcurrencyConflict: others were faster in every attempt.
-            CommandTimeout: no answer in time; ``may_have_committed`` tells whether to look.
-            InvalidCommand, InvalidEvent, InvalidMetadata: what was passed, or decided, cannot be used.
-            UnknownEventType, CorruptEvent: a stream of the boundary cannot be read.
+            BusinessRuleViolation: the command refused.
+            ConcurrencyConflict: other writers changed the streams in every attempt.
+            CommandTimeout: no answer in time; ``may_have_committed`` says whether the events may be stored.
+            InvalidCommand, InvalidEvent, InvalidMetadata: an argument or the decision is not usable.
+            UnknownEventType, CorruptEvent: a stream of the command cannot be read.
             StoreUnavailable, StoreClosed, WrongEventLoop: the store cannot serve.
         """
         self._check_open()
         return await self._executor.execute(
             command,
             retry=retry,
-            timeout=self._timeout if timeout is None else timeout,
+            timeout=timeout,
             parent=parent,
             correlation_id=correlation_id,
             causation_id=causation_id,
-            headers=headers or {},
+            headers=headers,
         )
 
     async def read(self, stream: StreamId, *, after_version: int = 0, limit: int | None = None) -> AsyncIterator[RecordedEvent]:
-        """The events of one stream in order, up to the end that the stream has when it is reached.
+        """Iterate over the events of one stream in order of version.
+
+        Events that are appended during the iteration are included.
 
         Args:
-            stream: a stream; one without events is empty.
-            after_version: skip events up to this version.
-            limit: at most so many events.
+            stream: a stream id. A stream that does not exist has no events.
+            after_version: skip events up to this version, 0 or more.
+            limit: the largest number of events, 0 or more; ``None`` for all.
+
+        Raises:
+            ValueError: an argument is out of its range.
+            UnknownEventType, CorruptEvent: an event cannot be read.
         """
         self._check_open()
         stream = StreamId(stream)
-        version, left = _at_least_0("after_version", after_version), _limit(limit)
-        while left > 0:
+        version, remaining = _at_least_0("after_version", after_version), _limit(limit)
+        while remaining > 0:
             page = await self._backend.log.read_streams({stream: version}, purpose="api")
             rows = page.rows[stream]
-            for row in rows[:left]:
+            for row in rows[:remaining]:
                 yield self._codec.decode(row, stream)
             version += len(rows)
-            left -= len(rows)
+            remaining -= len(rows)
             if len(rows) < page.limit:
                 return
 
@@ -273,113 +296,122 @@ class EventStore:
         event_types: Iterable[str | type[Event]] | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
-        """Events of all streams in order of position, up to the head position when the reading begins.
+        """Iterate over the events of all streams in order of position, up to the head position at the first step.
 
         Args:
-            after: skip events up to this position.
-            pattern: only streams whose whole id matches: ``*`` any characters, ``?`` one, ``[0-9]`` one of a set, ``[!0-9]``
-                one outside it; case counts.
-            event_types: only events of these stored types, or classes.
-            limit: at most so many of the events that match.
+            after: skip events up to this position, 0 or more.
+            pattern: only streams whose whole id matches. ``*`` stands for any characters, ``?`` for one,
+                ``[0-9]`` for one of a set, ``[!0-9]`` for one outside it. Case matters.
+            event_types: only events of these stored types or classes.
+            limit: the largest number of matching events, 0 or more; ``None`` for all.
 
         Raises:
-            InvalidPattern: ``pattern`` is not one.
+            InvalidPattern: ``pattern`` cannot be read.
+            ValueError: an argument is out of its range.
+            UnknownEventType, CorruptEvent: an event cannot be read.
         """
         self._check_open()
         wanted = EventFilter(
             None if pattern is None else StreamPattern.parse(pattern),
             None if event_types is None else tuple(kind if isinstance(kind, str) else kind.event_type for kind in event_types),
         )
-        position, left = _at_least_0("after", after), _limit(limit)
+        positions = window(wanted, MAX_PAGE)
+        position, remaining = _at_least_0("after", after), _limit(limit)
         head = await self._backend.log.head_position()
-        while position < head and left > 0:
-            end = min(position + window(wanted, MAX_PAGE), head)
-            most = min(MAX_PAGE, left)
-            rows = await self._backend.log.scan(position, end, most, wanted)
+        while position < head and remaining > 0:
+            end = min(position + positions, head)
+            page = min(MAX_PAGE, remaining)
+            rows = await self._backend.log.scan(position, end, page, wanted)
             for row in rows:
                 yield self._codec.decode(row, StreamId(row.stream_id))
-            left -= len(rows)
-            position = rows[-1].position if len(rows) == most else end
+            remaining -= len(rows)
+            # A full page may have more matches behind its last row. Otherwise the whole window has been looked at.
+            position = rows[-1].position if len(rows) == page else end
 
     async def head_position(self) -> int:
-        """The position of the last event in the store, 0 when there is none."""
+        """The position of the last event in the store; 0 if it is empty."""
         self._check_open()
         return await self._backend.log.head_position()
 
     async def run(self, projection: Projection, *, lease: float = 5.0) -> None:
-        """Apply events to ``projection`` from its checkpoint on, until cancelled or until the store closes.
+        """Apply events to ``projection`` from its checkpoint on, until the call is cancelled or the store closes.
 
-        Of all who run a projection, in this process and others, one does; the others wait to take over. While the store is away
-        it waits, too.
+        Several processes may call this for the same projection: the one that holds the lease applies events,
+        the others wait to take over. While the store is unavailable, the call waits.
 
         Args:
             projection: an instance of a class derived from ``Projection``.
-            lease: seconds without a sign of life after which another runner takes over, from 0.1 to 3600.
+            lease: seconds after which another runner takes over if the lease is not renewed, from 0.1 to 3600.
 
         Raises:
-            InvalidProjection: it is declared in a way that this store cannot run.
+            InvalidProjection: this store cannot run the projection as it is declared.
             ProjectionFailed: an event cannot be applied, and ``on_error`` says to stop.
-            HistoryDiverged: the store has gone back behind the checkpoint: rebuild what was derived.
+            HistoryDiverged: the store no longer holds the event of the checkpoint: rebuild the read model.
             StoreClosed, WrongEventLoop: the store cannot serve.
+            ValueError: ``lease`` is out of its range.
         """
         self._check_open()
         await self._projections.run(projection, lease)
 
     async def wait_for(self, projection: Projection | str, position: int, timeout: float = 10.0) -> None:
-        """Wait until a projection, run here or elsewhere, has applied everything up to ``position``: then read what you wrote.
+        """Wait until a projection, in any process, has applied all events up to ``position``.
+
+        After that, the read model shows what a command with this ``CommandResult.position`` wrote.
 
         Args:
-            projection: it, or its name (``name@version`` from version 2 on).
-            position: such as ``CommandResult.position``.
-            timeout: seconds.
+            projection: the projection or its name (``name@version`` from version 2 on).
+            position: a position, 0 or more.
+            timeout: seconds to wait.
 
         Raises:
-            ProjectionTimeout: it has not come so far in time.
+            ProjectionTimeout: the projection has not reached the position in time.
         """
         self._check_open()
         await self._projections.wait_for(projection, _at_least_0("position", position), timeout)
 
     async def projections(self) -> Sequence[ProjectionRecord]:
-        """What the store knows of every projection that was ever run on it, by name."""
+        """The checkpoint, lease and dead letters of every projection that was ever run on this store, by name."""
         self._check_open()
         return await self._projections.projections()
 
     async def dead_letters(self, projection: Projection | str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The events that a projection has put aside, in order of position: at most ``limit``."""
+        """The events that a projection could not apply and skipped, in order of position: at most ``limit``."""
         self._check_open()
         return await self._projections.dead_letters(projection, _at_least_0("limit", limit))
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
-        """Apply every dead letter of a projection once more, out of order, and forget those that succeed.
+        """Apply every dead letter of a projection again, and remove those that succeed.
+
+        They are applied after events that came later, so the order of the events is not kept.
 
         Raises:
-            InvalidProjection: it is declared in a way that this store cannot run.
-            HistoryDiverged: the event of a dead letter is gone.
+            InvalidProjection: this store cannot run the projection as it is declared.
+            HistoryDiverged: the store no longer holds the event of a dead letter.
         """
         self._check_open()
         return await self._projections.retry_dead_letters(projection)
 
     async def reset_projection(self, projection: Projection | str) -> None:
-        """Forget checkpoint and dead letters of a projection, so that it begins again at the first event.
+        """Delete the checkpoint and the dead letters of a projection, so that it starts again at the first event.
 
-        What it has written stays: empty its read model, too.
+        The read model is not touched: empty it yourself.
 
         Raises:
-            LeadershipLost: somebody runs it: stop it first.
+            LeadershipLost: the projection is being run: stop it first.
         """
         self._check_open()
         await self._projections.reset(projection)
 
     def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
-        """Add an exporter, also while commands run; see ``Telemetry.register_exporter``."""
+        """Add an exporter, at any time; see ``Telemetry.register_exporter``."""
         return self.telemetry.register_exporter(exporter, name=name)
 
     async def unregister_exporter(self, name: str, timeout: float = _CLOSE_TIMEOUT) -> ExporterReport:
-        """Let an exporter deliver what it has and forget it; see ``Telemetry.unregister_exporter``."""
+        """Flush and remove an exporter; see ``Telemetry.unregister_exporter``."""
         return await self.telemetry.unregister_exporter(name, timeout)
 
     def _check_open(self) -> None:
-        if self._state != "open":
+        if self._loop is None:
             raise StoreClosed(f"the store {self.name!r} is not open: use it within 'async with open_store(...) as store:'")
         if asyncio.get_running_loop() is not self._loop:
             raise WrongEventLoop(

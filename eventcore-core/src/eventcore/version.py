@@ -1,4 +1,4 @@
-"""The version of eventcore-core; its distribution takes it from here."""
+"""The version of eventcore-core, also read when the distribution is built."""
 
 from typing import Final
 

@@ -1,7 +1,7 @@
-"""Commands: their base class, how they are executed, and what is recorded of it."""
+"""Commands: their base class, and how a store loads, decides, commits and retries them."""
 
-from eventcore.commands.command import Command, Decision
-from eventcore.commands.executor import CommandExecutor, CommandResult
+from eventcore.commands.command import Command, CommandResult, Decision
+from eventcore.commands.executor import CommandExecutor
 from eventcore.commands.retry import RetryPolicy
 
 __all__ = ["Command", "CommandExecutor", "CommandResult", "Decision", "RetryPolicy"]

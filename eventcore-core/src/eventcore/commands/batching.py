@@ -1,231 +1,200 @@
 """Group commit: commands that wait at the same time are decided one after the other and committed in one call.
 
-``handle`` is pure, so a batch *chains*: a command whose streams were changed by its predecessors, committed or still in this
-very batch, is brought up to date with their events and decided on that. If another process was faster on a stream, the version
-that the whole chain is based on does not hold, so that all of it is refused and reads again.
+**Chaining.** ``handle`` is pure, so the batcher may call it again. Before it decides a command, it applies the events that the
+command has missed: those that other commands of this process committed, and those that earlier commands of the same batch are
+about to commit. So many commands on one stream need one attempt each. If another process appended to the stream first, the
+store refuses the whole chain, and its commands are retried.
 
-What many senders ask for at once is taken in two halves: while one is being committed, the senders of the other are answered
-and come back. The next batch is sent before the one that has just been committed is answered, so that neither the store nor
-the interpreter waits for the other.
+**Overlap.** The next batch is sent before the commands of the last one are answered. While the store commits, the answered
+commands return to their callers, which submit again, so neither the store nor the interpreter waits for the other. For this to
+work, a batch takes only half of many waiting commands: while one half commits, the other half is answered and comes back.
+
+Everything here runs on the store's event loop. The batcher's task decides and answers; ``submit`` runs in the callers' tasks.
+Between two ``await`` no other task runs, so no lock is needed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import enum
 import time
 from collections import deque
 from collections.abc import Sequence
-from operator import itemgetter
-from typing import Any, Final, Protocol, final
+from contextlib import suppress
+from operator import attrgetter, itemgetter
+from typing import Final, TypeAlias, final
 
 import msgspec
 
+from eventcore.commands.attempt import Answer, Attempt, Outcome
 from eventcore.commands.cache import StreamCache
-from eventcore.commands.gathering import until_settled
+from eventcore.commands.gathering import AT_ONCE, answer, answer_all, until_settled
 from eventcore.errors import HistoryDiverged, StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
-from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, NewEvent, Verdict
-from eventcore.stores.failures import as_store_error
+from eventcore.ground import OwnedTask, cancel_and_wait, spawn
+from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, Verdict
+from eventcore.stores.failures import as_store_error, own_copy
 
 _MAX_COMMANDS: Final = 512
 _MAX_BYTES: Final = 8 << 20
-# Up to so many are not halved: a commit costs more than it would save.
+# Up to this number, all waiting commands go into one batch: halving it would cost one more commit than it saves.
 _SMALLEST_HALF: Final = 64
-# Between so many decisions or answers the event loop gets its turn: it must not wait for a whole batch.
-_AT_ONCE: Final = 32
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
-
-_UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may stand")
+_UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may be stored")
 _set_position: Final = msgspec.structs.force_setattr
+_by_order: Final = itemgetter(0)
+_by_position: Final = attrgetter("position")
 
 
-class Outcome(enum.Enum):
-    """What became of a candidate."""
-
-    COMMITTED = "committed"
-    """Its decision stands; its events, if any, are durable."""
-    CONFLICT = "conflict"
-    """Another writer changed one of its streams first."""
-    RELOAD = "reload"
-    """It has to read before it can be decided: it needs further streams, it missed more than is held in memory, or what was at
-    hand was behind or, with nothing to write, cannot be shown to be current."""
-
-
-class Candidate(Protocol):
-    """A command that waits for its decision, as the batcher sees it."""
-
-    versions: dict[StreamId, int]
-    """What its state has seen of each stream that it reads."""
-    read_from_store: bool
-    """Whether its state was read from the store; false: what was at hand, so that only an append can show it to be current."""
-    one_snapshot: bool
-    """Whether its state is one moment of the store; false: a decision without events has to be checked, too."""
-    sent: bool
-    """Set once its append is on its way: from then on it cannot be withdrawn."""
-    future: asyncio.Future[Outcome | StoreError]
-    origin: Any
-
-    def advance(self, events: Sequence[RecordedEvent]) -> bool:
-        """Bring the state up to date; false when the command then wants to read further streams."""
-        ...
-
-    def decide(self, now_ns: int) -> Sequence[NewEvent]:
-        """The events of its decision, with the next versions. Failures are kept by the candidate and count as no events."""
-        ...
-
-
-class _Chain:
-    """The events of one stream in a batch in the making, with their order in the batch, on committed version ``base``."""
-
-    __slots__ = ("base", "events")
-
-    def __init__(self, base: int) -> None:
-        self.base = base
-        self.events: list[tuple[int, RecordedEvent]] = []
+_Chain: TypeAlias = list[tuple[int, RecordedEvent]]
+"""The events of one stream in the batch that is being formed, each with its order in the batch."""
 
 
 @final
 class Batcher:
-    """Decides and commits candidates in order of arrival."""
+    """Decides and commits attempts in order of arrival."""
 
     def __init__(self, log: EventLog, cache: StreamCache) -> None:
         self._log = log
         self._cache = cache
-        self._queue: deque[Candidate] = deque()
+        self._queue: deque[Attempt] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._task: asyncio.Task[None] | None = None
+        self._task: OwnedTask[None] | None = None
         self._closed = False
-        # Sent, or about to be.
-        self._taken: list[Candidate] = []
-        # Judged and not answered yet.
-        self._judged: deque[tuple[Candidate, Outcome | StoreError]] = deque()
-        # That of the cache from which those who wait have been read.
+        # The batch that is being formed or appended.
+        self._batch: list[Attempt] = []
+        # Answers of the last batch that its commands have not received yet.
+        self._answers: deque[tuple[asyncio.Future[Answer], Answer]] = deque()
+        # The epoch of the cache in which all waiting attempts were read.
         self._epoch = cache.epoch
 
     def start(self) -> None:
-        """Begin to serve on the running loop."""
-        self._task = asyncio.get_running_loop().create_task(
-            self._run(), name="eventcore-batcher", context=contextvars.Context()
-        )
+        """Start the batcher's task on the running loop."""
+        self._task = spawn(self._run(), "eventcore-batcher")
 
     async def close(self, timeout: float) -> None:
-        """Take no more candidates, commit those that wait within ``timeout`` seconds, fail the rest with ``StoreClosed``."""
+        """Accept no more attempts, commit waiting ones within ``timeout`` seconds, fail the others with ``StoreClosed``."""
         self._closed = True
         if self._task is None:
             return
         try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
         finally:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
             self._task = None
 
-    def submit(self, candidate: Candidate, cache_epoch: int) -> None:
-        """Let ``candidate`` wait for its turn; its future tells its outcome. Cancelling that withdraws it until it is sent.
+    def submit(self, attempt: Attempt) -> None:
+        """Queue an attempt; its future receives the answer. Cancelling the future withdraws the attempt until it is sent.
 
-        ``cache_epoch`` is that of the cache when its streams were read.
+        Raises:
+            StoreClosed: the batcher is closed.
         """
         if self._closed:
             raise StoreClosed("the store is being closed and takes no more commands")
-        if cache_epoch != self._cache.epoch:
-            candidate.future.set_result(Outcome.RELOAD)
+        if attempt.boundary.cache_epoch != self._cache.epoch:
+            attempt.future.set_result(Outcome.RELOAD)
             return
-        self._queue.append(candidate)
+        self._queue.append(attempt)
         self._idle.clear()
         self._wake.set()
 
     async def _run(self) -> None:
-        flight: asyncio.Task[Sequence[Verdict | StoreError]] | None = None
+        append: OwnedTask[Sequence[Verdict | StoreError]] | None = None
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 await until_settled(self._queue, _MAX_COMMANDS)
-                while self._queue or self._judged:
+                while self._queue or self._answers:
                     requests = await self._form()
-                    if not self._judged:
-                        # Nobody to be answered meanwhile: without a task of its own, a lone command is done two turns sooner.
+                    if not self._answers:
+                        # There is nothing to answer during the append. Awaited here and not in a new task, a lone command is
+                        # answered two iterations of the event loop sooner.
                         self._judge(requests, await self._append(requests) if requests else ())
                         continue
-                    flight = asyncio.create_task(self._append(requests), name="eventcore-append") if requests else None
-                    await self._answer_judged()
-                    if flight is not None:
-                        self._judge(requests, await flight)
+                    append = spawn(self._append(requests), "eventcore-append") if requests else None
+                    await answer_all(self._answers)
+                    if append is not None:
+                        self._judge(requests, await append)
                 self._idle.set()
         finally:
-            # Whatever ends this task, nobody may wait for ever.
+            # However this task ends, answer every waiting command. The append ends first: a caller that then reads its streams
+            # sees whether its events were committed. For a batch that was still being formed, "may be stored" is too cautious.
             self._closed = True
-            if flight is not None and not flight.done():
-                flight.cancel()
-                await asyncio.wait([flight])
-            for candidate, outcome in self._judged:
-                _answer(candidate, outcome)
-            for candidate in self._taken:
-                _answer(candidate, _UNCONFIRMED)
-            while self._queue:
-                _answer(self._queue.popleft(), _CLOSED)
+            if append is not None and not append.done():
+                await cancel_and_wait(append)
+            for future, result in self._answers:
+                answer(future, result)
+            for attempt in self._batch:
+                answer(attempt.future, own_copy(_UNCONFIRMED))
+            for attempt in self._queue:
+                answer(attempt.future, own_copy(_CLOSED))
+            self._queue.clear()
 
     async def _form(self) -> list[AppendRequest]:
-        """Decide what waits; ``self._taken`` are the candidates whose requests are returned."""
+        """Decide waiting commands. Returns the append requests of ``self._batch``, in the same order."""
         requests: list[AppendRequest] = []
         chains: dict[StreamId, _Chain] = {}
         order = size = 0
         now_ns = time.time_ns()
-        most = min(_MAX_COMMANDS, max(_SMALLEST_HALF, (len(self._queue) + len(self._judged) + 1) // 2))
-        while self._queue and len(requests) < most and size < _MAX_BYTES:
-            if len(requests) % _AT_ONCE == _AT_ONCE - 1:
+        # Commands that are about to be answered count as waiting: most of their callers submit again at once.
+        limit = min(_MAX_COMMANDS, max(_SMALLEST_HALF, (len(self._queue) + len(self._answers) + 1) // 2))
+        while self._queue and len(requests) < limit and size < _MAX_BYTES:
+            if len(requests) % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
+            # From here to the end of the iteration nothing awaits, so the cache does not change and no caller can withdraw the
+            # attempt between its check and its entry into the batch.
             if self._epoch != self._cache.epoch:
-                self._start_anew()
+                self._reload_all()
                 return []
-            candidate = self._queue.popleft()
-            if candidate.future.done():
+            attempt = self._queue.popleft()
+            if attempt.future.done():
                 continue
-            base = self._catch_up(candidate, chains)
+            base = self._bring_up_to_date(attempt, chains)
             if base is None:
-                candidate.future.set_result(Outcome.RELOAD)
+                attempt.future.set_result(Outcome.RELOAD)
                 continue
-            expected = candidate.versions.copy()
-            events = candidate.decide(now_ns)
+            boundary = attempt.boundary
+            expected = boundary.versions.copy()
+            events = attempt.decide(now_ns)
+            # A decision without events needs no append if its state is one moment of the store. If it builds on events of this
+            # batch, it must wait for their verdict.
             if not events and base == expected:
-                if not candidate.read_from_store:
-                    candidate.future.set_result(Outcome.RELOAD)
+                if not boundary.read_from_store:
+                    attempt.future.set_result(Outcome.RELOAD)
                     continue
-                if candidate.one_snapshot:
-                    candidate.future.set_result(Outcome.COMMITTED)
+                if boundary.one_snapshot:
+                    attempt.future.set_result(Outcome.COMMITTED)
                     continue
             for new in events:
                 stream = new.recorded.stream_id
                 order += 1
                 size += len(new.data)
-                if (chain := chains.get(stream)) is None:
-                    chain = chains[stream] = _Chain(base[stream])
-                chain.events.append((order, new.recorded))
-            candidate.sent = True
-            self._taken.append(candidate)
-            requests.append(AppendRequest(base, expected, events, candidate.origin))
+                chains.setdefault(stream, []).append((order, new.recorded))
+            attempt.sent = True
+            self._batch.append(attempt)
+            requests.append(AppendRequest(base, expected, events, attempt.context.span))
         return requests
 
-    def _start_anew(self) -> None:
-        """Let everybody read again: what they have seen may be gone."""
+    def _reload_all(self) -> None:
+        """Let all commands read again: the store has gone back in time, and events that they have seen may be gone."""
         self._epoch = self._cache.epoch
-        for candidate in (*self._taken, *self._queue):
-            _answer(candidate, Outcome.RELOAD)
-        self._taken.clear()
+        for attempt in (*self._batch, *self._queue):
+            answer(attempt.future, Outcome.RELOAD)
+        self._batch.clear()
         self._queue.clear()
 
-    def _catch_up(self, candidate: Candidate, chains: dict[StreamId, _Chain]) -> dict[StreamId, int] | None:
-        """Apply what the candidate has missed. The committed versions it builds on, ``None`` if it has to read again."""
-        versions = candidate.versions
+    def _bring_up_to_date(self, attempt: Attempt, chains: dict[StreamId, _Chain]) -> dict[StreamId, int] | None:
+        """Apply the events that the attempt has missed: first committed ones, then those of the batch.
+
+        Returns the committed versions that the attempt builds on, or ``None`` if it must be loaded again.
+        """
+        versions = attempt.boundary.versions
         missed: list[RecordedEvent] = []
-        streams = 0
+        advanced = 0
         for stream, version in versions.items():
             if self._cache.version(stream) > version:
                 tail = self._cache.tail(stream, version)
@@ -233,55 +202,53 @@ class Batcher:
                     return None
                 missed += tail
                 versions[stream] = tail[-1].version
-                streams += 1
-        if streams > 1:
+                advanced += 1
+        if advanced > 1:
             missed.sort(key=_by_position)
-        if streams and len(versions) > 1:
-            # The streams that did not advance may have been changed by another process meanwhile.
-            candidate.one_snapshot = False
+        if advanced and len(versions) > 1:
+            # Another process may have changed the streams that did not advance.
+            attempt.boundary.one_snapshot = False
         base = versions.copy()
-        if chains:
-            uncommitted: list[tuple[int, RecordedEvent]] = []
-            for stream, version in base.items():
-                if (chain := chains.get(stream)) is None:
-                    continue
-                if version < chain.base:
-                    return None
-                if version > chain.base:
-                    # Another process got in before the chain, which will therefore be refused; a new one starts here.
-                    del chains[stream]
-                    continue
-                uncommitted += chain.events
-                versions[stream] = chain.events[-1][1].version
-            if uncommitted:
-                uncommitted.sort(key=_by_order)
-                missed += [event for _, event in uncommitted]
-        if missed and not candidate.advance(missed):
+        uncommitted: _Chain = []
+        for stream, version in base.items() if chains else ():
+            if (chain := chains.get(stream)) is None:
+                continue
+            chain_base = chain[0][1].version - 1
+            if version < chain_base:
+                return None
+            if version > chain_base:
+                # The attempt has seen an event of another process that the chain does not know. The store will refuse the
+                # chain; this attempt starts a new one.
+                del chains[stream]
+                continue
+            uncommitted += chain
+            versions[stream] = chain[-1][1].version
+        if uncommitted:
+            uncommitted.sort(key=_by_order)
+            missed += [event for _, event in uncommitted]
+        if missed and not attempt.catch_up(missed):
             return None
         return base
 
     def _judge(self, requests: Sequence[AppendRequest], verdicts: Sequence[Verdict | StoreError]) -> None:
-        """Learn what became of a batch, before anyone goes on with the same streams."""
-        for candidate, request, verdict in zip(self._taken, requests, verdicts, strict=True):
-            outcome: Outcome | StoreError = Outcome.COMMITTED
+        """Turn the verdicts on a batch into answers, and its events into cached ones.
+
+        Runs before the next batch is formed, so that the next decisions on the same streams see these events. It answers no
+        command: answering yields to the event loop, and the next batch is to be sent first.
+        """
+        for attempt, request, verdict in zip(self._batch, requests, verdicts, strict=True):
+            result: Answer = Outcome.COMMITTED
             if isinstance(verdict, StoreError):
-                outcome = verdict
+                result = own_copy(verdict)
             elif verdict == CONFLICT:
                 for stream in request.base:
                     self._cache.contest(stream)
-                outcome = Outcome.CONFLICT if candidate.read_from_store else Outcome.RELOAD
+                # A cached state that was behind is no conflict: no attempt is counted, the command only reads first.
+                result = Outcome.CONFLICT if attempt.boundary.read_from_store else Outcome.RELOAD
             elif verdict > 0:
                 self._learn(request, verdict)
-            self._judged.append((candidate, outcome))
-        self._taken = []
-
-    async def _answer_judged(self) -> None:
-        number = 0
-        while self._judged:
-            _answer(*self._judged.popleft())
-            number += 1
-            if number % _AT_ONCE == 0:
-                await asyncio.sleep(0)
+            self._answers.append((attempt.future, result))
+        self._batch = []
 
     async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict | StoreError]:
         if self._epoch != self._cache.epoch:
@@ -293,33 +260,23 @@ class Batcher:
             return [CONFLICT] * len(requests)
         except StoreUnavailable as error:
             return [error] * len(requests)
-        except Exception as error:  # noqa: BLE001  # the one whose fault it is gets it
-            # Something in the batch is at fault: halve it until that one stands alone.
+        except Exception as error:  # noqa: BLE001  # becomes the answer of the request that causes it
+            # One request fails the whole batch. Halve the batch until that request is alone; the others are committed.
             if len(requests) == 1:
                 return [as_store_error(error)]
             middle = len(requests) // 2
             return [*await self._append(requests[:middle]), *await self._append(requests[middle:])]
 
     def _learn(self, request: AppendRequest, first: int) -> None:
+        """Give committed events their positions, from ``first``, and add them to the cache."""
         by_stream: dict[StreamId, list[RecordedEvent]] = {}
         for position, new in enumerate(request.events, first):
             event = new.recorded
-            # Not shared with anyone but the candidates of this batch, who have seen it without a position.
+            # The event is frozen and may be changed here only: until now, only commands of this batch have seen it, and their
+            # `apply` must not keep its position, which was 0.
             _set_position(event, "position", position)
             by_stream.setdefault(event.stream_id, []).append(event)
-        if self._epoch != self._cache.epoch:
-            return
-        for stream, events in by_stream.items():
-            self._cache.extend(stream, events, events[0].version - 1)
-
-
-def _answer(candidate: Candidate, outcome: Outcome | StoreError) -> None:
-    if not candidate.future.done():
-        candidate.future.set_result(outcome)
-
-
-def _by_position(event: RecordedEvent) -> int:
-    return event.position
-
-
-_by_order: Final = itemgetter(0)
+        # Events of an earlier epoch must not come back into the cache.
+        if self._epoch == self._cache.epoch:
+            for stream, events in by_stream.items():
+                self._cache.extend(stream, events, events[0].version - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Generic, TypeAlias, TypeVar, cast, dataclass_transform
+from typing import Generic, TypeAlias, TypeVar, cast, dataclass_transform, final
 
 import msgspec
 
@@ -17,11 +17,14 @@ Decision: TypeAlias = Iterable[tuple[StreamId, Event]] | None
 # A type checker must know that subclasses are frozen without saying so.
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, Generic[State], frozen=True):
-    """Base class of commands, generic in the state that it decides on.
+    """Base class of commands, generic in the state that a command decides on.
 
-    Every field typed ``StreamId`` (also ``StreamId | None``, and tuple, list, set or frozenset of ``StreamId``) belongs to the
-    consistency boundary: its events are folded to the state, and the command commits only if none of these streams has changed
-    since, or else decides again. All methods are pure: they may be called several times, and do no I/O.
+    The *consistency boundary* of a command is every stream that it reads: the fields typed ``StreamId``
+    (also ``StreamId | None``, and tuple, list, set or frozenset of ``StreamId``) and what
+    ``discover_streams`` returns. The events of these streams are folded to the state. The command
+    commits only if none of the streams has changed since it was read; otherwise it is decided again.
+
+    Methods are pure: eventcore may call each of them several times, so they do no I/O.
 
     >>> class SeatReserved(Event):
     ...     seat: str
@@ -38,23 +41,45 @@ class Command(msgspec.Struct, Generic[State], frozen=True):
     """
 
     def initial_state(self) -> State:
-        """The state before any event, a new object if it can be changed; without a state, leave it and ``apply`` out."""
+        """The state before the first event: a new object each time if the state is mutable.
+
+        A command that needs no state defines neither this method nor ``apply``.
+        """
         return cast(State, None)
 
     def apply(self, state: State, event: RecordedEvent) -> State:
-        """The state after ``event``; events come in order of position, across all streams of the boundary."""
+        """Return the state after ``event``. Events of all streams of the boundary come in order of position."""
         return state
 
     def handle(self, state: State) -> Decision:
         """Decide: yield (or return) pairs of a stream of the boundary and an event to append to it.
 
-        No events (or ``None``) means that nothing is to be done.
+        A command that has nothing to do yields no pair, or returns ``None``.
 
         Raises:
-            BusinessRuleViolation: to refuse; it reaches the caller of ``execute``.
+            BusinessRuleViolation: raise it to refuse the command; the caller of ``execute`` gets it.
         """
         raise NotImplementedError
 
     def discover_streams(self, state: State) -> Iterable[StreamId]:
-        """Further streams that ``state`` shows to be needed; asked again until it names no new one."""
+        """Return further streams that the command needs, judging by ``state``.
+
+        Called again with the state of all streams read so far, until it returns no new stream.
+        """
         return ()
+
+
+@final
+class CommandResult(msgspec.Struct, frozen=True, gc=False):
+    """The result of a command.
+
+    Attributes:
+        attempts: attempts that the command took; 1 if no other writer interfered.
+        events: the events that it wrote, in order; empty if it had nothing to do.
+        position: the position of its last event, or, without events, of the last event that it has seen. A read model that has
+            reached this position shows everything that the command saw and wrote.
+    """
+
+    attempts: int
+    events: tuple[RecordedEvent, ...]
+    position: int

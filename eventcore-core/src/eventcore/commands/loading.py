@@ -1,128 +1,137 @@
-"""Loading streams for commands: reads that are asked for at about the same time become one call and one snapshot."""
+"""Loading streams for commands: loads that are requested at about the same time become one call and one snapshot."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, final
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, final
+
+import msgspec
 
 from eventcore.commands.cache import StreamCache
-from eventcore.commands.gathering import until_settled
+from eventcore.commands.gathering import answer, answer_all, until_settled
 from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
+from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.stores.base import BackendPage, EventLog
 from eventcore.stores.failures import as_store_error, own_copy
 
 _MAX_STREAMS: Final = 512
-_YIELD_EVERY: Final = 500
-# Each answer makes a command fold and go on: the event loop must not wait for all of them.
-_ANSWER_AT_ONCE: Final = 32
-# A history that diverges again and again is not read to its end.
+# Events to decode before the event loop runs once.
+_DECODE_AT_ONCE: Final = 500
+# Loads of one request while the history of the store keeps diverging; the last one raises.
 _MAX_LOADS: Final = 5
 _CLOSED: Final = StoreClosed("the store was closed while the command was reading")
 
 
 @final
-class Loaded:
-    """The whole of some streams, each up to the snapshot at position ``head`` or later.
+class Loaded(msgspec.Struct, frozen=True):
+    """All events of some streams, each stream read up to position ``head`` or later.
 
-    ``cache_epoch`` is that of the cache when it was read. ``read_from_store`` is false for what the cache held: it may be
-    behind the store.
+    Attributes:
+        events: the events by stream, in order.
+        head: the position of the snapshot; 0 if the cache answered.
+        cache_epoch: the epoch of the cache when the streams were read.
+        read_from_store: false if the cache answered, which may be behind the store.
     """
 
-    __slots__ = ("cache_epoch", "events", "head", "read_from_store")
-
-    def __init__(
-        self, events: dict[StreamId, Sequence[RecordedEvent]], head: int, cache_epoch: int, *, read_from_store: bool = True
-    ) -> None:
-        self.events = events
-        self.head = head
-        self.cache_epoch = cache_epoch
-        self.read_from_store = read_from_store
+    events: dict[StreamId, Sequence[RecordedEvent]]
+    head: int
+    cache_epoch: int
+    read_from_store: bool = True
 
 
-class _Request:
-    __slots__ = ("future", "origin", "streams")
+class _FirstPage(msgspec.Struct, eq=False):
+    """The answer of one call to the backend, shared by all loads that the call served.
 
-    def __init__(self, streams: Sequence[StreamId], origin: Any, future: asyncio.Future[_FirstPage | StoreError]) -> None:
-        self.streams = streams
-        self.origin = origin
-        self.future = future
+    Attributes:
+        page: the rows, and the position of the snapshot.
+        after: the version behind which each stream was read.
+        cache_epoch: the epoch of the cache before the call.
+        decoded: the decoded rows by stream.
+        failures: the streams that could not be decoded.
+    """
+
+    page: BackendPage
+    after: Mapping[StreamId, int]
+    cache_epoch: int
+    decoded: dict[StreamId, list[RecordedEvent]] = {}
+    failures: dict[StreamId, StoreError] = {}
 
 
-class _FirstPage:
-    """What one call to the backend brought, for all the loads that shared it."""
+_Answer: TypeAlias = _FirstPage | StoreError
 
-    __slots__ = ("after", "cache_epoch", "decoded", "failures", "page")
 
-    def __init__(self, page: BackendPage, after: Mapping[StreamId, int], cache_epoch: int) -> None:
-        self.page = page
-        self.cache_epoch = cache_epoch
-        self.after = after
-        self.decoded: dict[StreamId, list[RecordedEvent]] = {}
-        self.failures: dict[StreamId, StoreError] = {}
+class _Request(msgspec.Struct, eq=False):
+    streams: Sequence[StreamId]
+    origin: Any
+    future: asyncio.Future[_Answer]
 
 
 @final
 class Loader:
     """Reads streams through the cache.
 
-    Each load asks the backend for what stands behind the cached version, so that it is right whoever else writes. What is
-    ``from_cache`` saves that call to a command that is going to write: its append looks whether it was right.
+    A load asks the backend only for events behind the cached version, so its result is right even if other processes write.
+    ``from_cache`` saves that call for a command that is going to write: its append then checks that the cache was right.
+
+    ``load`` runs in the callers' tasks, the calls to the backend in the loader's task, all on the store's event loop.
     """
 
     def __init__(self, log: EventLog, codec: Codec, cache: StreamCache) -> None:
         self._log = log
         self._codec = codec
         self._cache = cache
-        self._waiting: deque[_Request] = deque()
+        self._queue: deque[_Request] = deque()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task: OwnedTask[None] | None = None
         self._serving: list[_Request] = []
         self._closed = False
 
     def start(self) -> None:
-        """Begin to serve loads on the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="eventcore-loader", context=contextvars.Context())
+        """Start the loader's task on the running loop."""
+        self._task = spawn(self._run(), "eventcore-loader")
 
     async def close(self) -> None:
-        """Stop; loads that still wait fail with ``StoreClosed``."""
+        """Stop; waiting loads fail with ``StoreClosed``."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
             self._task = None
 
     def from_cache(self, streams: Sequence[StreamId]) -> Loaded | None:
-        """The streams as this process knows them, ``None`` when it does not hold all of them or somebody else writes to one."""
+        """The cached streams; ``None`` if one of them is incomplete or contested by another writer."""
         events: dict[StreamId, Sequence[RecordedEvent]] = {}
         current = self._cache.current
         for stream in streams:
-            known = current(stream)
-            if known is None:
+            cached = current(stream)
+            if cached is None:
                 return None
-            events[stream] = known
+            events[stream] = cached
         return Loaded(events, 0, self._cache.epoch, read_from_store=False)
 
     async def load(self, streams: Sequence[StreamId], origin: Any = None) -> Loaded:
-        """Everything that stands in ``streams``, of one snapshot or known to have been committed since by this process."""
+        """All events of ``streams``: up to one snapshot of the store, and what this process has committed since.
+
+        Raises:
+            StoreError: the store cannot be read, or was closed.
+        """
         if not streams:
             return Loaded({}, 0, self._cache.epoch)
         for _ in range(_MAX_LOADS - 1):
-            try:
+            with suppress(HistoryDiverged):
                 return await self._load(streams, origin)
-            except HistoryDiverged:
-                continue
         return await self._load(streams, origin)
 
     async def _load(self, streams: Sequence[StreamId], origin: Any) -> Loaded:
         if self._closed:
             raise own_copy(_CLOSED)
-        future: asyncio.Future[_FirstPage | StoreError] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(streams, origin, future))
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Request(streams, origin, future))
         self._wake.set()
+        # Cancellation point: it cancels this request only, not the call that it shares with others.
         first = await future
         if isinstance(first, StoreError):
             raise own_copy(first)
@@ -130,9 +139,9 @@ class Loader:
         for stream in streams:
             if failure := first.failures.get(stream):
                 raise own_copy(failure)
-            # Most streams end within the first page and are held by the cache now.
-            held = self._cache.events(stream) if len(first.page.rows[stream]) < first.page.limit else None
-            events[stream] = held if held is not None else await self._read_on(stream, first)
+            # Most streams end within the first page; the cache holds them now, and perhaps newer events.
+            cached = self._cache.events(stream) if len(first.page.rows[stream]) < first.page.limit else None
+            events[stream] = cached if cached is not None else await self._read_on(stream, first)
         return Loaded(events, first.page.head, first.cache_epoch)
 
     async def _run(self) -> None:
@@ -140,76 +149,74 @@ class Loader:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._waiting:
-                    await until_settled(self._waiting, _MAX_STREAMS)
+                while self._queue:
+                    await until_settled(self._queue, _MAX_STREAMS)
                     self._serving = self._take()
                     await self._serve(self._serving)
         finally:
-            # Whatever ends this task, nobody may wait for ever.
+            # However this task ends, answer every waiting load.
             self._closed = True
-            for request in (*self._serving, *self._waiting):
-                if not request.future.done():
-                    request.future.set_result(_CLOSED)
+            for request in (*self._serving, *self._queue):
+                answer(request.future, _CLOSED)
 
     def _take(self) -> list[_Request]:
         taken: list[_Request] = []
         streams = 0
-        while self._waiting and streams < _MAX_STREAMS:
-            request = self._waiting.popleft()
+        while self._queue and streams < _MAX_STREAMS:
+            request = self._queue.popleft()
             if not request.future.done():
                 taken.append(request)
                 streams += len(request.streams)
         return taken
 
     async def _serve(self, requests: list[_Request]) -> None:
-        cache_epoch, complete_version = self._cache.epoch, self._cache.complete_version
-        after = {stream: complete_version(stream) for request in requests for stream in request.streams}
+        """Read the streams of all requests in one call, so in one snapshot, and answer the requests with it."""
+        # Read the epoch before the call: if the store goes back in time during it, the result must not enter the cache.
+        cache_epoch, cached = self._cache.epoch, self._cache.events
+        after = {stream: len(cached(stream) or ()) for request in requests for stream in request.streams}
         if not after:
             return
-        answer: _FirstPage | StoreError
+        result: _Answer
         try:
             page = await self._read(after, None, cache_epoch, [request.origin for request in requests])
-            answer = _FirstPage(page, after, cache_epoch)
-            for stream, version in after.items():
-                await self._learn(answer, stream, version)
-        except Exception as error:  # noqa: BLE001  # each of those who asked gets it
-            answer = as_store_error(error)
-        for number, request in enumerate(requests, 1):
-            if not request.future.done():
-                request.future.set_result(answer)
-            if number % _ANSWER_AT_ONCE == 0:
-                await asyncio.sleep(0)
+            result = _FirstPage(page, after, cache_epoch)
+            for stream in after:
+                await self._learn(result, stream)
+        except Exception as error:  # noqa: BLE001  # becomes the answer of each request
+            result = as_store_error(error)
+        await answer_all(deque([(request.future, result) for request in requests]))
 
-    async def _learn(self, first: _FirstPage, stream: StreamId, version: int) -> None:
-        events: list[RecordedEvent] = []
-        if rows := first.page.rows[stream]:
-            try:
-                events = await self._decode(stream, rows)
-            except StoreError as error:  # fails those only who read this stream
-                first.failures[stream] = error
-                return
+    async def _learn(self, first: _FirstPage, stream: StreamId) -> None:
+        """Decode the rows of one stream, and add them to the cache."""
+        version = first.after[stream]
+        try:
+            events = await self._decode(stream, first.page.rows[stream])
+        except StoreError as error:  # fails only the loads of this stream
+            first.failures[stream] = error
+            return
         first.decoded[stream] = events
         if first.cache_epoch != self._cache.epoch:
             return
-        others = bool(events) and version > 0 and self._cache.version(stream) < events[-1].version
+        # News in a stream that was cached, and that this process has not appended meanwhile: another process writes there.
+        contested = bool(events) and version > 0 and self._cache.version(stream) < events[-1].version
         self._cache.extend(stream, events, version)
-        if others:
+        if contested:
             self._cache.contest(stream)
 
     async def _decode(self, stream: StreamId, rows: Sequence[StoredEvent]) -> list[RecordedEvent]:
-        if len(rows) <= _YIELD_EVERY:
-            return [self._codec.decode(row, stream) for row in rows]
         events: list[RecordedEvent] = []
-        for start in range(0, len(rows), _YIELD_EVERY):
-            events += [self._codec.decode(row, stream) for row in rows[start : start + _YIELD_EVERY]]
-            await asyncio.sleep(0)
+        for start in range(0, len(rows), _DECODE_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            events += [self._codec.decode(row, stream) for row in rows[start : start + _DECODE_AT_ONCE]]
         return events
 
     async def _read_on(self, stream: StreamId, first: _FirstPage) -> list[RecordedEvent]:
-        """The rest of a long stream, page by page, as it stood in the first page's snapshot."""
+        """Read the pages of a long stream behind the first page, up to the snapshot of the first page."""
         version = first.after[stream]
         events = list(self._cache.events(stream) or ())[:version] if version else []
-        if len(events) < version:  # the cache has let go of it since
+        if len(events) < version:
+            # The first page lies behind events that the cache has evicted since: read from the beginning.
             events, version, decoded, full = [], 0, [], True
         else:
             decoded, full = first.decoded[stream], len(first.page.rows[stream]) >= first.page.limit

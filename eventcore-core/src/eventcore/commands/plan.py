@@ -1,19 +1,17 @@
-"""What is to be known of a command class, found out once: its consistency boundary and whether it can be executed at all."""
+"""The plan of a command class: which fields name its streams. Made, and the class checked, once for each class."""
 
 from __future__ import annotations
 
 import collections.abc
 import inspect
 import types
-from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, Final, Union, final, get_args, get_origin, get_type_hints
 
 from eventcore.commands.command import Command
 from eventcore.errors import InvalidCommand
 from eventcore.events import StreamId
 
-_MANY: Final = (tuple, list, set, frozenset, collections.abc.Sequence, collections.abc.Set)
+_COLLECTIONS: Final = (tuple, list, set, frozenset, collections.abc.Sequence, collections.abc.Set)
 _EXPECTED: Final = "StreamId, StreamId | None, or a tuple, list, set or frozenset of StreamId"
 
 
@@ -21,9 +19,13 @@ _EXPECTED: Final = "StreamId, StreamId | None, or a tuple, list, set or frozense
 class CommandPlan:
     """How commands of one class are executed.
 
+    Attributes:
+        name: the name of the class.
+        discovers: whether the class defines ``discover_streams``.
+
     Raises:
-        InvalidCommand: the class lacks a method, has an ``async`` one, or a field of which it is not clear whether it belongs
-            to the boundary.
+        InvalidCommand: the class lacks a method, has an ``async`` one, or has a field whose type contains ``StreamId`` in a way
+            that is not supported.
     """
 
     def __init__(self, cls: type[Command[Any]]) -> None:
@@ -39,11 +41,8 @@ class CommandPlan:
                 f"{self.name} defines only one of initial_state and apply; expected both, or none to decide without a state"
             )
         self.discovers: Final = cls.discover_streams is not base.discover_streams
-        single, several = self._stream_fields()
-        self._single: Final = tuple(single)
-        self._several: Final = tuple(several)
-        self._get_single: Final[Callable[[Any], Any] | None] = attrgetter(*single) if single else None
-        if not single and not several and not self.discovers:
+        self._fields: Final = self._stream_fields()
+        if not self._fields and not self.discovers:
             raise InvalidCommand(
                 f"{self.name} has no field of type {_EXPECTED}, so there is no stream that it could read or write"
             )
@@ -52,51 +51,43 @@ class CommandPlan:
         """The streams that the fields of ``command`` name, without duplicates.
 
         Raises:
-            InvalidCommand: a field holds something else.
+            InvalidCommand: a field holds another value, or the command names no stream.
         """
-        found: tuple[Any, ...] = ()
-        if self._get_single is not None:
-            values = self._get_single(command)
-            found = values if len(self._single) > 1 else (values,)
-            for index, value in enumerate(found):
-                if type(value) is not StreamId:
-                    raise self._wrong(self._single[index], value)
-        for name in self._several:
+        found: list[StreamId] = []
+        for name, exactly_one in self._fields.items():
             value = getattr(command, name)
-            if value is None:
-                continue
-            members = (value,) if isinstance(value, str) else value
-            for member in members:
-                if type(member) is not StreamId:
-                    raise self._wrong(name, member)
-            found += tuple(members)
-        if len(found) > 1:
-            found = tuple(dict.fromkeys(found))
+            if type(value) is StreamId:
+                found.append(value)
+            elif exactly_one or isinstance(value, str):
+                raise self._wrong(name, value)
+            elif value is not None:
+                for member in value:
+                    if type(member) is not StreamId:
+                        raise self._wrong(name, member)
+                    found.append(member)
         if not found and not self.discovers:
-            raise InvalidCommand(f"{self.name} names no stream at all: {', '.join(self._several)} is empty")
-        return found
+            raise InvalidCommand(f"{self.name} names no stream: empty are {', '.join(self._fields)}")
+        return tuple(dict.fromkeys(found)) if len(found) > 1 else tuple(found)
 
-    def _stream_fields(self) -> tuple[list[str], list[str]]:
+    def _stream_fields(self) -> dict[str, bool]:
+        """The fields that name streams, by name, and whether each holds exactly one stream."""
         try:
             hints = get_type_hints(self._cls)
         except Exception as error:
             raise InvalidCommand(
                 f"{self.name}: its annotations cannot be resolved ({error}); define or import the names beside the class"
             ) from error
-        single: list[str] = []
-        several: list[str] = []
+        fields: dict[str, bool] = {}
         for name in self._cls.__struct_fields__:
             hint = hints[name]
-            if hint is StreamId:
-                single.append(name)
-            elif _names_streams(hint):
-                several.append(name)
-            elif _mentions(hint, StreamId):
+            if _names_streams(hint):
+                fields[name] = hint is StreamId
+            elif _mentions_streams(hint):
                 raise InvalidCommand(
                     f"{self.name}.{name} is typed {hint}: streams inside it would escape the conflict check; "
                     f"expected {_EXPECTED}"
                 )
-        return single, several
+        return fields
 
     def _check_method(self, name: str) -> None:
         method = getattr(self._cls, name)
@@ -112,15 +103,14 @@ class CommandPlan:
 
 
 def _names_streams(hint: Any) -> bool:
-    if hint is StreamId or hint is types.NoneType:
-        return True
-    origin, members = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _mentions(hint, StreamId) and all(map(_names_streams, members))
-    if origin in _MANY:
+    """Whether every value of the type is a stream, none, or a collection of streams."""
+    members = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return _mentions_streams(hint) and all(member is types.NoneType or _names_streams(member) for member in members)
+    if get_origin(hint) in _COLLECTIONS:
         return bool(members) and all(member is StreamId or member is ... for member in members)
-    return False
+    return hint is StreamId
 
 
-def _mentions(hint: Any, wanted: type) -> bool:
-    return hint is wanted or any(_mentions(member, wanted) for member in get_args(hint))
+def _mentions_streams(hint: Any) -> bool:
+    return hint is StreamId or any(map(_mentions_streams, get_args(hint)))

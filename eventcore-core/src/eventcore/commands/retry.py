@@ -1,21 +1,25 @@
-"""How often and how soon a command that met a conflict is tried again."""
+"""How often, and after what delay, a command that met a conflict is retried."""
 
 from __future__ import annotations
 
-import random
 from typing import final
 
 import msgspec
 
+from eventcore.ground import backoff
+
 
 @final
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The first retry is immediate; those after it wait a random time up to a limit that doubles (full jitter).
+    """When to retry a command after a conflict with another writer.
+
+    The first retry is immediate. Every later one waits a random time between 0 and a limit that doubles
+    with each retry (full jitter).
 
     Args:
-        attempts: how many attempts a command has in all, 1 or more.
-        base_delay: the limit before the third attempt, in seconds.
-        max_delay: the largest limit, in seconds.
+        attempts: attempts in all, from 1 (no retry) to 1000.
+        base_delay: the limit before the third attempt, in seconds, from 0.
+        max_delay: the largest limit, in seconds, from ``base_delay`` to 3600.
 
     Raises:
         ValueError: a value is out of its range.
@@ -38,8 +42,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             )
 
     def delay(self, after_attempt: int) -> float:
-        """Seconds to wait after the given attempt (from 1)."""
+        """Seconds to wait after the given attempt, which counts from 1."""
         if after_attempt <= 1:
             return 0.0
-        # The exponent is bounded so that the power cannot overflow.
-        return random.uniform(0.0, min(self.max_delay, self.base_delay * 2.0 ** min(after_attempt - 2, 60)))
+        return backoff(after_attempt - 1, self.base_delay, self.max_delay, at_least=0.0)

@@ -1,10 +1,14 @@
-"""The codec of one store: events and their metadata to JSON and back, with every fault found before it can reach a batch."""
+"""The codec of one store: events and their metadata to JSON and back.
+
+Everything that a store could refuse about an event is checked here, before the event joins a batch, because one bad event would
+fail the whole batch.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, NoReturn, final
+from typing import Any, Final, NoReturn, TypeAlias, final
 
 import msgspec
 
@@ -15,16 +19,16 @@ from eventcore.events.stream_id import StreamId
 _MAX_HEADERS: Final = 32
 _MAX_KEY: Final = 128
 _MAX_TEXT: Final = 1024
-# What cannot be stored as text everywhere: NUL and lone surrogates. Other control characters have no place in a header.
+# NUL and lone surrogates, which not every store can keep in text, and other control characters, which break headers.
 _UNFIT: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-# An escape, and not the text of one, when the backslashes before it are even in number.
+# An escaped NUL. Behind an odd number of backslashes the last one is escaped itself, and the match is plain text.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_UNWRITABLE: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+_CODEC_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 @final
 class StoredEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A row of the store, not yet decoded: ``data`` and ``metadata`` are JSON."""
+    """A row of the store that is not decoded yet: ``data`` and ``metadata`` are JSON."""
 
     position: int
     stream_id: str
@@ -36,111 +40,106 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     recorded_at_ns: int
 
 
-class _Plan(NamedTuple):
-    event_type: str
-    decode: Callable[[str | bytes], Event]
+_Decode: TypeAlias = Callable[[str | bytes], Event]
 
 
 @final
 class Codec:
-    """Writes events as JSON and reads them back; remembers the classes that it has met.
+    """Writes events as JSON and reads them back. It keeps one decoder for each class, made when the class is first used.
 
     Args:
-        max_event_bytes: the largest event that is accepted, in bytes of JSON.
-        on_error: told the direction (``"encode"`` or ``"decode"``) and the event type of each failure.
+        max_event_bytes: the largest event to accept, in bytes of JSON.
+        on_error: called on each failure with the direction (``"encode"`` or ``"decode"``) and the event type.
     """
 
     def __init__(self, max_event_bytes: int = 1 << 20, on_error: Callable[[str, str], None] | None = None) -> None:
         self._max_event_bytes = max_event_bytes
-        self._on_error = on_error
-        self._plans: dict[type[Event], _Plan] = {}
-        self._decoders: dict[str, Callable[[str | bytes], Event]] = {}
+        self._failed = on_error or _ignore
+        self._by_class: dict[type[Event], _Decode] = {}
+        self._by_type: dict[str, _Decode] = {}
         self._encode = msgspec.json.Encoder(enc_hook=_write).encode
         self._decode_metadata = msgspec.json.Decoder(EventMetadata).decode
 
     def encode(self, event: Event) -> tuple[bytes, Event]:
-        """The JSON of an event, and the event as it reads back: equal, and sharing nothing with the caller's.
+        """Return the JSON of an event, and its twin: the event as read back from the JSON.
+
+        The twin is equal to the event and shares no object with it, so later changes by the caller cannot reach it.
 
         Raises:
-            InvalidEvent: it would not read back equal (a field of another type than declared, NaN, an infinity, NUL, a lone
-                surrogate, too deep), or it is over the size limit.
+            InvalidEvent: the event would not read back equal (a field of another type than declared, NaN, an infinity, NUL, a
+                lone surrogate, nested too deeply), or it is larger than allowed.
         """
-        plan = self._plans.get(type(event)) or self._plan(event)
+        decode = self._by_class.get(type(event)) or self._add_class(type(event), event)
         try:
             data = self._encode(event)
-            twin = plan.decode(data)
-        except _UNWRITABLE as error:
-            self._refuse_event(plan, _explain(event, error), error)
+            twin = decode(data)
+        except _CODEC_ERRORS as error:
+            self._refuse(event, _explain(event, error), error)
         if twin != event:
-            self._refuse_event(plan, _explain_difference(event, twin))
+            self._refuse(event, _explain_difference(event, twin))
         if len(data) > self._max_event_bytes:
-            self._refuse_event(
-                plan, f"has {len(data)} bytes as JSON; at most {self._max_event_bytes} are allowed: split the event"
-            )
+            self._refuse(event, f"has {len(data)} bytes as JSON; at most {self._max_event_bytes} are allowed: split the event")
         if b"\\u0000" in data and _NUL.search(data):
-            self._refuse_event(plan, "holds the character U+0000, which not every store can keep: remove it")
+            self._refuse(event, "holds the character U+0000, which not every store can keep: remove it")
         return data, twin
 
     def decode(self, row: StoredEvent, stream: StreamId) -> RecordedEvent:
-        """The event that stands in ``row``, which belongs to ``stream``.
+        """Decode a row of ``stream``.
 
         Raises:
-            UnknownEventType: no class of this process has its type.
-            CorruptEvent: it is not what its class expects.
+            UnknownEventType: no class in this process has the event type.
+            CorruptEvent: the JSON does not fit the class, or the metadata cannot be read.
         """
         event_type = row.event_type
-        decode = self._decoders.get(event_type) or self._resolve(row)
+        decode = self._by_type.get(event_type) or self._find_class(row)
         try:
             data = decode(row.data)
-        except _UNWRITABLE as error:
+        except _CODEC_ERRORS as error:
             self._failed("decode", event_type)
             raise CorruptEvent(
-                f"{_place(row)} cannot be read as {event_type}: {error}; the class may have changed since (give new fields "
+                f"{_address(row)} cannot be read as {event_type}: {error}; the class may have changed since (give new fields "
                 "a default), or the row was changed by hand"
             ) from error
         try:
             metadata = self._decode_metadata(row.metadata)
-        except _UNWRITABLE as error:
+        except _CODEC_ERRORS as error:
             self._failed("decode", event_type)
-            raise CorruptEvent(f"{_place(row)}: its metadata cannot be read: {error}; the row was changed by hand") from error
+            raise CorruptEvent(f"{_address(row)}: its metadata cannot be read: {error}; the row was changed by hand") from error
         return RecordedEvent(stream, row.version, row.position, data, metadata, row.event_id, event_type, row.recorded_at_ns)
 
     def encode_metadata(self, metadata: EventMetadata) -> bytes:
-        """The JSON of metadata that ``check_headers`` and ``check_id`` have passed."""
+        """The JSON of metadata whose headers and ids have been checked."""
         return self._encode(metadata)
 
-    def _plan(self, event: object) -> _Plan:
-        cls = type(event)
+    def _add_class(self, cls: type[Event], event: object = None) -> _Decode:
         if not issubclass(cls, Event) or not cls.event_type:
             raise InvalidEvent(f"{event!r:.80} of type {cls.__qualname__} is no event: derive its class from eventcore.Event")
-        decode: Callable[[str | bytes], Event] = msgspec.json.Decoder(cls, dec_hook=_read).decode
-        plan = self._plans[cls] = _Plan(cls.event_type, decode)
-        self._decoders[cls.event_type] = decode
-        return plan
+        decode: _Decode = msgspec.json.Decoder(cls, dec_hook=_read).decode
+        self._by_class[cls] = self._by_type[cls.event_type] = decode
+        return decode
 
-    def _resolve(self, row: StoredEvent) -> Callable[[str | bytes], Event]:
+    def _find_class(self, row: StoredEvent) -> _Decode:
         event_type = row.event_type
+        # Of several classes with one type (a module that was reloaded), the one defined last is used.
         known = {cls.event_type: cls for cls in event_classes()}
-        cls = known.get(event_type)
-        if cls is None:
+        if event_type not in known:
             self._failed("decode", event_type)
             names = ", ".join(sorted(known)[:20]) or "none"
             more = f" and {len(known) - 20} more" if len(known) > 20 else ""
             raise UnknownEventType(
-                f"{_place(row)}: no class of this process has the event type {event_type!r}; known are: {names}{more}. Import "
-                f'the module that defines it, or, if the class was renamed, give it event_type: ClassVar[str] = "{event_type}"'
+                f"{_address(row)}: no class of this process has the event type {event_type!r}; known are: {names}{more}. "
+                "Import the module that defines it, or, if the class was renamed, give it "
+                f'event_type: ClassVar[str] = "{event_type}"'
             )
-        decode: Callable[[str | bytes], Event] = msgspec.json.Decoder(cls, dec_hook=_read).decode
-        self._decoders[event_type] = decode
-        return decode
+        return self._add_class(known[event_type])
 
-    def _refuse_event(self, plan: _Plan, problem: str, cause: Exception | None = None) -> NoReturn:
-        self._failed("encode", plan.event_type)
-        raise InvalidEvent(f"event {plan.event_type}: {problem}") from cause
+    def _refuse(self, event: Event, problem: str, cause: Exception | None = None) -> NoReturn:
+        self._failed("encode", event.event_type)
+        raise InvalidEvent(f"event {event.event_type}: {problem}") from cause
 
-    def _failed(self, direction: str, event_type: str) -> None:
-        if self._on_error is not None:
-            self._on_error(direction, event_type)
+
+def _ignore(_direction: str, _event_type: str) -> None:
+    """Stands in for ``on_error``."""
 
 
 def _write(value: object) -> str:
@@ -155,16 +154,16 @@ def _read(kind: type[Any], value: Any) -> Any:
     raise TypeError(f"values of type {kind.__name__} have no form in JSON")
 
 
-def _place(row: StoredEvent) -> str:
+def _address(row: StoredEvent) -> str:
     return f"stream {str(row.stream_id)!r}, version {row.version}, position {row.position}"
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A copy of the caller's headers.
+    """Return a copy of the caller's headers.
 
     Raises:
-        InvalidMetadata: more than 32 of them, a key over 128 or a value over 1,024 characters, or one that is no printable
-            text.
+        InvalidMetadata: there are more than 32 headers, a key has more than 128 or a value more than 1,024 characters, or one
+            of them is not printable text.
     """
     if not isinstance(headers, Mapping):
         raise InvalidMetadata(f"headers are a mapping of str to str, not {type(headers).__name__}")
@@ -176,16 +175,17 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def check_id(name: str, value: str) -> str:
-    """A correlation or causation id as it was given.
+def check_id(name: str, value: str | None) -> None:
+    """Check a correlation or causation id; ``None`` stands for no id.
 
     Raises:
-        InvalidMetadata: it is not a printable text of 1 to 128 characters.
+        InvalidMetadata: the id is not printable text of 1 to 128 characters.
     """
+    if value is None:
+        return
     _check_text(name, value, _MAX_KEY)
     if not value:
         raise InvalidMetadata(f"{name} is empty; leave it out or give 1 to {_MAX_KEY} characters")
-    return value
 
 
 def _check_text(what: str, text: object, limit: int) -> None:
@@ -198,7 +198,7 @@ def _check_text(what: str, text: object, limit: int) -> None:
 
 
 def _explain(event: Event, error: Exception) -> str:
-    """Which field cannot be written, since the encoder's message does not say."""
+    """Say which field cannot be written; the encoder's message does not."""
     if isinstance(error, RecursionError):
         return "is nested too deeply to be read back; flatten it"
     if isinstance(error, msgspec.ValidationError):
@@ -206,7 +206,7 @@ def _explain(event: Event, error: Exception) -> str:
     for name in event.__struct_fields__:
         try:
             msgspec.json.encode(getattr(event, name), enc_hook=_write)
-        except _UNWRITABLE as cause:
+        except _CODEC_ERRORS as cause:
             return f"field {name!r} cannot be written as JSON: {cause}"
     return f"cannot be written as JSON: {error}"
 

@@ -1,4 +1,4 @@
-"""Events: what is stored, as classes; and what is read back, with its place in the store."""
+"""Events: the base class that applications derive from, and the recorded event that a store returns."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _EVENT_TYPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 # A type checker must know that subclasses are frozen without saying so.
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True):
-    """Base class of everything that can happen: immutable, its fields are what is stored.
+    """Base class of events. Events are immutable, and their fields are stored as JSON.
 
-    ``event_type`` is the name under which the class is stored: its class name, unless the class says otherwise. Fields take any
-    type that msgspec can write as JSON and read back equal.
+    The class variable ``event_type`` is the stored name of the class; its default is the class name. Fields may have any type
+    that msgspec can write as JSON and read back equal.
 
     Raises:
         InvalidEventType: (when the class is defined) the type is not a name of 1 to 255 characters without white space, or
@@ -41,7 +41,7 @@ class Event(msgspec.Struct, frozen=True):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         event_type = cls.__dict__.get("event_type", cls.__name__)
-        # A refused class lives on in the traceback of its refusal; without a type it does not stand in anyone's way.
+        # Python keeps a refused class alive, at least in the traceback of the error below. Without a type it blocks no other.
         cls.event_type = ""
         if not isinstance(event_type, str) or not _EVENT_TYPE.fullmatch(event_type):
             raise InvalidEventType(
@@ -49,7 +49,7 @@ class Event(msgspec.Struct, frozen=True):
                 'declared as event_type: ClassVar[str] = "…"'
             )
         if _rival(cls, event_type):
-            # A class that nobody can use any more may still wait for the garbage collector.
+            # The other class may be unreachable, and only waiting for the garbage collector.
             gc.collect()
             if rival := _rival(cls, event_type):
                 raise InvalidEventType(
@@ -60,21 +60,18 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def event_classes() -> Iterator[type[Event]]:
-    """Every class derived from ``Event`` that is alive, in order of definition within each parent."""
-    waiting = Event.__subclasses__()
-    while waiting:
-        cls = waiting.pop(0)
-        waiting += cls.__subclasses__()
+    """Every class derived from ``Event``, level by level, and in order of definition within each parent."""
+    queue = Event.__subclasses__()
+    while queue:
+        cls = queue.pop(0)
+        queue += cls.__subclasses__()
         if cls.event_type:
             yield cls
 
 
 def _rival(cls: type[Event], event_type: str) -> type[Event] | None:
-    place = cls.__module__, cls.__qualname__
-    for other in event_classes():
-        if other is not cls and other.event_type == event_type and (other.__module__, other.__qualname__) != place:
-            return other
-    return None
+    """Another class with the same stored type. One with the same full name is no rival, but an older definition."""
+    return next((other for other in event_classes() if other.event_type == event_type and _name(other) != _name(cls)), None)
 
 
 def _name(cls: type[Event]) -> str:
@@ -83,10 +80,15 @@ def _name(cls: type[Event]) -> str:
 
 @final
 class EventMetadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What is stored beside an event: where it came from.
+    """Where an event came from; stored with it.
 
-    ``traceparent`` and ``tracestate`` are the W3C headers of the span that wrote the event, sampled or not (empty when
-    telemetry was off). ``headers`` are the caller's own.
+    Attributes:
+        command_type: the class name of the command that wrote the event.
+        traceparent: the W3C trace context of the command's span, sampled or not; empty if telemetry was off.
+        tracestate: the W3C trace state that belongs to it.
+        correlation_id: as passed to ``execute``, or inherited from the enclosing span.
+        causation_id: like ``correlation_id``.
+        headers: as passed to ``execute``.
     """
 
     command_type: str = ""
@@ -99,11 +101,19 @@ class EventMetadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 @final
 class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as it stands in the store.
+    """An event with its place in the store.
 
-    ``version`` counts from 1 in its stream and ``position`` from 1 in the store, both without gaps. ``position`` is 0 only
-    while ``Command.apply`` sees an event whose commit is still on its way. ``event_id`` is 32 hexadecimal digits;
-    ``recorded_at_ns`` nanoseconds since the Unix epoch by the writer's clock, which orders nothing.
+    Attributes:
+        stream_id: the stream that it belongs to.
+        version: its number in the stream, from 1 without gaps.
+        position: its number in the store, from 1 without gaps. 0 only while ``Command.apply`` sees an event that is not
+            committed yet.
+        data: the event.
+        metadata: where it came from.
+        event_id: 32 hexadecimal digits.
+        event_type: the stored name of its class.
+        recorded_at_ns: nanoseconds since the Unix epoch by the clock of the writer. Clocks of writers differ: use ``position``
+            to order events.
     """
 
     stream_id: StreamId

@@ -1,4 +1,4 @@
-"""Patterns of stream ids: one small language that every backend can translate."""
+"""Patterns of stream ids, in a small language that every backend can translate to its own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from eventcore.errors import InvalidPattern
 
 _SYNTAX: Final = "'*' stands for any characters, '?' for one, '[a-z]' for one of a set, '[!a-z]' for one outside it"
 _TOKEN: Final = re.compile(r"\*|\?|\[(!?)([^\[\]!^]+)\]|[^\[\]]", re.DOTALL)
+_WILDCARDS: Final = {"*": ".*", "?": "."}
 _MEMBER: Final = re.compile(r"([^-])-([^-])|([^-])", re.DOTALL)
 
 
 @final
 class StreamPattern(msgspec.Struct, frozen=True):
-    """A case-sensitive pattern of whole stream ids, as ``glob`` (SQLite's operator) and as ``regex`` (Python's).
+    """A case-sensitive pattern that matches whole stream ids.
 
-    ``*`` stands for any characters, also none; ``?`` for one; ``[0-9_]`` for one of a set, ``[!0-9]`` for one outside it.
+    ``*`` stands for any number of characters, ``?`` for one, ``[0-9_]`` for one of a set, ``[!0-9]`` for one outside it.
+
+    Attributes:
+        text: the pattern as it was written.
+        glob: the pattern for SQLite's operator ``glob``.
+        regex: the pattern for ``re.Pattern.fullmatch``.
 
     >>> StreamPattern.parse("flight-[0-9]*").regex.fullmatch("flight-7-EWR") is not None
     True
@@ -30,7 +36,7 @@ class StreamPattern(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: object) -> StreamPattern:
-        """Read a pattern.
+        """Parse a pattern of 1 to 255 characters.
 
         Raises:
             InvalidPattern: a bracket is not closed, a set is empty or a range runs backwards.
@@ -45,23 +51,18 @@ class StreamPattern(msgspec.Struct, frozen=True):
             if token is None:
                 raise InvalidPattern(f"pattern {text!r}: cannot read {text[at:]!r} at index {at}; {_SYNTAX}")
             at = token.end()
-            if (found := token.group()) == "*":
-                glob.append("*")
-                regex.append(".*")
-            elif found == "?":
-                glob.append("?")
-                regex.append(".")
-            elif token[2] is not None:
-                glob.append(f"[{'^' if token[1] else ''}{token[2]}]")
-                regex.append(f"[{'^' if token[1] else ''}{_members(text, token[2])}]")
+            if token[2] is None:
+                glob.append(token.group())
+                regex.append(_WILDCARDS.get(token.group()) or re.escape(token.group()))
             else:
-                glob.append(found)
-                regex.append(re.escape(found))
+                negated = "^" if token[1] else ""
+                glob.append(f"[{negated}{token[2]}]")
+                regex.append(f"[{negated}{_members(text, token[2])}]")
         return cls(text, "".join(glob), re.compile("".join(regex), re.DOTALL))
 
 
 def _members(pattern: str, members: str) -> str:
-    """The set in the syntax of ``re``, where a few more characters are special."""
+    """Translate the members of a set to the syntax of ``re``, in which more characters are special."""
     parts: list[str] = []
     at = 0
     while at < len(members):

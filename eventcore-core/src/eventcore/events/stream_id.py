@@ -1,4 +1,4 @@
-"""Stream ids: validated text that names one stream of events."""
+"""Stream ids: validated names of streams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, final
 from eventcore.errors import InvalidStreamId
 
 _MAX_LENGTH: Final = 255
-# No white space, control characters or surrogates (they cannot be stored or shown), and none of the wildcards of patterns.
+# White space, control characters and surrogates cannot be stored or shown everywhere; the rest are the wildcards of patterns.
 _FORBIDDEN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff*?\[\]]")
 
 
@@ -17,7 +17,7 @@ class StreamId(str):
     """The name of one stream: a ``str`` of 1 to 255 characters without white space, control characters or ``* ? [ ]``.
 
     Raises:
-        InvalidStreamId: the text is not such a name.
+        InvalidStreamId: the text is not a valid name.
 
     >>> StreamId("account-7")
     StreamId('account-7')

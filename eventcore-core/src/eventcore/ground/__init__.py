@@ -1,6 +1,6 @@
-"""Tools that every layer may use, each written once. They know nothing of telemetry or event stores."""
+"""Tools that every layer may use: retries, tasks and pacing. They know nothing of telemetry or event stores."""
 
 from eventcore.ground.backoff import backoff
-from eventcore.ground.tasks import cancel_and_wait, spawn
+from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 
-__all__ = ["backoff", "cancel_and_wait", "spawn"]
+__all__ = ["OwnedTask", "backoff", "cancel_and_wait", "spawn"]

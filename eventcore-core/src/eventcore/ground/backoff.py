@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from typing import Final
 
-# Beyond this exponent every limit has long reached its longest value; a larger power of two could overflow a float.
+# Every limit reaches its longest value long before this exponent. A larger power of two could overflow a float.
 _MAX_EXPONENT: Final = 60
 
 
 def backoff(retry: int, first: float, longest: float, *, at_least: float = 0.5) -> float:
-    """Seconds to wait before a retry: a random part of a limit that doubles with each retry.
+    """Return the seconds to wait before a retry: a random part of a limit that doubles with each retry.
 
     Jitter keeps clients that failed together from retrying together. ``at_least=0`` (full jitter) spreads many competing
     clients best. The default waits at least half of the limit, so that a single client does not hammer a server that is down.

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, Final, final
 
 from eventcore.errors import StoreError
-from eventcore.ground import cancel_and_wait, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import RunContext
 from eventcore.stores.base import Checkpoint, DeadLetter, Lease
 
@@ -35,7 +35,7 @@ class CheckpointWriter:
         self._backend = context.backend
         self._lease = lease
         self._context = context
-        self._background: asyncio.Task[None] | None = None
+        self._background: OwnedTask[None] | None = None
         self._committed_at = perf_counter()
         self.committed = self.applied = lease.checkpoint
         self.advance(lease.checkpoint)

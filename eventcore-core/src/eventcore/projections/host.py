@@ -10,7 +10,7 @@ from typing import Any, Final, final
 from eventcore.catalogue import ProjectionInstruments, ProjectionProgress
 from eventcore.errors import ProjectionTimeout, StoreClosed
 from eventcore.events.codec import Codec
-from eventcore.ground import cancel_and_wait, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import LocalPositions, RunContext
 from eventcore.projections.dead_letters import RetriedDeadLetters, retry_dead_letters
 from eventcore.projections.definition import Definition, projection_key
@@ -36,7 +36,7 @@ class ProjectionHost:
         self._instruments = instruments
         self._telemetry = telemetry
         self._positions = LocalPositions()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[OwnedTask[Any]] = set()
         self._closing = False
 
     async def run(self, projection: Projection, lease_seconds: float) -> None:

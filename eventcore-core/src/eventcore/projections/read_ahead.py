@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, final
 
-from eventcore.ground import cancel_and_wait, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import RunContext
 from eventcore.stores.base import Checkpoint, LogPage
 
@@ -27,7 +27,7 @@ class ReadAhead:
         self._progress = context.progress
         self._page_size = page_size
         self._pages: asyncio.Queue[LogPage | Exception] = asyncio.Queue(_MAX_PAGES)
-        self._task: asyncio.Task[None] | None = None
+        self._task: OwnedTask[None] | None = None
 
     async def next(self, after: Checkpoint) -> LogPage:
         """The page behind ``after``, which must be the end of the page before.

@@ -1,8 +1,9 @@
-"""For tests: of an application's commands, and of stores.
+"""Helpers for tests of an application's commands, and tests for backends.
 
-``given(...).when(command).then(...)`` says what a command decides, without a store. ``StoreContract`` and
-``ProjectionContract`` are the tests that every store passes; a class that inherits them and overrides one fixture runs them on
-a store of its own. These need pytest and pytest-asyncio, which are imported when they are first used.
+``given(...).when(command).then(...)`` tests what a command decides, without a store.
+
+``StoreContract`` and ``ProjectionContract`` are the tests that every store must pass. To run them on a backend of your own,
+derive a class from them and override one fixture. They need pytest and pytest-asyncio, which are imported on first use.
 """
 
 from __future__ import annotations
@@ -32,6 +33,6 @@ def __getattr__(name: str) -> Any:
             f"{__name__}.{name} needs pytest and pytest-asyncio: pip install pytest pytest-asyncio", name=error.name
         ) from error
     if _CONTRACT not in sys.modules:
-        # So that what a failed assertion compared is shown.
+        # Must come before the import. With it, pytest shows the values that a failed assertion compared.
         pytest.register_assert_rewrite(_CONTRACT)
     return getattr(import_module(_CONTRACT), name)

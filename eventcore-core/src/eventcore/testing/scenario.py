@@ -1,4 +1,4 @@
-"""Given, when, then: what a command decides on a history, without a store."""
+"""Given, when, then: test what a command decides on a history of events, without a store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands import Command
-from eventcore.commands.attempt import CommandContext, decided_events, discovered_streams
+from eventcore.commands.context import CommandContext
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import BusinessRuleViolation, InvalidCommand, InvalidEvent
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
@@ -18,17 +18,21 @@ from eventcore.events.codec import Codec
 from eventcore.recording import IdGenerator, RateSampler, SilentTracer
 
 Happened: TypeAlias = tuple[StreamId, Event]
-"""An event and its stream: what ``Command.handle`` yields."""
+"""A stream and an event in it, as ``Command.handle`` yields them."""
 
 _MAX_ROUNDS: Final = 100
 _LONGEST_HISTORY: Final = 20
 
 
 def given(*events: Happened) -> Given:
-    """A history: pairs of a stream and an event, in the order in which they have happened.
+    """Start a scenario with a history.
+
+    Args:
+        events: pairs of a stream and an event, in the order in which they happened.
 
     Raises:
         InvalidEvent: an event could not be stored.
+        TypeError: an argument is not such a pair.
 
     >>> class Deposited(Event):
     ...     event_type = "doc.Deposited"
@@ -50,7 +54,7 @@ def given(*events: Happened) -> Given:
     >>> alice = StreamId("account-alice")
     >>> after = given((alice, Deposited(amount=10))).when(Withdraw(account=alice, amount=7)).then((alice, Withdrawn(amount=7)))
 
-    What then stands is the history of the next step.
+    ``then`` returns the history with the new events, for the next step.
 
     >>> after.when(Withdraw(account=alice, amount=4)).then_refused(match="only 3")
     >>> after.when(Withdraw(account=alice, amount=3)).then((alice, Withdrawn(amount=4)))
@@ -70,18 +74,18 @@ def given(*events: Happened) -> Given:
 
 @final
 class Given:
-    """Events that have happened. Made by ``given``, and by ``When.then``."""
+    """A history of events. Made by ``given`` and by ``When.then``."""
 
     def __init__(self, history: tuple[RecordedEvent, ...]) -> None:
         self._history = history
 
     @property
     def history(self) -> tuple[RecordedEvent, ...]:
-        """The events, as a store would have recorded them."""
+        """The events as a store would record them."""
         return self._history
 
     def given(self, *events: Happened) -> Given:
-        """The same history with further events."""
+        """Return the history with further events."""
         history, codec = list(self._history), Codec()
         versions: dict[StreamId, int] = {event.stream_id: event.version for event in history}
         for pair in events:
@@ -95,13 +99,13 @@ class Given:
         return Given(tuple(history))
 
     def when(self, command: Command[Any]) -> When:
-        """Let ``command`` decide on the history: it reads the streams that it names and those that it discovers.
+        """Let a command decide on the history. It reads the streams that it names, and those that it discovers.
 
-        It is asked twice, each time on a state of its own, since a store may do that, too.
+        The command is decided twice, each time on a new state, because a store may do that, too.
 
         Raises:
-            InvalidCommand, InvalidEvent: a store would not execute it, or could not keep what it writes.
-            AssertionError: it decides differently when it is asked again.
+            InvalidCommand, InvalidEvent: a store could not execute the command, or could not store its events.
+            AssertionError: the two decisions differ.
         """
         first, again = _decide(command, self._history), _decide(command, self._history)
         if first.comparable() != again.comparable():
@@ -114,7 +118,7 @@ class Given:
 
 @final
 class When:
-    """What a command has decided: say with ``then`` or ``then_refused`` what it should be. Made by ``Given.when``."""
+    """The decision of a command. Made by ``Given.when``; check it with ``then`` or ``then_refused``."""
 
     def __init__(self, given: Given, command: Command[Any], decision: _Decision) -> None:
         self._given = given
@@ -123,52 +127,54 @@ class When:
 
     @property
     def events(self) -> tuple[Happened, ...]:
-        """What the command writes; nothing if it refuses."""
+        """The events that the command writes; none if it refuses."""
         return self._decision.events
 
     def then(self, *events: Happened) -> Given:
-        """The command writes exactly these events, in this order (none: it has nothing to do); the history with them.
+        """Check that the command writes exactly these events, in this order. Without arguments: that it writes nothing.
+
+        Returns the history with the events.
 
         Raises:
-            AssertionError: it decides otherwise; the message shows the difference and the history.
+            AssertionError: the decision is another one. The message shows the difference and the history.
         """
         decision = self._decision
         expected = tuple(_checked(pair) for pair in events)
         if decision.refusal is not None:
             raise AssertionError(
-                f"{self._command!r:.200} {decision}, and should write:\n{_indented(_lines(expected))}{self._known()}"
+                f"{self._command!r:.200} {decision}, and should write:\n{_indented(_lines(expected))}{self._shown_history()}"
             ) from decision.refusal
         if decision.events != expected:
             difference = "\n".join(line.rstrip("\n") for line in ndiff(_lines(expected), _lines(decision.events)))
             raise AssertionError(
                 f"{self._command!r:.200} writes other events than expected\n('-' is expected only, '+' is written only):\n"
-                f"{difference}{self._known()}"
+                f"{difference}{self._shown_history()}"
             )
         return self._given.given(*events)
 
     def then_refused(self, error: type[Exception] = BusinessRuleViolation, *, match: str | None = None) -> None:
-        """The command refuses.
+        """Check that the command refuses.
 
         Args:
-            error: the class of what it raises.
-            match: a regular expression that is found in the message.
+            error: the class of the exception that it must raise.
+            match: a regular expression to find in the message of the exception.
 
         Raises:
-            AssertionError: it decides otherwise; the message shows what it writes or raises, and the history.
+            AssertionError: the command decides otherwise. The message shows the decision and the history.
         """
         refusal = self._decision.refusal
         expected = error.__name__ if match is None else f"{error.__name__} with a message that matches {match!r}"
         if not isinstance(refusal, error) or (match is not None and not re.search(match, str(refusal))):
             raise AssertionError(
-                f"{self._command!r:.200} {self._decision}, and should be refused by {expected}{self._known()}"
+                f"{self._command!r:.200} {self._decision}, and should be refused by {expected}{self._shown_history()}"
             ) from refusal
 
-    def _known(self) -> str:
+    def _shown_history(self) -> str:
         history = self._given.history
         shown = history[-_LONGEST_HISTORY:]
-        left_out = f"  … {len(history) - len(shown)} events before\n" if len(shown) < len(history) else ""
+        omitted = f"  … {len(history) - len(shown)} events before\n" if len(shown) < len(history) else ""
         events = [(event.stream_id, event.data) for event in shown]
-        return f"\ngiven:\n{left_out}{_indented(_lines(events))}" if shown else "\ngiven: nothing"
+        return f"\ngiven:\n{omitted}{_indented(_lines(events))}" if shown else "\ngiven: nothing"
 
 
 @final
@@ -196,16 +202,16 @@ def _decide(command: Command[Any], history: Sequence[RecordedEvent]) -> _Decisio
     context = CommandContext(command, plan, Codec(), ids, span, metadata, b"{}")
     try:
         state, versions = _load(context, history)
-        events = decided_events(context, state, versions, 0)
+        events = context.decide(state, versions, 0)
     except (InvalidCommand, InvalidEvent):
         raise
-    except Exception as error:  # noqa: BLE001  # the command's own: `then` says whether it is expected
+    except Exception as error:  # noqa: BLE001  # the command's own error: `then` checks whether it is expected
         return _Decision(refusal=error)
     return _Decision(tuple((new.recorded.stream_id, new.recorded.data) for new in events))
 
 
 def _load(context: CommandContext, history: Sequence[RecordedEvent]) -> tuple[Any, dict[StreamId, int]]:
-    """The state of the consistency boundary, and the versions of its streams."""
+    """Fold the streams of the command, discovered ones included. Returns the state and the versions of the streams."""
     command, plan = context.command, context.plan
     streams = plan.streams(command)
     for _ in range(_MAX_ROUNDS):
@@ -215,7 +221,7 @@ def _load(context: CommandContext, history: Sequence[RecordedEvent]) -> tuple[An
             if event.stream_id in versions:
                 versions[event.stream_id] = event.version
                 state = command.apply(state, event)
-        new = discovered_streams(context, state, versions) if plan.discovers else []
+        new = context.discover(state, versions) if plan.discovers else []
         if not new:
             if not streams:
                 raise InvalidCommand(f"{plan.name} has no stream: its fields name none, and discover_streams found none")

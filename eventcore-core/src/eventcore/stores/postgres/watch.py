@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import StoreError
-from eventcore.ground import cancel_and_wait, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.stores.failures import own_copy
 from eventcore.stores.postgres.connections import Connector, close
 from eventcore.stores.postgres.driver import FAILURES, Connection, PostgresError, transaction
@@ -38,7 +38,7 @@ class PostgresHeadWatch:
         self._head = 0
         self._changed = asyncio.Event()
         self._failure: StoreError | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: OwnedTask[None] | None = None
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
         """See ``EventLog.wait_beyond``.

@@ -1,0 +1,138 @@
+"""Attempts: load the streams of a command, submit it to the batcher, load again while the batcher asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Final, final
+
+import msgspec
+
+from eventcore.catalogue import CommandOutcome, CommandSeries
+from eventcore.commands.attempt import Attempt, Outcome
+from eventcore.commands.batching import Batcher
+from eventcore.commands.boundary import load_boundary
+from eventcore.commands.cache import StreamCache
+from eventcore.commands.command import CommandResult
+from eventcore.commands.context import CommandContext
+from eventcore.commands.loading import Loader
+from eventcore.events.codec import Codec
+from eventcore.stores.base import EventLog
+
+# Loads in one attempt; after that many, the attempt counts as a conflict.
+_MAX_LOADS: Final = 100
+
+
+@final
+class Execution(msgspec.Struct, eq=False):
+    """How far one command has come.
+
+    Attributes:
+        context: what all attempts share.
+        series: where its figures are recorded.
+        attempts: attempts begun.
+        attempt: the newest attempt that was submitted.
+    """
+
+    context: CommandContext
+    series: CommandSeries
+    attempts: int = 0
+    attempt: Attempt | None = None
+
+    def result(self, attempt: Attempt) -> CommandResult:
+        """Return the result of a decided attempt, or raise the exception of the command's code.
+
+        Counts the conflicts that were resolved. ``chained``: decided again in the same batch. ``absorbed``: retried with
+        success. (``escaped``, raised to the caller, is counted by the executor.)
+        """
+        series = self.series
+        if self.attempts > 1:
+            series.conflict("absorbed", self.attempts - 1)
+        if attempt.failure is not None:
+            raise attempt.failure
+        if attempt.later_events:
+            series.conflict("chained")
+        events = tuple([new.recorded for new in attempt.events])
+        if events:
+            series.emitted(len(events))
+            series.streams_written(1 if len(events) == 1 else len({event.stream_id for event in events}))
+            return CommandResult(self.attempts, events, events[-1].position)
+        # The last event that the command has seen: read from the store, or applied while it waited.
+        position = max([attempt.boundary.head, *(event.position for event in attempt.later_events)])
+        return CommandResult(self.attempts, events, position)
+
+    def set_span_attributes(self, outcome: CommandOutcome) -> None:
+        """Describe the ended command in its span."""
+        attempt = self.attempt
+        self.context.span.set_attributes(
+            {
+                "eventcore.command.type": self.context.plan.name,
+                "eventcore.attempts": self.attempts,
+                "eventcore.outcome": outcome,
+                "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
+                "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
+            }
+        )
+
+
+@final
+class AttemptRunner:
+    """The stream cache, loader and batcher of one store, and the way of an attempt through them."""
+
+    def __init__(self, log: EventLog, codec: Codec) -> None:
+        cache = StreamCache()
+        self._loader = Loader(log, codec, cache)
+        self._batcher = Batcher(log, cache)
+
+    def start(self) -> None:
+        """Start the tasks of loader and batcher on the running loop."""
+        self._loader.start()
+        self._batcher.start()
+
+    async def close(self, timeout: float) -> None:
+        """Commit waiting commands within ``timeout`` seconds; fail the others with ``StoreClosed``."""
+        await self._batcher.close(timeout)
+        # After the batcher: a waiting command may have to load again before it can be committed.
+        await self._loader.close()
+
+    async def run(self, execution: Execution) -> Attempt | None:
+        """Run one attempt. Returns it once it is decided, or ``None`` after a conflict.
+
+        Only the first attempt of a command uses the cache. A conflict shows that the cache is behind, so a retry reads the
+        store.
+
+        Raises:
+            StoreError: the store failed, or was closed.
+        """
+        context, series = execution.context, execution.series
+        load = discover = decide = 0.0
+        from_cache = execution.attempts == 1
+        for _ in range(_MAX_LOADS):
+            boundary = await load_boundary(self._loader, context, from_cache=from_cache)
+            attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future())
+            # Set before the wait: a timeout reads from it whether the append was sent.
+            execution.attempt = attempt
+            submitted = perf_counter()
+            self._batcher.submit(attempt)
+            # Cancellation point. It cancels only this future: the batcher drops the attempt if it is not yet sent, and the
+            # append of the whole batch goes on if it is.
+            answer = await attempt.future
+            load += boundary.load_seconds
+            discover += boundary.discover_seconds
+            decide += attempt.decide_seconds
+            if answer is Outcome.RELOAD:
+                from_cache = False
+                continue
+            series.load(load)
+            if discover:
+                series.phase("discover", discover)
+            series.decide(decide)
+            series.append(perf_counter() - submitted - attempt.decide_seconds)
+            series.streams_read(len(boundary.versions))
+            series.loaded(boundary.events)
+            if answer is Outcome.COMMITTED:
+                return attempt
+            if answer is Outcome.CONFLICT:
+                return None
+            raise answer
+        return None

@@ -1,0 +1,132 @@
+"""One command with everything its methods need; what the methods return is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, final
+
+import msgspec
+
+from eventcore.catalogue import CommandInstruments
+from eventcore.commands.command import Command
+from eventcore.commands.plan import CommandPlan
+from eventcore.errors import InvalidCommand
+from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
+from eventcore.events.codec import Codec
+from eventcore.recording import IdGenerator, Span, traceparent_of
+from eventcore.stores.base import NewEvent
+
+_MAX_EVENTS: Final = 10_000
+_MAX_STREAMS: Final = 1000
+
+
+@final
+class CommandContext(msgspec.Struct, frozen=True, gc=False):
+    """What all attempts of one command share: the command, its span, and the metadata of its events."""
+
+    command: Command[Any]
+    plan: CommandPlan
+    codec: Codec
+    ids: IdGenerator
+    span: Span
+    metadata: EventMetadata
+    encoded_metadata: bytes
+
+    def decide(self, state: Any, versions: Mapping[StreamId, int], now_ns: int) -> Sequence[NewEvent]:
+        """Call ``handle`` and prepare its events for an append.
+
+        Args:
+            state: what the command decides on.
+            versions: the version of each stream that the command reads; new events get the next versions.
+            now_ns: the time to record in the events, in nanoseconds since the Unix epoch.
+
+        Raises:
+            InvalidCommand: ``handle`` yields something that a command may not yield.
+            InvalidEvent: an event could not be read back.
+        """
+        decision = self.command.handle(state)
+        if decision is None:
+            return ()
+        if not isinstance(decision, Iterable):
+            raise self._invalid(f"handle returned {decision!r:.80}; expected pairs of StreamId and Event, or None")
+        written: dict[StreamId, int] = {}
+        events: list[NewEvent] = []
+        for pair in decision:
+            try:
+                stream, event = pair
+            except (TypeError, ValueError):
+                raise self._wrong_pair(pair) from None
+            if not isinstance(event, Event):
+                raise self._wrong_pair(pair)
+            version = written.get(stream)
+            if version is None:
+                version = versions.get(stream)
+                if version is None or type(stream) is not StreamId:
+                    raise self._wrong_stream(stream, versions)
+            written[stream] = version = version + 1
+            data, twin = self.codec.encode(event)
+            recorded = RecordedEvent(stream, version, 0, twin, self.metadata, self.ids.hex32(), type(event).event_type, now_ns)
+            events.append(NewEvent(recorded, data, self.encoded_metadata))
+            if len(events) > _MAX_EVENTS:
+                raise self._invalid(f"handle yields more than {_MAX_EVENTS} events; split the command")
+        return events
+
+    def discover(self, state: Any, versions: Mapping[StreamId, int]) -> list[StreamId]:
+        """Call ``discover_streams``; return the streams that ``versions`` lacks.
+
+        Raises:
+            InvalidCommand: the command returns something other than stream ids, or needs more than 1,000 streams.
+        """
+        new: dict[StreamId, None] = {}
+        for stream in self.command.discover_streams(state):
+            if type(stream) is not StreamId:
+                kind = type(stream).__name__
+                raise self._invalid(f"discover_streams names {stream!r:.80} of type {kind}; expected StreamId")
+            if stream not in versions:
+                new[stream] = None
+        if len(versions) + len(new) > _MAX_STREAMS:
+            raise self._invalid(f"discover_streams asks for more than {_MAX_STREAMS} streams; narrow the boundary")
+        return list(new)
+
+    def _invalid(self, problem: str) -> InvalidCommand:
+        return InvalidCommand(f"{self.plan.name}.{problem}")
+
+    def _wrong_pair(self, pair: object) -> InvalidCommand:
+        kind = type(pair).__name__
+        return self._invalid(f"handle yields {pair!r:.80} of type {kind}; expected a pair of StreamId and Event")
+
+    def _wrong_stream(self, stream: object, versions: Mapping[StreamId, int]) -> InvalidCommand:
+        if type(stream) is not StreamId:
+            return self._invalid(f"handle writes to {stream!r:.80} of type {type(stream).__name__}; expected StreamId")
+        boundary = ", ".join(sorted(versions)[:10])
+        return self._invalid(
+            f"handle writes to the stream {stream!r}, which it does not read; make it a field typed StreamId or return it "
+            f"from discover_streams (its boundary is: {boundary})"
+        )
+
+
+@final
+class CommandType:
+    """A command class that was executed before: its checked plan and its series, so that neither is looked up again."""
+
+    __slots__ = ("_codec", "_ids", "_plan", "series", "span_name")
+
+    def __init__(self, cls: type[Command[Any]], codec: Codec, ids: IdGenerator, instruments: CommandInstruments) -> None:
+        self._plan = CommandPlan(cls)
+        self._codec = codec
+        self._ids = ids
+        self.series = instruments.bind(self._plan.name)
+        self.span_name = f"execute {self._plan.name}"
+
+    def context(self, command: Command[Any], span: Span, headers: dict[str, str]) -> CommandContext:
+        """The context of one command of this class; ``headers`` are checked and not shared with the caller."""
+        metadata = EventMetadata(
+            self._plan.name,
+            traceparent_of(span.trace_id, span.span_id, span.trace_flags) if span.trace_id else "",
+            span.tracestate,
+            span.correlation_id,
+            span.causation_id,
+            headers,
+        )
+        encoded = self._codec.encode_metadata(metadata)
+        return CommandContext(command, self._plan, self._codec, self._ids, span, metadata, encoded)
