@@ -126,17 +126,18 @@ class Runner:
         """Project under ``lease`` until an error ends that, and give the lease back.
 
         Two tasks run: one projects, one renews the lease. The first to end decides the outcome. If the lease is lost while the
-        handler still runs, another runner may begin beside it for a moment. The read model then depends on the handler, but
-        the checkpoint does not: the store refuses commits under an old lease.
+        handler still runs, another runner may apply the same events for a moment. The checkpoint is safe, since the store
+        refuses commits under an old lease. What a handler writes outside of its transaction is not.
         """
         key = self._key
         self._progress.start_leading(lease.checkpoint.position)
         projector = Projector(self._context, lease)
         projecting = spawn(projector.run(), f"eventcore-projection-{key}")
-        renewing = spawn(self._keep(lease, requested_at), f"eventcore-lease-{key}")
+        renewing = spawn(self._renew_until_lost(lease, requested_at), f"eventcore-lease-{key}")
         try:
             await asyncio.wait([projecting, renewing], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # Look which task has ended by itself before both are cancelled.
             first = projecting if projecting.done() else renewing
             # The lease is renewed until the projector has committed what it applied.
             if not await cancel_and_wait(projecting, _STOP_TIMEOUT):
@@ -148,7 +149,7 @@ class Runner:
             await self._release(lease)
         await first
 
-    async def _keep(self, lease: Lease, requested_at: float) -> NoReturn:
+    async def _renew_until_lost(self, lease: Lease, requested_at: float) -> NoReturn:
         """Renew the lease after each third of its duration, after errors sooner.
 
         The time of a renewal counts from before the call, so that this process never believes in the lease longer than the
