@@ -17,9 +17,14 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'bank.db'}"
 
 
+# One counter for the process. Other conftests import the fixtures below, and pytest would give each of them a counter that
+# begins at 1: tests of two folders would then use the same schema of the same server.
+_SCHEMAS = count(1)
+
+
 @pytest.fixture(scope="session")
 def schemas() -> Iterator[int]:
-    return count(1)
+    return _SCHEMAS
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
