@@ -13,8 +13,8 @@ T = TypeVar("T")
 def in_background(work: Callable[[], T], name: str) -> Future[T]:
     """Run ``work`` in a new daemon thread, and return the future of its result.
 
-    Unlike the threads of an executor, a daemon thread never delays the end of the process. The future cannot be cancelled; a
-    caller that no longer waits leaves the thread to end by itself.
+    Unlike the threads of an executor, a daemon thread never delays the end of the process. The
+    future cannot be cancelled; a caller that no longer waits leaves the thread to end by itself.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()

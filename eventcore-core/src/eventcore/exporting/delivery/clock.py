@@ -1,7 +1,7 @@
 """When the cycles of one exporter are due. No threads and no sleeping: every method is given the time.
 
-A clock belongs to one worker thread, which alone calls it, so that it needs no lock. Times are seconds of ``time.monotonic``
-unless a parameter says otherwise.
+A clock belongs to one worker thread, which alone calls it, so that it needs no lock. Times are
+seconds of ``time.monotonic`` unless a parameter says otherwise.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ class CpuBudget:
 class CycleClock:
     """Decides when the next cycle of each signal is due, and how long it may take.
 
-    Metrics are due on a beat: at multiples of ``interval`` since the epoch, so that pipelines with the same interval share a
-    collection. Spans are due ``span_interval`` after the first one waits, or, when a whole batch waits, as soon as the budget
-    allows. After a failed cycle its signal is due when the backoff, or the time that the backend asked for, has passed.
+    Metrics are due on a beat: at multiples of ``interval`` since the epoch, so that pipelines with
+    the same interval share a collection. Spans are due ``span_interval`` after the first one waits,
+    or, when a whole batch waits, as soon as the budget allows. After a failed cycle its signal is
+    due when the backoff, or the time that the backend asked for, has passed.
 
     Args:
         signals: what the exporter takes.
@@ -99,7 +100,8 @@ class CycleClock:
             waiting: how many spans the worker may export.
             now: the present time.
             cost: processor seconds that one span takes.
-            failing: whether the last span cycle failed. Its backoff then holds, also when a whole batch waits.
+            failing: whether the last span cycle failed. Its backoff then holds, also when a whole
+                batch waits.
         """
         due_at = self._due_at["spans"]
         if not waiting:

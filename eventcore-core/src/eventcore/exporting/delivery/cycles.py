@@ -1,7 +1,8 @@
 """The cycles of an exporter: in each, the export hooks of one signal in small chunks, then ``flush``.
 
-A hook gets as much at once as it converts in about half a millisecond, and the worker thread pauses between two chunks, so that
-the event loop gets the GIL (why and how much: ``eventcore.ground.pacing``).
+A hook gets as much at once as it converts in about half a millisecond, and the worker thread pauses
+between two chunks, so that the event loop gets the GIL (why and how much:
+``eventcore.ground.pacing``).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from eventcore.ground.pacing import THREAD_SLICE
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import MetricData
 
-# After each chunk the thread pauses for seven times as long as the chunk took, within limits: it takes an eighth of a processor
-# while it works. A shorter pause does not let the event loop finish a turn; a longer one only delays the export.
+# After each chunk the thread pauses for seven times as long as the chunk took, within limits: it
+# takes an eighth of a processor while it works. A shorter pause does not let the event loop finish
+# a turn; a longer one only delays the export.
 _PAUSE_FACTOR: Final = 7
 _SHORTEST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.005
@@ -33,8 +35,8 @@ _LONGEST_PAUSE: Final = 0.005
 _FIRST_CHUNK: Final = 50
 _LARGEST_CHUNK: Final = 1000
 _FIRST_COST: Final = 50e-6
-# A metrics cycle accepts a collection that began up to so many seconds before the cycle was due: pipelines that are due at
-# nearly the same time share one.
+# A metrics cycle accepts a collection that began up to so many seconds before the cycle was due:
+# pipelines that are due at nearly the same time share one.
 _SHARED_COLLECTION: Final = 0.25
 _ITEMS: Final[Mapping[Signal, str]] = {"metrics": "points", "spans": "spans"}
 _METRIC_HOOKS: Final = ("export_counters", "export_gauges", "export_histograms")
@@ -151,11 +153,13 @@ class Cycles:
     def deliver_everything(self, deadline: float) -> str:
         """Deliver everything that is recorded now. Returns ``""`` when that succeeded, else why not.
 
-        The processor budget does not count here: the caller waits, and decides by its timeout how much time this may take.
+        The processor budget does not count here: the caller waits, and decides by its timeout how
+        much time this may take.
         """
         problems: list[str] = []
         if "spans" in self._stats:
-            # Spans that end meanwhile are not waited for, or a busy application could keep this going for ever.
+            # Spans that end meanwhile are not waited for, or a busy application could keep this
+            # going for ever.
             remaining = len(self.queue)
             while remaining > 0:
                 before = len(self.queue)
@@ -197,7 +201,8 @@ class Cycles:
         if delivery.rejected < delivery.items:
             stats.end("ok", now - begun)
             return problem
-        # A backend that rejects everything has a lasting problem, such as a wrong token: the exporter is failing.
+        # A backend that rejects everything has a lasting problem, such as a wrong token: the
+        # exporter is failing.
         if not recovered:
             self._logger.warning("%s", problem)
         stats.end("failed", now - begun, problem)
@@ -238,7 +243,8 @@ class Cycles:
         batch = self.queue.take(limit)
         delivery = Delivery()
         size = self._sizes["export_spans"]
-        # Without a flush hook, an export hook that returned has delivered its spans: each chunk is committed by itself.
+        # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
+        # committed by itself.
         commits_chunks = "flush" not in self._implemented
         index = 0
         while index < len(batch):
@@ -286,7 +292,8 @@ class Cycles:
 
     def _pause(self, size: ChunkSize, begun: float, deadline: float) -> None:
         now = time.monotonic()
-        # Without a pause once two thirds of the time have passed: a cycle that misses its deadline delivers nothing.
+        # Without a pause once two thirds of the time have passed: a cycle that misses its deadline
+        # delivers nothing.
         if deadline - now >= (now - begun) / 2:
             time.sleep(min(max(_PAUSE_FACTOR * size.items * size.cost, _SHORTEST_PAUSE), _LONGEST_PAUSE))
 

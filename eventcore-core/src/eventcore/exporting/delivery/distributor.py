@@ -27,7 +27,8 @@ class Distributor:
     def __init__(self, ring: SpanRing, pipelines: Callable[[], Sequence[Pipeline]]) -> None:
         self._ring = ring
         self._pipelines = pipelines
-        # Held while spans are between the ring and the queues: a flush that distributes must not return before they arrived.
+        # Held while spans are between the ring and the queues: a flush that distributes must not
+        # return before they arrived.
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -48,7 +49,8 @@ class Distributor:
     def lateness(self) -> float:
         """How many seconds the thread is behind its schedule.
 
-        Each of its rounds is short: when it is late by more than some milliseconds, something else holds the GIL.
+        Each of its rounds is short: when it is late by more than some milliseconds, something else
+        holds the GIL.
         """
         return -inf if self._stopped.is_set() else time.monotonic() - self._due_at
 

@@ -75,7 +75,8 @@ class ExporterHandle:
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call one hook with all the arguments of its specification; pluggy leaves out those that it does not take.
 
-        Returns what the hook returns (the coroutine of an ``async def``), and ``None`` when the exporter does not implement it.
+        Returns what the hook returns (the coroutine of an ``async def``), and ``None`` when the
+        exporter does not implement it.
         """
         return getattr(self._hooks, hook)(**arguments)
 

@@ -53,7 +53,8 @@ class RunningHook(msgspec.Struct, frozen=True):
 class HookRunner:
     """Calls hooks one at a time, measures the processor time they use, and raises nothing but ``Exception``.
 
-    The event loop of ``async def`` hooks is created when the first one is called, and then lives until ``stop_loop``.
+    The event loop of ``async def`` hooks is created when the first one is called, and then lives
+    until ``stop_loop``.
 
     Attributes:
         handle: the exporter's hooks.
@@ -69,18 +70,21 @@ class HookRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._loop_stopped = False
-        # The task of each ``async def`` hook that has not ended. Used on the loop, and read by a hook that asks `in_hook`.
+        # The task of each ``async def`` hook that has not ended. Used on the loop, and read by a
+        # hook that asks `in_hook`.
         self._tasks: dict[Future[Any], asyncio.Future[None]] = {}
 
     def call(self, hook: str, timeout: float, **arguments: Any) -> Any:
         """Call a hook from the worker thread and return its answer.
 
-        An ``async def`` hook is cancelled at its timeout. A ``def`` hook cannot be cancelled: it gets the timeout as an
-        argument, and another thread sees by ``running`` that it has overrun it.
+        An ``async def`` hook is cancelled at its timeout. A ``def`` hook cannot be cancelled: it
+        gets the timeout as an argument, and another thread sees by ``running`` that it has overrun
+        it.
 
         Raises:
             Exception: what the hook raised.
-            HookFailed: it tried to exit its thread, was cancelled at its timeout, or returned a coroutine from a ``def``.
+            HookFailed: it tried to exit its thread, was cancelled at its timeout, or returned a
+                coroutine from a ``def``.
         """
         since = time.monotonic()
         is_async = self.handle.is_async(hook)
@@ -154,7 +158,8 @@ class HookRunner:
             if outcome.done():
                 raise  # the hook's own TimeoutError
         self._on_loop(lambda: self._tasks[outcome].cancel() if outcome in self._tasks else None)
-        # Wait without limit: no second hook is called before this one has ended, and it may ignore its cancellation.
+        # Wait without limit: no second hook is called before this one has ended, and it may ignore
+        # its cancellation.
         outcome.exception()
         raise HookFailed(f"hook {hook} did not return within {timeout:.3g} s and was cancelled")
 
@@ -210,7 +215,8 @@ class HookRunner:
             try:
                 loop.run_forever()
             except BaseException as error:  # noqa: BLE001  # the exporter's hooks and other tasks need the loop
-                # A task that the exporter started itself has raised SystemExit or KeyboardInterrupt.
+                # A task that the exporter started itself has raised SystemExit or
+                # KeyboardInterrupt.
                 _logger.warning(
                     "exporter %r: %s in one of its tasks ended its event loop; going on", self._name, type(error).__name__
                 )

@@ -19,7 +19,8 @@ from eventcore.recording.spans import AmbientContext, Tracer
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import Resource
 
-# Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for building the report.
+# Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
+# building the report.
 _FORCE_RESERVE: Final = 1.0
 _REPORT_RESERVE: Final = 0.2
 # Seconds that a replaced exporter has to deliver what it has and to shut down.
@@ -32,8 +33,8 @@ class ExporterManager:
     """Owns the pipelines. Every method may be called from any thread; those with a timeout wait for the exporters.
 
     Args:
-        tracer: its ring of spans is distributed. It is told whether any exporter takes spans, and which ambient trace contexts
-            to ask.
+        tracer: its ring of spans is distributed. It is told whether any exporter takes spans, and
+            which ambient trace contexts to ask.
         collector: gives the pipelines' metrics.
         resource: handed to every exporter.
     """
@@ -42,8 +43,9 @@ class ExporterManager:
         self._tracer = tracer
         self._collector = collector
         self._resource = resource
-        # Guards `_pipelines` and `_closed`, and is never held while an exporter is waited for. Readers copy the dict, which
-        # needs no lock. Re-entrant, because `add` updates the tracer while it holds it.
+        # Guards `_pipelines` and `_closed`, and is never held while an exporter is waited for.
+        # Readers copy the dict, which needs no lock. Re-entrant, because `add` updates the tracer
+        # while it holds it.
         self._lock = threading.RLock()
         self._pipelines: dict[str, Pipeline] = {}
         self._distributor = Distributor(tracer.ring, self.pipelines)
@@ -58,8 +60,8 @@ class ExporterManager:
     ) -> Pipeline:
         """Launch a pipeline and return at once. A pipeline of the same name is replaced.
 
-        A replaced exporter delivers what it has and is shut down before the new one starts. What it cannot deliver within
-        5 seconds is delivered by the new one.
+        A replaced exporter delivers what it has and is shut down before the new one starts. What it
+        cannot deliver within 5 seconds is delivered by the new one.
 
         Raises:
             RuntimeError: after ``shutdown``.
@@ -139,7 +141,8 @@ class ExporterManager:
     def forget(self) -> None:
         """Drop the pipelines in a forked child, which has none of their threads: the exporters stay with the parent.
 
-        Everything that another thread of the parent may have held at the fork, such as a lock, is replaced.
+        Everything that another thread of the parent may have held at the fork, such as a lock, is
+        replaced.
         """
         self._lock = threading.RLock()
         self._closed = True
@@ -159,8 +162,9 @@ class ExporterManager:
     def _stop(self, pipelines: Sequence[Pipeline], timeout: float) -> Report:
         """Stop pipelines side by side and report, within ``timeout`` seconds.
 
-        Workers deliver and shut down by themselves until ``force_at``. Those that have not finished get ``shutdown`` called
-        from another thread, and until ``last_call`` to finish. What is then left is counted as dropped.
+        Workers deliver and shut down by themselves until ``force_at``. Those that have not finished
+        get ``shutdown`` called from another thread, and until ``last_call`` to finish. What is then
+        left is counted as dropped.
         """
         deadline = time.monotonic() + timeout
         force_at = deadline - min(_FORCE_RESERVE, timeout / 2)

@@ -33,8 +33,8 @@ _LOG_PERIOD: Final = 10.0
 class Pipeline:
     """Starts an exporter, exports to it until it is stopped, and says how it does.
 
-    It has its own thread, clock, queue, deadlines and failure state, and shares none of them with another exporter. Every
-    method may be called from any thread, and none waits for the exporter.
+    It has its own thread, clock, queue, deadlines and failure state, and shares none of them with
+    another exporter. Every method may be called from any thread, and none waits for the exporter.
 
     Args:
         name: the exporter's name.
@@ -43,8 +43,8 @@ class Pipeline:
         collector: gives the metrics.
         resource: handed to the exporter.
         shown_settings: the plugin's settings with secrets masked, handed to the exporter.
-        predecessor: the pipeline that this one replaces. It releases its ports and files before this one starts, and this one
-            takes over what it could not deliver.
+        predecessor: the pipeline that this one replaces. It releases its ports and files before
+            this one starts, and this one takes over what it could not deliver.
         on_started: called in the worker thread when the exporter has started.
 
     Attributes:
@@ -128,8 +128,8 @@ class Pipeline:
     def force_stop(self, deadline: float) -> None:
         """Call ``shutdown`` from another thread, because the worker has not finished and time is short.
 
-        It reaches an exporter in the middle of a hook, which can then close the connection that the hook waits for. When the
-        hook returns, the worker calls ``shutdown`` again.
+        It reaches an exporter in the middle of a hook, which can then close the connection that the
+        hook waits for. When the hook returns, the worker calls ``shutdown`` again.
         """
         if not self.finished.is_set() and self.started.is_set() and "shutdown" in self.handle.implemented:
             running = self._runner.running

@@ -25,11 +25,12 @@ _OUTCOMES: Final[tuple[CycleOutcome, ...]] = ("ok", "retried", "failed")
 class CycleStats:
     """Counters of one signal's cycles. The worker thread writes them, any thread may read them.
 
-    They are plain numbers, which the catalogue shows through callbacks: no layer below the catalogue records into it.
+    They are plain numbers, which the catalogue shows through callbacks: no layer below the
+    catalogue records into it.
 
     Attributes:
-        counts: cycles by outcome. ``retried``: failed, and the same data will be sent again. ``failed``: given up, or the
-            backend rejected all of it.
+        counts: cycles by outcome. ``retried``: failed, and the same data will be sent again.
+            ``failed``: given up, or the backend rejected all of it.
         durations: how long cycles took, by outcome.
         failures_in_a_row: cycles that were not ``ok`` since the last one that was.
         last_error: why the last cycle was not ``ok``; empty when it was.
@@ -67,8 +68,9 @@ class CycleStats:
 class PipelineStatus:
     """What a pipeline's worker thread and other threads know of each other.
 
-    The worker thread writes it and any thread reads it, except for ``stopping`` and ``stop_deadline``, where it is the other
-    way round. Each assignment replaces a whole value, so that no lock is needed.
+    The worker thread writes it and any thread reads it, except for ``stopping`` and
+    ``stop_deadline``, where it is the other way round. Each assignment replaces a whole value, so
+    that no lock is needed.
 
     Attributes:
         started: set when the exporter's ``start`` hook has returned.
@@ -114,13 +116,17 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the exporter's name.
         state: the exporter's state when the report was made.
-        delivered: true when everything that was recorded before the call, and not dropped before it, has been delivered.
-        spans_recorded: spans that were offered to the exporter since it was registered, or to one that it replaced. The sum
-            of ``spans_exported``, all ``spans_dropped`` and ``spans_pending``.
+        delivered: true when everything that was recorded before the call, and not dropped before
+            it, has been delivered.
+        spans_recorded: spans that were offered to the exporter since it was registered, or to one
+            that it replaced. The sum of ``spans_exported``, all ``spans_dropped`` and
+            ``spans_pending``.
         spans_exported: spans that the exporter delivered.
-        spans_dropped: spans that were dropped, by reason: ``queue_full``, ``budget``, ``rejected``, ``gave_up``, ``shutdown``.
+        spans_dropped: spans that were dropped, by reason: ``queue_full``, ``budget``, ``rejected``,
+            ``gave_up``, ``shutdown``.
         spans_pending: spans that are not yet delivered and not dropped.
-        spans_unknown: pending or dropped spans that a hook was delivering when time ran out: the backend may have them.
+        spans_unknown: pending or dropped spans that a hook was delivering when time ran out: the
+            backend may have them.
         points_exported: metric points that were delivered since the exporter was registered.
         points_rejected: metric points that the backend refused.
         reason: why not everything was delivered; empty when it was.
@@ -157,8 +163,8 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True):
     """The answer of ``flush`` and ``shutdown``, with one part for each exporter.
 
-    ``bool(report)`` tells whether every exporter delivered everything, ``report["otel"]`` is the part of one exporter, and
-    ``str(report)`` is one line for each.
+    ``bool(report)`` tells whether every exporter delivered everything, ``report["otel"]`` is the
+    part of one exporter, and ``str(report)`` is one line for each.
 
     >>> report = Report((ExporterReport(name="otel", state="running", delivered=True),))
     >>> bool(report), report["otel"].spans_pending

@@ -14,8 +14,9 @@ import msgspec
 class Request(msgspec.Struct, eq=False):
     """A caller waits for a flush (``flush=True``) or for a metrics cycle until ``deadline`` (``time.monotonic``).
 
-    The future of a flush gives ``""`` when everything was delivered, else why not. The future of a metrics cycle gives
-    ``None``, or fails with ``RuntimeError``. Both fail with ``TimeoutError`` when the worker had no time.
+    The future of a flush gives ``""`` when everything was delivered, else why not. The future of a
+    metrics cycle gives ``None``, or fails with ``RuntimeError``. Both fail with ``TimeoutError``
+    when the worker had no time.
     """
 
     flush: bool
@@ -37,8 +38,8 @@ class RequestBox:
     """Requests wait here for the worker thread, and the worker thread waits here for requests.
 
     Attributes:
-        wake: guards the requests. The worker waits on it; whoever has something for the worker to do notifies it. A queue's
-            lock may be taken while it is held, never the other way round.
+        wake: guards the requests. The worker waits on it; whoever has something for the worker to
+            do notifies it. A queue's lock may be taken while it is held, never the other way round.
     """
 
     def __init__(self) -> None:

@@ -1,12 +1,15 @@
 """The spans of one exporter: a bounded queue, the batch in flight, and an account that is exact to the span.
 
-An exporter that is registered under a name in use replaces the one before it. The pipelines of both exporters use the same
-spans, account and lock; each has a `SpanQueue` to reach them, with a token that says whether it owns them:
+An exporter that is registered under a name in use replaces the one before it. The pipelines of both
+exporters use the same spans, account and lock; each has a `SpanQueue` to reach them, with a token
+that says whether it owns them:
 
-- ``successor()`` is called when the new exporter is registered. Spans that end from now on are for the successor. The
-  predecessor still owns the queue and may deliver the spans that were offered before.
-- ``take_over()`` is called by the successor's worker when the predecessor has ended or its time is up. From now on the
-  predecessor owns nothing: its queue looks empty, and a ``commit`` of a hook that returns late changes nothing.
+- ``successor()`` is called when the new exporter is registered. Spans that end from now on are for
+  the successor. The predecessor still owns the queue and may deliver the spans that were offered
+  before.
+- ``take_over()`` is called by the successor's worker when the predecessor has ended or its time is
+  up. From now on the predecessor owns nothing: its queue looks empty, and a ``commit`` of a hook
+  that returns late changes nothing.
 """
 
 from __future__ import annotations
@@ -45,8 +48,9 @@ class QueueToken:
         begin: the position of its first span. Positions number all spans that were ever queued.
         end: the position of its successor's first span; infinite without a successor.
         closed: whether spans that are offered to it are dropped.
-        full_because: the reason to count a drop under while the queue is full. The worker thread sets ``"budget"`` while its
-            processor budget holds it back; this is a single assignment, so that no lock is needed.
+        full_because: the reason to count a drop under while the queue is full. The worker thread
+            sets ``"budget"`` while its processor budget holds it back; this is a single assignment,
+            so that no lock is needed.
     """
 
     __slots__ = ("begin", "capacity", "closed", "end", "full_because", "generation")
@@ -68,8 +72,8 @@ class _Shared:
         batch: spans that were handed to the owner's hooks and are not yet committed.
         head: the position of the first waiting span.
         owner: the token of the exporter that may take, commit and give up spans.
-        newest: the token of the exporter registered last, which new spans are for. Differs from ``owner`` only between
-            ``successor()`` and ``take_over()``.
+        newest: the token of the exporter registered last, which new spans are for. Differs from
+            ``owner`` only between ``successor()`` and ``take_over()``.
     """
 
     def __init__(self, owner: QueueToken) -> None:
@@ -126,9 +130,11 @@ class SpanQueue:
             shared.waiting.extendleft(reversed(shared.batch))
             shared.batch = []
             excess = len(shared.waiting) - self.token.capacity
-            # A pipeline that has itself been replaced exports nothing more, and leaves the limit to its successor.
+            # A pipeline that has itself been replaced exports nothing more, and leaves the limit to
+            # its successor.
             if excess > 0 and shared.newest is self.token:
-                # Keep all its own spans, which are never more than its capacity, and the oldest ones of its predecessors.
+                # Keep all its own spans, which are never more than its capacity, and the oldest
+                # ones of its predecessors.
                 inherited = self.token.begin - shared.head
                 spans = list(shared.waiting)
                 shared.waiting = deque(spans[: inherited - excess] + spans[inherited:])
@@ -138,12 +144,14 @@ class SpanQueue:
         """Queue ended spans up to the capacity, and count ``lost`` spans that were dropped before they could be offered."""
         with (shared := self._shared).lock:
             shared.recorded += len(spans) + lost
-            # Not `self.token`: the distributor may still hold this pipeline when its successor has just been registered.
+            # Not `self.token`: the distributor may still hold this pipeline when its successor has
+            # just been registered.
             token = shared.newest
             if token.closed:
                 shared.dropped["shutdown"] += len(spans) + lost
                 return
-            # While a predecessor still delivers, only spans offered since the replacement count against the capacity.
+            # While a predecessor still delivers, only spans offered since the replacement count
+            # against the capacity.
             held = len(shared.waiting) + len(shared.batch) if shared.owner is token else shared.tail() - token.begin
             room = max(token.capacity - held, 0)
             if len(spans) > room:
@@ -165,7 +173,8 @@ class SpanQueue:
     def commit(self, count: int, rejected: int = 0) -> None:
         """Count the first ``count`` spans of the batch as exported, except ``rejected`` ones, which the backend refused."""
         with (shared := self._shared).lock:
-            # Nothing is in flight any more if the pipeline was replaced or closed while its hook was running.
+            # Nothing is in flight any more if the pipeline was replaced or closed while its hook
+            # was running.
             count = min(count, self._in_flight())
             rejected = min(rejected, count)
             del shared.batch[:count]

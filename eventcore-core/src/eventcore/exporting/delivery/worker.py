@@ -14,9 +14,11 @@ from eventcore.exporting.delivery.requests import Request, RequestBox
 
 # Seconds that an exporter waits for the one it replaces to release its ports and files.
 _PREDECESSOR_LIMIT: Final = 5.0
-# A condition cannot wait for an infinite time. A worker that wakes early finds nothing due and waits again.
+# A condition cannot wait for an infinite time. A worker that wakes early finds nothing due and
+# waits again.
 _LONGEST_WAIT: Final = 3600.0
-# Seconds that the shutdown hook and the end of the event loop get at least, also when the deadline has passed.
+# Seconds that the shutdown hook and the end of the event loop get at least, also when the deadline
+# has passed.
 _SHORTEST_SHUTDOWN: Final = 0.05
 
 
@@ -53,8 +55,9 @@ class Worker:
         status = self._status
         try:
             if self._predecessor is not None:
-                # Both exporters may want the same port or file, so the predecessor is shut down first. If it hangs beyond the
-                # limit, the successor takes its spans over all the same.
+                # Both exporters may want the same port or file, so the predecessor is shut down
+                # first. If it hangs beyond the limit, the successor takes its spans over all the
+                # same.
                 self._predecessor.finished.wait(_PREDECESSOR_LIMIT)
                 self._cycles.queue.take_over()
             if self._start():
@@ -101,7 +104,8 @@ class Worker:
         while not stopping.is_set() and (pause := time_of_retry - time.monotonic()) > 0:
             self._requests.answer_all(self._status.start_error)
             with wake:
-                # Look again under the lock: a request that came after `answer_all` has notified already.
+                # Look again under the lock: a request that came after `answer_all` has notified
+                # already.
                 if not self._requests and not stopping.is_set():
                     wake.wait(pause)
 
@@ -118,7 +122,8 @@ class Worker:
     def _wait(self) -> list[Signal]:
         """Wait until a signal is due, a caller asks or the pipeline is stopped. Returns the signals that are due."""
         clock = self._cycles.clock
-        # New spans, requests and stopping notify under this lock, so none is missed between the checks and the wait.
+        # New spans, requests and stopping notify under this lock, so none is missed between the
+        # checks and the wait.
         with self._requests.wake:
             while True:
                 now = time.monotonic()
@@ -142,7 +147,8 @@ class Worker:
         """Deliver what there is and shut the exporter down, both before the deadline for stopping."""
         status, runner = self._status, self._cycles.runner
         deadline = status.stop_deadline
-        # A pull exporter without spans has nothing to deliver: its metrics are exported when they are scraped.
+        # A pull exporter without spans has nothing to deliver: its metrics are exported when they
+        # are scraped.
         if runner.handle.interval is not None or "spans" in status.cycles:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
