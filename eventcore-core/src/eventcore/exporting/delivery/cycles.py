@@ -193,19 +193,17 @@ class Cycles:
             stats.points_exported += delivery.items - delivery.rejected
             stats.points_rejected += delivery.rejected
         if not delivery.rejected:
-            stats.end("ok", now - begun)
             if recovered:
                 self._logger.info("%s are exported again", signal)
+            stats.end("ok", now - begun)
             return ""
         problem = f"the backend rejected {delivery.rejected} of {delivery.items} {_ITEMS[signal]}: {delivery.reason}"
-        if delivery.rejected < delivery.items:
-            stats.end("ok", now - begun)
-            return problem
         # A backend that rejects everything has a lasting problem, such as a wrong token: the
         # exporter is failing.
-        if not recovered:
+        rejects_all = delivery.rejected >= delivery.items
+        if rejects_all and not recovered:
             self._logger.warning("%s", problem)
-        stats.end("failed", now - begun, problem)
+        stats.end("failed" if rejects_all else "ok", now - begun, problem if rejects_all else "")
         return problem
 
     def _failed(self, signal: Signal, begun: float, error: BaseException) -> str:

@@ -59,6 +59,7 @@ class ExporterHandle:
         manager.register(exporter, name="exporter")
         functions = {name: implementation.function for name, implementation in implementations_of(manager)}
         self._hooks = manager.hook
+        # Looked up once: pluggy would answer only by walking its hook callers at every call.
         self._async = frozenset(name for name, function in functions.items() if inspect.iscoroutinefunction(function))
         self.exporter = exporter
         self.origin = origin

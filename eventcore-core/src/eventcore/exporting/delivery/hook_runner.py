@@ -8,7 +8,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, Final, final
 
@@ -72,7 +72,7 @@ class HookRunner:
         self._loop_stopped = False
         # The task of each ``async def`` hook that has not ended. Used on the loop, and read by a
         # hook that asks `in_hook`.
-        self._tasks: dict[Future[Any], asyncio.Future[None]] = {}
+        self._tasks: dict[Future[Any], asyncio.Task[Any]] = {}
 
     def call(self, hook: str, timeout: float, **arguments: Any) -> Any:
         """Call a hook from the worker thread and return its answer.
@@ -118,6 +118,7 @@ class HookRunner:
         loop, thread = self._loop, self._loop_thread
         if loop is None or thread is None or self._loop_stopped:
             return
+        # Before the loop is stopped: its thread runs the loop again until it sees this.
         self._loop_stopped = True
         half = max(timeout / 2, _SHORTEST_WAIT)
 
@@ -136,15 +137,8 @@ class HookRunner:
             loop.close()
 
     def _call_sync(self, hook: str, timeout: float, arguments: dict[str, Any]) -> Any:
-        begin = time.thread_time()
-        try:
+        with self._measured(hook, "thread", Exception):
             answer = self.handle.call(hook, timeout=timeout, **arguments)
-        except Exception:
-            raise
-        except BaseException as error:
-            raise HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its thread") from error
-        finally:
-            self.cpu_seconds += time.thread_time() - begin
         if inspect.iscoroutine(answer):
             answer.close()
             raise HookFailed(f"hook {hook} returned a coroutine from a plain function: declare it 'async def'")
@@ -164,35 +158,46 @@ class HookRunner:
         raise HookFailed(f"hook {hook} did not return within {timeout:.3g} s and was cancelled")
 
     def _submit(self, hook: str, arguments: dict[str, Any]) -> Future[Any]:
-        """Start an ``async def`` hook on the loop. The future is done when the hook has really ended, cancelled or not.
+        """Start an ``async def`` hook on the loop.
 
-        (The future of ``asyncio.run_coroutine_threadsafe`` is done as soon as it is cancelled.)
+        The future is done when the hook has really ended, cancelled or not. (The future of
+        ``asyncio.run_coroutine_threadsafe`` would be done as soon as it is cancelled.)
         """
         outcome: Future[Any] = Future()
 
+        async def run() -> Any:
+            with self._measured(hook, "event loop", Exception, asyncio.CancelledError):
+                return await self.handle.call(hook, **arguments)
+
+        def settle(task: asyncio.Task[Any]) -> None:
+            del self._tasks[outcome]
+            if task.cancelled():
+                outcome.set_exception(HookFailed(f"hook {hook} was cancelled"))
+            elif error := task.exception():
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(task.result())
+
         def start() -> None:
-            task = asyncio.ensure_future(self._run_async(hook, arguments, outcome))
-            self._tasks[outcome] = task
-            task.add_done_callback(lambda _: self._tasks.pop(outcome, None))
+            self._tasks[outcome] = task = asyncio.ensure_future(run())
+            task.add_done_callback(settle)
 
         self._on_loop(start)
         return outcome
 
-    async def _run_async(self, hook: str, arguments: dict[str, Any], outcome: Future[Any]) -> None:
+    @contextlib.contextmanager
+    def _measured(self, hook: str, home: str, *passed: type[BaseException]) -> Generator[None]:
+        """Measure the processor time of a hook, and replace what it raises unless it is ``passed``.
+
+        ``SystemExit`` and its like would end the thread or event loop (``home``) of all hooks.
+        """
         begin = time.thread_time()
         try:
-            answer = await self.handle.call(hook, **arguments)
-        except asyncio.CancelledError:
-            outcome.set_exception(HookFailed(f"hook {hook} was cancelled"))
+            yield
+        except passed:
             raise
-        except Exception as error:  # noqa: BLE001  # the caller gets it from the future
-            outcome.set_exception(error)
-        except BaseException as error:  # noqa: BLE001  # it would end the loop, which the other hooks need
-            failure = HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its event loop")
-            failure.__cause__ = error
-            outcome.set_exception(failure)
-        else:
-            outcome.set_result(answer)
+        except BaseException as error:
+            raise HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its {home}") from error
         finally:
             self.cpu_seconds += time.thread_time() - begin
 

@@ -43,9 +43,9 @@ class ExporterManager:
         self._tracer = tracer
         self._collector = collector
         self._resource = resource
-        # Guards `_pipelines` and `_closed`, and is never held while an exporter is waited for.
-        # Readers copy the dict, which needs no lock. Re-entrant, because `add` updates the tracer
-        # while it holds it.
+        # Guards `_pipelines` and `_closed`. Readers copy the dict, which needs no lock. Re-entrant,
+        # because `add` updates the tracer while it holds it. Never held while an exporter is waited
+        # for. Locks are taken in the order manager, distributor, request box, span queue.
         self._lock = threading.RLock()
         self._pipelines: dict[str, Pipeline] = {}
         self._distributor = Distributor(tracer.ring, self.pipelines)
@@ -85,6 +85,8 @@ class ExporterManager:
             self._pipelines[name] = pipeline
             self._update_tracer()
         if predecessor is not None:
+            # The first call returns at once and lets the worker stop; the second one waits, and uses
+            # force when the exporter hangs.
             predecessor.begin_stop(time.monotonic() + _REPLACED_TIMEOUT)
             in_background(lambda: self._stop([predecessor], _REPLACED_TIMEOUT), f"eventcore-replace-{name}")
         pipeline.launch()
@@ -113,6 +115,7 @@ class ExporterManager:
         self._distributor.distribute()
         pipelines = self.pipelines()
         answers = [_request_flush(pipeline, deadline) for pipeline in pipelines]
+        # Workers that hang do not answer; their requests fail by `Pipeline.tick`.
         wait(answers, max(deadline - time.monotonic(), 0.0))
         reports: list[ExporterReport] = []
         for pipeline, answer in zip(pipelines, answers, strict=True):
@@ -132,6 +135,7 @@ class ExporterManager:
         with self._lock:
             self._closed = True
             pipelines = self.pipelines()
+        # Once more by hand: what ended since the last round is still delivered.
         self._distributor.distribute()
         self._distributor.stop()
         report = self._stop(pipelines, timeout)
@@ -183,6 +187,7 @@ class ExporterManager:
             else:
                 problem = f"not stopped within {timeout:g} s: {pipeline.problem or 'still exporting'}"
                 unknown = pipeline.in_flight
+            # After `in_flight` was read: this empties the queue, also of what a hook is delivering.
             pipeline.abandon()
             reports.append(pipeline.report(problem, unknown))
         return Report(tuple(reports))

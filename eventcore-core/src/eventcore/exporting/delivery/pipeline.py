@@ -76,6 +76,8 @@ class Pipeline:
         )
         self.status = status = PipelineStatus(handle.signals)
         self.started, self.finished = status.started, status.finished
+        # Constructed here and used by the worker thread alone, except for `_runner.running`, the
+        # requests, the queue and the status, which are made for several threads.
         self._requests = RequestBox()
         self._runner = HookRunner(handle, name)
         self._trouble = _TroubleLog(self.logger)
@@ -105,6 +107,7 @@ class Pipeline:
     def offer(self, spans: Sequence[Span], lost: int) -> None:
         """Queue ended spans, and count ``lost`` ones as dropped. Called by the distributor."""
         if self.takes_spans:
+            # Queue first, then notify: the worker looks at the queue after it has been woken.
             self.queue.offer(spans, lost)
             self._requests.notify()
 
@@ -121,6 +124,7 @@ class Pipeline:
 
         A second call can only make the deadline earlier.
         """
+        # In this order: a worker that sees `stopping` reads the deadline.
         self.status.stop_deadline = min(self.status.stop_deadline, deadline)
         self.status.stopping.set()
         self._requests.close()
@@ -208,10 +212,12 @@ class Pipeline:
         self._trouble.log(now, self.queue.counts().dropped, self.problem if self.state == "stalled" else "")
 
     def _stalled_hook(self) -> RunningHook | None:
+        # Read once: the worker thread may replace it at any time.
         running = self._runner.running
         return running if running is not None and time.monotonic() > running.deadline + _STALL_GRACE else None
 
     def _export_now(self, timeout: float) -> Future[None]:
+        # The worker thread would wait for a cycle that only the worker thread can run.
         if self._runner.in_hook():
             raise RuntimeError(
                 "export_now was called inside a hook: the cycle that it asks for cannot begin before the hook returns"

@@ -52,6 +52,7 @@ class CycleStats:
         """Count a cycle that has just ended."""
         self.counts[outcome] += 1
         self.durations[outcome].record(seconds)
+        # Not under a lock: a reader may see the count before the error, which corrects itself.
         self.last_error = error
         if outcome == "ok":
             self.failures_in_a_row = 0

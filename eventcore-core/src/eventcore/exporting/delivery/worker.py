@@ -93,6 +93,8 @@ class Worker:
                     logger.info("started after %d failed attempts", attempts)
                 status.start_error = ""
                 self._cycles.clock.plan_metrics(time.monotonic(), time.time())
+                # In this order: `on_started` looks at the status. It takes the manager's lock, which is
+                # never held by a thread that waits for this one.
                 status.started.set()
                 self._on_started()
                 return True
@@ -113,7 +115,7 @@ class Worker:
         while True:
             signals = self._wait()
             if self._status.stopping.is_set():
-                return
+                return  # requests that wait are answered by the last delivery, in `_finish`
             if requests := self._requests.take():
                 self._serve(requests)
             for signal in signals:
