@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from eventcore.exporting import CounterData, Exporter, ExporterContext, SpanData, hookimpl
-from eventcore.exporting.delivery.manager import ExporterManager
-from eventcore.exporting.delivery.pipeline import Pipeline
-from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.exporting.delivery import ExporterManager, Pipeline, PipelineSettings
 from eventcore.exporting.registration import check_exporter
 from eventcore.recording import Collector, IdGenerator, InstrumentRegistry, RateSampler, Resource, Tracer
 

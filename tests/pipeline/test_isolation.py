@@ -462,7 +462,7 @@ def test_a_replaced_exporter_leaves_what_it_could_not_deliver_to_its_successor(b
 def test_a_successor_takes_over_from_one_that_hangs_and_its_late_answer_changes_nothing(
     bench: Bench, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventcore.exporting.delivery.pipeline._PREDECESSOR_LIMIT", 0.2)
+    monkeypatch.setattr("eventcore.exporting.delivery.worker._PREDECESSOR_LIMIT", 0.2)
     hanging = Collecting(lambda: gate.wait(30) and None)
     old = bench.add(hanging, "replaced")
     bench.end_spans(3)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from eventcore import Telemetry, open_store
-from eventcore.exporting.delivery.yielding import LoopYielder
+from eventcore.ground.yielding import LoopYielder
 from tests.pipeline.conftest import Collecting, eventually
 
 SECONDS = 2.0
@@ -59,7 +59,7 @@ async def test_a_telemetry_without_a_store_yields_within_async_with() -> None:
 
 async def test_a_loop_yields_only_while_threads_are_late(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("eventcore.exporting.delivery.yielding.time.sleep", naps.append)
+    monkeypatch.setattr("eventcore.ground.yielding.time.sleep", naps.append)
     lateness = 0.0
     yielder = LoopYielder(lambda: lateness)
     await asyncio.sleep(0.25)

@@ -16,10 +16,7 @@ from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting.configuration.discovery import check_exporter_name, default_exporter_name
 from eventcore.exporting.configuration.loading import FailedExporter, load_exporters
 from eventcore.exporting.configuration.settings import Configuration, load_configuration
-from eventcore.exporting.delivery.manager import ExporterManager, in_background
-from eventcore.exporting.delivery.pipeline import Pipeline
-from eventcore.exporting.delivery.report import ExporterReport, Report
-from eventcore.exporting.delivery.yielding import LoopYielder
+from eventcore.exporting.delivery import ExporterManager, ExporterReport, LoopYielder, Pipeline, Report, in_background
 from eventcore.exporting.registration import check_exporter
 from eventcore.recording.collector import Collector
 from eventcore.recording.ids import IdGenerator

@@ -1,4 +1,4 @@
-"""Exporting: all that a plugin needs, and all that it may import from core."""
+"""What an exporter plugin needs: hooks, their data types and answers. A plugin imports this and nothing else of eventcore."""
 
 from eventcore.exporting.context import ExporterContext, Rejected, RetryLater, Secret, StoppingEvent
 from eventcore.exporting.hookspecs import Exporter, ExporterHooks, hookimpl

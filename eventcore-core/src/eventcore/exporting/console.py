@@ -1,4 +1,4 @@
-"""The built-in exporter ``console``: metrics and spans for people. It is also the shortest example of a plugin."""
+"""The built-in exporter ``console`` prints metrics and spans for people. It is also an example of a complete plugin."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class ConsoleExporter:
     """Prints tables of metrics, and a line for each span.
 
     Args:
-        stream: ``"stderr"`` or ``"stdout"``. Colour is used on a terminal, unless ``NO_COLOR`` is set.
-        interval: seconds between tables.
+        stream: ``"stderr"`` or ``"stdout"``. Colours are used on a terminal, unless ``NO_COLOR`` is
+            set or ``TERM`` is ``dumb``.
+        interval: seconds between tables, greater than 0.
         metrics: whether to print metrics.
         spans: whether to print spans.
-        rows: the most rows of one table, and the most spans of one cycle; the rest is counted.
+        rows: the largest number of rows of one table and of spans of one cycle; further ones are
+            counted.
     """
 
     def __init__(
@@ -36,8 +38,8 @@ class ConsoleExporter:
     ) -> None:
         self.interval = interval
         self._stream = stream
-        self._metrics = metrics
-        self._wants_spans = spans
+        self._shows_metrics = metrics
+        self._shows_spans = spans
         self._rows = rows
         self._counters: list[CounterData] = []
         self._gauges: list[GaugeData] = []
@@ -45,26 +47,23 @@ class ConsoleExporter:
         self._spans: list[SpanData] = []
         self._totals: dict[tuple[str, Labels], tuple[float, int]] = {}
 
-    # The hooks only keep what they are given: a cycle is printed as a whole by flush, or tried again as a whole.
+    # The export hooks only collect what they are given, and `flush` prints the cycle as a whole. If
+    # printing fails, the whole cycle is exported again.
 
     @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:
-        """Keep them for ``flush``."""
         self._counters += counters
 
     @hookimpl
     def export_gauges(self, gauges: Sequence[GaugeData]) -> None:
-        """Keep them for ``flush``."""
         self._gauges += gauges
 
     @hookimpl
     def export_histograms(self, histograms: Sequence[HistogramData]) -> None:
-        """Keep them for ``flush``."""
         self._histograms += histograms
 
     @hookimpl
     def export_spans(self, spans: Sequence[SpanData]) -> None:
-        """Keep them for ``flush``."""
         self._spans += spans
 
     @hookimpl
@@ -73,19 +72,20 @@ class ConsoleExporter:
         counters, gauges, histograms, spans = self._counters, self._gauges, self._histograms, self._spans
         self._counters, self._gauges, self._histograms, self._spans = [], [], [], []
         lines: list[str] = []
-        if self._metrics and (counters or gauges or histograms):
+        if self._shows_metrics and (counters or gauges or histograms):
             lines += self._table(["counter", "total", "per second"], self._counter_rows(counters))
             lines += self._table(["gauge", "value"], _gauge_rows(gauges))
             lines += self._table(
                 ["histogram", "count", "mean", *(f"p{q * 100:g}" for q in _QUANTILES)], _histogram_rows(histograms)
             )
-        if self._wants_spans and spans:
+        if self._shows_spans and spans:
             lines += [self._span_line(span) for span in spans[: self._rows]]
             lines += [f"... and {len(spans) - self._rows} more spans"] if len(spans) > self._rows else []
         if lines:
             self._print(lines)
         if counters:
-            # Only now: if printing failed, the cycle comes again and its rates start where they did.
+            # After printing: if it fails, the next cycle computes its rates from the same totals as
+            # this one.
             self._totals = {(c.name, p.labels): (p.value, p.time_ns) for c in counters for p in c.points}
 
     def _counter_rows(self, counters: Iterable[CounterData]) -> list[list[str]]:
@@ -105,15 +105,9 @@ class ConsoleExporter:
             return []
         shown = [titles, *rows[: self._rows]]
         widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in shown
-        ]
-        rest = [f"... and {len(rows) - self._rows} more series"] if len(rows) > self._rows else []
-        return [self._paint("1", lines[0]), *lines[1:], *rest, ""]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in shown]
+        omitted = [f"... and {len(rows) - self._rows} more series"] if len(rows) > self._rows else []
+        return [self._paint("1", lines[0]), *lines[1:], *omitted, ""]
 
     def _span_line(self, span: SpanData) -> str:
         began = datetime.fromtimestamp(span.start_time_ns / 1e9, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
@@ -132,13 +126,19 @@ class ConsoleExporter:
         stream = getattr(sys, self._stream)
         if stream is not None:
             encoding = stream.encoding or "utf-8"
-            # One write, so that the lines of other threads do not come between.
+            # A single write, so that other threads cannot write between the lines.
             stream.write("\n".join([*lines, ""]).encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
 
 
 def quantile(point: HistogramPoint, boundaries: Sequence[float], q: float) -> float | None:
-    """An estimate of a quantile, as if values lay evenly in their bucket; ``None`` without values.
+    """Estimate a quantile of a histogram: the values of a bucket count as spread evenly over it.
+    ``None`` without values.
+
+    Args:
+        point: the histogram.
+        boundaries: the upper bounds of its buckets but the last.
+        q: which quantile, from 0 to 1.
 
     >>> point = HistogramPoint((), count=4, sum=6.0, min=0.5, max=3.0, buckets=(1, 2, 1), start_time_ns=0, time_ns=1)
     >>> quantile(point, (1.0, 2.0), 0.5)
@@ -146,13 +146,13 @@ def quantile(point: HistogramPoint, boundaries: Sequence[float], q: float) -> fl
     """
     if not point.count or point.min is None or point.max is None:
         return None
-    wanted = q * point.count
+    rank = q * point.count
     below = 0
     for index, count in enumerate(point.buckets):
-        if count and below + count >= wanted:
+        if count and below + count >= rank:
             low = max(boundaries[index - 1], point.min) if index else point.min
             high = min(boundaries[index], point.max) if index < len(boundaries) else point.max
-            return low + (high - low) * (wanted - below) / count
+            return low + (high - low) * (rank - below) / count
         below += count
     return point.max
 
@@ -181,7 +181,8 @@ def _labels(labels: Iterable[tuple[str, Any]]) -> str:
 
 
 def _printable(text: str) -> str:
-    # A label may come from outside, and a terminal obeys what it is sent.
+    # A label or a span's name may contain text of a user, and a terminal executes control
+    # sequences.
     return text if text.isprintable() else repr(text)[1:-1]
 
 

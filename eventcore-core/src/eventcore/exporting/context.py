@@ -1,4 +1,4 @@
-"""What an exporter is given, and what it may answer."""
+"""What an exporter gets from core, and what its hooks may return or raise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from eventcore.recording.values import Resource
 class RetryLater(Exception):
     """Raised by a hook: the backend cannot take this now, and nothing of the cycle was delivered.
 
-    The pipeline keeps the batch and tries again. Any other exception is retried too, but a backend that says when to come back
-    is listened to, and an expected refusal is logged without a traceback.
+    Any other exception is retried too. ``RetryLater`` says in addition when to come back, and that
+    the refusal is no fault of the plugin: it is logged without a traceback.
 
     Args:
-        after: seconds to wait, as the backend asked for; ``None`` leaves it to the pipeline's own backoff.
+        after: seconds to wait before the next attempt, 0 or more; the pipeline waits for
+            ``max_backoff`` at most. ``None``: wait for the pipeline's own backoff.
         reason: what the backend said, for the log and the report.
+
+    Raises:
+        ValueError: ``after`` is negative or not finite.
 
     >>> raise RetryLater(after=2.5, reason="UNAVAILABLE: too many requests")
     Traceback (most recent call last):
@@ -38,9 +42,18 @@ class RetryLater(Exception):
 
 @final
 class Rejected(msgspec.Struct, frozen=True):
-    """Returned by an export hook or by ``flush``: the backend refused ``count`` spans or points, and always will.
+    """Returned by an export hook or by ``flush``: the backend refused part of the data, and would
+    refuse it again.
 
-    They are counted as dropped and not sent again; the rest of the cycle counts as delivered.
+    Refused spans and points are counted as dropped and are not sent again. Everything else in the
+    cycle counts as delivered.
+
+    >>> Rejected(2, "older than 1 h")
+    Rejected(count=2, reason='older than 1 h')
+
+    Attributes:
+        count: how many spans or points were refused, 0 or more.
+        reason: what the backend said, for the log and the report.
     """
 
     count: int
@@ -48,12 +61,13 @@ class Rejected(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
-            raise ValueError(f"Rejected.count is {self.count!r}: expected how many were refused, 0 or more")
+            raise ValueError(f"Rejected.count is {self.count!r}: expected the number of refused items, 0 or more")
 
 
 @final
 class Secret:
-    """A text that never shows itself: use it as the annotation of a setting that holds a password or token.
+    """A password or token as a setting: annotate the parameter of the plugin with it. It is shown
+    as ``***`` everywhere.
 
     >>> token = Secret("s3cr3t")
     >>> token, f"{token}"
@@ -86,29 +100,30 @@ class Secret:
         return hash(self.__text)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError("a Secret is not pickled, so that it does not end up where it can be read")
+        raise TypeError("a Secret cannot be pickled: the text would be readable in the result")
 
 
 class StoppingEvent(Protocol):
-    """Says that shutdown has begun: cut waiting short, the timeouts that hooks get are the last ones."""
+    """Set when shutdown begins. Hooks should then return soon; one last cycle of each signal follows, then ``shutdown``."""
 
     def is_set(self) -> bool:
         """Whether shutdown has begun."""
         ...
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until shutdown begins, up to ``timeout`` seconds; true when it has."""
+        """Wait up to ``timeout`` seconds until shutdown begins; true when it has."""
         ...
 
 
 class ExporterContext:
-    """What ``start`` hands to an exporter.
+    """What ``start`` hands to an exporter; it may keep it. All of it may be used from any thread.
 
     Attributes:
-        name: the exporter's name in configuration, in labels and in ``eventcore plugins``.
-        resource: what produces the telemetry.
-        settings: the plugin's own settings as they were given, secrets masked.
-        logger: a logger of the exporter's own; what floods it is cut and counted.
+        name: the exporter's name, as in configuration, in labels and in ``eventcore plugins``.
+        resource: what produces the telemetry: service name, instance id and further attributes.
+        settings: the plugin's settings as they were given, with secrets masked.
+        logger: the logger ``eventcore.exporters.NAME``. At most 20 records pass in 10 seconds;
+            further ones are counted.
         stopping: set when shutdown begins, also while a hook runs.
     """
 
@@ -132,12 +147,21 @@ class ExporterContext:
         self._export_now = export_now
 
     def export_now(self, timeout: float = 10.0) -> Future[None]:
-        """Ask for a metrics cycle that has not yet begun; its future is done when ``flush`` has returned.
+        """Ask for a metrics cycle that has not yet begun. The future is done when its ``flush`` has
+        returned.
 
-        Calls at the same time share one cycle. The future fails with the cycle's error, or with ``TimeoutError`` when the cycle
-        has not ended ``timeout`` seconds from now. In ``async def`` code, ``await asyncio.wrap_future(...)`` it.
+        Calls that wait at the same time share one cycle. In ``async def`` code, use ``await
+        asyncio.wrap_future(...)``.
+
+        The future fails with ``RuntimeError`` when the cycle failed, and with ``TimeoutError`` when
+        it could not begin within ``timeout``. Once the cycle has begun, the future waits for its
+        end: limit also how long you wait for the future.
+
+        Args:
+            timeout: seconds that the cycle may take, counted from now.
 
         Raises:
-            RuntimeError: called inside a hook, which would wait for itself, or after shutdown.
+            RuntimeError: called inside a hook, which would wait for itself; by an exporter without
+                hooks for metrics; or after shutdown has begun.
         """
         return self._export_now(timeout)

@@ -1,69 +1,84 @@
-"""One round of the hooks: the export hooks of one signal in small chunks, then ``flush``. Raises unless it is committed.
+"""The cycles of an exporter: in each, the export hooks of one signal in small chunks, then ``flush``.
 
-Small chunks: what a hook gets at once is as much as it converts in about half a millisecond.
-
-Threads of one interpreter take turns of 5 ms. A hook that converts a large collection in one go makes the event loop wait for
-its turn again and again; a hook that returns after half a millisecond, to a pipeline that then rests, does not.
+A hook gets as much at once as it converts in about half a millisecond, and the worker thread pauses
+between two chunks, so that the event loop gets the GIL (why and how much:
+``eventcore.ground.pacing``).
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, TypeVar, final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.exporting.context import Rejected
-from eventcore.exporting.delivery.handle import ExporterHandle
+from eventcore.exporting.context import Rejected, RetryLater
+from eventcore.exporting.delivery.clock import CycleClock, Signal
 from eventcore.exporting.delivery.hook_runner import HookFailed, HookRunner
+from eventcore.exporting.delivery.report import CycleStats
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
+from eventcore.ground.pacing import THREAD_SLICE
 from eventcore.recording.collector import Collector
-from eventcore.recording.values import CounterData, GaugeData, HistogramData
+from eventcore.recording.values import MetricData
 
-# After each chunk the pipeline rests so many times as long as the chunk took, within these limits: it takes an eighth of
-# a processor while it works. Shorter rests do not let the event loop finish a turn; longer ones only delay.
-_REST: Final = 7
-_SHORTEST_REST: Final = 0.001
-_LONGEST_REST: Final = 0.005
+# After each chunk the thread pauses for seven times as long as the chunk took, within limits: it
+# takes an eighth of a processor while it works. A shorter pause does not let the event loop finish
+# a turn; a longer one only delays the export.
+_PAUSE_FACTOR: Final = 7
+_SHORTEST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.005
+
+# The size of a hook's first chunk, before the cost of an item is known, and of the largest.
+_FIRST_CHUNK: Final = 50
+_LARGEST_CHUNK: Final = 1000
+_FIRST_COST: Final = 50e-6
+# A metrics cycle accepts a collection that began up to so many seconds before the cycle was due:
+# pipelines that are due at nearly the same time share one.
+_SHARED_COLLECTION: Final = 0.25
+_ITEMS: Final[Mapping[Signal, str]] = {"metrics": "points", "spans": "spans"}
 _METRIC_HOOKS: Final = ("export_counters", "export_gauges", "export_histograms")
 
 
-_SLICE: Final = 0.0005
-_FIRST: Final = 50
-_LARGEST: Final = 1000
-
-DataT = TypeVar("DataT", CounterData, GaugeData, HistogramData)
-
-
 class ChunkSize:
-    """How many items one call of a hook gets, and what an item costs; learnt from the calls before."""
+    """How many items one call of a hook gets, learnt from the calls before.
+
+    Attributes:
+        items: spans or points of the next chunk.
+        cost: processor seconds that one item takes, as a moving average.
+    """
 
     __slots__ = ("cost", "items")
 
     def __init__(self) -> None:
-        self.items = _FIRST
-        self.cost = 50e-6
+        self.items = _FIRST_CHUNK
+        self.cost = _FIRST_COST
 
     def learn(self, items: int, cpu_seconds: float) -> None:
-        """Adapt to a call that converted ``items`` in ``cpu_seconds`` of this thread's processor time."""
+        """Adapt to a call that converted ``items`` in ``cpu_seconds`` of processor time."""
         if items:
             self.cost += (max(cpu_seconds, 1e-9) / items - self.cost) / 4
-            fitting = int(_SLICE / self.cost)
-            self.items = max(1, min(fitting, self.items * 2, _LARGEST))
+            self.items = max(1, min(int(THREAD_SLICE / self.cost), self.items * 2, _LARGEST_CHUNK))
 
 
 @final
 class Delivery(msgspec.Struct):
-    """What a committed cycle delivered: spans or points, and how many of them the backend refused."""
+    """What a committed cycle delivered.
+
+    Attributes:
+        items: spans or points that the hooks were given.
+        rejected: how many of them the backend refused.
+        reason: the first reason that it gave.
+    """
 
     items: int = 0
     rejected: int = 0
     reason: str = ""
 
     def add(self, items: int, answer: Rejected | None) -> None:
-        """Count the answer of one hook call."""
+        """Count ``items`` and the answer of the hook that got them."""
         self.items += items
         if answer is not None and answer.count:
             self.rejected += answer.count
@@ -71,54 +86,163 @@ class Delivery(msgspec.Struct):
 
 
 class Cycles:
-    """Runs cycles for one exporter.
+    """Runs the cycles of one exporter, counts and logs how each ended, and has the clock plan the next one.
+
+    Used by the worker thread alone.
 
     Args:
-        handle: the exporter's hooks.
-        runner: what calls them.
+        runner: calls the exporter's hooks.
+        collector: gives the metrics.
+        queue: gives the spans, and counts those that are delivered.
+        clock: decides when cycles are due.
+        stats: the counters of each signal.
         settings: limits.
-        collector: where metrics come from.
-        queue: where spans come from, and whose account a span cycle keeps.
+        logger: the exporter's logger.
     """
 
     def __init__(
-        self, handle: ExporterHandle, runner: HookRunner, settings: PipelineSettings, collector: Collector, queue: SpanQueue
+        self,
+        runner: HookRunner,
+        collector: Collector,
+        queue: SpanQueue,
+        clock: CycleClock,
+        stats: Mapping[Signal, CycleStats],
+        settings: PipelineSettings,
+        logger: logging.Logger,
     ) -> None:
-        self._runner = runner
-        self._settings = settings
+        self.runner = runner
+        self.queue = queue
+        self.clock = clock
+        self.settings = settings
         self._collector = collector
-        self._queue = queue
-        self._implemented = handle.implemented
+        self._stats = stats
+        self._logger = logger
+        self._implemented = runner.handle.implemented
         self._sizes = {hook: ChunkSize() for hook in (*_METRIC_HOOKS, "export_spans")}
 
-    @property
-    def span_cost(self) -> float:
-        """Processor seconds that converting one span takes, learnt from the cycles before."""
-        return self._sizes["export_spans"].cost
+    def plan_spans(self, now: float) -> None:
+        """Plan the next span cycle by how many spans wait."""
+        if (stats := self._stats.get("spans")) is not None:
+            failing = stats.failures_in_a_row > 0
+            self.clock.plan_spans(len(self.queue), now, cost=self._sizes["export_spans"].cost, failing=failing)
 
-    def metrics(self, not_before: float, deadline: float) -> Delivery:
-        """Collect (not earlier than ``not_before``), export and flush; all times are of ``time.monotonic``."""
+    def run_due(self, signal: Signal) -> None:
+        """Run the cycle of a signal that is due."""
+        deadline = time.monotonic() + self.clock.cycle_seconds(signal)
+        self.run(signal, self.clock.due_at(signal) - _SHARED_COLLECTION, deadline)
+
+    def run(self, signal: Signal, not_before: float, deadline: float, *, within_budget: bool = True) -> str:
+        """Run one cycle. Returns ``""`` when everything was delivered, else why not.
+
+        Args:
+            signal: what to export.
+            not_before: the earliest time at which the collection of a metrics cycle may have begun.
+            deadline: when the cycle must have ended.
+            within_budget: whether to export only as many spans as the processor budget allows.
+        """
+        begun = time.monotonic()
+        try:
+            if signal == "metrics":
+                delivery = self._export_metrics(not_before, deadline)
+            else:
+                delivery = self._export_spans(deadline, within_budget)
+        except BaseException as error:  # noqa: BLE001  # whatever an exporter raises is a failed cycle
+            return self._failed(signal, begun, error)
+        return self._committed(signal, begun, delivery)
+
+    def deliver_everything(self, deadline: float) -> str:
+        """Deliver everything that is recorded now. Returns ``""`` when that succeeded, else why not.
+
+        The processor budget does not count here: the caller waits, and decides by its timeout how
+        much time this may take.
+        """
+        problems: list[str] = []
+        if "spans" in self._stats:
+            # Spans that end meanwhile are not waited for, or a busy application could keep this
+            # going for ever.
+            remaining = len(self.queue)
+            while remaining > 0:
+                before = len(self.queue)
+                if problem := self.run("spans", 0.0, deadline, within_budget=False):
+                    problems.append(problem)
+                    if len(self.queue) >= before:
+                        break
+                remaining -= min(before, self.settings.span_batch)
+        if "metrics" in self._stats and (problem := self.run("metrics", time.monotonic(), deadline)):
+            problems.append(problem)
+        return "; ".join(dict.fromkeys(problems))
+
+    def _export_spans(self, deadline: float, within_budget: bool) -> Delivery:
+        limit = self.settings.span_batch
+        if within_budget:
+            affordable = self.clock.affordable_spans(time.monotonic(), self._sizes["export_spans"].cost)
+            self.queue.token.full_because = "budget" if affordable < limit else "queue_full"
+            limit = max(1, min(limit, affordable))
+        before = self.runner.cpu_seconds
+        try:
+            return self._export_batch(limit, deadline)
+        finally:
+            self.clock.budget.spend(self.runner.cpu_seconds - before)
+
+    def _committed(self, signal: Signal, begun: float, delivery: Delivery) -> str:
+        now = time.monotonic()
+        stats = self._stats[signal]
+        recovered = stats.failures_in_a_row > 0
+        self.clock.committed(signal, now, time.time())
+        if signal == "metrics":
+            stats.points_exported += delivery.items - delivery.rejected
+            stats.points_rejected += delivery.rejected
+        if not delivery.rejected:
+            if recovered:
+                self._logger.info("%s are exported again", signal)
+            stats.end("ok", now - begun)
+            return ""
+        problem = f"the backend rejected {delivery.rejected} of {delivery.items} {_ITEMS[signal]}: {delivery.reason}"
+        # A backend that rejects everything has a lasting problem, such as a wrong token: the
+        # exporter is failing.
+        rejects_all = delivery.rejected >= delivery.items
+        if rejects_all and not recovered:
+            self._logger.warning("%s", problem)
+        stats.end("failed" if rejects_all else "ok", now - begun, problem if rejects_all else "")
+        return problem
+
+    def _failed(self, signal: Signal, begun: float, error: BaseException) -> str:
+        now = time.monotonic()
+        stats = self._stats[signal]
+        problem = describe(error)
+        if not stats.failures_in_a_row:
+            self._logger.warning("%s were not exported: %s", signal, problem, exc_info=is_unexpected(error))
+        attempts = self.clock.failed(signal, now, error.after if isinstance(error, RetryLater) else None)
+        is_last = attempts >= self.settings.max_attempts
+        stats.end("failed" if is_last else "retried", now - begun, problem)
+        if is_last and signal == "spans" and (count := self.queue.give_up()):
+            self._logger.warning("gave up %d spans after %d attempts: %s", count, attempts, problem)
+        return problem
+
+    def _export_metrics(self, not_before: float, deadline: float) -> Delivery:
+        """Collect (not earlier than ``not_before``), export and flush; both times are of ``time.monotonic``."""
         begun = time.monotonic()
         collection = self._collector.collect(not_before, self._time_left(deadline, "collect"))
         delivery = Delivery()
-        kinds: tuple[tuple[str, Sequence[Any]], ...] = (
-            ("export_counters", collection.counters),
-            ("export_gauges", collection.gauges),
-            ("export_histograms", collection.histograms),
-        )
-        for hook, data in kinds:
+        metrics_of_hooks: tuple[Sequence[MetricData], ...] = (collection.counters, collection.gauges, collection.histograms)
+        for hook, metrics in zip(_METRIC_HOOKS, metrics_of_hooks, strict=True):
             if hook in self._implemented:
-                self._export_metrics(hook, data, delivery, begun, deadline)
+                size = self._sizes[hook]
+                for chunk, points in metric_chunks(metrics, size):
+                    delivery.add(points, self._export(hook, chunk, points, 0.0, deadline))
+                    self._pause(size, begun, deadline)
         delivery.add(0, self._flush(deadline))
+        delivery.rejected = min(delivery.rejected, delivery.items)
         return delivery
 
-    def spans(self, most: int, deadline: float) -> Delivery:
-        """Export the batch that is not committed yet, else up to ``most`` waiting spans; keep the account."""
+    def _export_batch(self, limit: int, deadline: float) -> Delivery:
+        """Export the batch that is not committed yet, else up to ``limit`` waiting spans, and commit it in the queue."""
         begun = time.monotonic()
-        batch = self._queue.take(most)
+        batch = self.queue.take(limit)
         delivery = Delivery()
         size = self._sizes["export_spans"]
-        # Without a flush hook, what an export hook has returned from is delivered: each chunk commits on its own.
+        # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
+        # committed by itself.
         commits_chunks = "flush" not in self._implemented
         index = 0
         while index < len(batch):
@@ -127,82 +251,76 @@ class Cycles:
             cpu = time.thread_time()
             values = [span.data() for span in chunk]
             freezing = time.thread_time() - cpu
-            answer = self._call("export_spans", deadline, size, len(chunk), freezing, spans=values)
+            answer = self._export("export_spans", values, len(chunk), freezing, deadline)
             delivery.add(len(chunk), answer)
             if commits_chunks:
-                self._queue.commit(len(chunk), answer.count if answer else 0)
+                self.queue.commit(len(chunk), answer.count if answer else 0)
             if index < len(batch):
-                self._rest(size, begun, deadline)
+                self._pause(size, begun, deadline)
         if not commits_chunks:
             delivery.add(0, self._flush(deadline))
-            self._queue.commit(len(batch), delivery.rejected)
+            self.queue.commit(len(batch), delivery.rejected)
         delivery.rejected = min(delivery.rejected, delivery.items)
         return delivery
 
-    def _export_metrics(
-        self,
-        hook: str,
-        metrics: Sequence[Any],
-        delivery: Delivery,
-        begun: float,
-        deadline: float,
-    ) -> None:
-        size = self._sizes[hook]
-        argument = hook.removeprefix("export_")
-        for chunk, points in metric_chunks(metrics, size):
-            delivery.add(points, self._call(hook, deadline, size, points, 0.0, **{argument: chunk}))
-            self._rest(size, begun, deadline)
-
-    def _flush(self, deadline: float) -> Rejected | None:
-        if "flush" not in self._implemented:
-            return None
-        return _checked("flush", self._runner.call("flush", self._time_left(deadline, "flush")))
-
-    def _call(
-        self, hook: str, deadline: float, size: ChunkSize, items: int, spent: float, **arguments: object
-    ) -> Rejected | None:
-        before = self._runner.cpu_seconds
-        answer = _checked(hook, self._runner.call(hook, self._time_left(deadline, hook), **arguments))
-        size.learn(items, self._runner.cpu_seconds - before + spent)
+    def _export(self, hook: str, chunk: Sequence[Any], items: int, spent: float, deadline: float) -> Rejected | None:
+        """Call an export hook; ``spent`` is the processor time that preparing the chunk took."""
+        before = self.runner.cpu_seconds
+        answer = self._call(hook, deadline, **{hook.removeprefix("export_"): chunk})
+        self._sizes[hook].learn(items, self.runner.cpu_seconds - before + spent)
         return answer
 
+    def _flush(self, deadline: float) -> Rejected | None:
+        return self._call("flush", deadline) if "flush" in self._implemented else None
+
+    def _call(self, hook: str, deadline: float, **arguments: object) -> Rejected | None:
+        answer = self.runner.call(hook, self._time_left(deadline, hook), **arguments)
+        if answer is None or isinstance(answer, Rejected):
+            return answer
+        raise HookFailed(
+            f"hook {hook} returned {answer!r:.80}; expected None when it has delivered, or Rejected(count, reason); raise "
+            "RetryLater or any other exception when it has not"
+        )
+
     def _time_left(self, deadline: float, hook: str) -> float:
-        left = min(self._settings.export_timeout, deadline - time.monotonic())
+        left = min(self.settings.export_timeout, deadline - time.monotonic())
         if left <= 0:
             raise HookFailed(f"the cycle's time was used up before {hook}")
         return left
 
-    def _rest(self, size: ChunkSize, begun: float, deadline: float) -> None:
+    def _pause(self, size: ChunkSize, begun: float, deadline: float) -> None:
         now = time.monotonic()
-        if deadline - now < (now - begun) / 2:
-            return  # two thirds of the time are gone: delivering comes before resting
-        time.sleep(min(max(_REST * size.items * size.cost, _SHORTEST_REST), _LONGEST_REST))
+        # Without a pause once two thirds of the time have passed: a cycle that misses its deadline
+        # delivers nothing.
+        if deadline - now >= (now - begun) / 2:
+            time.sleep(min(max(_PAUSE_FACTOR * size.items * size.cost, _SHORTEST_PAUSE), _LONGEST_PAUSE))
 
 
-def _checked(hook: str, answer: object) -> Rejected | None:
-    if answer is None or isinstance(answer, Rejected):
-        return answer
-    raise HookFailed(
-        f"hook {hook} returned {answer!r:.80}; expected None when it has delivered, or Rejected(count, reason); raise "
-        "RetryLater or any other exception when it has not"
-    )
-
-
-def metric_chunks(metrics: Sequence[DataT], size: ChunkSize) -> Iterator[tuple[list[DataT], int]]:
-    """Chunks of at most ``size.items`` points with their number of points; one instrument's points may span several chunks."""
-    chunk: list[DataT] = []
+def metric_chunks(metrics: Sequence[MetricData], size: ChunkSize) -> Iterator[tuple[list[MetricData], int]]:
+    """Chunks of at most ``size.items`` points, each with its number of points; an instrument may span several chunks."""
+    chunk: list[MetricData] = []
     room = size.items
     for data in metrics:
         points = data.points
         begin = 0
         while begin < len(points):
             end = min(begin + room, len(points))
-            whole = begin == 0 and end == len(points)
-            chunk.append(data if whole else msgspec.structs.replace(data, points=points[begin:end]))
+            is_whole = begin == 0 and end == len(points)
+            chunk.append(data if is_whole else msgspec.structs.replace(data, points=points[begin:end]))
             room -= end - begin
             begin = end
             if not room:
                 yield chunk, sum(len(part.points) for part in chunk)
+                # The hook has run meanwhile, and the size has been adapted.
                 chunk, room = [], size.items
     if chunk:
         yield chunk, sum(len(part.points) for part in chunk)
+
+
+def describe(error: BaseException) -> str:
+    return str(error) if isinstance(error, RetryLater) else f"{type(error).__name__}: {error}"
+
+
+def is_unexpected(error: BaseException) -> bool:
+    """Whether the log needs a traceback: a refused connection or a backend that asks for a retry needs none."""
+    return not isinstance(error, (RetryLater, OSError))

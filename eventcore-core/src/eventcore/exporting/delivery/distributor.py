@@ -1,4 +1,4 @@
-"""The distributor: carries ended spans from the shared ring to every pipeline's queue, and wakes the pipelines' watches."""
+"""The distributor: a thread that moves ended spans from the shared ring to the queue of each pipeline."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class Distributor:
-    """A thread that empties the ring ten times a second, as long as there are pipelines.
+    """Empties the ring ten times a second, and looks after pipelines whose worker may hang in a hook.
 
     Args:
         ring: where spans are appended when they end.
-        pipelines: gives the pipelines that there are now.
+        pipelines: returns the present pipelines.
     """
 
     def __init__(self, ring: SpanRing, pipelines: Callable[[], Sequence[Pipeline]]) -> None:
         self._ring = ring
         self._pipelines = pipelines
+        # Held while spans are between the ring and the queues: a flush that distributes must not
+        # return before they arrived.
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -34,22 +36,26 @@ class Distributor:
         self._due_at = inf
 
     def launch(self) -> None:
-        """Begin, unless it has begun."""
+        """Start the thread, unless it has been started or stopped."""
         with self._lock:
             if self._thread is None and not self._stopped.is_set():
                 self._thread = threading.Thread(target=self._run, name="eventcore-distributor", daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:
-        """Distribute no more; what is in the ring then stays there."""
+        """End the thread; spans that end later stay in the ring."""
         self._stopped.set()
 
     def lateness(self) -> float:
-        """How many seconds the thread is behind its time: it does little, so that more than a moment means it cannot run."""
+        """How many seconds the thread is behind its schedule.
+
+        Each of its rounds is short: when it is late by more than some milliseconds, something else
+        holds the GIL.
+        """
         return -inf if self._stopped.is_set() else time.monotonic() - self._due_at
 
     def distribute(self) -> None:
-        """Carry over every span that has ended until now."""
+        """Move every span that has ended until now; any thread."""
         with self._lock:
             spans = self._ring.take_all()
             dropped = self._ring.dropped
@@ -69,4 +75,4 @@ class Distributor:
                 for pipeline in self._pipelines():
                     pipeline.tick(now)
             except Exception:
-                _logger.exception("the distributor goes on after a fault of its own")
+                _logger.exception("internal error in the distributor; it goes on")

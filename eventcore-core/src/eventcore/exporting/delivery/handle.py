@@ -1,15 +1,16 @@
-"""The handle of an exporter: its hooks, callable through a plugin manager of its own."""
+"""The handle of an exporter: its checked hooks, callable by name."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, final
 
 import msgspec
 import pluggy
 
+from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.hookspecs import PROJECT, ExporterHooks
 
 KINDS: Final = ("counters", "gauges", "histograms", "spans")
@@ -22,7 +23,7 @@ HOOK_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         if inspect.isfunction(hook) and not name.startswith("_")
     }
 )
-"""The hooks of the specification, each with the arguments that it may take."""
+"""The hooks of the specification by name, each with the arguments that it may take."""
 
 
 @final
@@ -39,50 +40,51 @@ class PluginOrigin(msgspec.Struct, frozen=True):
 
 @final
 class ExporterHandle:
-    """A checked exporter, callable through a pluggy manager of its own, so that no exporter can stop or change another's hooks.
+    """A checked exporter. Each has its own pluggy manager, so that no exporter can stop or change the hooks of another.
 
     Attributes:
         exporter: the instance itself.
         origin: the plugin that it comes from; ``None`` when it comes from no plugin.
         implemented: the names of its hooks.
         kinds: what it exports, of ``KINDS`` and in that order.
+        signals: the signals whose cycles it takes part in.
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
     """
 
-    __slots__ = ("_async", "_hooks", "exporter", "implemented", "interval", "kinds", "origin")
+    __slots__ = ("_async", "_hooks", "exporter", "implemented", "interval", "kinds", "origin", "signals")
 
     def __init__(self, exporter: object, origin: PluginOrigin | None, interval: float | None) -> None:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(ExporterHooks)
         manager.register(exporter, name="exporter")
+        functions = {name: implementation.function for name, implementation in implementations_of(manager)}
         self._hooks = manager.hook
-        self._async = frozenset(
-            name for name, implementation in implementations_of(manager) if _is_async(implementation.function)
-        )
+        # Looked up once: pluggy would answer only by walking its hook callers at every call.
+        self._async = frozenset(name for name, function in functions.items() if inspect.iscoroutinefunction(function))
         self.exporter = exporter
         self.origin = origin
         self.interval = interval
-        self.implemented = frozenset(name for name, _ in implementations_of(manager) if name in HOOK_ARGUMENTS)
+        self.implemented = frozenset(functions.keys() & HOOK_ARGUMENTS.keys())
         self.kinds = tuple(kind for kind in KINDS if f"export_{kind}" in self.implemented)
+        metrics: tuple[Signal, ...] = ("metrics",) if set(self.kinds) - {"spans"} else ()
+        self.signals: tuple[Signal, ...] = (*metrics, "spans") if "spans" in self.kinds else metrics
 
     def is_async(self, hook: str) -> bool:
         """Whether the hook is ``async def``, so that ``call`` returns its coroutine."""
         return hook in self._async
 
     def call(self, hook: str, **arguments: Any) -> Any:
-        """Call one hook with all the arguments of its specification; those that it does not take are left out.
+        """Call one hook with all the arguments of its specification; pluggy leaves out those that it does not take.
 
-        Returns what the hook returns (the coroutine of an ``async def``), and ``None`` when the exporter does not implement it.
+        Returns what the hook returns (the coroutine of an ``async def``), and ``None`` when the
+        exporter does not implement it.
         """
         return getattr(self._hooks, hook)(**arguments)
 
 
 def implementations_of(manager: pluggy.PluginManager) -> Iterator[tuple[str, pluggy.HookImpl]]:
+    """The implementations of the plugin that is registered as ``exporter``, each with the name of its hook."""
     plugin = manager.get_plugin("exporter")
     for caller in manager.get_hookcallers(plugin) or ():
         for implementation in caller.get_hookimpls():
             yield caller.name, implementation
-
-
-def _is_async(function: Callable[..., object]) -> bool:
-    return inspect.iscoroutinefunction(function)

@@ -1,4 +1,4 @@
-"""Runs the hooks of one exporter: ``def`` hooks in the worker thread, ``async def`` hooks on a loop of their own."""
+"""Runs one exporter's hooks: ``def`` hooks in the worker thread, ``async def`` hooks on an event loop in another thread."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ import inspect
 import logging
 import threading
 import time
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, Final, final
 
 import msgspec
 
 from eventcore.exporting.delivery.handle import ExporterHandle
+from eventcore.ground.threads import in_background
 
 _logger: Final = logging.getLogger(__name__)
+_SHORTEST_WAIT: Final = 0.01
 
 
 class HookFailed(Exception):
-    """A hook did not do its part in a way that is no exception of its own: it exited, timed out or returned nonsense."""
+    """A hook failed in a way that is not an exception to pass on: it exited, timed out, or returned nonsense."""
 
 
 @final
 class RunningHook(msgspec.Struct, frozen=True):
-    """A hook call that has not returned; times are of ``time.monotonic``."""
+    """A hook call that has not returned.
+
+    Attributes:
+        hook: its name.
+        since, deadline: when it began and when it should end (``time.monotonic``).
+        thread_id: the thread that it runs in.
+    """
 
     hook: str
     since: float
@@ -32,7 +41,7 @@ class RunningHook(msgspec.Struct, frozen=True):
     thread_id: int | None
 
     def cpu_seconds(self) -> float | None:
-        """Processor time of the thread that the hook runs in, ``None`` where the platform cannot tell."""
+        """Processor time that the hook's thread has used in all; ``None`` where the platform cannot say."""
         if self.thread_id is None or not hasattr(time, "pthread_getcpuclockid"):
             return None
         try:
@@ -42,30 +51,43 @@ class RunningHook(msgspec.Struct, frozen=True):
 
 
 class HookRunner:
-    """Calls hooks one at a time, measures the processor time they use, and lets nothing but exceptions out."""
+    """Calls hooks one at a time, measures the processor time they use, and raises nothing but ``Exception``.
+
+    The event loop of ``async def`` hooks is created when the first one is called, and then lives
+    until ``stop_loop``.
+
+    Attributes:
+        handle: the exporter's hooks.
+        running: the hook that is being called by the worker thread; any thread may read it.
+        cpu_seconds: processor time that hooks have used.
+    """
 
     def __init__(self, handle: ExporterHandle, name: str) -> None:
-        self._handle = handle
+        self.handle = handle
+        self.running: RunningHook | None = None
+        self.cpu_seconds = 0.0
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._loop_stopped = False
-        self._tasks: dict[Future[Any], asyncio.Future[None]] = {}
-        self.running: RunningHook | None = None
-        self.cpu_seconds = 0.0
+        # The task of each ``async def`` hook that has not ended. Used on the loop, and read by a
+        # hook that asks `in_hook`.
+        self._tasks: dict[Future[Any], asyncio.Task[Any]] = {}
 
     def call(self, hook: str, timeout: float, **arguments: Any) -> Any:
         """Call a hook from the worker thread and return its answer.
 
-        An ``async def`` hook is cancelled at its timeout. A ``def`` hook cannot be: it gets the timeout as an argument, and
-        whoever wants to know how long it has been running reads ``running``.
+        An ``async def`` hook is cancelled at its timeout. A ``def`` hook cannot be cancelled: it
+        gets the timeout as an argument, and another thread sees by ``running`` that it has overrun
+        it.
 
         Raises:
-            Exception: whatever the hook raised.
-            HookFailed: it exited its thread, was cancelled at its timeout, or returned a coroutine from a ``def``.
+            Exception: what the hook raised.
+            HookFailed: it tried to exit its thread, was cancelled at its timeout, or returned a
+                coroutine from a ``def``.
         """
         since = time.monotonic()
-        is_async = self._handle.is_async(hook)
+        is_async = self.handle.is_async(hook)
         thread = self._start_loop() if is_async else threading.current_thread()
         self.running = RunningHook(hook, since, since + timeout, thread.ident)
         try:
@@ -74,7 +96,7 @@ class HookRunner:
             self.running = None
 
     def in_hook(self) -> bool:
-        """Whether the caller is itself inside a hook of this exporter."""
+        """Whether the caller runs inside a hook of this exporter. Code beside a hook on its event loop does not."""
         running = self.running
         if running is None or running.thread_id != threading.get_ident():
             return False
@@ -83,47 +105,40 @@ class HookRunner:
         return asyncio.current_task() in self._tasks.values()
 
     def shut_down_beside(self, timeout: float) -> None:
-        """Call ``shutdown`` while another hook has not returned, without waiting for it."""
-        if self._handle.is_async("shutdown"):
+        """Call ``shutdown`` while another hook has not returned, without waiting for either. Any thread."""
+        if self.handle.is_async("shutdown"):
             self._start_loop()
-            self._submit("shutdown", {"timeout": timeout}).add_done_callback(self._log_failure)
+            outcome = self._submit("shutdown", {"timeout": timeout})
         else:
-            call = threading.Thread(
-                target=self._shut_down, args=(timeout,), name=f"eventcore-shutdown-{self._name}", daemon=True
-            )
-            call.start()
+            outcome = in_background(lambda: self.handle.call("shutdown", timeout=timeout), f"eventcore-shutdown-{self._name}")
+        outcome.add_done_callback(self._log_failure)
 
     def stop_loop(self, timeout: float) -> None:
-        """End the loop of the ``async def`` hooks, cancelling the tasks that the exporter has left on it."""
+        """End the event loop of ``async def`` hooks and cancel the tasks that the exporter has left on it. Worker thread."""
         loop, thread = self._loop, self._loop_thread
         if loop is None or thread is None or self._loop_stopped:
             return
+        # Before the loop is stopped: its thread runs the loop again until it sees this.
         self._loop_stopped = True
+        half = max(timeout / 2, _SHORTEST_WAIT)
 
-        async def cancel_rest() -> None:
+        async def cancel_tasks() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
             if tasks:
-                await asyncio.wait(tasks, timeout=max(timeout / 2, 0.01))
+                await asyncio.wait(tasks, timeout=half)
 
-        with contextlib.suppress(Exception):  # the loop is going away; what its tasks raise now has no reader
-            asyncio.run_coroutine_threadsafe(cancel_rest(), loop).result(max(timeout / 2, 0.01))
+        with contextlib.suppress(Exception):  # the exporter is shut down: no caller is left for what its tasks raise
+            asyncio.run_coroutine_threadsafe(cancel_tasks(), loop).result(half)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(max(timeout / 2, 0.01))
+        thread.join(half)
         if not thread.is_alive():
             loop.close()
 
     def _call_sync(self, hook: str, timeout: float, arguments: dict[str, Any]) -> Any:
-        begin = time.thread_time()
-        try:
-            answer = self._handle.call(hook, timeout=timeout, **arguments)
-        except Exception:
-            raise
-        except BaseException as error:
-            raise HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its thread") from error
-        finally:
-            self.cpu_seconds += time.thread_time() - begin
+        with self._measured(hook, "thread", Exception):
+            answer = self.handle.call(hook, timeout=timeout, **arguments)
         if inspect.iscoroutine(answer):
             answer.close()
             raise HookFailed(f"hook {hook} returned a coroutine from a plain function: declare it 'async def'")
@@ -135,50 +150,60 @@ class HookRunner:
             return outcome.result(timeout)
         except TimeoutError:
             if outcome.done():
-                raise
-        self._cancel(outcome)
-        # No second call before this one has returned, however long it takes to give in.
+                raise  # the hook's own TimeoutError
+        self._on_loop(lambda: self._tasks[outcome].cancel() if outcome in self._tasks else None)
+        # Wait without limit: no second hook is called before this one has ended, and it may ignore
+        # its cancellation.
         outcome.exception()
         raise HookFailed(f"hook {hook} did not return within {timeout:.3g} s and was cancelled")
 
     def _submit(self, hook: str, arguments: dict[str, Any]) -> Future[Any]:
-        """Begin an ``async def`` hook on the loop; the future is done when the hook has really ended, cancelled or not."""
-        assert self._loop is not None
+        """Start an ``async def`` hook on the loop.
+
+        The future is done when the hook has really ended, cancelled or not. (The future of
+        ``asyncio.run_coroutine_threadsafe`` would be done as soon as it is cancelled.)
+        """
         outcome: Future[Any] = Future()
 
-        def begin() -> None:
-            task = asyncio.ensure_future(self._run_async(hook, arguments, outcome))
-            self._tasks[outcome] = task
-            task.add_done_callback(lambda _: self._tasks.pop(outcome, None))
+        async def run() -> Any:
+            with self._measured(hook, "event loop", Exception, asyncio.CancelledError):
+                return await self.handle.call(hook, **arguments)
 
-        self._loop.call_soon_threadsafe(begin)
+        def settle(task: asyncio.Task[Any]) -> None:
+            del self._tasks[outcome]
+            if task.cancelled():
+                outcome.set_exception(HookFailed(f"hook {hook} was cancelled"))
+            elif error := task.exception():
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(task.result())
+
+        def start() -> None:
+            self._tasks[outcome] = task = asyncio.ensure_future(run())
+            task.add_done_callback(settle)
+
+        self._on_loop(start)
         return outcome
 
-    def _cancel(self, outcome: Future[Any]) -> None:
-        def cancel() -> None:
-            if task := self._tasks.get(outcome):
-                task.cancel()
+    @contextlib.contextmanager
+    def _measured(self, hook: str, home: str, *passed: type[BaseException]) -> Generator[None]:
+        """Measure the processor time of a hook, and replace what it raises unless it is ``passed``.
 
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(cancel)
-
-    async def _run_async(self, hook: str, arguments: dict[str, Any], outcome: Future[Any]) -> None:
+        ``SystemExit`` and its like would end the thread or event loop (``home``) of all hooks.
+        """
         begin = time.thread_time()
         try:
-            answer = await self._handle.call(hook, **arguments)
-        except asyncio.CancelledError:
-            outcome.set_exception(HookFailed(f"hook {hook} was cancelled"))
+            yield
+        except passed:
             raise
-        except Exception as error:  # noqa: BLE001  # it goes to whoever waits for the outcome
-            outcome.set_exception(error)
-        except BaseException as error:  # noqa: BLE001  # it would end the loop that other hooks need
-            failure = HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its event loop")
-            failure.__cause__ = error
-            outcome.set_exception(failure)
-        else:
-            outcome.set_result(answer)
+        except BaseException as error:
+            raise HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its {home}") from error
         finally:
             self.cpu_seconds += time.thread_time() - begin
+
+    def _on_loop(self, work: Callable[[], object]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(work)
 
     def _start_loop(self) -> threading.Thread:
         if self._loop_thread is None:
@@ -194,16 +219,13 @@ class HookRunner:
         while not self._loop_stopped:
             try:
                 loop.run_forever()
-            except BaseException as error:  # noqa: BLE001  # the loop goes on
-                # A task that the exporter started itself exited; the others live on.
+            except BaseException as error:  # noqa: BLE001  # the exporter's hooks and other tasks need the loop
+                # A task that the exporter started itself has raised SystemExit or
+                # KeyboardInterrupt.
                 _logger.warning(
                     "exporter %r: %s in one of its tasks ended its event loop; going on", self._name, type(error).__name__
                 )
 
-    def _shut_down(self, timeout: float) -> None:
-        with contextlib.suppress(BaseException):  # asked to let go, from a thread that nobody waits for
-            self._handle.call("shutdown", timeout=timeout)
-
-    def _log_failure(self, task: Future[Any]) -> None:
-        if error := task.exception():
+    def _log_failure(self, outcome: Future[Any]) -> None:
+        if error := outcome.exception():
             _logger.warning("exporter %r: shutdown raised %s: %s", self._name, type(error).__name__, error)

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
-from typing import Final, TypeVar
+from typing import Final
 
 from eventcore.exporting.delivery.distributor import Distributor
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.ground.threads import in_background
 from eventcore.recording.collector import Collector
 from eventcore.recording.spans import AmbientContext, Tracer
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import Resource
 
-# What is kept of a timeout for letting go by force and for the report itself.
-_RESERVE: Final = 0.2
-_MOST_RESERVE: Final = 1.0
+# Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
+# building the report.
+_FORCE_RESERVE: Final = 1.0
+_REPORT_RESERVE: Final = 0.2
+# Seconds that a replaced exporter has to deliver what it has and to shut down.
 _REPLACED_TIMEOUT: Final = 5.0
-_LONGEST: Final = 86_400.0
-_logger: Final = logging.getLogger(__name__)
+# Waiting on a condition accepts no infinite timeout.
+_LONGEST_TIMEOUT: Final = 86_400.0
 
 
 class ExporterManager:
-    """Owns the pipelines.
+    """Owns the pipelines. Every method may be called from any thread; those with a timeout wait for the exporters.
 
     Args:
-        tracer: whose ring of spans is distributed, and who is told of ambient trace contexts.
-        collector: where the pipelines' metrics come from.
+        tracer: its ring of spans is distributed. It is told whether any exporter takes spans, and
+            which ambient trace contexts to ask.
+        collector: gives the pipelines' metrics.
         resource: handed to every exporter.
     """
 
@@ -40,19 +43,25 @@ class ExporterManager:
         self._tracer = tracer
         self._collector = collector
         self._resource = resource
+        # Guards `_pipelines` and `_closed`. Readers copy the dict, which needs no lock. Re-entrant,
+        # because `add` updates the tracer while it holds it. Never held while an exporter is waited
+        # for. Locks are taken in the order manager, distributor, request box, span queue.
         self._lock = threading.RLock()
         self._pipelines: dict[str, Pipeline] = {}
         self._distributor = Distributor(tracer.ring, self.pipelines)
         self._closed = False
 
     def pipelines(self) -> tuple[Pipeline, ...]:
-        """The pipelines that there are now."""
+        """The present pipelines, without those that are being replaced or removed."""
         return tuple(self._pipelines.copy().values())
 
     def add(
         self, name: str, handle: ExporterHandle, settings: PipelineSettings, shown_settings: Mapping[str, object]
     ) -> Pipeline:
-        """Launch a pipeline and return at once; one of that name is replaced: it delivers what it has and is shut down.
+        """Launch a pipeline and return at once. A pipeline of the same name is replaced.
+
+        A replaced exporter delivers what it has and is shut down before the new one starts. What it
+        cannot deliver within 5 seconds is delivered by the new one.
 
         Raises:
             RuntimeError: after ``shutdown``.
@@ -61,6 +70,7 @@ class ExporterManager:
             if self._closed:
                 raise RuntimeError(f"exporter {name!r} was not registered: the telemetry is shut down")
             predecessor = self._pipelines.get(name)
+            # Spans that ended before this moment are for the predecessor.
             self._distributor.distribute()
             pipeline = Pipeline(
                 name,
@@ -75,7 +85,9 @@ class ExporterManager:
             self._pipelines[name] = pipeline
             self._update_tracer()
         if predecessor is not None:
-            predecessor.begin_stop(time.monotonic() + _REPLACED_TIMEOUT, replaced=True)
+            # The first call returns at once and lets the worker stop; the second one waits, and uses
+            # force when the exporter hangs.
+            predecessor.begin_stop(time.monotonic() + _REPLACED_TIMEOUT)
             in_background(lambda: self._stop([predecessor], _REPLACED_TIMEOUT), f"eventcore-replace-{name}")
         pipeline.launch()
         self._distributor.launch()
@@ -87,7 +99,7 @@ class ExporterManager:
         Raises:
             KeyError: there is no exporter of that name.
         """
-        timeout = _bounded(timeout)
+        timeout = _checked(timeout)
         with self._lock:
             if name not in self._pipelines:
                 raise KeyError(name)
@@ -98,39 +110,32 @@ class ExporterManager:
 
     def flush(self, timeout: float) -> Report:
         """Deliver everything recorded before the call, to every exporter at once, within ``timeout`` seconds."""
-        timeout = _bounded(timeout)
+        timeout = _checked(timeout)
         deadline = time.monotonic() + timeout
         self._distributor.distribute()
         pipelines = self.pipelines()
-        answers: list[Future[str]] = []
-        for pipeline in pipelines:
-            try:
-                answers.append(pipeline.request_flush(deadline))
-            except RuntimeError as error:
-                refused: Future[str] = Future()
-                refused.set_result(str(error))
-                answers.append(refused)
+        answers = [_request_flush(pipeline, deadline) for pipeline in pipelines]
+        # Workers that hang do not answer; their requests fail by `Pipeline.tick`.
         wait(answers, max(deadline - time.monotonic(), 0.0))
         reports: list[ExporterReport] = []
         for pipeline, answer in zip(pipelines, answers, strict=True):
             if not answer.done():
-                problem, unknown = (
-                    f"no answer within {timeout:g} s: {pipeline.problem or 'still exporting'}",
-                    pipeline.in_flight,
-                )
+                problem = f"no answer within {timeout:g} s: {pipeline.problem or 'still exporting'}"
             elif failure := answer.exception():
-                problem, unknown = str(failure), pipeline.in_flight
+                problem = str(failure)
             else:
-                problem, unknown = answer.result(), 0
-            reports.append(pipeline.report(not problem, problem, unknown))
+                reports.append(pipeline.report(answer.result()))
+                continue
+            reports.append(pipeline.report(problem, unknown=pipeline.in_flight))
         return Report(tuple(reports))
 
     def shutdown(self, timeout: float) -> Report:
-        """Deliver what there is and shut every exporter down, within ``timeout`` seconds; later calls only report."""
-        timeout = _bounded(timeout)
+        """Deliver what there is and shut every exporter down, within ``timeout`` seconds. Later calls only report."""
+        timeout = _checked(timeout)
         with self._lock:
             self._closed = True
-            pipelines = list(self.pipelines())
+            pipelines = self.pipelines()
+        # Once more by hand: what ended since the last round is still delivered.
         self._distributor.distribute()
         self._distributor.stop()
         report = self._stop(pipelines, timeout)
@@ -138,7 +143,11 @@ class ExporterManager:
         return report
 
     def forget(self) -> None:
-        """Leave the pipelines to the parent process: a forked child has none of their threads, and exports nothing."""
+        """Drop the pipelines in a forked child, which has none of their threads: the exporters stay with the parent.
+
+        Everything that another thread of the parent may have held at the fork, such as a lock, is
+        replaced.
+        """
         self._lock = threading.RLock()
         self._closed = True
         self._pipelines = {}
@@ -147,93 +156,90 @@ class ExporterManager:
         self._distributor = Distributor(self._tracer.ring, self.pipelines)
 
     def lateness(self) -> float:
-        """How many seconds the exporters' threads are behind, because something keeps the interpreter to itself."""
+        """How many seconds the exporters' threads are behind their schedule, because something else holds the GIL."""
         return self._distributor.lateness()
 
     def wait_started(self, timeout: float) -> bool:
         """Wait until every exporter has started, up to ``timeout`` seconds; true when all have."""
-        deadline = time.monotonic() + timeout
-        started = [pipeline.started.wait(max(deadline - time.monotonic(), 0.0)) for pipeline in self.pipelines()]
-        return all(started)
+        return _wait_all([pipeline.started for pipeline in self.pipelines()], time.monotonic() + timeout)
 
-    def _stop(self, pipelines: list[Pipeline], timeout: float) -> Report:
-        now = time.monotonic()
-        deadline = now + timeout
-        by_force_at = deadline - min(_MOST_RESERVE, timeout / 2)
-        last_call = deadline - min(_RESERVE, timeout / 4)
+    def _stop(self, pipelines: Sequence[Pipeline], timeout: float) -> Report:
+        """Stop pipelines side by side and report, within ``timeout`` seconds.
+
+        Workers deliver and shut down by themselves until ``force_at``. Those that have not finished
+        get ``shutdown`` called from another thread, and until ``last_call`` to finish. What is then
+        left is counted as dropped.
+        """
+        deadline = time.monotonic() + timeout
+        force_at = deadline - min(_FORCE_RESERVE, timeout / 2)
+        last_call = deadline - min(_REPORT_RESERVE, timeout / 4)
+        finished = [pipeline.finished for pipeline in pipelines]
         for pipeline in pipelines:
             pipeline.begin_stop(last_call)
-        _await_finished(pipelines, by_force_at)
+        _wait_all(finished, force_at)
         for pipeline in pipelines:
-            # A worker that is on its way through its last deliveries is left alone; one that sits in a hook is not.
             pipeline.force_stop(last_call)
-        _await_finished(pipelines, last_call)
+        _wait_all(finished, last_call)
         reports: list[ExporterReport] = []
         for pipeline in pipelines:
-            finished = pipeline.finished.is_set()
-            problem = (
-                pipeline.final_error
-                if finished
-                else f"not stopped within {timeout:g} s: {pipeline.problem or 'still exporting'}"
-            )
-            unknown = 0 if finished else pipeline.in_flight
+            if pipeline.finished.is_set():
+                problem, unknown = pipeline.status.final_error, 0
+            else:
+                problem = f"not stopped within {timeout:g} s: {pipeline.problem or 'still exporting'}"
+                unknown = pipeline.in_flight
+            # After `in_flight` was read: this empties the queue, also of what a hook is delivering.
             pipeline.abandon()
-            reports.append(pipeline.report(not problem, problem, unknown))
+            reports.append(pipeline.report(problem, unknown))
         return Report(tuple(reports))
 
     def _update_tracer(self) -> None:
-        """Tell the tracer who wants spans and whom to ask for the ambient trace context."""
+        """Tell the tracer whether any exporter takes spans, and which ambient trace contexts to ask."""
         with self._lock:
-            alive = [pipeline for pipeline in self._pipelines.values() if not pipeline.stopping]
-            self._tracer.wanted = any(pipeline.takes_spans for pipeline in alive)
-            self._tracer.ambient = tuple(_Guarded(pipeline) for pipeline in alive if pipeline.ambient is not None)
+            active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
+            self._tracer.wanted = any(pipeline.takes_spans for pipeline in active)
+            self._tracer.ambient = tuple(_GuardedAmbient(pipeline) for pipeline in active if pipeline.status.ambient)
 
 
-class _Guarded:
-    """An exporter's ambient trace context, asked on the hot path: one that raises is asked no more."""
+class _GuardedAmbient:
+    """The ambient trace context of an exporter, called on the hot path. After an exception it is not called again."""
 
-    __slots__ = ("_ask", "_pipeline")
+    __slots__ = ("_ambient", "_pipeline")
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._ask: AmbientContext | None = pipeline.ambient
+        self._ambient: AmbientContext | None = pipeline.status.ambient
 
     def __call__(self) -> TraceContext | None:
-        if self._ask is None:
+        if self._ambient is None:
             return None
         try:
-            return self._ask()
+            return self._ambient()
         except Exception:
-            self._ask = self._pipeline.ambient = None
+            self._ambient = self._pipeline.status.ambient = None
             self._pipeline.logger.exception("its ambient trace context raised, and is not asked again")
             return None
 
 
-def _bounded(timeout: float) -> float:
-    """The timeout, at most a day: what waits longer than that waits for ever."""
+def _request_flush(pipeline: Pipeline, deadline: float) -> Future[str]:
+    try:
+        return pipeline.request_flush(deadline)
+    except RuntimeError as error:
+        refused: Future[str] = Future()
+        refused.set_result(str(error))
+        return refused
+
+
+def _checked(timeout: float) -> float:
+    """The timeout, limited to a day.
+
+    Raises:
+        ValueError: it is negative or not a number.
+    """
     if not timeout >= 0:
         raise ValueError(f"timeout is {timeout!r}; expected seconds, 0 or more")
-    return min(timeout, _LONGEST)
+    return min(timeout, _LONGEST_TIMEOUT)
 
 
-def _await_finished(pipelines: list[Pipeline], deadline: float) -> None:
-    for pipeline in pipelines:
-        pipeline.finished.wait(max(deadline - time.monotonic(), 0.0))
-
-
-T = TypeVar("T")
-
-
-def in_background(work: Callable[[], T], name: str) -> Future[T]:
-    """Run ``work`` in a daemon thread of its own: unlike an executor's, it never holds up the end of the process."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  # it goes to whoever waits for the future
-            future.set_exception(error)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return future
+def _wait_all(events: Sequence[threading.Event], deadline: float) -> bool:
+    """Wait until all events are set or the deadline has passed; whether all are set."""
+    return all(event.wait(max(deadline - time.monotonic(), 0.0)) for event in events)

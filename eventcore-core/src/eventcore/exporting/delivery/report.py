@@ -1,29 +1,134 @@
-"""What ``flush`` and ``shutdown`` say: what was delivered, what was not and why, per exporter."""
+"""What a pipeline says about itself: its status and counters at any time, and a report after a flush or a shutdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, TypeAlias, final
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Final, Literal, TypeAlias, final
 
 import msgspec
 
+from eventcore.exporting.delivery.clock import Signal
+from eventcore.exporting.delivery.span_queue import SpanCounts
+from eventcore.recording.cells import HistogramCell
+from eventcore.recording.registry import SECONDS
+from eventcore.recording.spans import AmbientContext
+
+CycleOutcome: TypeAlias = Literal["ok", "retried", "failed"]
 ExporterState: TypeAlias = Literal["running", "failing", "stalled", "stopped"]
+_OUTCOMES: Final[tuple[CycleOutcome, ...]] = ("ok", "retried", "failed")
+
+
+@final
+class CycleStats:
+    """Counters of one signal's cycles. The worker thread writes them, any thread may read them.
+
+    They are plain numbers, which the catalogue shows through callbacks: no layer below the
+    catalogue records into it.
+
+    Attributes:
+        counts: cycles by outcome. ``retried``: failed, and the same data will be sent again.
+            ``failed``: given up, or the backend rejected all of it.
+        durations: how long cycles took, by outcome.
+        failures_in_a_row: cycles that were not ``ok`` since the last one that was.
+        last_error: why the last cycle was not ``ok``; empty when it was.
+        last_success: the ``time.monotonic`` of the last ``ok`` cycle.
+        points_exported: metric points that the backend accepted.
+        points_rejected: metric points that the backend refused.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[CycleOutcome, int] = dict.fromkeys(_OUTCOMES, 0)
+        self.durations: dict[CycleOutcome, HistogramCell] = {outcome: HistogramCell(SECONDS) for outcome in _OUTCOMES}
+        self.failures_in_a_row = 0
+        self.last_error = ""
+        self.last_success: float | None = None
+        self.points_exported = 0
+        self.points_rejected = 0
+
+    def end(self, outcome: CycleOutcome, seconds: float, error: str = "") -> None:
+        """Count a cycle that has just ended."""
+        self.counts[outcome] += 1
+        self.durations[outcome].record(seconds)
+        # Not under a lock: a reader may see the count before the error, which corrects itself.
+        self.last_error = error
+        if outcome == "ok":
+            self.failures_in_a_row = 0
+            self.last_success = time.monotonic()
+        else:
+            self.failures_in_a_row += 1
+
+    def last_success_age(self) -> float | None:
+        """Seconds since the last ``ok`` cycle; ``None`` before the first one."""
+        return None if self.last_success is None else time.monotonic() - self.last_success
+
+
+@final
+class PipelineStatus:
+    """What a pipeline's worker thread and other threads know of each other.
+
+    The worker thread writes it and any thread reads it, except for ``stopping`` and
+    ``stop_deadline``, where it is the other way round. Each assignment replaces a whole value, so
+    that no lock is needed.
+
+    Attributes:
+        started: set when the exporter's ``start`` hook has returned.
+        stopping: set when the worker is to stop; the exporter sees it as ``context.stopping``.
+        stop_deadline: when the worker must have shut the exporter down (``time.monotonic``).
+        finished: set when the worker thread has nothing more to do.
+        cycles: the counters of each signal that the exporter takes.
+        ambient: the callable that the exporter's ``trace_context`` returned.
+        start_error: why the exporter has not started yet.
+        final_error: why not everything was delivered at the end.
+    """
+
+    def __init__(self, signals: Iterable[Signal]) -> None:
+        self.started = threading.Event()
+        self.stopping = threading.Event()
+        self.stop_deadline = inf
+        self.finished = threading.Event()
+        self.cycles: dict[Signal, CycleStats] = {signal: CycleStats() for signal in signals}
+        self.ambient: AmbientContext | None = None
+        self.start_error = ""
+        self.final_error = ""
+
+
+@final
+class PipelineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The counters of one pipeline.
+
+    Attributes:
+        spans: the account of spans; ``None`` when the exporter takes no spans.
+        cycles: the counters of cycles, for each signal that the exporter takes.
+        cpu_seconds: processor time that the exporter's hooks have used.
+    """
+
+    spans: SpanCounts | None
+    cycles: Mapping[Signal, CycleStats]
+    cpu_seconds: float
 
 
 @final
 class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one exporter's telemetry.
+    """What became of the telemetry that one exporter was to deliver.
 
     Attributes:
         name: the exporter's name.
-        state: how it was when the report was made.
-        delivered: true when everything that was recorded before the call, and not dropped before it, has been delivered.
-        spans_recorded: spans that were offered to the exporter since it was registered; the sum of the next four.
-        spans_exported: of these, committed.
-        spans_dropped: of these, dropped, by reason.
-        spans_pending: of these, still waiting.
-        spans_unknown: how many of the pending or dropped spans were in flight when time ran out: the backend may have them.
-        points_exported: metric points committed since the exporter was registered.
+        state: the exporter's state when the report was made.
+        delivered: true when everything that was recorded before the call, and not dropped before
+            it, has been delivered.
+        spans_recorded: spans that were offered to the exporter since it was registered, or to one
+            that it replaced. The sum of ``spans_exported``, all ``spans_dropped`` and
+            ``spans_pending``.
+        spans_exported: spans that the exporter delivered.
+        spans_dropped: spans that were dropped, by reason: ``queue_full``, ``budget``, ``rejected``,
+            ``gave_up``, ``shutdown``.
+        spans_pending: spans that are not yet delivered and not dropped.
+        spans_unknown: pending or dropped spans that a hook was delivering when time ran out: the
+            backend may have them.
+        points_exported: metric points that were delivered since the exporter was registered.
         points_rejected: metric points that the backend refused.
         reason: why not everything was delivered; empty when it was.
     """
@@ -57,7 +162,15 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Report(msgspec.Struct, frozen=True):
-    """The answer of ``flush`` and ``shutdown``; ``bool(report)`` says whether every exporter delivered."""
+    """The answer of ``flush`` and ``shutdown``, with one part for each exporter.
+
+    ``bool(report)`` tells whether every exporter delivered everything, ``report["otel"]`` is the
+    part of one exporter, and ``str(report)`` is one line for each.
+
+    >>> report = Report((ExporterReport(name="otel", state="running", delivered=True),))
+    >>> bool(report), report["otel"].spans_pending
+    (True, 0)
+    """
 
     exporters: tuple[ExporterReport, ...] = ()
 

@@ -12,19 +12,26 @@ _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 @final
 class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How often, how much and how long.
+    """How often an exporter exports, how much, and how long it may take. Seconds are greater than
+    0 and at most 3600.
 
     Attributes:
-        interval: seconds between metrics cycles; left out, the exporter's own. A pull exporter takes none.
-        span_interval: seconds after which waiting spans are exported; a full chunk goes at once.
-        span_queue: spans that may wait; more are dropped and counted.
-        span_batch: the most spans of one cycle, which is what is sent again when it fails.
-        export_timeout: seconds that one hook call may take; later the exporter is ``stalled`` until it returns.
-        max_attempts: how often a cycle is tried before its batch is given up.
-        backoff: seconds before the second attempt; doubled each time up to ``max_backoff``, with jitter.
-        max_backoff: the longest wait between attempts, also when a backend asks for a longer one.
-        cpu_budget: the share of one processor that converting spans may use; what exceeds it waits, and is dropped when
-            the queue is full.
+        interval: seconds between metrics cycles; ``None``: the exporter's own. A pull exporter has
+            none.
+        span_interval: seconds after which waiting spans are exported; a full batch is exported at
+            once.
+        span_queue: how many spans may wait, up to 1,000,000; more are dropped and counted.
+        span_batch: the largest number of spans of one cycle, up to 100,000; a cycle that fails is
+            tried again with the same ones.
+        export_timeout: seconds that one hook call may take; after that the exporter is ``stalled``
+            until the hook returns.
+        max_attempts: how often a cycle is tried before its batch is dropped, up to 1000.
+        backoff: seconds before the second attempt; doubles with each further one up to
+            ``max_backoff``, with jitter.
+        max_backoff: the longest pause between attempts in seconds, also when a backend asks for a
+            longer one.
+        cpu_budget: the share of one processor that converting spans may use, greater than 0 and at
+            most 1. Spans beyond it wait, and are dropped when the queue is full.
     """
 
     interval: _Seconds | None = None

@@ -1,0 +1,164 @@
+"""The worker thread of a pipeline: starts the exporter, exports when a signal is due or a caller asks, and shuts it down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from eventcore.exporting.context import ExporterContext
+from eventcore.exporting.delivery.clock import Signal
+from eventcore.exporting.delivery.cycles import Cycles, describe, is_unexpected
+from eventcore.exporting.delivery.report import PipelineStatus
+from eventcore.exporting.delivery.requests import Request, RequestBox
+
+# Seconds that an exporter waits for the one it replaces to release its ports and files.
+_PREDECESSOR_LIMIT: Final = 5.0
+# A condition cannot wait for an infinite time. A worker that wakes early finds nothing due and
+# waits again.
+_LONGEST_WAIT: Final = 3600.0
+# Seconds that the shutdown hook and the end of the event loop get at least, also when the deadline
+# has passed.
+_SHORTEST_SHUTDOWN: Final = 0.05
+
+
+class Worker:
+    """What the thread of one pipeline does.
+
+    Args:
+        cycles: exports what is due.
+        requests: what other threads ask for.
+        status: how the exporter does, for other threads to read.
+        context: handed to the exporter's ``start`` hook.
+        predecessor: the status of the pipeline that this one replaces.
+        on_started: called when the exporter has started.
+    """
+
+    def __init__(
+        self,
+        cycles: Cycles,
+        requests: RequestBox,
+        status: PipelineStatus,
+        context: ExporterContext,
+        predecessor: PipelineStatus | None,
+        on_started: Callable[[], None],
+    ) -> None:
+        self._cycles = cycles
+        self._requests = requests
+        self._status = status
+        self._context = context
+        self._predecessor = predecessor
+        self._on_started = on_started
+
+    def run(self) -> None:
+        """The whole life of the exporter; the target of the pipeline's thread."""
+        status = self._status
+        try:
+            if self._predecessor is not None:
+                # Both exporters may want the same port or file, so the predecessor is shut down
+                # first. If it hangs beyond the limit, the successor takes its spans over all the
+                # same.
+                self._predecessor.finished.wait(_PREDECESSOR_LIMIT)
+                self._cycles.queue.take_over()
+            if self._start():
+                self._export_until_stopped()
+                self._finish()
+        except BaseException:
+            self._context.logger.exception("the pipeline ended by an internal error")
+        finally:
+            if not status.final_error and len(self._cycles.queue):
+                status.final_error = status.start_error or "stopped before everything was delivered"
+            self._cycles.queue.close()  # without effect if the exporter was replaced: its spans are the successor's
+            status.finished.set()
+            self._requests.answer_all("the pipeline was stopped")
+
+    def _start(self) -> bool:
+        """Start the exporter, with retries until it succeeds (true) or the pipeline is stopped (false)."""
+        attempts = 0
+        status, logger, runner = self._status, self._context.logger, self._cycles.runner
+        timeout = self._cycles.settings.export_timeout
+        while not status.stopping.is_set():
+            try:
+                runner.call("start", timeout, context=self._context)
+                ambient = runner.call("trace_context", timeout)
+            except BaseException as error:
+                attempts += 1
+                if not status.start_error:
+                    logger.warning("cannot start, will try again: %s", describe(error), exc_info=is_unexpected(error))
+                status.start_error = f"start: {describe(error)}"
+                self._refuse_requests_until(time.monotonic() + self._cycles.clock.backoff_seconds(attempts))
+            else:
+                status.ambient = ambient
+                if attempts:
+                    logger.info("started after %d failed attempts", attempts)
+                status.start_error = ""
+                self._cycles.clock.plan_metrics(time.monotonic(), time.time())
+                # In this order: `on_started` looks at the status. It takes the manager's lock, which is
+                # never held by a thread that waits for this one.
+                status.started.set()
+                self._on_started()
+                return True
+        return False
+
+    def _refuse_requests_until(self, time_of_retry: float) -> None:
+        """Answer requests with the reason why the exporter has not started, until the time of the next attempt."""
+        stopping, wake = self._status.stopping, self._requests.wake
+        while not stopping.is_set() and (pause := time_of_retry - time.monotonic()) > 0:
+            self._requests.answer_all(self._status.start_error)
+            with wake:
+                # Look again under the lock: a request that came after `answer_all` has notified
+                # already.
+                if not self._requests and not stopping.is_set():
+                    wake.wait(pause)
+
+    def _export_until_stopped(self) -> None:
+        while True:
+            signals = self._wait()
+            if self._status.stopping.is_set():
+                return  # requests that wait are answered by the last delivery, in `_finish`
+            if requests := self._requests.take():
+                self._serve(requests)
+            for signal in signals:
+                self._cycles.run_due(signal)
+
+    def _wait(self) -> list[Signal]:
+        """Wait until a signal is due, a caller asks or the pipeline is stopped. Returns the signals that are due."""
+        clock = self._cycles.clock
+        # New spans, requests and stopping notify under this lock, so none is missed between the
+        # checks and the wait.
+        with self._requests.wake:
+            while True:
+                now = time.monotonic()
+                self._cycles.plan_spans(now)
+                signals = clock.due(now)
+                if signals or self._requests or self._status.stopping.is_set():
+                    return signals
+                self._requests.wake.wait(min(clock.next_due() - now, _LONGEST_WAIT))
+
+    def _serve(self, requests: Sequence[Request]) -> None:
+        """Answer all requests by one flush, or by one metrics cycle when none of them asks for a flush."""
+        deadline = max(request.deadline for request in requests)
+        if any(request.flush for request in requests):
+            problem = self._cycles.deliver_everything(deadline)
+        else:
+            problem = self._cycles.run("metrics", time.monotonic(), deadline)
+        for request in requests:
+            request.answer(problem)
+
+    def _finish(self) -> None:
+        """Deliver what there is and shut the exporter down, both before the deadline for stopping."""
+        status, runner = self._status, self._cycles.runner
+        deadline = status.stop_deadline
+        # A pull exporter without spans has nothing to deliver: its metrics are exported when they
+        # are scraped.
+        if runner.handle.interval is not None or "spans" in status.cycles:
+            # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
+            reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
+            status.final_error = self._cycles.deliver_everything(deadline - reserved)
+        self._requests.answer_all(status.final_error)
+        if "shutdown" in runner.handle.implemented:
+            try:
+                runner.call("shutdown", max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
+            except BaseException as error:
+                self._context.logger.warning("shutdown: %s", describe(error), exc_info=is_unexpected(error))
+        runner.stop_loop(max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
