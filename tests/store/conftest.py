@@ -17,9 +17,13 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'bank.db'}"
 
 
+# One counter for the process: tests/projections imports this fixture, and pytest then makes it once more.
+_SCHEMAS = count(1)
+
+
 @pytest.fixture(scope="session")
 def schemas() -> Iterator[int]:
-    return count(1)
+    return _SCHEMAS
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
