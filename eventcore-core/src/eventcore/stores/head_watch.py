@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final, final
 
-# Seconds between looks at the head position, which another process may have moved.
+# Seconds between polls of the head position, which another process may have moved.
 _POLL: Final = 0.05
 
 
@@ -16,11 +16,11 @@ class LocalHeadWatch:
     """Wakes waiting readers when the head position moves: at once for appends of this backend, by polling for others'.
 
     Args:
-        look: asks the store for its head position; ``None`` for a store that only this backend writes.
+        poll: reads the head position of the store; ``None`` for a store that only this backend writes.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[int]] | None = None) -> None:
-        self._look = look
+    def __init__(self, poll: Callable[[], Awaitable[int]] | None = None) -> None:
+        self._poll = poll
         self._head = 0
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -38,13 +38,13 @@ class LocalHeadWatch:
         """See ``EventLog.wait_beyond``."""
         deadline = monotonic() + timeout
         while (head := await self._current(position)) <= position and (remaining := deadline - monotonic()) > 0:
-            await self._moved(remaining if self._look is None else min(remaining, _POLL))
+            await self._moved(remaining if self._poll is None else min(remaining, _POLL))
         return head
 
     async def _current(self, position: int) -> int:
         # A head position that is above `position` already needs no call to the store.
-        if self._look is not None and self._head <= position:
-            self._head = max(self._head, await self._look())
+        if self._poll is not None and self._head <= position:
+            self._head = max(self._head, await self._poll())
         return self._head
 
     async def _moved(self, timeout: float) -> None:

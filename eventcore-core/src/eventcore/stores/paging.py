@@ -10,7 +10,7 @@ from typing import Final
 from eventcore.stores.base import EventFilter
 
 MAX_PAGE: Final = 500
-"""The most rows of one stream, or of the global order, that one call returns."""
+"""The largest number of rows of one stream, or of the global order, that one call returns."""
 
 LAST_POSITION: Final = 2**62
 """A position that no store reaches: "up to the end"."""

@@ -15,13 +15,13 @@ def chosen(name: str, value: str, allowed: Collection[str]) -> str:
     return value
 
 
-def number(name: str, value: str, least: float, most: float, kind: Literal["seconds", "a whole number"]) -> float:
-    """The value of a setting that is a number from ``least`` to ``most``."""
+def number(name: str, value: str, minimum: float, maximum: float, kind: Literal["seconds", "a whole number"]) -> float:
+    """The value of a setting that is a number from ``minimum`` to ``maximum``."""
     try:
         found = float(value) if kind == "seconds" else int(value)
     except ValueError:
         found = -1
     # Comparisons with NaN are false, so NaN is refused, too.
-    if not least <= found <= most:
-        raise InvalidStoreUrl(f"{name}={value!r:.40} in the store URL; expected {kind} from {least} to {most}")
+    if not minimum <= found <= maximum:
+        raise InvalidStoreUrl(f"{name}={value!r:.40} in the store URL; expected {kind} from {minimum} to {maximum}")
     return found

@@ -28,7 +28,7 @@ _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
     "53100": (StoreUnavailable, "has no room on its disk: make room"),
     "53200": (StoreUnavailable, "is out of memory"),
     "53300": (StoreUnavailable, "has no more connections: raise max_connections, or lower pool in the URL"),
-    "55P03": (StoreUnavailable, "is held up: another process has held the append lock too long"),
+    "55P03": (StoreUnavailable, "does not grant the append lock: another process has held it too long"),
     "57014": (StoreUnavailable, "cancelled the statement: it took longer than statement_timeout, or an administrator ended it"),
     "57P03": (StoreUnavailable, "is starting or stopping"),
 }
@@ -59,7 +59,9 @@ def explained(error: BaseException, address: str) -> StoreError:
     code: str = getattr(error, "sqlstate", None) or ""
     detail = f"({type(error).__name__}: {error})"
     if code == _DIVERGED:
-        return HistoryDiverged(f"PostgreSQL at {address} has gone back in time: what was read or written is gone {detail}")
+        return HistoryDiverged(
+            f"PostgreSQL at {address} has gone back in time: an event that was read or appended is lost {detail}"
+        )
     if known := _KNOWN.get(code):
         kind, advice = known
         return kind(f"PostgreSQL at {address} {advice} {detail}")

@@ -107,7 +107,9 @@ async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
                 return version
             if version == 0:
                 await _create_schema(connection, settings)
-            statements = files(__package__).joinpath("migrations", _MIGRATIONS[version]).read_text(encoding="utf-8")
+            statements = (
+                files("eventcore.stores.postgres").joinpath("migrations", _MIGRATIONS[version]).read_text(encoding="utf-8")
+            )
             await connection.execute(for_schema(statements, schema))
             await connection.execute(for_schema(_MIGRATED, schema), version + 1)
         logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.address, version, version + 1)

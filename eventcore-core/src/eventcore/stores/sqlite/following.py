@@ -20,7 +20,7 @@ from eventcore.stores.sqlite.statements import follow
 
 _Call: TypeAlias = "tuple[Checkpoint, int, EventFilter]"
 
-# At most so many pages are read ahead, and a finished one is used for so many seconds: it may lack later events.
+# The largest number of pages that are read ahead, and the seconds for which a finished page is used: it lacks later events.
 _MAX_AHEAD: Final = 8
 _FRESH: Final = 0.5
 
