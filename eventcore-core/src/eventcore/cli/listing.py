@@ -1,4 +1,4 @@
-"""``eventcore plugins``: every exporter that is installed or configured, and what becomes of it."""
+"""``eventcore plugins``: lists every exporter that is installed or configured, with its state."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import msgspec
 
 from eventcore.cli.output import Output
 from eventcore.errors import Fault
-from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, how_to_install
-from eventcore.exporting.configuration.loading import LoadedExporters, load_exporters
-from eventcore.exporting.configuration.settings import Configuration, ExporterPlan, load_configuration
+from eventcore.exporting.configuration import (
+    OFFICIAL,
+    Configuration,
+    ExporterPlan,
+    FoundPlugin,
+    LoadedExporters,
+    how_to_install,
+    load_configuration,
+    load_exporters,
+)
 
 State: TypeAlias = Literal["loaded", "failed", "disabled", "not enabled", "not installed"]
 
 
 @final
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One exporter, or a plugin that is none yet."""
+    """One exporter, or a plugin that no exporter uses."""
 
     name: str
     plugin: str
@@ -33,7 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``eventcore plugins --json``."""
+    """The output of ``eventcore plugins --json``."""
 
     version: int = 1
     files: tuple[str, ...]
@@ -43,7 +50,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """As ``eventcore --help`` documents it."""
+        """The exit code, as ``eventcore --help`` documents it."""
         return 2 if self.faults else int(any(row.state == "failed" for row in self.exporters))
 
 
@@ -56,59 +63,45 @@ def plugins(output: Output, *, config: Path | None) -> int:
     output.faults(listing.faults)
     if listing.exporters_off:
         output.line("EVENTCORE_EXPORTERS=none: nothing is exported.\n")
-    output.table(
-        ["exporter", "plugin", "distribution", "version", "state", "exports", "why"],
-        [
-            [
-                row.name,
-                row.plugin,
-                row.distribution or "-",
-                row.version or "-",
-                row.state,
-                ", ".join(row.kinds) or "-",
-                row.reason,
-            ]
-            for row in listing.exporters
-        ],
-    )
+    titles = ["exporter", "plugin", "distribution", "version", "state", "exports", "why"]
+    rows = [
+        [row.name, row.plugin, row.distribution or "-", row.version or "-", row.state, ", ".join(row.kinds) or "-", row.reason]
+        for row in listing.exporters
+    ]
+    output.table(titles, rows)
     return listing.exit_code
 
 
 def list_exporters(configuration: Configuration) -> Listing:
-    """Import what is enabled, and say of every exporter how it is."""
+    """Import the plugins of the enabled exporters, and describe every exporter and every installed plugin."""
     loaded = load_exporters(configuration)
     installed = {plugin.name for plugin in configuration.plugins}
-    listed = [plan for plan in configuration.exporters if plan.found is not None]
-    # Disabled, and not installed: one that somebody thought of.
-    listed += [plan for plan in configuration.exporters if plan.action == "disabled" and plan.plugin not in installed]
-    rows = [_row(plan, loaded) for plan in listed]
+    plans = configuration.exporters
+    rows = [_row(plan, loaded) for plan in plans if plan.found is not None]
+    # A plugin that is disabled and not installed is listed, because the configuration names it.
+    rows += [_row(plan, loaded) for plan in plans if plan.action == "disabled" and plan.plugin not in installed]
     rows += [
-        _ambiguous(plugin, configuration)
-        for plugin in configuration.plugins
-        if not any(plan.found is plugin for plan in configuration.exporters)
+        _ambiguous(plugin, configuration) for plugin in configuration.plugins if not any(plan.found is plugin for plan in plans)
     ]
     rows += [_not_installed(name) for name in OFFICIAL if name not in installed and name not in {row.name for row in rows}]
     return Listing(
         files=configuration.files,
         exporters_off=configuration.exporters_off,
-        faults=(*configuration.faults, *loaded.faults),
+        faults=loaded.faults,
         exporters=tuple(rows),
     )
 
 
 def _row(plan: ExporterPlan, loaded: LoadedExporters) -> Row:
-    kinds: tuple[str, ...] = ()
-    state: State
+    kinds = next((ready.handle.kinds for ready in loaded.ready if ready.name == plan.name), None)
+    state: State = "loaded"
     reason = plan.reason
-    ready = next((ready for ready in loaded.ready if ready.name == plan.name), None)
-    failed = next((failed for failed in loaded.failed if failed.name == plan.name), None)
     if plan.action != "load":
         state = "disabled" if plan.action == "disabled" else "not enabled"
-    elif ready is not None:
-        state, kinds = "loaded", ready.handle.kinds
-    else:
+    elif kinds is None:
         state = "failed"
-        reason = failed.reason if failed is not None else "its configuration has faults"
+        failures = (failed.reason for failed in loaded.failed if failed.name == plan.name)
+        reason = next(failures, "its configuration has faults")
     return Row(
         name=plan.name,
         plugin=plan.plugin,
@@ -116,23 +109,27 @@ def _row(plan: ExporterPlan, loaded: LoadedExporters) -> Row:
         version=plan.found.version if plan.found is not None else None,
         state=state,
         reason=reason,
-        kinds=kinds,
+        kinds=kinds or (),
     )
 
 
 def _ambiguous(plugin: FoundPlugin, configuration: Configuration) -> Row:
-    """A plugin of which no exporter was planned: another distribution brings one of the same name."""
+    """A plugin without an exporter, because another distribution brings a plugin of the same name."""
     others = [other for other in configuration.plugins if other.name == plugin.name and other is not plugin]
     named = ", ".join(f"{other.distribution} {other.version}" for other in others)
     plan = next((plan for plan in configuration.exporters if plan.name == plugin.name), None)
-    enabled = plan is None and not configuration.exporters_off
+    state: State = "not enabled"
+    if plan is None and not configuration.exporters_off:
+        state = "failed"
+    elif plan is not None and plan.action == "disabled":
+        state = "disabled"
     return Row(
         name=plugin.name,
         plugin=plugin.name,
         distribution=plugin.distribution,
         version=plugin.version,
-        state="failed" if enabled else "disabled" if plan is not None and plan.action == "disabled" else "not enabled",
-        reason=f"{named} brings a plugin of this name too" if enabled or plan is None else plan.reason,
+        state=state,
+        reason=plan.reason if plan is not None else f"{named} brings a plugin of this name too",
     )
 
 

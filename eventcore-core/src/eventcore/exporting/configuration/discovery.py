@@ -132,20 +132,24 @@ def check_exporter_name(name: str) -> None:
         raise InvalidInput(problem)
 
 
-def default_exporter_name(exporter: object, plugins: Sequence[FoundPlugin]) -> tuple[str, PluginOrigin | None]:
-    """The name of an exporter that code registers without one: its plugin's, else its class's in snake case.
+def exporter_name(exporter: object, plugins: Sequence[FoundPlugin], name: str | None = None) -> tuple[str, PluginOrigin | None]:
+    """The name of an exporter that code registers, and the plugin that it comes from.
+
+    The name is ``name``; if that is ``None``, the name of the exporter's plugin, else the name of its class in snake case.
 
     Raises:
-        InvalidInput: the class's name gives none that fits.
+        InvalidInput: the name is not valid, or ``name`` is left out and the name of the class is not valid.
     """
     cls = type(exporter)
-    for plugin in plugins:
-        if exporter_name_problem(plugin.name) is None and plugin.names(cls):
-            return plugin.name, plugin.origin
-    name = _snake_case(cls.__name__)
-    if exporter_name_problem(name) is not None:
+    valid = (plugin for plugin in plugins if exporter_name_problem(plugin.name) is None)
+    plugin = next((plugin for plugin in valid if plugin.names(cls)), None)
+    if name is not None:
+        check_exporter_name(name)
+    elif plugin is not None:
+        name = plugin.name
+    elif exporter_name_problem(name := _snake_case(cls.__name__)) is not None:
         raise InvalidInput(f"the class {cls.__qualname__} gives no name for its exporter; register it with name=...")
-    return name, None
+    return name, plugin.origin if plugin is not None else None
 
 
 def _snake_case(name: str) -> str:
