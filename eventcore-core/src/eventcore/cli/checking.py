@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 
 from eventcore.cli.output import Output
+from eventcore.cli.parsing import add_command, add_config, add_timeout
 from eventcore.cli.pulling import check_pull
 from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting.delivery.pipeline import Pipeline
@@ -19,6 +20,16 @@ from eventcore.telemetry import Telemetry
 METRIC: Final = "eventcore.check"
 SPAN: Final = "eventcore check"
 _SHUTDOWN_TIMEOUT: Final = 2.0
+_DESCRIPTION: Final = """\
+Validate the configuration, start every exporter that is enabled, send one test metric (eventcore.check) and one span
+("eventcore check") through each, and report whether they arrived. For an exporter that is scraped, its page is fetched. If
+another process already serves that address, its page must show metrics of eventcore.
+
+JSON (--json):
+  {"version": 1, "ok": bool, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+   "exporters": [{"name", "plugin", "ok", "state", "sent": [...], "url", "message"}]}
+  "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null.
+"""
 
 
 @final
@@ -46,15 +57,22 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     exporters: tuple[Result, ...] = ()
 
 
-def check(output: Output, *, config: Path | None, timeout: float) -> int:
-    """Check the configuration and every enabled exporter, print the results and return the exit code."""
-    telemetry = Telemetry(config=config)
+def add_check(commands: Any) -> None:
+    """Add the command to the parsers of ``eventcore``."""
+    summary = "send a test metric and a test span through each exporter"
+    parser = add_command(commands, "check", _check, summary=summary, description=_DESCRIPTION)
+    add_config(parser)
+    add_timeout(parser)
+
+
+def _check(output: Output, options: argparse.Namespace) -> int:
+    telemetry = Telemetry(config=options.config)
     faults = telemetry.configuration.tolerated
     results: list[Result] = []
     try:
         telemetry.start_blocking()
         # The timeout is for delivering: importing the plugins does not count.
-        results = _results(telemetry, time.monotonic() + timeout)
+        results = _results(telemetry, time.monotonic() + options.timeout)
     except ConfigurationError as error:
         faults = error.faults
     finally:
@@ -66,10 +84,7 @@ def check(output: Output, *, config: Path | None, timeout: float) -> int:
         faults=faults,
         exporters=tuple(results),
     )
-    if output.as_json:
-        output.object(answer)
-    else:
-        _print(output, answer, recording=telemetry.enabled)
+    output.answer(answer, lambda: _print(output, answer, recording=telemetry.enabled))
     return 2 if faults else int(not answer.ok)
 
 

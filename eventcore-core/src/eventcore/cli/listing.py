@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
-from typing import Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import msgspec
 
 from eventcore.cli.output import Output
+from eventcore.cli.parsing import add_command, add_config
 from eventcore.errors import Fault
 from eventcore.exporting.configuration import (
     OFFICIAL,
@@ -20,6 +22,23 @@ from eventcore.exporting.configuration import (
     load_configuration,
     load_exporters,
 )
+
+_DESCRIPTION: Final = """\
+List every exporter that is installed or configured. The enabled ones are imported and made, but not started. The plugins of
+disabled and not enabled exporters are not imported.
+
+states:
+  loaded         imported, made and checked
+  failed         enabled, but it cannot be imported or made, or does not fit the hook specification
+  disabled       never imported
+  not enabled    installed, but the configuration enables others
+  not installed  one of eventcore's own, which 'pip install' would bring
+
+JSON (--json):
+  {"version": 1, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+   "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}]}
+  "distribution", "version" and "install" may be null.
+"""
 
 State: TypeAlias = Literal["loaded", "failed", "disabled", "not enabled", "not installed"]
 
@@ -54,12 +73,19 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return 2 if self.faults else int(any(row.state == "failed" for row in self.exporters))
 
 
-def plugins(output: Output, *, config: Path | None) -> int:
-    """Print the exporters and return the exit code."""
-    listing = list_exporters(load_configuration(config, environ=os.environ, cwd=Path.cwd()))
-    if output.as_json:
-        output.object(listing)
-        return listing.exit_code
+def add_plugins(commands: Any) -> None:
+    """Add the command to the parsers of ``eventcore``."""
+    summary = "list exporters: distribution, version, state, what they export"
+    add_config(add_command(commands, "plugins", _plugins, summary=summary, description=_DESCRIPTION))
+
+
+def _plugins(output: Output, options: argparse.Namespace) -> int:
+    listing = list_exporters(load_configuration(options.config, environ=os.environ, cwd=Path.cwd()))
+    output.answer(listing, lambda: _print(output, listing))
+    return listing.exit_code
+
+
+def _print(output: Output, listing: Listing) -> None:
     output.faults(listing.faults)
     if listing.exporters_off:
         output.line("EVENTCORE_EXPORTERS=none: nothing is exported.\n")
@@ -69,7 +95,6 @@ def plugins(output: Output, *, config: Path | None) -> int:
         for row in listing.exporters
     ]
     output.table(titles, rows)
-    return listing.exit_code
 
 
 def list_exporters(configuration: Configuration) -> Listing:
