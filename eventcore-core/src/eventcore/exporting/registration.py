@@ -1,4 +1,4 @@
-"""The checks at registration: what pluggy accepts in silence and could never work is refused here, with every problem named."""
+"""Checks an exporter against the hook specification, because pluggy silently accepts many hooks that cannot work."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from eventcore.exporting.hookspecs import PROJECT, Exporter
 from eventcore.ground.hints import did_you_mean
 
 DEFAULT_INTERVAL: Final = 10.0
-"""Seconds between the metrics cycles of an exporter that says nothing about it."""
+"""Seconds between the metrics cycles of an exporter without an attribute ``interval``."""
 
 
 def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> ExporterHandle:
     """Check an exporter against the hook specification.
 
-    No attribute is evaluated on the way except ``interval``, so a property that connects somewhere is not run.
+    ``interval`` is the only property that is evaluated: other properties may be expensive, or open connections.
 
     Args:
-        exporter: the instance that an application or an entry point made.
-        origin: the plugin that it comes from, for the messages.
+        exporter: the instance that an application or a plugin made.
+        origin: the plugin that made it, to name in messages.
 
     Raises:
-        InvalidExporter: it cannot work; the message lists every problem.
+        InvalidExporter: the exporter cannot work; the message lists every problem.
     """
     if (problem := _not_an_instance(exporter)) is not None:
         raise InvalidExporter(_message(exporter, origin, [problem]))
     name = type(exporter).__name__
-    # Without a specification pluggy binds and lists the hooks as it will later, but stops at no problem.
+    # Without a specification, pluggy finds the same hooks as later, but does not stop at the first problem.
     probe = pluggy.PluginManager(PROJECT)
     try:
         probe.register(exporter, name="exporter")

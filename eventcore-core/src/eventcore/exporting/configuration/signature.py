@@ -106,7 +106,7 @@ def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dic
 
 
 def _resolved(signature: inspect.Signature, factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters with what is still in quotes resolved, as in ``list["Endpoint"]``."""
+    """The parameters, with quoted parts of annotations resolved, as in ``list["Endpoint"]``."""
     annotated = SimpleNamespace(
         __annotations__={
             name: parameter.annotation

@@ -93,7 +93,7 @@ def names_in(settings: Settings) -> list[str]:
 
 
 def source_of(settings: Settings, key: str) -> tuple[str, str]:
-    """The sources of a part of a map, and the key to name in a ``Fault``: ``key``, or the one of a single value."""
+    """Source and key to name in the ``Fault`` of a value or a table: of a table, all its sources and ``key``."""
     if len(settings) == 1 and (single := settings.get(())) is not None:
         return single.where, single.key
     return ", ".join(dict.fromkeys(setting.where for setting in settings.values())), key
