@@ -15,7 +15,7 @@ from eventcore.exporting.configuration.discovery import (
     GROUP,
     FoundPlugin,
     check_exporter_name,
-    default_exporter_name,
+    exporter_name,
     find_plugins,
     how_to_install,
 )
@@ -102,7 +102,7 @@ def test_a_plugin_that_cannot_be_loaded_says_why(
 
 def test_an_entry_point_that_leads_nowhere_says_so() -> None:
     nowhere = plugin("nowhere", "not a module")
-    assert default_exporter_name(HTTPServerThing(), [nowhere]) == ("http_server_thing", None)
+    assert exporter_name(HTTPServerThing(), [nowhere]) == ("http_server_thing", None)
     with pytest.raises(InvalidExporter, match="expected 'package"):
         nowhere.load()
 
@@ -135,27 +135,35 @@ def plugin(name: str, value: str) -> FoundPlugin:
 
 def test_an_exporter_of_a_plugin_has_the_plugins_name() -> None:
     direct = plugin("thing", "here:HTTPServerThing")
-    assert default_exporter_name(HTTPServerThing(), [direct]) == ("thing", PluginOrigin("thing", "acme", "1"))
+    assert exporter_name(HTTPServerThing(), [direct]) == ("thing", PluginOrigin("thing", "acme", "1"))
 
 
 def test_an_exporter_of_a_plugin_is_known_by_a_re_export_too(monkeypatch: pytest.MonkeyPatch) -> None:
     package: Any = type(sys)("acme_package")
     package.Renamed = HTTPServerThing
     monkeypatch.setitem(sys.modules, "acme_package", package)
-    assert default_exporter_name(HTTPServerThing(), [plugin("thing", "acme_package:Renamed")])[0] == "thing"
+    assert exporter_name(HTTPServerThing(), [plugin("thing", "acme_package:Renamed")])[0] == "thing"
 
 
 def test_other_exporters_have_their_class_name_in_snake_case() -> None:
     other = plugin("thing", "not_imported_at_all:HTTPServerThing")
-    assert default_exporter_name(HTTPServerThing(), [other]) == ("http_server_thing", None)
-    assert default_exporter_name(_Quiet2Exporter(), []) == ("quiet2_exporter", None)
+    assert exporter_name(HTTPServerThing(), [other]) == ("http_server_thing", None)
+    assert exporter_name(_Quiet2Exporter(), []) == ("quiet2_exporter", None)
     subclass = type("Sub", (HTTPServerThing,), {})
-    assert default_exporter_name(subclass(), [plugin("thing", "here:HTTPServerThing")]) == ("sub", None)
+    assert exporter_name(subclass(), [plugin("thing", "here:HTTPServerThing")]) == ("sub", None)
 
 
 def test_a_class_whose_name_gives_none_needs_one() -> None:
     with pytest.raises(InvalidInput, match="register it with name="):
-        default_exporter_name(All(), [])
+        exporter_name(All(), [])
+    assert exporter_name(All(), [], "mine") == ("mine", None)
+
+
+def test_a_name_that_code_gives_takes_the_place_of_the_plugins_and_has_to_fit() -> None:
+    direct = plugin("thing", "here:HTTPServerThing")
+    assert exporter_name(HTTPServerThing(), [direct], "other") == ("other", PluginOrigin("thing", "acme", "1"))
+    with pytest.raises(InvalidInput, match="'Other' does not fit"):
+        exporter_name(HTTPServerThing(), [direct], "Other")
 
 
 @pytest.mark.parametrize("name", ["otel", "otel_backup", "a", "s3"])

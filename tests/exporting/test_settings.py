@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from eventcore.errors import ConfigurationError, Fault
+from eventcore.errors import Fault
 from eventcore.exporting import Exporter, hookimpl
 from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
 from eventcore.exporting.configuration.settings import Configuration, TelemetrySettings, load_configuration
+from eventcore.exporting.configuration.sources import nested
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.registration import check_exporter
 
@@ -58,8 +59,9 @@ def faults(configuration: Configuration) -> list[str]:
 
 
 def values(configuration: Configuration, name: str) -> dict[str, Any]:
-    (plan,) = [plan for plan in configuration.exporters if plan.name == name]
-    return {key: getattr(node, "value", node) for key, node in plan.settings.items()}
+    """The settings of an exporter as they were given, nested as in a file."""
+    found: dict[str, Any] = nested({path: setting.value for path, setting in configuration.settings_of(name).items()})
+    return found
 
 
 def test_without_configuration_every_installed_exporter_is_loaded_but_not_cores_own(project: Project) -> None:
@@ -153,15 +155,15 @@ def test_settings_are_merged_key_by_key(project: Project) -> None:
         "EVENTCORE_EXPORTERS__OTEL__HEADERS__C": "environment",
     }
     configuration = project.load(config={"exporters": {"otel": {"timeout": 2, "headers": {"b": "code"}}}})
-    (plan,) = [plan for plan in configuration.exporters if plan.name == "otel"]
-    found = values(configuration, "otel")
-    assert (found["endpoint"], found["timeout"]) == ("environment", 2)
-    assert {key: (node.value, node.where) for key, node in found["headers"].items()} == {
-        "a": ("file", str(project.file)),
-        "b": ("code", "arguments"),
-        "c": ("environment", "environment"),
+    found = configuration.settings_of("otel")
+    assert {path: (setting.value, setting.where) for path, setting in found.items()} == {
+        ("endpoint",): ("environment", "environment"),
+        ("timeout",): (2, "arguments"),
+        ("headers", "a"): ("file", str(project.file)),
+        ("headers", "b"): ("code", "arguments"),
+        ("headers", "c"): ("environment", "environment"),
     }
-    assert plan.settings["endpoint"].key == "EVENTCORE_EXPORTERS__OTEL__ENDPOINT"  # type: ignore[union-attr]  # it is no table
+    assert found["endpoint",].key == "EVENTCORE_EXPORTERS__OTEL__ENDPOINT"
 
 
 def test_another_file_can_be_named_in_code_and_by_a_variable(project: Project) -> None:
@@ -221,7 +223,7 @@ def test_pipelines_are_cores_settings_also_for_exporters_that_code_registers(pro
     project.environ["EVENTCORE_EXPORTERS__OTEL__PIPELINE__INTERVAL"] = "0.5"
     configuration = project.load()
     assert loaded(configuration) == ["otel", "prometheus", "statsd"]
-    assert configuration.exporters[0].pipeline == PipelineSettings(interval=0.5, span_queue=5)
+    assert configuration.pipeline_for("otel") == PipelineSettings(interval=0.5, span_queue=5)
     assert configuration.pipeline_for("mine") == PipelineSettings(interval=3.0)
     assert configuration.pipeline_for("nobody") == PipelineSettings()
 
@@ -236,7 +238,7 @@ def test_references_to_the_environment_are_replaced_in_the_file(project: Project
     assert configuration.faults == ()
     assert configuration.telemetry.service_name == "shop-shop"
     found = values(configuration, "otel")
-    assert {key: node.value for key, node in found["headers"].items()} == {
+    assert found["headers"] == {
         "authorization": "Bearer t",
         "plain": "${TOKEN} costs 5$",
     }
@@ -305,6 +307,42 @@ def test_every_fault_is_found_at_once_with_its_file_and_key(project: Project) ->
         assert expected in rest
 
 
+@pytest.mark.parametrize(
+    ("content", "variable", "expected"),
+    [
+        ('[[exporters]]\nenabled = ["otel"]', "EXPORTERS__OTEL__ENDPOINT", "exporters: expected a table, got a list"),
+        ("[exporters]\nconsole = 'x'", "EXPORTERS__CONSOLE__SPANS", "'console' is no key; expected a table, got a str"),
+        ("[exporters.otel]\npipeline = 3", "EXPORTERS__OTEL__PIPELINE__INTERVAL", "pipeline: expected a table, got a int"),
+        ("telemetry = true", "TELEMETRY__SERVICE_NAME", "telemetry: expected a table, got a bool"),
+        ("[telemetry]\nresource = 3", "TELEMETRY__RESOURCE__ZONE", "telemetry.resource: expected dict[str, "),
+    ],
+)
+def test_a_value_in_place_of_a_table_is_a_fault_also_when_a_variable_sets_a_key_of_the_table(
+    project: Project, content: str, variable: str, expected: str
+) -> None:
+    project.file.write_text(content)
+    for environ in ({}, {f"EVENTCORE_{variable}": "5"}):
+        project.environ = environ
+        (fault,) = faults(project.load())
+        assert fault.startswith(f"{project.file}: ")
+        assert expected in fault
+
+
+def test_a_value_for_the_whole_table_replaces_what_lower_sources_say_key_by_key(project: Project) -> None:
+    project.file.write_text('[exporters.otel.headers]\na = "file"')
+    project.environ["EVENTCORE_EXPORTERS__OTEL__HEADERS"] = '{b = "variable"}'
+    assert values(project.load(), "otel") == {"headers": '{b = "variable"}'}
+
+
+def test_a_key_with_a_dot_is_one_key(project: Project) -> None:
+    project.file.write_text('[telemetry.resource]\n"a.b" = 1\n[exporters.otel.headers]\n"x.y" = "z"')
+    configuration = project.load()
+    assert configuration.telemetry.resource == {"a.b": 1}
+    assert list(values(configuration, "otel")["headers"]) == ["x.y"]
+    project.file.write_text("[telemetry.resource]\na.b = 1")
+    assert "telemetry.resource.a: expected str | bool | int | float | list" in faults(project.load())[0]
+
+
 def test_the_right_part_of_a_faulty_configuration_is_there(project: Project) -> None:
     project.file.write_text(
         '[telemetry]\nservice_name = "shop"\nverbosity = "loud"\n[exporters.otel.pipeline]\ninterval = 5\nspan_queue = 0'
@@ -312,11 +350,8 @@ def test_the_right_part_of_a_faulty_configuration_is_there(project: Project) -> 
     configuration = project.load()
     assert len(configuration.faults) == 2
     assert configuration.telemetry == TelemetrySettings(service_name="shop")
-    plan = configuration.exporters[0]
-    assert plan.pipeline == PipelineSettings(interval=5)
-    assert [fault.key for fault in plan.faults] == ["exporters.otel.pipeline.span_queue"]
-    with pytest.raises(ConfigurationError, match="2 faults in the configuration"):
-        configuration.check()
+    assert configuration.pipeline_for("otel") == PipelineSettings(interval=5)
+    assert [fault.key for fault in configuration.faults_of("otel")] == ["exporters.otel.pipeline.span_queue"]
 
 
 @pytest.mark.parametrize(
@@ -408,11 +443,12 @@ def test_a_pull_exporter_takes_no_interval(project: Project) -> None:
     project.file.write_text("[exporters.prometheus.pipeline]\ninterval = 5\n[exporters.otel.pipeline]\nspan_queue = 5")
     configuration = project.load()
     handle = check_exporter(Pulled())
-    assert configuration.pull_interval_fault("prometheus", handle) == Fault(
-        str(project.file),
-        "exporters.prometheus.pipeline.interval",
-        "'prometheus' is a pull exporter, whose cycles come from outside; leave the interval out",
-    )
-    assert configuration.pull_interval_fault("otel", handle) is None
-    handle.interval = 10.0
-    assert configuration.pull_interval_fault("prometheus", handle) is None
+    assert configuration.pull_interval_faults("prometheus", handle.interval) == [
+        Fault(
+            str(project.file),
+            "exporters.prometheus.pipeline.interval",
+            "'prometheus' is a pull exporter, whose cycles come from outside; leave the interval out",
+        )
+    ]
+    assert configuration.pull_interval_faults("otel", handle.interval) == []
+    assert configuration.pull_interval_faults("prometheus", 10.0) == []

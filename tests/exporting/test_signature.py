@@ -11,7 +11,7 @@ import pytest
 from eventcore.errors import InvalidExporter
 from eventcore.exporting import Secret
 from eventcore.exporting.configuration.signature import bind_settings, masked
-from eventcore.exporting.configuration.sources import Tree, from_environment, from_file, from_mapping, merge
+from eventcore.exporting.configuration.sources import Settings, below, from_environment, from_file, from_tables, merge
 from eventcore.exporting.delivery.handle import PluginOrigin
 
 ORIGIN = PluginOrigin("backend", "acme-backend", "4.5.6")
@@ -43,17 +43,15 @@ def backend(
 ) -> None: ...
 
 
-def given(tables: dict[str, Any] | None = None, **environment: str) -> Tree:
+def given(tables: dict[str, Any] | None = None, **environment: str) -> Settings:
     """Settings from code, with variables above them."""
-    low, _ = from_mapping({"exporters": {"backend": tables or {}}})
+    low, _ = from_tables({"exporters": {"backend": tables or {}}})
     high, faults = from_environment({f"EVENTCORE_EXPORTERS__BACKEND__{name}": value for name, value in environment.items()})
     assert faults == []
-    section: Any = merge(low, high)["exporters"]
-    tree: Tree = section["backend"]
-    return tree
+    return {path: setting for path, setting in below(merge(low, high), "exporters", "backend").items() if path}
 
 
-def bind(settings: Tree, factory: Any = backend) -> tuple[dict[str, Any], list[str]]:
+def bind(settings: Settings, factory: Any = backend) -> tuple[dict[str, Any], list[str]]:
     arguments, faults = bind_settings(factory, settings, name="backend", origin=ORIGIN)
     return arguments, [str(fault) for fault in faults]
 
@@ -187,6 +185,7 @@ def test_a_setting_that_refers_to_the_environment_is_not_repeated_either(tmp_pat
     file = tmp_path / "eventcore.toml"
     file.write_text('endpoint = "${HOST}"\nport = "${PORT}"\ncompression = "x${HOST}"\n')
     tree, _ = from_file(file, {"HOST": PASSWORD, "PORT": "77"})
+    assert tree is not None
     arguments, faults = bind(tree)
     assert arguments == {"endpoint": PASSWORD, "port": 77}
     assert faults == [f"{file}: compression: expected one of 'none', 'gzip', got a text that is not shown"]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from eventcore import Telemetry, open_store
-from eventcore.ground.yielding import LoopYielder
+from eventcore.ground import LoopYielder
 from tests.pipeline.conftest import Collecting, eventually
 
 SECONDS = 2.0

@@ -1,10 +1,11 @@
-"""Telemetry: the one object that an application holds. It binds recording to exporting, and knows nothing of event stores."""
+"""Telemetry: the object that an application holds to record values and spans and to export them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,23 +14,41 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.configuration.discovery import check_exporter_name, default_exporter_name
-from eventcore.exporting.configuration.loading import FailedExporter, load_exporters
-from eventcore.exporting.configuration.settings import Configuration, load_configuration
-from eventcore.exporting.delivery import ExporterManager, ExporterReport, LoopYielder, Pipeline, Report, in_background
+from eventcore.exporting.configuration import (
+    Configuration,
+    FailedExporter,
+    LoadedExporters,
+    exporter_name,
+    load_configuration,
+    load_exporters,
+)
+from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
 from eventcore.exporting.registration import check_exporter
-from eventcore.recording.collector import Collector
-from eventcore.recording.ids import IdGenerator
-from eventcore.recording.instruments import Callback, Counter, Gauge, Histogram, Instrument, UpDownCounter
-from eventcore.recording.registry import SECONDS, InstrumentRegistry
-from eventcore.recording.sampling import RateSampler
-from eventcore.recording.spans import SilentTracer, Tracer, freeze_attributes
-from eventcore.recording.values import Collection, Resource
+from eventcore.ground import LoopYielder, in_background
+from eventcore.recording import (
+    SECONDS,
+    Callback,
+    Collection,
+    Collector,
+    Counter,
+    Gauge,
+    Histogram,
+    IdGenerator,
+    Instrument,
+    InstrumentRegistry,
+    RateSampler,
+    Resource,
+    SilentTracer,
+    Tracer,
+    UpDownCounter,
+)
+from eventcore.recording.spans import freeze_attributes
 from eventcore.version import __version__
 
 __all__ = ["Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
 
 _DEFAULT_TIMEOUT: Final = 10.0
+# The longest that `start` waits for the exporters' own start, in seconds. A slower exporter joins later.
 _START_LIMIT: Final = 1.0
 _logger: Final = logging.getLogger(__name__)
 
@@ -38,20 +57,24 @@ InstrumentT = TypeVar("InstrumentT", bound=Instrument[Any])
 
 
 class Telemetry:
-    """Instruments, spans and exporters of one application; make one and pass it to what records.
+    """The instruments, spans and exporters of one application.
 
-    The configuration is read when the object is made; exporters are imported and started by ``async with`` (or ``start``), off
-    the event loop. What is recorded before is exported too.
+    Make one ``Telemetry`` and pass it to everything that records. The constructor reads the configuration and
+    raises nothing about it. ``async with`` (or ``start``) imports and starts the exporters, off the event loop,
+    and raises every fault of the configuration in one error. Values recorded before the start are exported, too.
+    Leaving ``async with`` (or ``shutdown``) delivers everything recorded.
+
+    Instruments and spans may be used from any thread.
 
     Args:
-        config: the tables of ``eventcore.toml`` as a mapping, or the path of a file to read instead of the default one.
-        exporters: names of the exporters to load, ``"all"`` or ``"none"``; left out, the configuration decides.
-        service_name, resource, traces_per_second, verbosity, series_limit: as in the table ``[telemetry]``; above the file and
-            below the environment.
-        on_config_error: ``"raise"``, or ``"log"`` to go on with what is right in the configuration.
-
-    Raises:
-        ConfigurationError: the configuration has faults; all of them are listed.
+        config: the tables of ``eventcore.toml`` as a mapping, which is merged over the file; or the path of
+            a file to read in place of the default file.
+        exporters: the exporters to load: a list of names, ``"all"`` or ``"none"``. Left out, the configuration decides.
+        service_name, resource, traces_per_second, verbosity, series_limit: as in the table ``[telemetry]``.
+            They take precedence over the file; environment variables take precedence over them.
+        on_config_error: ``"raise"``: ``start`` raises all faults of the configuration in one
+            ``ConfigurationError``. ``"log"``: ``start`` logs them as one error and goes on with defaults
+            in place of faulty settings, and without the exporters that have faults.
 
     >>> import asyncio
     >>> async def main():
@@ -92,64 +115,64 @@ class Telemetry:
             cwd=Path.cwd(),
             arguments={"telemetry": {name: value for name, value in given.items() if value is not None}},
         )
-        self._accept(self.configuration.faults)
         settings = self.configuration.telemetry
-        self.verbosity: Final[Literal["off", "normal", "verbose"]] = settings.verbosity
-        self.enabled: Final = settings.verbosity != "off"
         ids = IdGenerator()
         self.resource: Final = _resource(settings.service_name, ids.hex32(), settings.resource)
-        self._sampler = RateSampler(settings.traces_per_second)
-        self._tracer = Tracer(self._sampler, ids) if self.enabled else SilentTracer(self._sampler, ids)
+        sampler = RateSampler(settings.traces_per_second)
+        self._tracer = Tracer(sampler, ids) if self.enabled else SilentTracer(sampler, ids)
         self._registry = InstrumentRegistry(series_limit=settings.series_limit, enabled=self.enabled)
         self._collector = Collector(self._registry)
         self._manager = ExporterManager(self._tracer, self._collector, self.resource)
-        self._failed: tuple[FailedExporter, ...] = ()
-        self._started = False
+        # Held during a start, so that a second start waits for the first one and then has the same outcome.
+        self._starting = threading.Lock()
+        self._loaded: LoadedExporters | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
         self.span = self._tracer.span
         self.current_span = self._tracer.current
-        _forget_in_forked_child(self)
+        _reset_in_forked_child(self)
+
+    @property
+    def verbosity(self) -> Literal["off", "normal", "verbose"]:
+        """How much is recorded."""
+        return self.configuration.telemetry.verbosity
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is recorded: false when ``verbosity`` is ``"off"``."""
+        return self.verbosity != "off"
 
     # Instruments
 
     def counter(
-        self,
-        name: str,
-        *,
-        unit: str = "",
-        description: str = "",
-        labels: Iterable[str] = (),
-        callback: Callback | None = None,
+        self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
     ) -> Counter:
-        """A total that only grows.
+        """The counter of this name, a total that only grows; it is made by the first call.
 
         Args:
-            name: words of a-z and 0-9 joined by dots or underscores.
-            unit: a UCUM unit: ``"s"``, ``"By"``, ``"{order}"``.
+            name: words of a-z and 0-9, joined by dots or underscores. Names that differ only in dots and
+                underscores are the same name.
+            unit: a UCUM unit, such as ``"s"``, ``"By"`` or ``"{order}"``.
             description: one sentence for the reader of a dashboard.
-            labels: names of the labels; never something of unlimited values, such as an id.
-            callback: gives the total, or a mapping from label values (tuples) to totals; called at each collection, off the
-                event loop.
+            labels: the names of the labels. Never use a label with unlimited values, such as an id.
+            callback: returns the total, or a mapping from label values (tuples) to totals. It is called at
+                each collection, outside the event loop's thread.
 
         Raises:
-            InvalidInstrument: a name does not fit, or the instrument exists with another shape.
+            InvalidInstrument: a name is not valid, or an instrument of this name exists with another kind, unit or labels.
         """
         return _observed(self._registry.counter(name, unit=unit, description=description, labels=labels), callback)
 
     def up_down_counter(self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = ()) -> UpDownCounter:
-        """A sum that grows and shrinks, such as what is in use; arguments as for ``counter``."""
+        """A sum that grows and shrinks, such as connections in use. Arguments and errors as for ``counter``."""
         return self._registry.up_down_counter(name, unit=unit, description=description, labels=labels)
 
     def gauge(
-        self,
-        name: str,
-        *,
-        unit: str = "",
-        description: str = "",
-        labels: Iterable[str] = (),
-        callback: Callback | None = None,
+        self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
     ) -> Gauge:
-        """A value that is what it is now; ``None`` from a callback makes it absent. Arguments as for ``counter``."""
+        """A current value, such as a temperature. A callback that returns ``None`` removes it from the collection.
+
+        Arguments and errors as for ``counter``.
+        """
         return _observed(self._registry.gauge(name, unit=unit, description=description, labels=labels), callback)
 
     def histogram(
@@ -162,10 +185,13 @@ class Telemetry:
         boundaries: Iterable[float] = SECONDS,
         callback: Callback | None = None,
     ) -> Histogram:
-        """How values are distributed over ``boundaries``, which are ascending upper bounds.
+        """The distribution of values over buckets.
 
-        A ``callback`` gives a mapping from label values to ``HistogramCell`` with the same boundaries. Other arguments are
-        those of ``counter``.
+        Args:
+            boundaries: the upper bounds of the buckets, ascending; the default suits durations in seconds.
+            callback: returns a mapping from label values (tuples) to ``HistogramCell`` objects with the same boundaries.
+
+        Other arguments and errors as for ``counter``.
         """
         histogram = self._registry.histogram(name, unit=unit, description=description, labels=labels, boundaries=boundaries)
         return _observed(histogram, callback)
@@ -173,7 +199,10 @@ class Telemetry:
     def timer(
         self, name: str, *, description: str = "", labels: Iterable[str] = (), boundaries: Iterable[float] = SECONDS
     ) -> Histogram:
-        """A histogram of seconds: ``with timer.labels(...).time():`` measures a block. Arguments as for ``histogram``."""
+        """A histogram of seconds: ``with timer.labels(...).time():`` measures a block.
+
+        Arguments and errors as for ``histogram``.
+        """
         return self.histogram(name, unit="s", description=description, labels=labels, boundaries=boundaries)
 
     def on_collect(self, fold: Callable[[], object]) -> Callable[[], None]:
@@ -185,43 +214,54 @@ class Telemetry:
         return lambda: self._collector.prepare_no_more_by(fold)
 
     def collect(self, timeout: float = _DEFAULT_TIMEOUT) -> Collection:
-        """Every series now, as exporters would get it; blocks for as long as callbacks take, so call it off the event loop.
+        """The current values of all series, as exporters receive them.
+
+        Do not call this on an event loop: it blocks while the instruments' callbacks run.
+
+        Args:
+            timeout: the most seconds to take.
 
         Raises:
-            TimeoutError: it took longer than ``timeout`` seconds.
+            TimeoutError: the collection took longer than ``timeout``.
         """
         return self._collector.collect(time.monotonic(), timeout)
 
     # Exporters
 
     def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
-        """Add an exporter, also while everything runs, and return its name at once; it is started in its own thread.
+        """Add an exporter at any time before ``shutdown``, and return its name at once.
 
-        One that is registered under the same name is replaced: it delivers what it has and is shut down.
+        The exporter is started in its own thread. An exporter that is registered under the same name is
+        replaced: it delivers what it has and is shut down. If ``EVENTCORE_EXPORTERS=none`` is set, the
+        exporter is not started.
 
         Args:
             exporter: an instance whose hooks are marked with ``hookimpl``.
-            name: in configuration, labels and logs; left out, the name of its plugin, or of its class in snake case.
+            name: the name in configuration, labels and logs. Left out, it is the name of the exporter's
+                plugin; for an exporter of no plugin, the name of its class in snake case.
 
         Raises:
-            InvalidExporter: the hooks do not fit; every problem is listed.
-            ConfigurationError: the name, or the pipeline's settings for it, have faults.
+            InvalidExporter: the exporter does not fit the hook specification; every problem is listed.
+            InvalidInput: the name is not valid.
+            ConfigurationError: the configuration of this exporter has faults (unless ``on_config_error="log"``).
             RuntimeError: after ``shutdown``.
         """
-        default_name, origin = default_exporter_name(exporter, self.configuration.plugins)
+        chosen, origin = exporter_name(exporter, self.configuration.plugins, name)
         handle = check_exporter(exporter, origin)
-        chosen = default_name if name is None else name
-        check_exporter_name(chosen)
         if self.configuration.exporters_off:
             _logger.info("exporter %r is not started: EVENTCORE_EXPORTERS=none", chosen)
             return chosen
-        if (fault := self.configuration.pull_interval_fault(chosen, handle)) is not None:
-            self._accept([fault])
+        interval_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
+        self._report([*self.configuration.faults_of(chosen), *interval_faults])
         self._manager.add(chosen, handle, self.configuration.pipeline_for(chosen), {})
         return chosen
 
     async def unregister_exporter(self, name: str, timeout: float = _DEFAULT_TIMEOUT) -> ExporterReport:
-        """Let an exporter deliver what it has, shut it down and forget it, within ``timeout`` seconds.
+        """Let an exporter deliver what it has, shut it down and remove it.
+
+        Args:
+            name: the name that ``register_exporter`` returned, or that the configuration gives.
+            timeout: the most seconds to take, 0 or more.
 
         Raises:
             KeyError: there is no exporter of that name.
@@ -229,52 +269,56 @@ class Telemetry:
         return await _off_loop(lambda: self._manager.remove(name, timeout), "eventcore-unregister")
 
     def exporters(self) -> tuple[Pipeline, ...]:
-        """The exporters that there are: each with its ``name``, ``state``, ``problem`` and ``stats()``."""
+        """The exporters, each with its ``name``, ``state``, ``problem`` and ``stats()``."""
         return self._manager.pipelines()
 
     @property
     def failed_exporters(self) -> tuple[FailedExporter, ...]:
-        """The exporters that are configured and could not be made, with the reason."""
-        return self._failed
+        """The exporters that are configured, but whose plugin could not be imported or called, with the reason."""
+        return self._loaded.failed if self._loaded is not None else ()
 
     # Lifecycle
 
     async def start(self) -> None:
-        """Import and start the exporters that the configuration names, off the event loop; again, nothing happens.
+        """Import and start the exporters that the configuration enables, off the event loop.
 
-        Waits a second at most for them to have started. One that breaks is ``failed`` and the rest goes on.
+        ``start`` waits at most one second for exporters to start; a slower exporter joins later. An exporter
+        whose plugin breaks is in ``failed_exporters``, and the others run. A second call does nothing.
 
         Raises:
-            ConfigurationError: settings of exporters have faults.
+            ConfigurationError: the configuration has faults (unless ``on_config_error="log"``). One error
+                lists all of them, also those of the plugins' own settings. No exporter of the configuration
+                runs, and every further call raises the error again.
         """
         await _off_loop(self.start_blocking, "eventcore-start")
 
     def start_blocking(self) -> None:
         """``start`` for code without an event loop."""
-        if self._started:
-            return
-        self._started = True
-        loaded = load_exporters(self.configuration)
-        self._failed = loaded.failed
-        self._accept(loaded.faults)
-        for failed in loaded.failed:
-            _logger.warning("exporter %r has failed: %s", failed.name, failed.reason)
-        for ready in loaded.ready:
-            self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
-        self._manager.wait_started(_START_LIMIT)
+        with self._starting:
+            if self._loaded is not None:
+                self._report(self._loaded.faults, log=False)
+                return
+            self._loaded = load_exporters(self.configuration)
+            self._report(self._loaded.faults)
+            for failed in self._loaded.failed:
+                _logger.warning("exporter %r has failed: %s", failed.name, failed.reason)
+            for ready in self._loaded.ready:
+                self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
+            self._manager.wait_started(_START_LIMIT)
 
     def yield_from_loop(self) -> Callable[[], None]:
-        """Have the running event loop let the exporters' threads run, also when it never waits; returns what ends that.
+        """Make the running event loop yield to the exporters' threads when they are late. The returned function ends it.
 
-        An open store does so by itself, and so does ``async with`` a telemetry.
+        An event loop that never waits would starve these threads (see ``eventcore.ground.pacing``). An open store and
+        ``async with`` on a telemetry call this themselves.
         """
         return LoopYielder(self._manager.lateness).stop
 
     async def flush(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
-        """Have everything recorded until now delivered to every exporter, and say truthfully whether it was.
+        """Deliver everything recorded before the call to every exporter. The report says what was and was not delivered.
 
         Args:
-            timeout: seconds; what has not been delivered by then is reported so, and stays pending.
+            timeout: the most seconds to take, 0 or more. What is not delivered by then stays pending.
         """
         return await _off_loop(lambda: self.flush_blocking(timeout), "eventcore-flush")
 
@@ -283,7 +327,13 @@ class Telemetry:
         return self._manager.flush(timeout)
 
     async def shutdown(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
-        """Deliver what there is, shut every exporter down within ``timeout`` seconds, and say truthfully what was delivered."""
+        """Deliver everything recorded before the call and shut every exporter down. The report says what was delivered.
+
+        Further calls only report. No exporter can be registered afterwards.
+
+        Args:
+            timeout: the most seconds to take, 0 or more. What is not delivered by then is lost.
+        """
         return await _off_loop(lambda: self.shutdown_blocking(timeout), "eventcore-shutdown")
 
     def shutdown_blocking(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
@@ -303,30 +353,31 @@ class Telemetry:
         finally:
             self._stop_yielding()
 
-    # What it counts about itself
+    # Counts about telemetry itself
 
     @property
     def unsampled_traces(self) -> int:
-        """Traces that head sampling left out."""
-        return self._sampler.unsampled
+        """The number of traces that head sampling did not record."""
+        return self._tracer.sampler.unsampled
 
     def series_overflow(self) -> dict[str, int]:
-        """Per instrument, measurements that went to its overflow series because its cap was reached."""
+        """By instrument, the number of values that were recorded in its overflow series because of ``series_limit``."""
         return self._registry.overflow()
 
     def start_anew(self) -> None:
-        """Forget what was recorded and leave the exporters to the parent process: a forked child calls this by itself."""
+        """Set all values to zero and drop the exporters. A forked child calls this automatically."""
         self._registry.reset()
         self._collector.reset()
         self._manager.forget()
+        # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
+        self._starting = threading.Lock()
 
-    def _accept(self, faults: Sequence[Fault]) -> None:
-        if not faults:
-            return
-        error = ConfigurationError(faults)
-        if self._on_config_error == "raise":
-            raise error
-        _logger.error("%s", error)
+    def _report(self, faults: Sequence[Fault], *, log: bool = True) -> None:
+        """Raise the faults if one of them is to stop the application; else log them."""
+        if self._on_config_error == "raise" and set(faults) - set(self.configuration.tolerated):
+            raise ConfigurationError(faults)
+        if faults and log:
+            _logger.error("%s", ConfigurationError(faults))
 
 
 def _observed(instrument: InstrumentT, callback: Callback | None) -> InstrumentT:
@@ -335,8 +386,8 @@ def _observed(instrument: InstrumentT, callback: Callback | None) -> InstrumentT
     return instrument
 
 
-def _resource(service_name: str, instance_id: str, more: Mapping[str, Any]) -> Resource:
-    attributes = {
+def _resource(service_name: str, instance_id: str, attributes: Mapping[str, Any]) -> Resource:
+    own = {
         "service.name": service_name or "unknown_service:python",
         "service.instance.id": instance_id,
         "process.pid": os.getpid(),
@@ -344,20 +395,21 @@ def _resource(service_name: str, instance_id: str, more: Mapping[str, Any]) -> R
         "telemetry.sdk.language": "python",
         "telemetry.sdk.version": __version__,
     }
-    return Resource(freeze_attributes(attributes | dict(more)))
+    return Resource(freeze_attributes(own | dict(attributes)))
 
 
 async def _off_loop(work: Callable[[], T], name: str) -> T:
-    """Run blocking work in a thread of its own; a caller that is cancelled leaves it to end by its own deadline."""
+    """Run blocking work in its own thread. When the caller is cancelled, the work goes on until its deadline."""
     return await asyncio.wrap_future(in_background(work, name))
 
 
-def _forget_in_forked_child(telemetry: Telemetry) -> None:
-    """A forked child has none of its parent's threads: it starts at nothing, and its parent's totals are not its own."""
+def _reset_in_forked_child(telemetry: Telemetry) -> None:
+    """A forked child has none of its parent's threads, and its parent exports the values recorded before the fork."""
+    # Python has no way to remove a fork handler, so the handler must not keep the telemetry alive.
     reference = weakref.ref(telemetry)
 
-    def forget() -> None:
-        if (parent := reference()) is not None:
-            parent.start_anew()
+    def reset() -> None:
+        if (forked := reference()) is not None:
+            forked.start_anew()
 
-    os.register_at_fork(after_in_child=forget)
+    os.register_at_fork(after_in_child=reset)

@@ -1,33 +1,40 @@
-"""``eventcore check``: is the configuration right, and does what goes in come out?"""
+"""``eventcore check``: checks the configuration, and sends a test metric and a test span through each exporter."""
 
 from __future__ import annotations
 
-import os
+import argparse
 import time
-from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 
 from eventcore.cli.output import Output
+from eventcore.cli.parsing import add_command, add_config, add_timeout
 from eventcore.cli.pulling import check_pull
-from eventcore.errors import Fault
-from eventcore.exporting.configuration.loading import load_exporters
-from eventcore.exporting.configuration.settings import Configuration, load_configuration
+from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting.delivery.pipeline import Pipeline
-from eventcore.exporting.delivery.report import ExporterReport, Report
-from eventcore.recording.ids import IdGenerator
-from eventcore.recording.trace_context import TraceContext
+from eventcore.exporting.delivery.report import ExporterReport
+from eventcore.recording import IdGenerator, TraceContext
 from eventcore.telemetry import Telemetry
 
 METRIC: Final = "eventcore.check"
 SPAN: Final = "eventcore check"
-_SHUTDOWN: Final = 2.0
+_SHUTDOWN_TIMEOUT: Final = 2.0
+_DESCRIPTION: Final = """\
+Validate the configuration, start every exporter that is enabled, send one test metric (eventcore.check) and one span
+("eventcore check") through each, and report whether they arrived. For an exporter that is scraped, its page is fetched. If
+another process already serves that address, its page must show metrics of eventcore.
+
+JSON (--json):
+  {"version": 1, "ok": bool, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+   "exporters": [{"name", "plugin", "ok", "state", "sent": [...], "url", "message"}]}
+  "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null.
+"""
 
 
 @final
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of the test through one exporter."""
+    """The outcome of the test for one exporter."""
 
     name: str
     plugin: str
@@ -40,7 +47,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``eventcore check --json``."""
+    """The output of ``eventcore check --json``."""
 
     version: int = 1
     ok: bool
@@ -49,32 +56,39 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[Fault, ...]
     exporters: tuple[Result, ...] = ()
 
-    @property
-    def exit_code(self) -> int:
-        """As ``eventcore --help`` documents it."""
-        return 2 if self.faults else int(not self.ok)
+
+def add_check(commands: Any) -> None:
+    """Add the command to the parsers of ``eventcore``."""
+    summary = "send a test metric and a test span through each exporter"
+    parser = add_command(commands, "check", _check, summary=summary, description=_DESCRIPTION)
+    add_config(parser)
+    add_timeout(parser)
 
 
-def check(output: Output, *, config: Path | None, timeout: float) -> int:
-    """Check everything, print what came of it and return the exit code."""
-    configuration = load_configuration(config, environ=os.environ, cwd=Path.cwd())
-    faults = (*configuration.faults, *load_exporters(configuration).faults)
-    results = () if faults or configuration.exporters_off else _results(config, timeout)
+def _check(output: Output, options: argparse.Namespace) -> int:
+    telemetry = Telemetry(config=options.config)
+    faults = telemetry.configuration.tolerated
+    results: list[Result] = []
+    try:
+        telemetry.start_blocking()
+        # The timeout is for delivering: importing the plugins does not count.
+        results = _results(telemetry, time.monotonic() + options.timeout)
+    except ConfigurationError as error:
+        faults = error.faults
+    finally:
+        telemetry.shutdown_blocking(_SHUTDOWN_TIMEOUT)
     answer = CheckResult(
         ok=not faults and all(result.ok for result in results),
-        files=configuration.files,
-        exporters_off=configuration.exporters_off,
+        files=telemetry.configuration.files,
+        exporters_off=telemetry.configuration.exporters_off,
         faults=faults,
-        exporters=results,
+        exporters=tuple(results),
     )
-    if output.as_json:
-        output.object(answer)
-    else:
-        _print(output, answer, configuration)
-    return answer.exit_code
+    output.answer(answer, lambda: _print(output, answer, recording=telemetry.enabled))
+    return 2 if faults else int(not answer.ok)
 
 
-def _print(output: Output, answer: CheckResult, configuration: Configuration) -> None:
+def _print(output: Output, answer: CheckResult, *, recording: bool) -> None:
     output.line(f"Configuration: {', '.join(answer.files) or 'no file, defaults and environment only'}")
     output.faults(answer.faults)
     if answer.faults:
@@ -82,8 +96,8 @@ def _print(output: Output, answer: CheckResult, configuration: Configuration) ->
     if answer.exporters_off:
         output.line("EVENTCORE_EXPORTERS=none: nothing is exported.")
     elif not answer.exporters:
-        output.line("No exporter is enabled. 'eventcore plugins' lists what there is.")
-    elif configuration.telemetry.verbosity == "off":
+        output.line("No exporter is enabled. 'eventcore plugins' lists the installed exporters.")
+    elif not recording:
         output.line("verbosity is off: exporters are started, but nothing is sent.")
     output.table(
         ["exporter", "plugin", "result", "what"],
@@ -91,61 +105,51 @@ def _print(output: Output, answer: CheckResult, configuration: Configuration) ->
     )
 
 
-def _results(config: Path | None, timeout: float) -> tuple[Result, ...]:
-    deadline = time.monotonic() + timeout
-    telemetry = Telemetry(config=config)
+def _results(telemetry: Telemetry, deadline: float) -> list[Result]:
+    """Record the test values, export them and say for each exporter whether they arrived, in the order of configuration."""
     plugins = {plan.name: plan.plugin for plan in telemetry.configuration.exporters}
-    try:
-        telemetry.start_blocking()
-        pipelines = telemetry.exporters()
-        _record(telemetry, {kind for pipeline in pipelines for kind in pipeline.handle.kinds})
-        report = telemetry.flush_blocking(max(deadline - time.monotonic(), 0.1))
-        results = [_result(pipeline, plugins[pipeline.name], report, telemetry.enabled, deadline) for pipeline in pipelines]
-        results += [
-            Result(name=failed.name, plugin=plugins[failed.name], ok=False, state="failed", message=failed.reason)
-            for failed in telemetry.failed_exporters
-        ]
-    finally:
-        telemetry.shutdown_blocking(_SHUTDOWN)
-    order = list(plugins)
-    return tuple(sorted(results, key=lambda result: order.index(result.name)))
+    pipelines = telemetry.exporters()
+    _record(telemetry, {kind for pipeline in pipelines for kind in pipeline.handle.kinds})
+    report = telemetry.flush_blocking(max(deadline - time.monotonic(), 0.1))
+    results = {
+        pipeline.name: _result(pipeline, plugins[pipeline.name], report[pipeline.name], telemetry.enabled, deadline)
+        for pipeline in pipelines
+    } | {
+        failed.name: Result(name=failed.name, plugin=plugins[failed.name], ok=False, state="failed", message=failed.reason)
+        for failed in telemetry.failed_exporters
+    }
+    return [results[name] for name in plugins if name in results]
 
 
 def _record(telemetry: Telemetry, kinds: set[str]) -> None:
-    """One metric, of kinds that every exporter together takes, and one span, whatever the sampling."""
+    """Record one metric, of a kind that the exporters take, and one span, which is sampled whatever the sampling rate."""
     description = "Sent by 'eventcore check'"
     telemetry.counter(METRIC, unit="{check}", description=description).add(1)
     if "counters" not in kinds:
         telemetry.gauge(f"{METRIC}.value", description=description).set(1)
         telemetry.histogram(f"{METRIC}.values", description=description).record(1)
-    ids = IdGenerator()
-    sampled = TraceContext(trace_id=int(ids.hex32(), 16), span_id=1, trace_flags=1)
+    sampled = TraceContext(trace_id=int(IdGenerator().hex32(), 16), span_id=1, trace_flags=1)
     with telemetry.span(SPAN, parent=sampled):
         pass
 
 
-def _result(pipeline: Pipeline, plugin: str, report: Report, enabled: bool, deadline: float) -> Result:
-    exporter = report[pipeline.name]
-    sent = _sent(pipeline) if enabled else ()
+def _result(pipeline: Pipeline, plugin: str, report: ExporterReport, enabled: bool, deadline: float) -> Result:
+    kinds = pipeline.handle.kinds
+    sent = [name for name, takes in (("metric", set(kinds) - {"spans"}), ("span", "spans" in kinds)) if takes and enabled]
     url = None
     if pipeline.handle.interval is None:
-        pulled = check_pull(pipeline.handle.exporter, METRIC if enabled else None, exporter, pipeline.problem, deadline)
-        ok, message, url = pulled
+        metric = METRIC if enabled else None
+        ok, message, url = check_pull(pipeline.handle.exporter, metric, report, pipeline.problem, deadline)
     else:
-        ok, message = _delivered(pipeline, exporter, sent)
-    return Result(name=pipeline.name, plugin=plugin, ok=ok, state=exporter.state, sent=sent, url=url, message=message)
+        ok, message = _delivered(pipeline, report, sent)
+    return Result(name=pipeline.name, plugin=plugin, ok=ok, state=report.state, sent=tuple(sent), url=url, message=message)
 
 
-def _sent(pipeline: Pipeline) -> tuple[str, ...]:
-    metric = ("metric",) if set(pipeline.handle.kinds) - {"spans"} else ()
-    return metric + (("span",) if "spans" in pipeline.handle.kinds else ())
-
-
-def _delivered(pipeline: Pipeline, report: ExporterReport, sent: tuple[str, ...]) -> tuple[bool, str]:
+def _delivered(pipeline: Pipeline, report: ExporterReport, sent: list[str]) -> tuple[bool, str]:
     refused = report.points_rejected + sum(report.spans_dropped.values())
     if report.delivered and not refused:
         return True, f"{' and '.join(sent)} delivered" if sent else "started; nothing was sent"
-    why = report.reason or pipeline.problem or "no reason was given"
+    reason = report.reason or pipeline.problem or "no reason was given"
     if report.delivered:
-        return False, f"the backend refused {refused} of what was sent: {why}"
-    return False, f"not delivered: {why}"
+        return False, f"the backend refused {refused} of the points and spans sent: {reason}"
+    return False, f"not delivered: {reason}"

@@ -1,25 +1,51 @@
-"""``eventcore plugins``: every exporter that is installed or configured, and what becomes of it."""
+"""``eventcore plugins``: lists every exporter that is installed or configured, with its state."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
-from typing import Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import msgspec
 
 from eventcore.cli.output import Output
+from eventcore.cli.parsing import add_command, add_config
 from eventcore.errors import Fault
-from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, how_to_install
-from eventcore.exporting.configuration.loading import LoadedExporters, load_exporters
-from eventcore.exporting.configuration.settings import Configuration, ExporterPlan, load_configuration
+from eventcore.exporting.configuration import (
+    OFFICIAL,
+    Configuration,
+    ExporterPlan,
+    FoundPlugin,
+    LoadedExporters,
+    how_to_install,
+    load_configuration,
+    load_exporters,
+)
+
+_DESCRIPTION: Final = """\
+List every exporter that is installed or configured. The enabled ones are imported and made, but not started. The plugins of
+disabled and not enabled exporters are not imported.
+
+states:
+  loaded         imported, made and checked
+  failed         enabled, but it cannot be imported or made, or does not fit the hook specification
+  disabled       never imported
+  not enabled    installed, but the configuration enables others
+  not installed  one of eventcore's own, which 'pip install' would bring
+
+JSON (--json):
+  {"version": 1, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+   "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}]}
+  "distribution", "version" and "install" may be null.
+"""
 
 State: TypeAlias = Literal["loaded", "failed", "disabled", "not enabled", "not installed"]
 
 
 @final
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One exporter, or a plugin that is none yet."""
+    """One exporter, or a plugin that no exporter uses."""
 
     name: str
     plugin: str
@@ -33,7 +59,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``eventcore plugins --json``."""
+    """The output of ``eventcore plugins --json``."""
 
     version: int = 1
     files: tuple[str, ...]
@@ -43,72 +69,64 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """As ``eventcore --help`` documents it."""
+        """The exit code, as ``eventcore --help`` documents it."""
         return 2 if self.faults else int(any(row.state == "failed" for row in self.exporters))
 
 
-def plugins(output: Output, *, config: Path | None) -> int:
-    """Print the exporters and return the exit code."""
-    listing = list_exporters(load_configuration(config, environ=os.environ, cwd=Path.cwd()))
-    if output.as_json:
-        output.object(listing)
-        return listing.exit_code
-    output.faults(listing.faults)
-    if listing.exporters_off:
-        output.line("EVENTCORE_EXPORTERS=none: nothing is exported.\n")
-    output.table(
-        ["exporter", "plugin", "distribution", "version", "state", "exports", "why"],
-        [
-            [
-                row.name,
-                row.plugin,
-                row.distribution or "-",
-                row.version or "-",
-                row.state,
-                ", ".join(row.kinds) or "-",
-                row.reason,
-            ]
-            for row in listing.exporters
-        ],
-    )
+def add_plugins(commands: Any) -> None:
+    """Add the command to the parsers of ``eventcore``."""
+    summary = "list exporters: distribution, version, state, what they export"
+    add_config(add_command(commands, "plugins", _plugins, summary=summary, description=_DESCRIPTION))
+
+
+def _plugins(output: Output, options: argparse.Namespace) -> int:
+    listing = list_exporters(load_configuration(options.config, environ=os.environ, cwd=Path.cwd()))
+    output.answer(listing, lambda: _print(output, listing))
     return listing.exit_code
 
 
+def _print(output: Output, listing: Listing) -> None:
+    output.faults(listing.faults)
+    if listing.exporters_off:
+        output.line("EVENTCORE_EXPORTERS=none: nothing is exported.\n")
+    titles = ["exporter", "plugin", "distribution", "version", "state", "exports", "why"]
+    rows = [
+        [row.name, row.plugin, row.distribution or "-", row.version or "-", row.state, ", ".join(row.kinds) or "-", row.reason]
+        for row in listing.exporters
+    ]
+    output.table(titles, rows)
+
+
 def list_exporters(configuration: Configuration) -> Listing:
-    """Import what is enabled, and say of every exporter how it is."""
+    """Import the plugins of the enabled exporters, and describe every exporter and every installed plugin."""
     loaded = load_exporters(configuration)
     installed = {plugin.name for plugin in configuration.plugins}
-    listed = [plan for plan in configuration.exporters if plan.found is not None]
-    # Disabled, and not installed: one that somebody thought of.
-    listed += [plan for plan in configuration.exporters if plan.action == "disabled" and plan.plugin not in installed]
-    rows = [_row(plan, loaded) for plan in listed]
+    plans = configuration.exporters
+    rows = [_row(plan, loaded) for plan in plans if plan.found is not None]
+    # A plugin that is disabled and not installed is listed, because the configuration names it.
+    rows += [_row(plan, loaded) for plan in plans if plan.action == "disabled" and plan.plugin not in installed]
     rows += [
-        _ambiguous(plugin, configuration)
-        for plugin in configuration.plugins
-        if not any(plan.found is plugin for plan in configuration.exporters)
+        _ambiguous(plugin, configuration) for plugin in configuration.plugins if not any(plan.found is plugin for plan in plans)
     ]
     rows += [_not_installed(name) for name in OFFICIAL if name not in installed and name not in {row.name for row in rows}]
     return Listing(
         files=configuration.files,
         exporters_off=configuration.exporters_off,
-        faults=(*configuration.faults, *loaded.faults),
+        faults=loaded.faults,
         exporters=tuple(rows),
     )
 
 
 def _row(plan: ExporterPlan, loaded: LoadedExporters) -> Row:
-    kinds: tuple[str, ...] = ()
-    state: State
+    kinds = next((ready.handle.kinds for ready in loaded.ready if ready.name == plan.name), None)
+    state: State = "loaded"
     reason = plan.reason
-    ready = next((ready for ready in loaded.ready if ready.name == plan.name), None)
-    failed = next((failed for failed in loaded.failed if failed.name == plan.name), None)
     if plan.action != "load":
         state = "disabled" if plan.action == "disabled" else "not enabled"
-    elif ready is not None:
-        state, kinds = "loaded", ready.handle.kinds
-    else:
+    elif kinds is None:
         state = "failed"
-        reason = failed.reason if failed is not None else "its configuration has faults"
+        failures = (failed.reason for failed in loaded.failed if failed.name == plan.name)
+        reason = next(failures, "its configuration has faults")
     return Row(
         name=plan.name,
         plugin=plan.plugin,
@@ -116,23 +134,27 @@ def _row(plan: ExporterPlan, loaded: LoadedExporters) -> Row:
         version=plan.found.version if plan.found is not None else None,
         state=state,
         reason=reason,
-        kinds=kinds,
+        kinds=kinds or (),
     )
 
 
 def _ambiguous(plugin: FoundPlugin, configuration: Configuration) -> Row:
-    """A plugin of which no exporter was planned: another distribution brings one of the same name."""
+    """A plugin without an exporter, because another distribution brings a plugin of the same name."""
     others = [other for other in configuration.plugins if other.name == plugin.name and other is not plugin]
     named = ", ".join(f"{other.distribution} {other.version}" for other in others)
     plan = next((plan for plan in configuration.exporters if plan.name == plugin.name), None)
-    enabled = plan is None and not configuration.exporters_off
+    state: State = "not enabled"
+    if plan is None and not configuration.exporters_off:
+        state = "failed"
+    elif plan is not None and plan.action == "disabled":
+        state = "disabled"
     return Row(
         name=plugin.name,
         plugin=plugin.name,
         distribution=plugin.distribution,
         version=plugin.version,
-        state="failed" if enabled else "disabled" if plan is not None and plan.action == "disabled" else "not enabled",
-        reason=f"{named} brings a plugin of this name too" if enabled or plan is None else plan.reason,
+        state=state,
+        reason=plan.reason if plan is not None else f"{named} brings a plugin of this name too",
     )
 
 

@@ -1,20 +1,32 @@
-"""``eventcore migrate``: create the schema of a store, or bring it up to date, apart from the application."""
+"""``eventcore migrate``: creates the schema of a store, or brings it up to date."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-from typing import final
+from typing import Any, Final, final
 
 import msgspec
 
 from eventcore.cli.output import Output
+from eventcore.cli.parsing import add_command, add_timeout
 from eventcore.errors import InvalidStoreUrl, StoreError
 from eventcore.stores import SCHEMA_VERSION, backend_from_url
+
+_DESCRIPTION: Final = """\
+Create the schema of the store that URL names, or bring it up to date. Several processes may do so at the same time. An
+application does the same when it opens the store, except with open_store(..., migrate=False). For PostgreSQL, the password may
+be given in the variable PGPASSWORD or in the password file instead of the URL.
+
+JSON (--json):
+  {"version": 1, "ok": bool, "schema_version": int, "message": text}
+  "schema_version" is null when it failed.
+"""
 
 
 @final
 class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``eventcore migrate --json``."""
+    """The output of ``eventcore migrate --json``."""
 
     version: int = 1
     ok: bool
@@ -22,28 +34,31 @@ class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-def migrate(output: Output, *, url: str, timeout: float) -> int:
-    """Open and close the store, which brings it up to date; print what came of it and return the exit code."""
+def add_migrate(commands: Any) -> None:
+    """Add the command to the parsers of ``eventcore``."""
+    summary = "create the schema of a store, or bring it up to date"
+    parser = add_command(commands, "migrate", _migrate, summary=summary, description=_DESCRIPTION)
+    parser.add_argument("url", metavar="URL", help="the store, as open_store takes it")
+    add_timeout(parser)
+
+
+def _migrate(output: Output, options: argparse.Namespace) -> int:
     code = 0
     try:
-        asyncio.run(_open_and_close(url, timeout))
+        asyncio.run(_open_and_close(options.url, options.timeout))
     except TimeoutError:
-        result, code = MigrationResult(ok=False, message=f"not done within {timeout:g} s"), 1
-    except InvalidStoreUrl as error:
-        result, code = MigrationResult(ok=False, message=str(error)), 2
-    except StoreError as error:
-        result, code = MigrationResult(ok=False, message=str(error)), 1
+        result, code = MigrationResult(ok=False, message=f"not done within {options.timeout:g} s"), 1
+    except (InvalidStoreUrl, StoreError) as error:
+        result, code = MigrationResult(ok=False, message=str(error)), 2 if isinstance(error, InvalidStoreUrl) else 1
     else:
         message = f"The schema of the store has version {SCHEMA_VERSION}, which this eventcore needs."
         result = MigrationResult(ok=True, schema_version=SCHEMA_VERSION, message=message)
-    if output.as_json:
-        output.object(result)
-    else:
-        output.line(result.message)
+    output.answer(result, lambda: output.line(result.message))
     return code
 
 
 async def _open_and_close(url: str, timeout: float) -> None:
+    """Opening a backend migrates its store."""
     backend = backend_from_url(url)
     async with asyncio.timeout(timeout):
         await backend.open()

@@ -1,10 +1,10 @@
-"""What the command prints: a table for people, or one JSON object for programs; nothing that a plugin prints comes between."""
+"""The output of the commands: text and tables for people, or one JSON object for programs."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from types import TracebackType
 from typing import Any, Final, TextIO, final
@@ -18,7 +18,7 @@ _COLOURS: Final = {"ok": "32", "loaded": "32", "failed": "31"}
 
 @final
 class Output:
-    """Where an answer goes. Inside ``with``, what plugins print goes to standard error."""
+    """Prints to standard output. Inside ``with``, everything that plugins print goes to standard error instead."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -36,12 +36,14 @@ class Output:
         self._redirect.__exit__(exc_type, error, traceback)
         self._stream.flush()
 
-    def object(self, value: Any) -> None:
-        """Print JSON."""
-        self._write([msgspec.json.format(msgspec.json.encode(value), indent=2).decode()])
+    def answer(self, value: Any, print_text: Callable[[], None]) -> None:
+        """Print ``value`` as JSON if JSON was asked for; else call ``print_text``."""
+        if self.as_json:
+            self._write([msgspec.json.format(msgspec.json.encode(value), indent=2).decode()])
+        else:
+            print_text()
 
     def line(self, text: str = "") -> None:
-        """Print a line."""
         self._write([text])
 
     def faults(self, faults: Sequence[Fault]) -> None:
@@ -51,7 +53,7 @@ class Output:
             self._write([f"The configuration has {count}:", *(f"  - {fault}" for fault in faults), ""])
 
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows under titles; the last column may be as long as it likes, and continues under itself."""
+        """Print rows under titles. The last column may have several lines, which are printed below each other."""
         if not rows:
             return
         widths = [max(len(line[column]) for line in (titles, *rows)) for column in range(len(titles) - 1)]

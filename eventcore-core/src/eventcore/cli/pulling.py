@@ -1,4 +1,4 @@
-"""Checking an exporter that is scraped: does its address show what was recorded, or is somebody else there?"""
+"""Checks an exporter that is scraped: whether its page shows the test metric, or another process serves its address."""
 
 from __future__ import annotations
 
@@ -11,38 +11,46 @@ from typing import Final, Protocol, runtime_checkable
 from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.recording.names import canonical_name
 
-_MOST_BYTES: Final = 64 * 1024 * 1024
-_LEAST_SECONDS: Final = 1.0
+_MAX_PAGE_BYTES: Final = 64 * 1024 * 1024
+_MIN_TIMEOUT: Final = 1.0
 
 
 @runtime_checkable
 class Scraped(Protocol):
-    """What a pull exporter may offer so that ``eventcore check`` can look at its page. Both may be left out."""
+    """Attributes that a pull exporter may have, so that ``eventcore check`` can fetch its page. Both may be missing."""
 
     @property
     def url(self) -> str | None:
-        """Where its metrics can be fetched now; ``None`` while it listens nowhere."""
+        """The URL of its page; ``None`` while the exporter does not listen."""
         ...
 
     @property
     def configured_url(self) -> str | None:
-        """Where its metrics would be, by its settings alone; ``None`` when they do not say it."""
+        """The URL that its page has according to the settings; ``None`` if the settings do not say."""
         ...
 
 
 def check_pull(
     exporter: object, metric: str | None, report: ExporterReport, problem: str, deadline: float
 ) -> tuple[bool, str, str | None]:
-    """Whether the exporter serves ``metric`` (``None``: anything), or another process of eventcore does so at its address.
+    """Check that the exporter serves ``metric`` (``None``: any page), or that another process of eventcore has its address.
 
-    Returns whether all is well, what was found, and the URL that was looked at.
+    Args:
+        exporter: the exporter; its attributes are those of ``Scraped``.
+        metric: the name of the test metric.
+        report: the result of the flush.
+        problem: what the exporter's pipeline reports as its problem; empty for none.
+        deadline: when to stop waiting for the page, as ``time.monotonic()``.
+
+    Returns:
+        Whether the check succeeded, the finding in words, and the URL that was fetched.
     """
     if (url := _text(exporter, "url")) is not None:
         page, failure = _fetch(url, deadline)
         if page is None:
             return False, f"it listens, but {url} cannot be fetched: {failure}", url
         if metric is not None and canonical_name(metric) not in page:
-            return False, f"{url} is another's page: the test metric is not on it", url
+            return False, f"{url} is the page of another process: the test metric is not on it", url
         return True, f"the address was free, and {url} showed the test metric" if metric else f"{url} answers", url
     why = problem or report.reason
     if (url := _text(exporter, "configured_url")) is None or not why:
@@ -60,17 +68,17 @@ def check_pull(
 def _text(exporter: object, attribute: str) -> str | None:
     try:
         value = getattr(exporter, attribute, None)
-    except Exception:  # noqa: BLE001  # a property of a plugin may raise anything, and is only a courtesy
+    except Exception:  # noqa: BLE001  # a property of a plugin may raise anything; the page is then not checked
         return None
     return value if isinstance(value, str) and value.startswith(("http://", "https://")) else None
 
 
 def _fetch(url: str, deadline: float) -> tuple[str | None, str]:
-    # Never through a proxy: the question is what is at this address.
+    # Without a proxy, which could answer in place of the process at this address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=max(deadline - time.monotonic(), _LEAST_SECONDS)) as response:
-            return response.read(_MOST_BYTES).decode("utf-8", "replace"), ""
+        with opener.open(url, timeout=max(deadline - time.monotonic(), _MIN_TIMEOUT)) as response:
+            return response.read(_MAX_PAGE_BYTES).decode("utf-8", "replace"), ""
     except urllib.error.HTTPError as error:
         with error:
             return None, f"HTTP {error.code}: {error.read(300).decode('utf-8', 'replace').strip()}"

@@ -1,10 +1,9 @@
-"""The checks at registration: what pluggy accepts in silence and could never work is refused here, with every problem named."""
+"""Checks an exporter against the hook specification, because pluggy silently accepts many hooks that cannot work."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import isfinite
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Final
@@ -14,27 +13,28 @@ import pluggy
 from eventcore.errors import InvalidExporter
 from eventcore.exporting.delivery.handle import HOOK_ARGUMENTS, KINDS, ExporterHandle, PluginOrigin, implementations_of
 from eventcore.exporting.hookspecs import PROJECT, Exporter
+from eventcore.ground import did_you_mean
 
 DEFAULT_INTERVAL: Final = 10.0
-"""Seconds between the metrics cycles of an exporter that says nothing about it."""
+"""Seconds between the metrics cycles of an exporter without an attribute ``interval``."""
 
 
 def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> ExporterHandle:
     """Check an exporter against the hook specification.
 
-    No attribute is evaluated on the way except ``interval``, so a property that connects somewhere is not run.
+    ``interval`` is the only property that is evaluated: other properties may be expensive, or open connections.
 
     Args:
-        exporter: the instance that an application or an entry point made.
-        origin: the plugin that it comes from, for the messages.
+        exporter: the instance that an application or a plugin made.
+        origin: the plugin that made it, to name in messages.
 
     Raises:
-        InvalidExporter: it cannot work; the message lists every problem.
+        InvalidExporter: the exporter cannot work; the message lists every problem.
     """
     if (problem := _not_an_instance(exporter)) is not None:
         raise InvalidExporter(_message(exporter, origin, [problem]))
     name = type(exporter).__name__
-    # Without a specification pluggy binds and lists the hooks as it will later, but stops at no problem.
+    # Without a specification, pluggy finds the same hooks as later, but does not stop at the first problem.
     probe = pluggy.PluginManager(PROJECT)
     try:
         probe.register(exporter, name="exporter")
@@ -97,7 +97,7 @@ def _hook_problems(name: str, implementations: list[tuple[str, pluggy.HookImpl]]
         if arguments is None:
             if not implementation.optionalhook:
                 yield (
-                    f"{method}: there is no hook {hook!r}{_suggest(hook, HOOK_ARGUMENTS)};"
+                    f"{method}: there is no hook {hook!r}{did_you_mean(hook, HOOK_ARGUMENTS)};"
                     f" the hooks are {', '.join(HOOK_ARGUMENTS)}"
                     " (a hook of a newer eventcore-core carries @hookimpl(optionalhook=True))"
                 )
@@ -128,7 +128,7 @@ def _function_problems(hook: str, arguments: tuple[str, ...], implementation: pl
             stars = "*" if parameter.kind == parameter.VAR_POSITIONAL else "**"
             yield f"'{stars}{parameter.name}' would never be given anything; expected {expected}"
         elif parameter.name not in arguments:
-            yield f"there is no argument {parameter.name!r}{_suggest(parameter.name, arguments)}; expected {expected}"
+            yield f"there is no argument {parameter.name!r}{did_you_mean(parameter.name, arguments)}; expected {expected}"
         elif parameter.kind == parameter.KEYWORD_ONLY:
             yield f"the argument {parameter.name!r} is keyword-only and would never be passed; expected {expected}"
         elif parameter.default is not parameter.empty:
@@ -161,8 +161,3 @@ def _interval(exporter: object) -> tuple[float | None, str | None]:
         return float(interval), None
     expected = "expected seconds, more than 0, or None for a pull exporter"
     return DEFAULT_INTERVAL, f"{type(exporter).__name__}.interval is {interval!r:.80}; {expected}"
-
-
-def _suggest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,23 +1,23 @@
-"""Converting one setting to its annotation, with faults that say where and what, and that never repeat a secret."""
+"""Checks and converts settings against type annotations. A fault names source, key and expectation, and never a secret."""
 
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import inspect
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Union, final, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect as shapes
 
 from eventcore.errors import Fault
-from eventcore.exporting.configuration.sources import ENVIRONMENT, Setting, Tree, place, plain, settings_in
+from eventcore.exporting.configuration.sources import Settings, below, names_in, nested, source_of
 from eventcore.exporting.context import Secret
+from eventcore.ground import did_you_mean
 
 _MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _CONTAINERS: Final = (
@@ -32,68 +32,87 @@ _CONTAINERS: Final = (
     shapes.DataclassType,
     shapes.NamedTupleType,
 )
+_TABLES: Final = (shapes.DictType, shapes.StructType, shapes.TypedDictType, shapes.DataclassType)
 _FROM_TEXT: Final = (Secret, Path)
 
-
-@final
-class _RefusedError(Exception):
-    """A value does not fit; the message is for people."""
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-def convert(annotation: Any, node: Setting | Tree, key: str) -> tuple[Any, list[Fault]]:
-    """Convert a value, or a table of values each on its own, to ``annotation``.
+def convert_struct(struct: type[StructT], settings: Settings, key: str) -> tuple[StructT, list[Fault]]:
+    """Convert a table to a struct, whose defaults stand in for missing and for faulty values."""
+    values, faults = convert_fields(typing.get_type_hints(struct, include_extras=True), settings, key)
+    return struct(**values), faults
 
-    Returns the value and what is wrong with it; the value counts only when nothing is. ``key`` is the dotted key of a table.
+
+def convert_fields(annotations: Mapping[str, Any], settings: Settings, key: str) -> tuple[dict[str, Any], list[Fault]]:
+    """Convert each value of a table separately, so that every fault is found; unknown names are faults, too.
+
+    Args:
+        annotations: the types of the values by name.
+        settings: the table, with paths that begin at it.
+        key: the dotted key of the table.
     """
-    item_type = table_type(annotation)
-    if isinstance(node, dict) and item_type is not None:
-        items: dict[str, Any] = {}
-        faults: list[Fault] = []
-        for name, child in node.items():
-            items[name], found = convert(item_type, child, f"{key}.{name}")
-            faults += found
-        return items, faults
-    try:
-        return _convert_value(annotation, node), []
-    except _RefusedError as error:
-        return None, [Fault(*place(node, key), str(error))]
-
-
-def convert_fields(annotations: Mapping[str, Any], tree: Tree, key: str) -> tuple[dict[str, Any], list[Fault]]:
-    """Convert each value of a table on its own; names that ``annotations`` does not have are faults."""
     values: dict[str, Any] = {}
     faults: list[Fault] = []
-    for name, node in tree.items():
+    for name in names_in(settings):
         if name not in annotations:
-            faults.append(unknown_key(node, f"{key}.{name}", name, annotations))
+            faults.append(unknown_key(below(settings, name), f"{key}.{name}", name, annotations))
             continue
-        value, found = convert(annotations[name], node, f"{key}.{name}")
+        value, found = convert(annotations[name], below(settings, name), f"{key}.{name}")
         faults += found
         if not found:
             values[name] = value
     return values, faults
 
 
-def unknown_key(node: Setting | Tree, key: str, name: str, names: Iterable[str]) -> Fault:
+def convert(annotation: Any, settings: Settings, key: str) -> tuple[Any, list[Fault]]:
+    """Convert a value, or a table, to ``annotation``; of a mapping, each value separately.
+
+    Returns the converted value and its faults. Use the value only when there is no fault.
+    """
+    keys = {path: setting for path, setting in settings.items() if path}
+    single = settings.get(())
+    if keys and single is not None and not single.is_table:
+        # A higher source gives keys of a table in place of a lower source's value. The keys count, but the value is checked.
+        _, faults = convert(annotation, {(): single}, key)
+        if faults:
+            return None, faults
+    settings = keys or settings
+    item_type = table_type(annotation)
+    if item_type is not None and (keys or (single is not None and single.is_table)):
+        items = {name: convert(item_type, below(settings, name), f"{key}.{name}") for name in names_in(keys)}
+        return {name: value for name, (value, _) in items.items()}, [fault for _, found in items.values() for fault in found]
+    value = nested({path: setting.value for path, setting in settings.items()})
+    text = any(setting.text for setting in settings.values())
+    showable = not is_secret(annotation) and not any(setting.private for setting in settings.values())
+    try:
+        if text and isinstance(value, str):
+            value = _from_text(annotation, value)
+        return msgspec.convert(value, annotation, strict=not text, dec_hook=_decode), []
+    except (msgspec.ValidationError, NotImplementedError, TypeError, ValueError, RecursionError) as error:
+        # msgspec's message is added only when it is about a part of the value: for the whole value it repeats `describe`.
+        inside = showable and isinstance(error, msgspec.ValidationError) and "`$" in str(error)
+        detail = f" ({error})" if inside else ""
+    # The fault is made outside the handler, so that no chained exception repeats a secret.
+    example = _example(annotation) if single is not None and single.text else ""
+    problem = f"expected {describe(annotation)}{example}, got {_described(value, showable=showable)}{detail}"
+    return None, [Fault(*source_of(settings, key), problem)]
+
+
+def unknown_key(settings: Settings, key: str, name: str, names: Iterable[str]) -> Fault:
     """The fault of a key that is none of ``names``."""
-    known = list(names)
-    expected = f"expected one of {', '.join(known)}" if known else "nothing can be set here"
-    return Fault(*place(node, key), f"unknown key {name!r}{suggest(name, known)}; {expected}")
-
-
-def suggest(name: str, names: Iterable[str]) -> str:
-    """A hint at the nearest of some names, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    listed = list(names)
+    expected = f"expected one of {', '.join(listed)}" if listed else "nothing can be set here"
+    return Fault(*source_of(settings, key), f"unknown key {name!r}{did_you_mean(name, listed)}; {expected}")
 
 
 def is_secret(annotation: Any) -> bool:
-    """Whether a value of this annotation holds a ``Secret`` anywhere."""
+    """Whether a value of this type is, or contains, a ``Secret``."""
     return any(isinstance(shape, shapes.CustomType) and shape.cls is Secret for shape in _shapes(annotation))
 
 
 def is_configurable(annotation: Any) -> bool:
-    """Whether a value of this annotation can come from configuration."""
+    """Whether configuration can hold a value of this type; if not, only code can pass one."""
     try:
         return all(not isinstance(shape, shapes.CustomType) or shape.cls in _FROM_TEXT for shape in _shapes(annotation))
     except TypeError:
@@ -101,7 +120,7 @@ def is_configurable(annotation: Any) -> bool:
 
 
 def table_type(annotation: Any) -> Any:
-    """The type of the values of a mapping with names as keys, also of an optional one; ``None`` for everything else."""
+    """The type of the values of ``dict[str, X]`` or another mapping, also if optional; ``None`` for other annotations."""
     candidates = [part for part in _union_parts(annotation) if part is not types.NoneType]
     if len(candidates) != 1 or get_origin(candidates[0]) not in _MAPPINGS:
         return None
@@ -110,7 +129,7 @@ def table_type(annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in the words of its values: ``int >= 1``, ``one of 'a', 'b'``.
+    """An annotation as text for messages: ``int >= 1``, ``one of 'a', 'b'``.
 
     >>> describe(Annotated[int, msgspec.Meta(ge=1, le=9)]), describe(Literal["a", "b"] | None), describe(dict[str, Secret])
     ('int >= 1 and <= 9', "one of 'a', 'b' | None", 'dict[str, str]')
@@ -149,62 +168,34 @@ def _limits(meta: msgspec.Meta) -> Iterator[str]:
             yield f"of {words} {limit} items or characters"
 
 
-def _convert_value(annotation: Any, node: Setting | Tree) -> Any:
-    value = plain(node)
-    text = any(setting.text for setting in settings_in(node))
-    try:
-        if text and isinstance(value, str):
-            value = _from_text(annotation, value)
-        return msgspec.convert(value, annotation, strict=not text, dec_hook=_decode)
-    except (msgspec.ValidationError, NotImplementedError, TypeError, ValueError, RecursionError) as error:
-        detail = _detail(error) if _may_be_shown(annotation, node) else ""
-    # Outside the handler and without a cause: a chained message could repeat a secret.
-    raise _RefusedError(f"expected {describe(annotation)}{_example(annotation, node)}, got {_got(annotation, node)}{detail}")
-
-
 def _from_text(annotation: Any, text: str) -> Any:
-    tops = list(_top_shapes(shapes.type_info(annotation)))
-    if text.lstrip()[:1] not in ("[", "{") or not any(isinstance(shape, _CONTAINERS) for shape in tops):
+    """The list or table that a text of the environment holds as a TOML value; else the text itself."""
+    if text.lstrip()[:1] not in ("[", "{") or not any(isinstance(shape, _CONTAINERS) for shape in _alternatives(annotation)):
         return text
     try:
         document = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-    # More than one key means that the text went on after the value.
+    # A second key means that more TOML follows after the value.
     return document["value"] if len(document) == 1 else text
 
 
-def _example(annotation: Any, node: Setting | Tree) -> str:
-    if not isinstance(node, Setting) or not node.text:
-        return ""
-    tops = list(_top_shapes(shapes.type_info(annotation)))
-    if any(
-        isinstance(shape, shapes.DictType | shapes.StructType | shapes.TypedDictType | shapes.DataclassType) for shape in tops
-    ):
+def _example(annotation: Any) -> str:
+    """How to write a value of this annotation in an environment variable."""
+    alternatives = list(_alternatives(annotation))
+    if any(isinstance(shape, _TABLES) for shape in alternatives):
         return ' as a TOML value, for example {name = "value"}'
-    if any(isinstance(shape, _CONTAINERS) for shape in tops):
+    if any(isinstance(shape, _CONTAINERS) for shape in alternatives):
         return ' as a TOML value, for example ["a", "b"]'
-    return " (true or false)" if any(isinstance(shape, shapes.BoolType) for shape in tops) else ""
+    return " (true or false)" if any(isinstance(shape, shapes.BoolType) for shape in alternatives) else ""
 
 
-def _got(annotation: Any, node: Setting | Tree) -> str:
-    value = plain(node)
+def _described(value: Any, *, showable: bool) -> str:
     if isinstance(value, dict):
         return "a table"
-    if not _may_be_shown(annotation, node):
-        return "a text that is not shown" if isinstance(value, str) else f"{type(value).__name__} (not shown)"
-    return f"{value!r:.80}"
-
-
-def _may_be_shown(annotation: Any, node: Setting | Tree) -> bool:
-    return not is_secret(annotation) and not any(
-        setting.private or setting.where == ENVIRONMENT for setting in settings_in(node)
-    )
-
-
-def _detail(error: Exception) -> str:
-    # Only where msgspec says something about the inside of a value: the rest is in the description of the annotation.
-    return f" ({error})" if isinstance(error, msgspec.ValidationError) and "`$" in str(error) else ""
+    if showable:
+        return f"{value!r:.80}"
+    return "a text that is not shown" if isinstance(value, str) else f"{type(value).__name__} (not shown)"
 
 
 def _decode(target: Any, value: Any) -> Any:
@@ -221,18 +212,21 @@ def _union_parts(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
-def _top_shapes(shape: shapes.Type) -> Iterator[shapes.Type]:
-    if isinstance(shape, shapes.UnionType):
-        for part in shape.types:
-            yield from _top_shapes(part)
-    elif isinstance(shape, shapes.Metadata):
-        yield from _top_shapes(shape.type)
-    else:
-        yield shape
+def _alternatives(annotation: Any) -> Iterator[shapes.Type]:
+    """The types of which a value may be one, without what is inside them."""
+    pending: list[shapes.Type] = [shapes.type_info(annotation)]
+    while pending:
+        shape = pending.pop()
+        if isinstance(shape, shapes.UnionType):
+            pending += shape.types
+        elif isinstance(shape, shapes.Metadata):
+            pending.append(shape.type)
+        else:
+            yield shape
 
 
 def _shapes(annotation: Any) -> Iterator[shapes.Type]:
-    """The shape of an annotation with everything inside it."""
+    """The type and every type inside it, such as those of items and fields."""
     pending: list[Any] = [shapes.type_info(annotation)]
     seen: set[int] = set()
     while pending:
@@ -248,8 +242,3 @@ def _shapes(annotation: Any) -> Iterator[shapes.Type]:
             for name in shape.__struct_fields__:
                 inner = getattr(shape, name)
                 pending += inner if isinstance(inner, tuple) else [inner]
-
-
-def annotations_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """The fields of a struct with their annotations, limits included."""
-    return typing.get_type_hints(struct, include_extras=True)

@@ -1,4 +1,4 @@
-"""Finding installed exporter plugins by their entry points, without importing any of them."""
+"""Finds installed exporter plugins by their entry points, and names exporters. Finding imports no plugin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUP: Final = "eventcore.exporters"
 CORE_DISTRIBUTION: Final = "eventcore-core"
 
 OFFICIAL: Final = MappingProxyType({"otel": "eventcore-otel", "prometheus": "eventcore-prometheus"})
-"""The plugins that belong to eventcore, for hints about what to install: core imports none of them."""
+"""eventcore's own plugins and their distributions, for hints about what to install. Core imports none of them."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED: Final = ("enabled", "disabled", "none", "all")
@@ -27,13 +27,13 @@ _RESERVED: Final = ("enabled", "disabled", "none", "all")
 
 @final
 class FoundPlugin:
-    """An exporter plugin that is installed; nothing of it is imported before ``load``.
+    """An installed exporter plugin. Only ``load`` imports it.
 
     Attributes:
         name: the name of the entry point, which is the plugin's name in configuration.
-        distribution: the name of the distribution that brings it.
-        version: that distribution's version.
-        value: where the entry point leads, ``package.module:attribute``.
+        distribution: the name of the distribution that contains the plugin.
+        version: the version of the distribution.
+        value: the target of the entry point, ``package.module:attribute``.
     """
 
     __slots__ = ("_entry_point", "distribution", "name", "value", "version")
@@ -50,20 +50,20 @@ class FoundPlugin:
 
     @property
     def origin(self) -> PluginOrigin:
-        """The plugin and its distribution, as registration and messages name them."""
+        """The plugin and its distribution, for messages and ``ExporterHandle``."""
         return PluginOrigin(self.name, self.distribution, self.version)
 
     @property
     def core(self) -> bool:
-        """Whether it comes with eventcore-core itself: such a one is loaded only when it is named."""
+        """Whether the plugin belongs to eventcore-core: such a plugin is loaded only when ``enabled`` names it."""
         return _normalised(self.distribution) == CORE_DISTRIBUTION
 
     def load(self) -> Callable[..., Any]:
-        """Import the plugin and return its callable, which makes an exporter from settings.
+        """Import the plugin and return the callable that makes an exporter from settings.
 
         Raises:
-            InvalidExporter: its name does not fit, or its entry point leads to something that cannot be called.
-            Exception: whatever importing it raises; leaving the interpreter comes as an ``ImportError``.
+            InvalidExporter: the name of the plugin is not valid, or its entry point does not name a callable.
+            Exception: whatever the import raises; ``ImportError`` in place of ``SystemExit``.
         """
         if (problem := exporter_name_problem(self.name)) is not None:
             raise InvalidExporter(f"{self.origin}: {problem}")
@@ -88,7 +88,7 @@ class FoundPlugin:
         return self._entry_point.load()
 
     def names(self, cls: type) -> bool:
-        """Whether the entry point leads to this class, as far as can be told without importing anything."""
+        """Whether the entry point names this class, as far as that is known without an import."""
         module, _, path = self.value.partition("[")[0].replace(" ", "").partition(":")
         if (module, path) == (cls.__module__, cls.__qualname__):
             return True
@@ -99,13 +99,13 @@ class FoundPlugin:
 
 
 def find_plugins() -> tuple[FoundPlugin, ...]:
-    """Every installed exporter plugin, sorted by name; two distributions with a plugin of one name are both listed."""
+    """Every installed exporter plugin, sorted by name. If two distributions have a plugin of one name, both are listed."""
     found = [_found(entry_point) for entry_point in entry_points(group=GROUP)]
     return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution, plugin.value)))
 
 
 def how_to_install(plugin: str) -> str | None:
-    """What brings an official plugin that is not installed; ``None`` when it is none of ours.
+    """The command that installs one of eventcore's own plugins; ``None`` for other plugins.
 
     >>> how_to_install("otel")
     "pip install 'eventcore-core[otel]'"
@@ -114,7 +114,7 @@ def how_to_install(plugin: str) -> str | None:
 
 
 def exporter_name_problem(name: object) -> str | None:
-    """What is wrong with an exporter's name, and what was expected; ``None`` when it fits."""
+    """What is wrong with an exporter's name, and what was expected; ``None`` for a valid name."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name:
         return f"the exporter name {name!r:.80} does not fit; expected a-z, 0-9 and single underscores, beginning with a letter"
     if name in _RESERVED:
@@ -126,26 +126,30 @@ def check_exporter_name(name: str) -> None:
     """Check a name that code gives to an exporter.
 
     Raises:
-        InvalidInput: it does not fit, or is reserved.
+        InvalidInput: the name is not valid, or is reserved.
     """
     if (problem := exporter_name_problem(name)) is not None:
         raise InvalidInput(problem)
 
 
-def default_exporter_name(exporter: object, plugins: Sequence[FoundPlugin]) -> tuple[str, PluginOrigin | None]:
-    """The name of an exporter that code registers without one: its plugin's, else its class's in snake case.
+def exporter_name(exporter: object, plugins: Sequence[FoundPlugin], name: str | None = None) -> tuple[str, PluginOrigin | None]:
+    """The name of an exporter that code registers, and the plugin that it comes from.
+
+    The name is ``name``; if that is ``None``, the name of the exporter's plugin, else the name of its class in snake case.
 
     Raises:
-        InvalidInput: the class's name gives none that fits.
+        InvalidInput: the name is not valid, or ``name`` is left out and the name of the class is not valid.
     """
     cls = type(exporter)
-    for plugin in plugins:
-        if exporter_name_problem(plugin.name) is None and plugin.names(cls):
-            return plugin.name, plugin.origin
-    name = _snake_case(cls.__name__)
-    if exporter_name_problem(name) is not None:
+    valid = (plugin for plugin in plugins if exporter_name_problem(plugin.name) is None)
+    plugin = next((plugin for plugin in valid if plugin.names(cls)), None)
+    if name is not None:
+        check_exporter_name(name)
+    elif plugin is not None:
+        name = plugin.name
+    elif exporter_name_problem(name := _snake_case(cls.__name__)) is not None:
         raise InvalidInput(f"the class {cls.__qualname__} gives no name for its exporter; register it with name=...")
-    return name, None
+    return name, plugin.origin if plugin is not None else None
 
 
 def _snake_case(name: str) -> str:
@@ -162,7 +166,7 @@ def _normalised(distribution: str) -> str:
 
 
 def _found(entry_point: EntryPoint) -> FoundPlugin:
-    # A distribution with damaged metadata has neither name nor version; its plugin is listed all the same.
+    # A distribution with damaged metadata has no name and no version; its plugin is listed nevertheless.
     metadata = entry_point.dist.metadata if entry_point.dist is not None else None
     name = metadata["Name"] if metadata is not None and "Name" in metadata else "an unknown distribution"
     version = metadata["Version"] if metadata is not None and "Version" in metadata else "of unknown version"

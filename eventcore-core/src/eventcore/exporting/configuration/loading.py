@@ -1,16 +1,17 @@
-"""From the configuration to checked exporters: the one place where a plugin is imported and its callable called."""
+"""From the configuration to exporters: imports plugins, checks their settings and calls them."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, final
 
 import msgspec
 
-from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.configuration.settings import Configuration, ExporterPlan
+from eventcore.errors import Fault
+from eventcore.exporting.configuration.discovery import FoundPlugin
+from eventcore.exporting.configuration.settings import Configuration
 from eventcore.exporting.configuration.signature import bind_settings, masked
-from eventcore.exporting.configuration.sources import settings_in
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.registration import check_exporter
@@ -18,7 +19,7 @@ from eventcore.exporting.registration import check_exporter
 
 @final
 class ReadyExporter(msgspec.Struct, frozen=True):
-    """An exporter that can be given a pipeline."""
+    """A checked exporter, its settings for the pipeline, and the plugin's own settings with secrets masked."""
 
     name: str
     handle: ExporterHandle
@@ -28,7 +29,7 @@ class ReadyExporter(msgspec.Struct, frozen=True):
 
 @final
 class FailedExporter(msgspec.Struct, frozen=True):
-    """An exporter that is configured rightly and breaks: its import, its constructor or its hooks."""
+    """An exporter whose configuration is right, but whose plugin cannot be imported, called or used."""
 
     name: str
     reason: str
@@ -36,7 +37,7 @@ class FailedExporter(msgspec.Struct, frozen=True):
 
 @final
 class LoadedExporters(msgspec.Struct, frozen=True):
-    """What became of the exporters that are to be loaded."""
+    """The exporters that the configuration enables, and every fault of the configuration, core's and the plugins'."""
 
     ready: tuple[ReadyExporter, ...]
     failed: tuple[FailedExporter, ...]
@@ -44,60 +45,54 @@ class LoadedExporters(msgspec.Struct, frozen=True):
 
 
 def load_exporters(configuration: Configuration) -> LoadedExporters:
-    """Make every exporter that the configuration wants, and gather everything that is wrong; starts none.
+    """Make every enabled exporter without starting it, and complete the faults of the configuration.
 
-    It blocks for as long as the imports do, so it does not belong on an event loop.
+    The plugins' own settings can be checked only when the plugins are imported, which may block for long: do not call this on
+    an event loop. A plugin that breaks is ``failed`` and stops no other one.
     """
     ready: list[ReadyExporter] = []
     failed: list[FailedExporter] = []
-    faults: list[Fault] = []
+    faults = list(configuration.faults)
     for plan in configuration.exporters:
-        if plan.action != "load" or plan.found is None or plan.faults:
+        if plan.action != "load" or plan.found is None:
             continue
         try:
-            handle, shown_settings = make_exporter(plan)
-        except ConfigurationError as error:
-            faults.extend(error.faults)
-        except BaseException as error:  # noqa: BLE001  # whatever a plugin raises, the others and the application go on
+            made = _make_exporter(plan.name, plan.found, configuration)
+        except BaseException as error:  # noqa: BLE001  # a plugin may raise anything, which must not stop the others
             failed.append(FailedExporter(plan.name, f"{type(error).__name__}: {error}"))
+            continue
+        if isinstance(made, ReadyExporter):
+            ready.append(made)
         else:
-            if (fault := configuration.pull_interval_fault(plan.name, handle)) is not None:
-                faults.append(fault)
-            else:
-                ready.append(ReadyExporter(plan.name, handle, plan.pipeline, shown_settings))
+            faults += made
     return LoadedExporters(tuple(ready), tuple(failed), tuple(faults))
 
 
-def make_exporter(plan: ExporterPlan) -> tuple[ExporterHandle, Mapping[str, Any]]:
-    """Import a plugin, convert its settings, make the exporter and check it.
-
-    It may block for as long as the import does, so it does not belong on an event loop.
-
-    Returns:
-        The checked exporter, and its settings as ``ExporterContext.settings`` shows them.
+def _make_exporter(name: str, plugin: FoundPlugin, configuration: Configuration) -> ReadyExporter | list[Fault]:
+    """Import a plugin, convert its settings, call it and check the exporter; or return the faults of its settings.
 
     Raises:
-        ConfigurationError: the settings have faults, or the plugin refuses them with a ``ValueError``; it lists them all.
         InvalidExporter: the plugin does not fit the specification.
         Exception: whatever the plugin raises when it is imported or called.
     """
-    if plan.found is None or plan.action != "load":
-        raise ValueError(f"exporter {plan.name!r} is not to be loaded: {plan.reason}")
-    factory = plan.found.load()
-    arguments, faults = bind_settings(factory, plan.settings, name=plan.name, where=plan.where, origin=plan.origin)
-    if faults:
-        raise ConfigurationError(faults)
+    factory = plugin.load()
+    settings = configuration.settings_of(name)
+    arguments, faults = bind_settings(factory, settings, name=name, where=configuration.file, origin=plugin.origin)
+    if faults or configuration.faults_of(name):
+        # Without calling the plugin, only a class attribute can say that this is a pull exporter.
+        return faults + configuration.pull_interval_faults(name, inspect.getattr_static(factory, "interval", ...))
     try:
         exporter = factory(**arguments)
     except ValueError as error:
-        if not plan.settings:
+        if not settings:
             raise
-        # Of the right type and still wrong, as a port of 70000 is: only the plugin knows, and the settings are to be mended.
-        source = next(settings_in(plan.settings), None)
-        where = source.where if source is not None else plan.where
-        raise ConfigurationError([Fault(where, f"exporters.{plan.name}", str(error))]) from error
+        # The types are right, but the plugin refuses a value, such as a port of 70000.
+        return [Fault(next(iter(settings.values())).where, f"exporters.{name}", str(error))]
     except SystemExit as error:
         raise RuntimeError(
-            f"{plan.origin}: making the exporter tried to end the process: SystemExit({error.code!r})"
+            f"{plugin.origin}: making the exporter tried to end the process: SystemExit({error.code!r})"
         ) from error
-    return check_exporter(exporter, plan.origin), masked(plan.settings, factory)
+    handle = check_exporter(exporter, plugin.origin)
+    if faults := configuration.pull_interval_faults(name, handle.interval):
+        return faults
+    return ReadyExporter(name, handle, configuration.pipeline_for(name), masked(settings, factory))

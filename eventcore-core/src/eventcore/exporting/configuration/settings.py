@@ -1,4 +1,4 @@
-"""The configuration of telemetry: which exporters there are, with which settings, and everything that is wrong with it."""
+"""The configuration: its sources merged, and core's part of it checked and converted."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, final
 
 import msgspec
 from msgspec import Meta
-from msgspec.structs import replace
 
-from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.configuration.conversion import annotations_of, convert_fields, suggest, unknown_key
+from eventcore.errors import Fault
+from eventcore.exporting.configuration.conversion import convert_struct, unknown_key
 from eventcore.exporting.configuration.discovery import FoundPlugin, exporter_name_problem, find_plugins
-from eventcore.exporting.configuration.selection import plan_exporters, read_selection
+from eventcore.exporting.configuration.selection import ExporterPlan, Selection
+from eventcore.exporting.configuration.signature import CORE_KEYS
 from eventcore.exporting.configuration.sources import (
     ARGUMENTS,
-    NOWHERE,
+    EXPORTERS_VARIABLE,
     Setting,
-    Tree,
+    Settings,
+    below,
     from_environment,
     from_file,
-    from_mapping,
+    from_tables,
+    is_mapping,
     merge,
-    place,
+    names_in,
+    source_of,
 )
-from eventcore.exporting.delivery.handle import ExporterHandle, PluginOrigin
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.ground import did_you_mean
 
 CONFIG_FILE: Final = "eventcore.toml"
-"""Read from the working directory when nothing else names a file."""
+"""The file that is read from the working directory when nothing names another one."""
 
+_TABLES: Final = ("telemetry", "exporters")
+_LISTS: Final = ("enabled", "disabled")
 _Scalar: TypeAlias = str | bool | int | float
 
 
@@ -39,11 +44,11 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     """The table ``[telemetry]``.
 
     Attributes:
-        service_name: the attribute ``service.name`` of the resource; empty when nothing says it.
+        service_name: the resource attribute ``service.name``; empty for the default.
         resource: further attributes of the resource.
-        traces_per_second: new traces that are recorded, each second; ``"all"`` lifts the limit.
+        traces_per_second: the most new traces recorded in each second; ``"all"`` for no limit.
         verbosity: how much is recorded.
-        series_limit: the most series of one instrument; more go into an overflow series.
+        series_limit: the most series of one instrument; values of further series go into one overflow series.
     """
 
     service_name: str = ""
@@ -54,49 +59,18 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @final
-class ExporterPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to become of one exporter.
-
-    Attributes:
-        name: the exporter's name.
-        plugin: the plugin that it is an instance of.
-        action: whether to load it; ``"disabled"`` and ``"not_enabled"`` are never imported.
-        reason: why, for people.
-        settings: the plugin's own settings, not yet converted.
-        pipeline: core's settings for it.
-        found: the installed plugin; ``None`` when there is none, or more than one.
-        where: the file in which a missing setting would stand.
-        faults: those of ``Configuration.faults`` that lie in this exporter's section.
-    """
-
-    name: str
-    plugin: str
-    action: Literal["load", "disabled", "not_enabled"]
-    reason: str
-    settings: Tree
-    pipeline: PipelineSettings
-    found: FoundPlugin | None
-    where: str
-    faults: tuple[Fault, ...] = ()
-
-    @property
-    def origin(self) -> PluginOrigin | None:
-        """The plugin and its distribution, when it is installed."""
-        return self.found.origin if self.found is not None else None
-
-
-@final
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that configuration says of telemetry and exporters.
+    """Everything that the configuration says about telemetry and exporters.
 
     Attributes:
-        telemetry: the table ``[telemetry]``.
-        exporters: every exporter that is installed or has a section, the ones to load in order.
-        exporters_off: the kill switch: nothing is exported, also not by what code registers.
-        faults: everything that is wrong; ``telemetry`` and ``exporters`` hold what is right.
-        files: the files that were read.
-        pipelines: the tables ``[exporters.NAME.pipeline]``, also of exporters that code registers.
-        intervals: where ``pipeline.interval`` was set, by exporter.
+        telemetry: the table ``[telemetry]``, with defaults in place of faulty values.
+        exporters: every exporter that is installed or has a section; those to load first, in their order.
+        exporters_off: whether ``EVENTCORE_EXPORTERS=none``: nothing is exported, also not by exporters that code registers.
+        faults: every fault that can be found without importing a plugin.
+        tolerated: those of ``faults`` that do not stop an application: an unreadable file while ``exporters_off``.
+        files: the file that was read, if any.
+        settings: all settings, with paths from the top.
+        pipelines: the tables ``[exporters.NAME.pipeline]`` by name, also of exporters that code registers.
         plugins: the installed plugins.
     """
 
@@ -104,27 +78,42 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     exporters: tuple[ExporterPlan, ...]
     exporters_off: bool
     faults: tuple[Fault, ...]
+    tolerated: tuple[Fault, ...]
     files: tuple[str, ...]
+    settings: Settings
     pipelines: Mapping[str, PipelineSettings]
-    intervals: Mapping[str, Setting]
     plugins: tuple[FoundPlugin, ...]
 
+    @property
+    def file(self) -> str:
+        """The file to name for a setting that is missing."""
+        return self.files[0] if self.files else CONFIG_FILE
+
+    def settings_of(self, name: str) -> Settings:
+        """The plugin's own settings of an exporter, not yet converted."""
+        section = below(self.settings, "exporters", name)
+        return {path: setting for path, setting in section.items() if path and path[0] not in CORE_KEYS}
+
     def pipeline_for(self, name: str) -> PipelineSettings:
-        """Core's settings for an exporter that code registers under this name."""
+        """Core's settings for an exporter; the defaults when there is no table for it."""
         return self.pipelines.get(name) or PipelineSettings()
 
-    def pull_interval_fault(self, name: str, handle: ExporterHandle) -> Fault | None:
-        """The fault of setting ``pipeline.interval`` for an exporter that is scraped."""
-        setting = self.intervals.get(name)
-        if setting is None or handle.interval is not None:
-            return None
-        problem = f"{name!r} is a pull exporter, whose cycles come from outside; leave the interval out"
-        return Fault(setting.where, setting.key, problem)
+    def faults_of(self, name: str) -> tuple[Fault, ...]:
+        """Those of ``faults`` that are in the section of one exporter, or in variables for it."""
+        key, variable = f"exporters.{name}", f"{EXPORTERS_VARIABLE}__{name}__".upper()
+        return tuple(
+            fault
+            for fault in self.faults
+            if fault.key == key or fault.key.startswith(f"{key}.") or fault.key.upper().startswith(variable)
+        )
 
-    def check(self) -> None:
-        """Raise ``ConfigurationError`` with every fault, when there is any."""
-        if self.faults:
-            raise ConfigurationError(self.faults)
+    def pull_interval_faults(self, name: str, interval: object) -> list[Fault]:
+        """The fault of setting ``pipeline.interval`` for an exporter whose own ``interval`` is ``None``, if it is set."""
+        setting = self.settings.get(("exporters", name, "pipeline", "interval"))
+        if setting is None or interval is not None:
+            return []
+        problem = f"{name!r} is a pull exporter, whose cycles come from outside; leave the interval out"
+        return [Fault(setting.where, setting.key, problem)]
 
 
 def load_configuration(
@@ -136,129 +125,116 @@ def load_configuration(
     arguments: Mapping[str, Any] | None = None,
     plugins: Sequence[FoundPlugin] | None = None,
 ) -> Configuration:
-    """Read the configuration from all its sources; nothing is imported, and nothing is raised: see ``faults``.
+    """Read all sources, merge them, and check and convert core's part.
 
-    Precedence, highest first: environment, arguments in code, the file, defaults. Tables are merged key by key.
+    Nothing is imported. Faults are returned and not raised. Precedence, highest first: environment, arguments
+    in code, the file, defaults. Tables are merged key by key.
 
     Args:
-        config: tables as in the file, which is read as well; or the path of a file that takes the place of the default one,
-            which is the one that ``EVENTCORE_CONFIG`` names, else ``eventcore.toml`` in ``cwd`` where there is one.
+        config: tables as in the file, which are merged over the file; or the path of a file to read in place
+            of the default file, which is the one that ``EVENTCORE_CONFIG`` names, else ``eventcore.toml`` in
+            ``cwd`` if it exists.
         exporters: the exporters to load, in place of ``enabled``: names, ``"all"`` or ``"none"``.
         environ: the environment.
         cwd: the directory from which relative paths count.
         arguments: further tables from code, above ``config``.
         plugins: the installed plugins; ``None`` looks for them.
     """
-    found = find_plugins() if plugins is None else tuple(plugins)
-    path, fault = _file_to_read(config, environ, cwd)
-    faults: list[Fault] = [fault] if fault is not None else []
-    tree, file_faults = from_file(path, environ) if path is not None else ({}, [])
-    faults += file_faults
-    for tables in (config if isinstance(config, Mapping) else {}, arguments or {}):
-        above, mapping_faults = from_mapping(tables)
-        tree, faults = merge(tree, above), faults + mapping_faults
-    above, environment_faults = from_environment(environ)
-    tree, faults = merge(tree, above), faults + environment_faults
+    installed = find_plugins() if plugins is None else tuple(plugins)
+    exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
+    path = _file_to_read(config, environ, cwd)
+    sources = (
+        from_file(path, environ),
+        _from_config(config),
+        from_tables(arguments or {}),
+        _from_exporters(exporters),
+        from_environment(environ),
+    )
+    settings = merge(*(source or {} for source, _ in sources))
+    faults = [fault for _, found in sources for fault in found]
+    # A source that cannot be read may disable any exporter.
+    unreadable = next((found[0].where for source, found in sources if source is None), "")
+    tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
 
-    faults += [
-        unknown_key(node, name, name, ("telemetry", "exporters"))
-        for name, node in tree.items()
-        if name not in ("telemetry", "exporters")
-    ]
-    telemetry = _telemetry(_table(tree, "telemetry", faults), faults)
-    section = _table(tree, "exporters", faults)
-    selection = read_selection(section, exporters, environ, faults)
-    sections = _sections(section, faults)
-    pipelines, intervals = _pipelines(sections, faults)
-    where = str(path if path is not None else CONFIG_FILE)
-    plans = [
-        ExporterPlan(
-            name=choice.name,
-            plugin=choice.plugin,
-            action=choice.action,
-            reason=choice.reason,
-            settings={key: node for key, node in sections.get(choice.name, {}).items() if key not in ("plugin", "pipeline")},
-            pipeline=pipelines.get(choice.name) or PipelineSettings(),
-            found=choice.found,
-            where=where,
-            faults=tuple(fault for fault in faults if _concerns(fault, choice.name)),
-        )
-        for choice in plan_exporters(selection, sections, found, faults)
-    ]
+    faults += [unknown_key(below(settings, name), name, name, _TABLES) for name in names_in(settings) if name not in _TABLES]
+    telemetry, found = convert_struct(TelemetrySettings, _table(settings, "telemetry", faults), "telemetry")
+    faults += found
+    if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
+        unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
+    exporters_table = _table(settings, "exporters", faults)
+    sections = _sections(exporters_table, faults)
+    pipelines = _pipelines(sections, faults)
+    plans = Selection(exporters_table, sections, installed, unreadable, faults).plan()
     return Configuration(
         telemetry=telemetry,
         exporters=tuple(plans),
-        exporters_off=selection.off,
-        faults=tuple(dict.fromkeys(replace(fault, where=where) if fault.where == NOWHERE else fault for fault in faults)),
+        exporters_off=exporters_off,
+        faults=tuple(dict.fromkeys(faults)),
+        tolerated=tuple(tolerated),
         files=(str(path),) if path is not None else (),
+        settings=settings,
         pipelines=pipelines,
-        intervals=intervals,
-        plugins=found,
+        plugins=installed,
     )
 
 
-def _file_to_read(config: object, environ: Mapping[str, str], cwd: Path) -> tuple[Path | None, Fault | None]:
+def _file_to_read(config: object, environ: Mapping[str, str], cwd: Path) -> Path | None:
     if isinstance(config, str | Path):
-        return cwd / config, None
-    if config is not None and not isinstance(config, Mapping):
-        problem = f"expected a mapping, or the path of a file, got {type(config).__name__}"
-        return None, Fault(ARGUMENTS, "config", problem)
+        return cwd / config
+    if config is not None and not is_mapping(config):
+        return None
     if named := environ.get("EVENTCORE_CONFIG"):
-        return cwd / named, None
-    default = cwd / CONFIG_FILE
-    return (default, None) if default.exists() else (None, None)
+        return cwd / named
+    return cwd / CONFIG_FILE if (cwd / CONFIG_FILE).exists() else None
 
 
-def _table(tree: Tree, name: str, faults: list[Fault]) -> Tree:
-    node = tree.get(name, {})
-    if isinstance(node, dict):
-        return node
-    faults.append(Fault(node.where, node.key, f"expected a table, got a {type(node.value).__name__}"))
-    return {}
+def _from_config(config: object) -> tuple[Settings | None, list[Fault]]:
+    if config is None or isinstance(config, str | Path):
+        return {}, []
+    if not is_mapping(config):
+        problem = f"expected a mapping, or the path of a file, got {type(config).__name__}"
+        return None, [Fault(ARGUMENTS, "config", problem)]
+    return from_tables(config)
 
 
-def _telemetry(tree: Tree, faults: list[Fault]) -> TelemetrySettings:
-    values, found = convert_fields(annotations_of(TelemetrySettings), tree, "telemetry")
-    faults += found
-    return TelemetrySettings(**values)
+def _from_exporters(exporters: object) -> tuple[Settings, list[Fault]]:
+    if exporters is None:
+        return {}, []
+    return {("exporters", "enabled"): Setting(value=exporters, where=ARGUMENTS, key="exporters", shown=exporters)}, []
 
 
-def _sections(section: Tree, faults: list[Fault]) -> dict[str, Tree]:
-    """The tables of single exporters."""
-    sections: dict[str, Tree] = {}
-    for name, node in section.items():
-        if name in ("enabled", "disabled"):
-            continue
-        if isinstance(node, Setting):
-            hint = suggest(name, ("enabled", "disabled")) or f"; expected a table, got a {type(node.value).__name__}"
-            faults.append(Fault(node.where, node.key, f"{name!r} is no key{hint}"))
-        elif (problem := exporter_name_problem(name)) is not None:
-            faults.append(Fault(place(node, name)[0], f"exporters.{name}", problem))
-        else:
-            sections[name] = node
-    return sections
+def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
+    """The settings below ``name``; a value in place of the table is a fault."""
+    table = below(settings, name)
+    value = table.get(())
+    if value is not None and not value.is_table:
+        faults.append(Fault(value.where, value.key, f"expected a table, got a {type(value.value).__name__}"))
+        del table[()]
+    return table
 
 
-def _pipelines(sections: Mapping[str, Tree], faults: list[Fault]) -> tuple[dict[str, PipelineSettings], dict[str, Setting]]:
-    """The tables ``pipeline``, and where they set an interval."""
-    annotations = annotations_of(PipelineSettings)
+def _pipelines(sections: Mapping[str, Settings], faults: list[Fault]) -> dict[str, PipelineSettings]:
     pipelines: dict[str, PipelineSettings] = {}
-    intervals: dict[str, Setting] = {}
     for name, section in sections.items():
-        node = section.get("pipeline")
-        if node is None:
-            continue
-        if isinstance(node, Setting):
-            faults.append(Fault(node.where, node.key, f"expected a table, got a {type(node.value).__name__}"))
-            continue
-        values, found = convert_fields(annotations, node, f"exporters.{name}.pipeline")
+        table = _table(section, "pipeline", faults)
+        pipelines[name], found = convert_struct(PipelineSettings, table, f"exporters.{name}.pipeline")
         faults += found
-        pipelines[name] = PipelineSettings(**values)
-        if isinstance(interval := node.get("interval"), Setting):
-            intervals[name] = interval
-    return pipelines, intervals
+    return pipelines
 
 
-def _concerns(fault: Fault, name: str) -> bool:
-    variable = f"EVENTCORE_EXPORTERS__{name.upper()}__"
-    return fault.key == f"exporters.{name}" or fault.key.startswith((f"exporters.{name}.", variable))
+def _sections(exporters: Settings, faults: list[Fault]) -> dict[str, Settings]:
+    """The tables of single exporters."""
+    sections: dict[str, Settings] = {}
+    for name in names_in(exporters):
+        if name in _LISTS:
+            continue
+        section = below(exporters, name)
+        value = section.pop((), None) if len(section) > 1 else section.get(())
+        if value is not None and not value.is_table:
+            hint = did_you_mean(name, _LISTS) or f"; expected a table, got a {type(value.value).__name__}"
+            faults.append(Fault(value.where, value.key, f"{name!r} is no key{hint}"))
+        elif (problem := exporter_name_problem(name)) is not None:
+            faults.append(Fault(source_of(section, name)[0], f"exporters.{name}", problem))
+        else:
+            sections[name] = section
+    return sections

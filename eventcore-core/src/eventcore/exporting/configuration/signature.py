@@ -1,4 +1,4 @@
-"""The signature of a plugin's callable is the schema of its settings."""
+"""The schema of a plugin's settings: the signature of the callable that its entry point names."""
 
 from __future__ import annotations
 
@@ -10,89 +10,75 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
 from eventcore.errors import Fault, InvalidExporter
-from eventcore.exporting.configuration.conversion import (
-    convert_fields,
-    describe,
-    is_configurable,
-    is_secret,
-    table_type,
-    unknown_key,
-)
-from eventcore.exporting.configuration.sources import Setting, Tree, place, shown
+from eventcore.exporting.configuration.conversion import convert_fields, describe, is_configurable, is_secret
+from eventcore.exporting.configuration.sources import Settings, below, names_in, nested, source_of
 from eventcore.exporting.delivery.handle import PluginOrigin
 
-_TAKEN: Final = ("plugin", "pipeline")
+CORE_KEYS: Final = ("plugin", "pipeline")
+"""The keys of an exporter's section that belong to core; a plugin cannot have parameters of these names."""
 _MASK: Final = "***"
 
 
 def bind_settings(
     factory: Callable[..., Any],
-    settings: Tree,
+    settings: Settings,
     *,
     name: str = "NAME",
     where: str = "eventcore.toml",
     origin: PluginOrigin | None = None,
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """Convert settings to the keyword arguments of a plugin's callable.
-
-    Each parameter is converted on its own to its annotation, so that every fault is found. Text is coerced only where it
-    comes from the environment.
+    """Convert settings to the keyword arguments of a plugin's callable, each to the annotation of its parameter.
 
     Args:
-        factory: the callable that the entry point leads to.
-        settings: the section of the exporter, without ``plugin`` and ``pipeline``.
-        name: the name of the exporter, for keys.
-        where: the file that a fault names for a setting that is missing.
-        origin: the plugin, for its own faults.
+        factory: the callable that the entry point names.
+        settings: the section of the exporter without ``CORE_KEYS``, with paths that begin at the section.
+        name: the name of the exporter, for the keys in faults.
+        where: the file to name in the fault of a missing setting.
+        origin: the plugin, to name in ``InvalidExporter``.
 
     Returns:
-        The keyword arguments, and every fault of the settings; call only when there is none.
+        The keyword arguments and every fault of the settings. Call ``factory`` only when there is no fault.
 
     Raises:
-        InvalidExporter: the signature itself cannot be a schema, whatever the settings; the message lists every problem.
+        InvalidExporter: the signature cannot serve as a schema, whatever the settings; the message lists every problem.
     """
     key = f"exporters.{name}"
     parameters = _parameters(factory, origin)
-    usable = {name: parameter.annotation for name, parameter in parameters.items() if is_configurable(parameter.annotation)}
-    faults: list[Fault] = []
-    given: Tree = {}
-    for parameter_name, node in settings.items():
-        parameter = parameters.get(parameter_name)
-        if parameter is None:
-            faults.append(unknown_key(node, f"{key}.{parameter_name}", parameter_name, usable))
-        elif parameter_name in usable:
-            given[parameter_name] = node
-        else:
-            faults.append(_only_from_code(parameter, node, f"{key}.{parameter_name}"))
-    values, found = convert_fields(usable, given, key)
-    faults += found
-    faults += [
-        Fault(where, f"{key}.{parameter.name}", f"it is missing; expected {describe(parameter.annotation)}")
-        for parameter in parameters.values()
-        if parameter.default is parameter.empty and parameter.name not in settings
-    ]
+    code_only = {name for name, parameter in parameters.items() if not is_configurable(parameter.annotation)}
+    values, faults = convert_fields(
+        {name: parameter.annotation for name, parameter in parameters.items() if name not in code_only},
+        {path: setting for path, setting in settings.items() if path[0] not in code_only},
+        key,
+    )
+    given = names_in(settings)
+    for name, parameter in parameters.items():
+        if name in code_only and name in given:
+            problem = (
+                f"{name!r} takes {describe(parameter.annotation)}, which only code can pass; "
+                "leave it out and register the exporter in code"
+            )
+            faults.append(Fault(*source_of(below(settings, name), f"{key}.{name}"), problem))
+        elif parameter.default is parameter.empty and name not in given:
+            faults.append(Fault(where, f"{key}.{name}", f"it is missing; expected {describe(parameter.annotation)}"))
     return values, faults
 
 
-def masked(settings: Tree, factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """The settings as they were given, for people: secrets masked, references to the environment as they were written."""
+def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]:
+    """The settings as people may see them: secrets masked, and references to the environment as written in the file.
+
+    A setting without a parameter is masked, too: its name could be a misspelt name of a secret.
+    """
     try:
-        annotations = {name: parameter.annotation for name, parameter in _parameters(factory, None).items()}
+        parameters = _parameters(factory, None)
     except InvalidExporter:
-        annotations = {}
-    return MappingProxyType(
-        {name: _mask(annotations.get(name, inspect.Parameter.empty), node) for name, node in settings.items()}
-    )
-
-
-def _mask(annotation: Any, node: Setting | Tree) -> Any:
-    # What no parameter describes could be a misspelt secret.
-    if annotation is not inspect.Parameter.empty and (not is_configurable(annotation) or not is_secret(annotation)):
-        return shown(node)
-    if isinstance(node, Setting):
-        return _MASK
-    inner = table_type(annotation) if annotation is not inspect.Parameter.empty else None
-    return {name: _mask(inner if inner is not None else inspect.Parameter.empty, child) for name, child in node.items()}
+        parameters = {}
+    public = {
+        name
+        for name, parameter in parameters.items()
+        if not is_configurable(parameter.annotation) or not is_secret(parameter.annotation)
+    }
+    shown = {path: setting.shown if path[0] in public or setting.is_table else _MASK for path, setting in settings.items()}
+    return MappingProxyType(nested(shown))
 
 
 def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dict[str, inspect.Parameter]:
@@ -120,7 +106,7 @@ def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dic
 
 
 def _resolved(signature: inspect.Signature, factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters with what is still in quotes resolved, as in ``list["Endpoint"]``."""
+    """The parameters, with quoted parts of annotations resolved, as in ``list["Endpoint"]``."""
     annotated = SimpleNamespace(
         __annotations__={
             name: parameter.annotation
@@ -142,7 +128,7 @@ def _parameter_problems(parameter: inspect.Parameter, unresolved: bool) -> list[
     problems: list[str] = []
     if parameter.kind == parameter.POSITIONAL_ONLY:
         problems.append(f"{name!r} is positional-only; expected one that can be passed by name")
-    if name in _TAKEN:
+    if name in CORE_KEYS:
         problems.append(f"{name!r} is a key of eventcore's own; expected another name")
     if parameter.annotation is parameter.empty:
         problems.append(f"{name!r} has no annotation; expected one, for example '{name}: str'")
@@ -152,11 +138,3 @@ def _parameter_problems(parameter: inspect.Parameter, unresolved: bool) -> list[
             f"{name!r} is required, but {describe(parameter.annotation)} cannot be set from configuration; {expected}"
         )
     return problems
-
-
-def _only_from_code(parameter: inspect.Parameter, node: Setting | Tree, key: str) -> Fault:
-    kind = describe(parameter.annotation)
-    return Fault(
-        *place(node, key),
-        f"{parameter.name!r} takes {kind}, which only code can pass; leave it out and register the exporter in code",
-    )

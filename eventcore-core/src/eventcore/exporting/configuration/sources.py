@@ -1,10 +1,14 @@
-"""Where settings come from: a TOML file, a mapping given in code, and environment variables, merged by precedence."""
+"""The sources of settings: a TOML file, tables in code and environment variables.
+
+Each source becomes a flat map from the path of a setting to its value and origin. ``merge`` puts the maps above each other.
+Nothing is checked or converted here except that a source can be read.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeGuard, final
 
@@ -14,25 +18,33 @@ from eventcore.errors import Fault
 
 ENVIRONMENT: Final = "environment"
 ARGUMENTS: Final = "arguments"
-NOWHERE: Final = "configuration"
-"""Where an empty table stands: it holds no value that could say it."""
-_PREFIX: Final = "EVENTCORE_"
-_TABLES: Final = ("TELEMETRY", "EXPORTERS")
+EXPORTERS_VARIABLE: Final = "EVENTCORE_EXPORTERS"
+"""The variable that names the exporters to load."""
+_TABLES: Final = ("telemetry", "exporters")
+# Each without its last letter, so that EVENTCORE_EXPORTER=... is reported and not overlooked.
+_PREFIXES: Final = tuple(f"EVENTCORE_{table.upper()[:-1]}" for table in _TABLES)
+_VARIABLES: Final = (
+    f"{EXPORTERS_VARIABLE}, {EXPORTERS_VARIABLE}__NAME__KEY or EVENTCORE_TELEMETRY__KEY (two underscores between the parts)"
+)
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+SettingPath: TypeAlias = tuple[str, ...]
+"""The parts of a dotted key, as ``("exporters", "otel", "endpoint")``: a part may itself contain a dot."""
 
 
 @final
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One value with its source.
+    """One value and its origin.
 
     Attributes:
-        value: as it was given; what ``${NAME}`` stands for is already in it.
+        value: the value as given; in a file, references to environment variables are already replaced. A mapping only for an
+            empty table, because the keys of other tables are settings of their own.
         where: the file, ``"environment"`` or ``"arguments"``, as in ``Fault``.
-        key: the dotted key, or the name of the variable.
-        text: true for a text from the environment, which may be coerced to another type.
-        private: true when it holds something of the environment, which no message may repeat.
-        shown: what may be shown to people: references to the environment as they were written.
+        key: the dotted key, or the name of the environment variable, as in ``Fault``.
+        text: whether the value is a text from the environment, which may be coerced to another type.
+        private: whether the value contains text from the environment, which no message may repeat.
+        shown: the value as people may see it: with references as they are written in the file.
     """
 
     value: Any
@@ -42,143 +54,148 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     private: bool = False
     shown: Any = None
 
-
-Tree: TypeAlias = dict[str, "Setting | Tree"]
-"""Tables are dictionaries, everything else is a ``Setting``."""
-
-
-def plain(node: Setting | Tree) -> Any:
-    """The bare values."""
-    return node.value if isinstance(node, Setting) else {key: plain(child) for key, child in node.items()}
+    @property
+    def is_table(self) -> bool:
+        """Whether this stands for an empty table."""
+        return is_mapping(self.value)
 
 
-def shown(node: Setting | Tree) -> Any:
-    """The values as they may be shown: references to the environment as they were written."""
-    return node.shown if isinstance(node, Setting) else {key: shown(child) for key, child in node.items()}
+Settings: TypeAlias = dict[SettingPath, Setting]
+"""A flat map. In a part of one (see ``below``), the empty path is a value that stands in place of a table."""
 
 
-def settings_in(node: Setting | Tree) -> Iterator[Setting]:
-    """Every value below a node."""
-    if isinstance(node, Setting):
-        yield node
-    else:
-        for child in node.values():
-            yield from settings_in(child)
+def merge(*sources: Settings) -> Settings:
+    """One map of all sources, the lowest first: the higher value counts.
 
-
-def place(node: Setting | Tree | None, key: str) -> tuple[str, str]:
-    """Where a node stands and under which key; ``key`` is that of a table, which has none of its own."""
-    if isinstance(node, Setting):
-        return node.where, node.key
-    sources = dict.fromkeys(setting.where for setting in settings_in(node)) if node is not None else ()
-    return ", ".join(sources) or NOWHERE, key
-
-
-def merge(lower: Tree, higher: Tree) -> Tree:
-    """One tree: tables are merged key by key, of everything else the higher one counts."""
-    merged = dict(lower)
-    for key, node in higher.items():
-        below = merged.get(key)
-        merged[key] = merge(below, node) if isinstance(node, dict) and isinstance(below, dict) else node
+    A value also replaces a whole table of lower sources. The other way round, a lower value stays beside the keys that a
+    higher source gives for the same place: it is checked at the end, too.
+    """
+    merged: Settings = {}
+    for source in sources:
+        replaced = {path for path, setting in source.items() if not setting.is_table}
+        kept = {
+            path: setting
+            for path, setting in merged.items()
+            if not any(path[:length] in replaced for length in range(1, len(path)))
+        }
+        merged = kept | source
     return merged
 
 
-def from_file(path: Path, environ: Mapping[str, str]) -> tuple[Tree, list[Fault]]:
-    """Read a file; ``${NAME}`` in its texts stands for the variable, ``$${`` for a plain ``${``."""
-    where = str(path)
+def below(settings: Settings, *path: str) -> Settings:
+    """The part of a map under ``path``, with paths that begin there."""
+    return {key[len(path) :]: setting for key, setting in settings.items() if key[: len(path)] == path}
+
+
+def names_in(settings: Settings) -> list[str]:
+    """The first parts of all paths, each once: the keys of the outermost table."""
+    return list(dict.fromkeys(path[0] for path in settings if path))
+
+
+def source_of(settings: Settings, key: str) -> tuple[str, str]:
+    """Source and key to name in the ``Fault`` of a value or a table: of a table, all its sources and ``key``."""
+    if len(settings) == 1 and (single := settings.get(())) is not None:
+        return single.where, single.key
+    return ", ".join(dict.fromkeys(setting.where for setting in settings.values())), key
+
+
+def nested(values: Mapping[SettingPath, Any]) -> Any:
+    """Nested tables made of the paths of a map; for the empty path alone, its value.
+
+    >>> nested({("host",): "h", ("tags", "a"): 1, ("tags", "b"): 2})
+    {'tags': {'a': 1, 'b': 2}, 'host': 'h'}
+    """
+    root: dict[str, Any] = {}
+    # The longest paths first: a value is left out where a table already stands.
+    for path in sorted(values, key=len, reverse=True):
+        if not path:
+            return root or values[path]
+        table = root
+        for part in path[:-1]:
+            table = table.setdefault(part, {})
+        table.setdefault(path[-1], values[path])
+    return root
+
+
+def from_file(path: Path | None, environ: Mapping[str, str]) -> tuple[Settings | None, list[Fault]]:
+    """Read a TOML file; no settings when ``path`` is ``None``.
+
+    In texts, ``${NAME}`` becomes the value of that environment variable, and ``$${`` becomes ``${``. Returns
+    ``None`` in place of the settings when the file cannot be read or parsed.
+    """
+    if path is None:
+        return {}, []
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        return {}, [
-            Fault(where, "file", f"it cannot be read: {error.strerror or type(error).__name__}; expected a readable TOML file")
-        ]
+        problem = f"it cannot be read: {error.strerror or type(error).__name__}; expected a readable TOML file"
     except UnicodeDecodeError as error:
-        return {}, [Fault(where, "file", f"it is not UTF-8 text: {error.reason} at byte {error.start}; expected a TOML file")]
+        problem = f"it is not UTF-8 text: {error.reason} at byte {error.start}; expected a TOML file"
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        return {}, [Fault(where, "file", f"it is not TOML: {error}")]
+        problem = f"it is not TOML: {error}"
+    else:
+        return from_tables(document, str(path), environ)
+    return None, [Fault(str(path), "file", problem)]
+
+
+def from_tables(
+    tables: Mapping[Any, Any], where: str = ARGUMENTS, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[Fault]]:
+    """Flatten tables. With ``environ``, references to environment variables are replaced; texts of code have none."""
+    settings: Settings = {}
     faults: list[Fault] = []
-    return _file_table(document, where, "", environ, faults), faults
+    # Grows while it is read: a table is replaced by its keys, each of which is looked at later.
+    pending: list[tuple[tuple[Any, ...], Any]] = [((name,), value) for name, value in tables.items()]
+    for path, value in pending:
+        if isinstance(path[-1], str) and is_mapping(value) and value:
+            pending += [((*path, name), child) for name, child in value.items()]
+            continue
+        key = ".".join(map(str, path))
+        if not isinstance(path[-1], str):
+            faults.append(Fault(where, key, f"a key is a str; got a {type(path[-1]).__name__}"))
+            continue
+        references: list[str] = []
+        resolved = value if environ is None else _resolve(value, environ, references)
+        faults += [Fault(where, key, problem) for name in references if (problem := _reference_problem(name, environ or {}))]
+        is_reference = len(references) == 1 and value == f"${{{references[0]}}}"
+        settings[path] = Setting(value=resolved, where=where, key=key, text=is_reference, private=bool(references), shown=value)
+    return settings, faults
 
 
-def from_mapping(mapping: Mapping[str, Any], where: str = ARGUMENTS) -> tuple[Tree, list[Fault]]:
-    """Take the tables that code passed as they are."""
-    faults: list[Fault] = []
-    return _mapping_table(mapping, where, "", faults), faults
+def from_environment(environ: Mapping[str, str]) -> tuple[Settings, list[Fault]]:
+    """Take ``EVENTCORE_TELEMETRY__KEY``, ``EVENTCORE_EXPORTERS__NAME__KEY`` and, above them, ``EVENTCORE_EXPORTERS``.
 
-
-def from_environment(environ: Mapping[str, str]) -> tuple[Tree, list[Fault]]:
-    """Take ``EVENTCORE_EXPORTERS__NAME__KEY`` and ``EVENTCORE_TELEMETRY__KEY``; an empty variable counts as not set."""
-    tree: Tree = {}
+    A variable that is empty counts as not set.
+    """
+    settings: Settings = {}
     faults: list[Fault] = []
     for name, value in sorted(environ.items()):
-        if not value or not name.startswith(tuple(_PREFIX + table[:-1] for table in _TABLES)) or name == f"{_PREFIX}EXPORTERS":
+        if not value or not name.startswith(_PREFIXES) or name == EXPORTERS_VARIABLE:
             continue
-        table, *path = name.removeprefix(_PREFIX).split("__")
-        if table not in _TABLES or not path or not all(path):
-            faults.append(Fault(ENVIRONMENT, name, f"no such variable is known; expected {_expected_variables()}"))
-        elif not _insert(tree, [table.lower(), *(part.lower() for part in path)], _environment_setting(name, value)):
-            faults.append(
-                Fault(
-                    ENVIRONMENT,
-                    name,
-                    "another variable sets the same key, or the table that this one is in; expected one of them",
-                )
-            )
-    return tree, faults
+        path = tuple(name.removeprefix("EVENTCORE_").lower().split("__"))
+        if path[0] not in _TABLES or len(path) == 1 or not all(path):
+            faults.append(Fault(ENVIRONMENT, name, f"no such variable is known; expected {_VARIABLES}"))
+        # `zip` ends with the shorter path: true when one path is equal to the other or to its beginning.
+        elif any(all(part == other for part, other in zip(path, taken, strict=False)) for taken in settings):
+            problem = "another variable sets the same key, or the table that this one is in; expected one of them"
+            faults.append(Fault(ENVIRONMENT, name, problem))
+        else:
+            settings[path] = _variable(name, value)
+    if selection := environ.get(EXPORTERS_VARIABLE):
+        settings["exporters", "enabled"] = _variable(EXPORTERS_VARIABLE, selection)
+    return settings, faults
 
 
-def _expected_variables() -> str:
-    names = f"{_PREFIX}EXPORTERS, {_PREFIX}EXPORTERS__NAME__KEY or {_PREFIX}TELEMETRY__KEY"
-    return f"{names} (two underscores between the parts)"
-
-
-def _environment_setting(name: str, value: str) -> Setting:
+def _variable(name: str, value: str) -> Setting:
     return Setting(value=value, where=ENVIRONMENT, key=name, text=True, private=True, shown=value)
 
 
-def _insert(tree: Tree, path: list[str], setting: Setting) -> bool:
-    *tables, last = path
-    for table in tables:
-        child = tree.setdefault(table, {})
-        if not isinstance(child, dict):
-            return False
-        tree = child
-    return tree.setdefault(last, setting) is setting
-
-
-def _file_table(table: Mapping[str, Any], where: str, prefix: str, environ: Mapping[str, str], faults: list[Fault]) -> Tree:
-    tree: Tree = {}
-    for name, value in table.items():
-        key = prefix + name
-        if _is_table(value):
-            tree[name] = _file_table(value, where, f"{key}.", environ, faults)
-            continue
-        missing: list[str] = []
-        resolved = _resolve(value, environ, missing)
-        faults.extend(Fault(where, key, _missing_variable(reference)) for reference in missing)
-        whole = isinstance(value, str) and (match := _REFERENCE.fullmatch(value)) is not None and match[1] is not None
-        tree[name] = Setting(value=resolved, where=where, key=key, text=whole, private=_refers(value), shown=value)
-    return tree
-
-
-def _mapping_table(table: Mapping[Any, Any], where: str, prefix: str, faults: list[Fault]) -> Tree:
-    tree: Tree = {}
-    for name, value in table.items():
-        if not isinstance(name, str):
-            faults.append(Fault(where, f"{prefix}{name!r}", f"a key is a str; got a {type(name).__name__}"))
-        elif _is_mapping(value):
-            tree[name] = _mapping_table(value, where, f"{prefix}{name}.", faults)
-        else:
-            tree[name] = Setting(value=value, where=where, key=prefix + name, shown=value)
-    return tree
-
-
-def _resolve(value: Any, environ: Mapping[str, str], missing: list[str]) -> Any:
-    """Replace the references in a text, also inside lists and the tables in them."""
+def _resolve(value: Any, environ: Mapping[str, str], references: list[str]) -> Any:
+    """Replace the references in a text, also inside lists and the tables in them; their names go to ``references``."""
     if _is_list(value):
-        return [_resolve(item, environ, missing) for item in value]
-    if _is_table(value):
-        return {key: _resolve(item, environ, missing) for key, item in value.items()}
+        return [_resolve(item, environ, references) for item in value]
+    if is_mapping(value):
+        return {key: _resolve(item, environ, references) for key, item in value.items()}
     if not isinstance(value, str):
         return value
 
@@ -186,34 +203,23 @@ def _resolve(value: Any, environ: Mapping[str, str], missing: list[str]) -> Any:
         name = match[1]
         if name is None:
             return "${"
-        if not _VARIABLE.fullmatch(name) or name not in environ:
-            missing.append(name)
+        references.append(name)
         return environ.get(name, "")
 
     return _REFERENCE.sub(replace, value)
 
 
-def _missing_variable(name: str) -> str:
-    if _VARIABLE.fullmatch(name):
+def _reference_problem(name: str, environ: Mapping[str, str]) -> str | None:
+    if not _VARIABLE.fullmatch(name):
+        return f"${{{name}}} names no variable; expected letters, digits and underscores, or $${{ for a plain ${{"
+    if name not in environ:
         return f"the environment variable {name} is not set; set it, or write $${{{name}}} for a plain ${{{name}}}"
-    return f"${{{name}}} names no variable; expected letters, digits and underscores, or $${{ for a plain ${{"
+    return None
 
 
-def _refers(value: Any) -> bool:
-    if _is_list(value):
-        return any(map(_refers, value))
-    if _is_table(value):
-        return any(map(_refers, value.values()))
-    return isinstance(value, str) and any(match[1] is not None for match in _REFERENCE.finditer(value))
-
-
-def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
 
 
 def _is_list(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
-
-
-def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
-    return isinstance(value, Mapping)

@@ -15,7 +15,7 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.exporting.delivery.handle import ExporterHandle
-from eventcore.ground.threads import in_background
+from eventcore.ground import in_background
 
 _logger: Final = logging.getLogger(__name__)
 _SHORTEST_WAIT: Final = 0.01

@@ -13,7 +13,7 @@ from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
-from eventcore.ground.threads import in_background
+from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
 from eventcore.recording.spans import AmbientContext, Tracer
 from eventcore.recording.trace_context import TraceContext

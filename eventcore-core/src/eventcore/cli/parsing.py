@@ -1,0 +1,72 @@
+"""What the parsers of all commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final
+
+from eventcore.cli.output import Output
+
+EPILOG: Final = """\
+The configuration is the one that an application has in this directory and environment: EVENTCORE_... variables, then the file
+(--config, else EVENTCORE_CONFIG, else ./eventcore.toml), then the defaults.
+
+exit codes:
+  0  all is well
+  1  an exporter that is enabled has failed, or did not deliver; a store cannot be migrated
+  2  the configuration has faults (each is listed), or the command line is wrong
+"""
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[Output, argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str,
+    epilog: str = EPILOG,
+) -> argparse.ArgumentParser:
+    """Add the parser of a command.
+
+    Args:
+        commands: the parsers to add to, as ``add_subparsers`` returns them.
+        name: the command.
+        run: runs the command with the parsed options and returns the exit code.
+        summary: one line for the list of commands.
+        description: the help text of the command: what it does, and its JSON output.
+        epilog: the end of the help text: the exit codes.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--config``."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration file to read")
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--timeout``, in seconds."""
+    parser.add_argument("--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="how long to wait (default: 10)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not (isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, more than 0, got {text!r}")
+    return seconds
