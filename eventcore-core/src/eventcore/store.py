@@ -199,7 +199,6 @@ class EventStore:
                 self._stop_yielding()
 
     def _hide(self) -> None:
-        self._commands.close()
         self._instruments.closed()
         self._backend_instruments.closed()
         self._projection_instruments.closed()

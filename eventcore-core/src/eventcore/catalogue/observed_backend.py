@@ -8,7 +8,8 @@ from time import perf_counter
 from typing import Any, Final, final
 
 from eventcore.catalogue.backend import BackendInstruments
-from eventcore.catalogue.store import Operation, StoreInstruments
+from eventcore.catalogue.metrics import Operation
+from eventcore.catalogue.store import StoreInstruments
 from eventcore.errors import StoreError
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent

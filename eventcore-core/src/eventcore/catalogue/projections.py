@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, TypeAlias, final, get_args
+from typing import Any, Final, final, get_args
 
-from eventcore.catalogue.declaring import Declaring
-from eventcore.catalogue.progress import ProjectionProgress, ProjectionState
+from eventcore.catalogue.metrics import EventOutcome, ProjectionMetrics, ProjectionState
+from eventcore.catalogue.progress import ProjectionProgress
 from eventcore.recording import CallbackHandle, CounterCell, Gauge
 from eventcore.telemetry import Telemetry
 
-EventOutcome: TypeAlias = Literal["applied", "skipped", "failed"]
 _OUTCOMES: Final[tuple[EventOutcome, ...]] = get_args(EventOutcome)
 _STATES: Final[tuple[ProjectionState, ...]] = get_args(ProjectionState)
 
 
 @final
-class ProjectionInstruments:
-    """The ``projections.*`` rows for one store."""
+class ProjectionInstruments(ProjectionMetrics):
+    """The ``projections.*`` metrics of one store."""
 
     def __init__(self, telemetry: Telemetry, store: str) -> None:
-        declared = Declaring(telemetry)
+        super().__init__(telemetry)
         self.store = store
-        self.events = declared.counter("projections.events")
-        self.handle_duration = declared.histogram("projections.handle.duration")
-        self.batch_duration = declared.histogram("projections.batch.duration")
-        self.retries = declared.counter("projections.retries")
-        self.failures = declared.counter("projections.failures")
-        self.dead_letters = declared.counter("projections.dead.letters")
         self._watched: dict[str, tuple[ProjectionProgress, ...]] = {}
         self._handles: list[CallbackHandle] = [
-            self._show(declared.gauge("projections.lag"), lambda progress: progress.lag()),
-            self._show(declared.gauge("projections.lag.time"), lambda progress: progress.lag_time()),
-            self._show(declared.gauge("projections.eta"), lambda progress: progress.eta()),
-            self._show(declared.gauge("projections.position"), lambda progress: progress.position),
-            self._show(declared.gauge("projections.checkpoint"), lambda progress: progress.checkpoint),
-            self._show(declared.gauge("projections.heartbeat.age"), lambda progress: progress.heartbeat_age()),
-            self._show(declared.gauge("projections.leader"), lambda progress: int(progress.leader)),
-            declared.gauge("projections.state").add_callback(lambda: dict(self._states())),
+            self._show(self.lag, lambda progress: progress.lag()),
+            self._show(self.lag_time, lambda progress: progress.lag_time()),
+            self._show(self.eta, lambda progress: progress.eta()),
+            self._show(self.position, lambda progress: progress.position),
+            self._show(self.checkpoint, lambda progress: progress.checkpoint),
+            self._show(self.heartbeat_age, lambda progress: progress.heartbeat_age()),
+            self._show(self.leader, lambda progress: int(progress.leader)),
+            self.state.add_callback(lambda: dict(self._states())),
         ]
 
     def bind(self, projection: str) -> ProjectionSeries:

@@ -113,7 +113,7 @@ class CommandExecutor:
         if headers:
             headers = check_headers(headers)
         series = command_type.series
-        series.started += 1
+        series.active(1)
         begun = perf_counter()
         outcome: CommandOutcome = "error"
         answer: CommandResult | BusinessRuleViolation

@@ -1,6 +1,6 @@
 """Recording: instruments, spans and their collection into plain values. Knows nothing of exporters or event stores."""
 
-from eventcore.recording.cells import CounterCell, GaugeCell, HistogramCell, RecordBuffer, Timing, UpDownCounterCell
+from eventcore.recording.cells import Buffer, CounterCell, GaugeCell, HistogramCell, Timing, UpDownCounterCell
 from eventcore.recording.collector import Collector
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.instruments import (
@@ -13,7 +13,7 @@ from eventcore.recording.instruments import (
     Observations,
     UpDownCounter,
 )
-from eventcore.recording.names import canonical_name
+from eventcore.recording.names import Label, canonical_name
 from eventcore.recording.registry import SECONDS, InstrumentRegistry
 from eventcore.recording.sampling import RateSampler
 from eventcore.recording.spans import AmbientContext, SilentTracer, Span, SpanRing, Tracer
@@ -42,6 +42,7 @@ __all__ = [
     "AmbientContext",
     "AttributeValue",
     "Attributes",
+    "Buffer",
     "Callback",
     "CallbackHandle",
     "Collection",
@@ -59,12 +60,12 @@ __all__ = [
     "IdGenerator",
     "Instrument",
     "InstrumentRegistry",
+    "Label",
     "Labels",
     "MetricData",
     "NumberPoint",
     "Observations",
     "RateSampler",
-    "RecordBuffer",
     "Resource",
     "SilentTracer",
     "Span",

@@ -16,6 +16,31 @@ _MAX_LABELS: Final = 32
 _RESERVED_LABELS: Final = frozenset({"le", "quantile"})
 
 
+class Label(str):
+    """The name of a label, with what is known about its values in advance.
+
+    A plain ``str`` in the place of a ``Label`` means an open one.
+
+    Args:
+        name: the name.
+        values: all values, when they are a fixed set.
+        open: whether the values come from the application (names of its commands, types of its events), so that there can be
+            any number of them. False without ``values`` means one value a store or process, such as the version.
+
+    >>> outcome = Label("outcome", ("committed", "conflict"))
+    >>> outcome, outcome.values, outcome.open
+    ('outcome', ('committed', 'conflict'), False)
+    """
+
+    values: tuple[str, ...]
+    open: bool
+
+    def __new__(cls, name: str, values: tuple[str, ...] = (), *, open: bool = False) -> Label:  # noqa: A002  # reads best
+        label = super().__new__(cls, name)
+        label.values, label.open = values, open
+        return label
+
+
 def canonical_name(name: str) -> str:
     """The form in which two names are compared: ``a.b`` and ``a_b`` are one name to an exporter that has no dots."""
     return name.replace(".", "_")

@@ -84,7 +84,7 @@ class InstrumentRegistry:
             name,
             unit=unit,
             description=description,
-            label_names=check_label_names(name, labels),
+            labels=check_label_names(name, labels),
             series_limit=self.series_limit,
             enabled=self.enabled,
             **more,
