@@ -1,4 +1,4 @@
-"""What a backend tells of itself, shown: waits and bytes as it counts them, and what asking the database now and then tells."""
+"""Metrics that a backend gives: waits and bytes that it counts, and samples of the database every few seconds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eventcore.stores.base import Backend
 from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
 
-_EVERY: Final = 5.0
+_SAMPLE_INTERVAL: Final = 5.0
 
 
 @final
 class BackendInstruments(BackendMetrics):
-    """The rows of the catalogue that a ``SupportsSampling`` gives; of another one they stay absent."""
+    """The metrics that a ``SupportsSampling`` backend gives; for any other backend they are absent."""
 
     def __init__(self, telemetry: Telemetry, store: str, backend: Backend) -> None:
         super().__init__(telemetry)
@@ -44,47 +44,47 @@ class BackendInstruments(BackendMetrics):
         ]
 
     def opened(self) -> None:
-        """Begin to ask the database every few seconds, on the running loop."""
+        """Start to sample the database every few seconds, on the running loop."""
         if self._backend is not None:
             self._counters.on_wait = self._waited
-            self._task = spawn(self._ask(self._backend), "eventcore-store-stats")
+            self._task = spawn(self._sample_for_ever(self._backend), "eventcore-store-stats")
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop sampling the database."""
         if self._task is not None:
             await cancel_and_wait(self._task)
             self._task = None
 
     def closed(self) -> None:
-        """Show what is only true of an open store no longer."""
+        """Stop showing what is true of an open store only."""
         self._counters.on_wait = None
         for handle in self._handles:
             handle.close()
 
     def appended(self, head: int) -> None:
-        """This process has appended up to ``head``."""
+        """Note that this process has appended events up to the position ``head``."""
         self._last_append = monotonic()
         if self._head is None or head > self._head:
             self._head = head
 
-    async def _ask(self, backend: SupportsSampling) -> None:
+    async def _sample_for_ever(self, backend: SupportsSampling) -> None:
         while True:
             try:
-                async with asyncio.timeout(_EVERY):
-                    stats = await backend.sample()
-            except Exception:  # noqa: BLE001  # whatever it is, the values are not known
-                stats = DatabaseSample()
-            self._keep(stats)
-            await asyncio.sleep(_EVERY)
+                async with asyncio.timeout(_SAMPLE_INTERVAL):
+                    sample = await backend.sample()
+            except Exception:  # noqa: BLE001  # after any failure the values are unknown
+                sample = DatabaseSample()
+            self._keep(sample)
+            await asyncio.sleep(_SAMPLE_INTERVAL)
 
-    def _keep(self, stats: DatabaseSample) -> None:
-        # While the database was asked, this process may have gone on.
-        self._head = max(stats.head, self._head or 0) if stats.head is not None else None
-        self._size = stats.size
-        if stats.last_append_ns is None:
+    def _keep(self, sample: DatabaseSample) -> None:
+        # This process may have appended more while the database was asked.
+        self._head = max(sample.head, self._head or 0) if sample.head is not None else None
+        self._size = sample.size
+        if sample.last_append_ns is None:
             self._last_append = None
         else:
-            then = monotonic() - max(0.0, (time.time_ns() - stats.last_append_ns) / 1e9)
+            then = monotonic() - max(0.0, (time.time_ns() - sample.last_append_ns) / 1e9)
             self._last_append = max(then, self._last_append or then)
 
     def _age(self) -> float | None:

@@ -1,4 +1,4 @@
-"""What telemetry counts about itself, shown through callbacks: nothing below the catalogue records into it."""
+"""Metrics of exporters: pipelines count in plain numbers and callbacks show them, so nothing below imports the catalogue."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _STATES: Final[tuple[str, ...]] = get_args(ExporterState)
 
 
 def observe_exporters(telemetry: Telemetry) -> None:
-    """Show the ``exporters.*``, ``traces.unsampled`` and ``series.overflow`` rows for as long as ``telemetry`` lives.
+    """Show the ``exporters.*``, ``traces.unsampled`` and ``series.overflow`` metrics for as long as ``telemetry`` lives.
 
-    They are said of the telemetry and not of a store, so that stores that share it show them once.
+    They belong to the telemetry and not to a store, so stores that share a telemetry show them once.
     """
     metrics = ExporterMetrics(telemetry)
     if metrics.state.callbacks():

@@ -1,4 +1,4 @@
-"""How one projection is getting on in this process: plain numbers that its runner keeps and the catalogue shows."""
+"""The progress of one projection in this process: plain numbers that its runner keeps and the catalogue shows."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Final, final
 from eventcore.catalogue.metrics import ProjectionState
 
 _MAX_SIGHTINGS: Final = 1024
-# An estimate needs some time to look back on, and is of little use when it looks back on much.
+# The estimate uses the pace of the last 30 seconds: less is noise, more is out of date.
 _SAMPLE_EVERY: Final = 1.0
 _SAMPLES: Final = 30
 
 
 @final
 class ProjectionProgress:
-    """What a runner knows; read from other threads, written by the runner's event loop only. ``None`` is unknown.
+    """What a runner knows. Only the event loop of the runner writes it; any thread may read it. ``None`` is unknown.
 
     Attributes:
-        state: ``paused`` while another runner leads or the store is not there.
+        state: ``paused`` while another runner leads or the store is unavailable.
         leader: whether this runner holds the lease.
-        position: the last event that was applied, or looked at and not wanted.
+        position: of the last event that was applied, or scanned and filtered out.
         checkpoint: the last position that the store keeps.
-        head: the head position when the store was last asked; unknown again when asking failed.
-        beat: when the runner last did something, by ``clock``.
+        head: the head position when the store was last asked; unknown if that failed.
+        beat: when the runner last did something, in seconds of ``clock``.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -36,20 +36,20 @@ class ProjectionProgress:
         self.checkpoint: int | None = None
         self.head: int | None = None
         self.beat: float | None = None
-        # (head, when it was first seen), as far as not yet applied
+        # (head position, when it was first seen) of heads that are not yet applied
         self._sightings: deque[tuple[int, float]] = deque()
-        # (when, position, head)
+        # (time, position, head position)
         self._samples: deque[tuple[float, int, int]] = deque(maxlen=_SAMPLES)
 
     def lead(self, position: int) -> None:
-        """The lease is this runner's, and ``position`` where it begins."""
+        """Note that this runner has the lease and starts at ``position``."""
         self.leader = True
         self.position = self.checkpoint = position
         self._forget()
         self.tick()
 
     def rest(self, state: ProjectionState) -> None:
-        """The lease is not, or no longer, this runner's: of what another may do, nothing is known here."""
+        """Note that this runner does not have the lease (any more): how far another runner is, is unknown here."""
         self.state = state
         self.leader = False
         self.position = self.checkpoint = None
@@ -58,16 +58,16 @@ class ProjectionProgress:
             self.beat = None
 
     def tick(self) -> None:
-        """Show that the loop lives."""
+        """Note that the runner is alive."""
         self.beat = self._clock()
 
     def saw(self, head: int) -> None:
-        """The store has events up to ``head``."""
+        """Note that the store has events up to the position ``head``."""
         now = self.beat = self._clock()
         sightings = self._sightings
         if self.position is not None and head > self.position and (not sightings or head > sightings[-1][0]):
             if len(sightings) >= _MAX_SIGHTINGS:
-                # Each of two neighbours becomes the later head with the earlier time, so that ages err to the high side.
+                # Merge each two neighbours to the later head with the earlier time, so that ages are never too low.
                 kept = [(sightings[at + 1][0], sightings[at][1]) for at in range(0, _MAX_SIGHTINGS - 1, 2)]
                 sightings.clear()
                 sightings.extend(kept)
@@ -75,7 +75,7 @@ class ProjectionProgress:
         self.head = head
 
     def reached(self, position: int) -> None:
-        """Everything up to ``position`` is applied."""
+        """Note that everything up to ``position`` is applied."""
         now = self.beat = self._clock()
         self.position = position
         sightings = self._sightings
@@ -85,15 +85,15 @@ class ProjectionProgress:
             self._samples.append((now, position, self.head))
 
     def lag(self) -> int | None:
-        """Events that are not yet applied."""
+        """How many events are not yet applied."""
         position, head = self.position, self.head
         return None if position is None or head is None else max(0, head - position)
 
     def lag_time(self) -> float | None:
-        """How many seconds this process has known of the oldest event that is not yet applied; 0 when caught up.
+        """Seconds since this process first saw the oldest event that is not yet applied; 0 when caught up.
 
-        What counts is when this process first saw that the event was there, and not when it was recorded: so a replay of old
-        events begins at 0 and shows how long it has been running, and the clocks of other machines do not matter.
+        The time of recording does not count. So a replay of old events starts at 0 and shows how long it has been running, and
+        clocks of other machines do not matter.
         """
         if self.lag() is None:
             return None
@@ -103,7 +103,7 @@ class ProjectionProgress:
             return 0.0
 
     def eta(self) -> float | None:
-        """Seconds until it has caught up, if both go on as in the last half minute; unknown when it does not come nearer."""
+        """Seconds until it has caught up at the pace of the last 30 seconds; unknown when it does not come closer."""
         lag = self.lag()
         if not lag:
             return None if lag is None else 0.0

@@ -1,4 +1,4 @@
-"""What is recorded of projections: counts and times as they happen, and how each is getting on through callbacks."""
+"""Metrics of projections: counts and times as they happen; position, lag and state through callbacks."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class ProjectionInstruments(ProjectionMetrics):
         return ProjectionSeries(self, projection)
 
     def watch(self, projection: str, progress: ProjectionProgress) -> None:
-        """Show how a runner is getting on; what is shown of runners that have ended gives way to it."""
+        """Show the progress of a runner, in place of runners of the same projection that have ended."""
         others = tuple(other for other in self._watched.get(projection, ()) if other.state not in ("failed", "stopped"))
         self._watched[projection] = (*others, progress)
 
     def ended(self, projection: str, progress: ProjectionProgress) -> None:
-        """A runner has ended: its last state stays to be seen, unless another of this process goes on."""
+        """Note that a runner has ended: show its last state, unless another runner of this process goes on."""
         if others := tuple(other for other in self._watched.get(projection, ()) if other is not progress):
             self._watched[projection] = others
 
     def closed(self) -> None:
-        """Show what is only true of an open store no longer."""
+        """Stop showing what is true of an open store only."""
         for handle in self._handles:
             handle.close()
 
@@ -62,7 +62,7 @@ class ProjectionInstruments(ProjectionMetrics):
                 yield (self.store, name, state), int(state == current)
 
     def _shown(self) -> Iterator[tuple[str, ProjectionProgress]]:
-        """Of each projection the runner that leads, else the newest."""
+        """For each projection the runner that leads, or else the newest runner."""
         for name, runners in self._watched.copy().items():
             yield name, next((progress for progress in runners if progress.leader), runners[-1])
 
@@ -84,7 +84,7 @@ class ProjectionSeries:
         self.dead_letters = instruments.dead_letters.labels(*labels)
 
     def retried(self, error: BaseException) -> None:
-        """Count another try after ``error``."""
+        """Count a retry after ``error``."""
         self._instruments.retries.labels(*self._labels, type(error).__name__).add(1)
 
     def failed(self, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Names of instruments and labels: validated once, when the instrument is created."""
+"""Names of instruments and labels, and what is known about the values of a label. Checked when an instrument is created."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_label_names(metric: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_unit(metric: str, unit: str) -> None:
-    """Raise ``InvalidInstrument`` unless ``unit`` is printable ASCII as UCUM is (https://ucum.org), or empty."""
+    """Raise ``InvalidInstrument`` unless ``unit`` is empty or printable ASCII without spaces, as in UCUM (https://ucum.org)."""
     if not isinstance(unit, str) or len(unit) > _MAX_UNIT or not unit.isascii() or not unit.isprintable() or " " in unit:
         raise InvalidInstrument(
             f"unit {unit!r:.80} of {metric!r} does not fit: expected a UCUM unit of up to {_MAX_UNIT} ASCII characters, for "
