@@ -9,8 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from eventcore.recording import Collector, CounterCell, HistogramCell, InstrumentRegistry, RecordBuffer
-from eventcore.recording.cells import locked_where_needed
+from eventcore.recording import Collector, CounterCell, HistogramCell, InstrumentRegistry
+from eventcore.recording.cells import (
+    LockedCounterCell,
+    LockedHistogramCell,
+    LockedOverflowCounterCell,
+    LockedOverflowHistogramCell,
+    OverflowCounterCell,
+    OverflowHistogramCell,
+)
 
 
 @pytest.fixture
@@ -87,6 +94,30 @@ def test_a_callback_that_hangs_holds_up_the_others_for_the_limit_only_and_is_nev
     assert time.monotonic() - begun < 2
 
 
+def test_callbacks_that_hang_share_one_limit_and_the_others_still_answer(
+    registry: InstrumentRegistry, hang: threading.Event
+) -> None:
+    registry.gauge("first", unit="", description="", labels=()).add_callback(lambda: 1)
+    for name in ("a", "b", "c"):
+        registry.gauge(f"hanging.{name}", unit="", description="", labels=()).add_callback(lambda: hang.wait(30))
+    registry.gauge("last", unit="", description="", labels=()).add_callback(lambda: 1)
+    collector = Collector(registry, callback_limit=0.4)
+    begun = time.monotonic()
+    assert {gauge.name for gauge in collector.collect(time.monotonic(), 1.5).gauges} == {"first", "last"}
+    assert time.monotonic() - begun < 0.7
+
+
+def test_a_slow_callback_that_answers_within_the_limit_is_not_left_out(registry: InstrumentRegistry) -> None:
+    def slow() -> int:
+        time.sleep(0.3)
+        return 2
+
+    registry.gauge("slow", unit="", description="", labels=()).add_callback(slow)
+    registry.gauge("quick", unit="", description="", labels=()).add_callback(lambda: 1)
+    collection = Collector(registry, callback_limit=2.0).collect(time.monotonic(), 5.0)
+    assert {gauge.name: gauge.points[0].value for gauge in collection.gauges} == {"slow": 2, "quick": 1}
+
+
 def test_a_collection_is_shared_by_whoever_accepts_its_age_and_made_anew_for_who_does_not(registry: InstrumentRegistry) -> None:
     asked = itertools.count(1)
     registry.gauge("g", unit="", description="", labels=()).add_callback(lambda: next(asked))
@@ -97,27 +128,50 @@ def test_a_collection_is_shared_by_whoever_accepts_its_age_and_made_anew_for_who
     assert collector.collect(time.monotonic(), 5.0).gauges[0].points[0].value == 2
 
 
-def test_what_is_put_aside_is_recorded_when_a_collection_begins_until_its_owner_ends_that(
+def test_what_waits_in_a_buffer_is_recorded_when_it_is_collected(registry: InstrumentRegistry) -> None:
+    buffer = registry.histogram("h", unit="", description="", labels=(), boundaries=(1.0,)).labels().buffer()
+    total = registry.counter("c", unit="", description="", labels=()).labels().buffer()
+    durations = registry.counter("d", unit="", description="", labels=()).labels()
+    durations.count(buffer)
+    active = registry.up_down_counter("u", unit="", description="", labels=()).labels().buffer()
+    collector = Collector(registry)
+    for number in (0.5, 2):
+        buffer.append(number)
+        total.append(1)
+        active.append(number)
+    active.append(-0.5)
+    collection = collector.collect(time.monotonic(), 5.0)
+    point = collection.histograms[0].points[0]
+    assert (point.count, point.sum, point.min, point.max, point.buckets) == (2, 2.5, 0.5, 2, (1, 1))
+    assert [counter.points[0].value for counter in collection.counters] == [2, 2]
+    assert collection.gauges[0].points[0].value == 2
+    assert buffer.values == total.values == active.values == []
+    buffer.append(3)
+    assert durations.read() == 3
+    buffer.fold()
+    assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].sum == 5.5
+
+
+def test_a_cell_has_one_buffer_which_a_reset_empties(registry: InstrumentRegistry) -> None:
+    cell = registry.counter("c", unit="", description="", labels=()).labels()
+    buffer = cell.buffer()
+    assert cell.buffer() is buffer
+    buffer.append(5)
+    registry.reset()
+    buffer.append(1)
+    assert cell.read() == 1
+
+
+def test_a_bad_value_in_a_buffer_fails_neither_a_collection_nor_what_comes_after_it(
     registry: InstrumentRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    buffer = RecordBuffer(registry.histogram("h", unit="", description="", labels=(), boundaries=(1.0,)).labels())
+    buffer = registry.histogram("h", unit="", description="", labels=(), boundaries=(1.0,)).labels().buffer()
     collector = Collector(registry)
-
-    def broken() -> None:
-        raise RuntimeError("no time")
-
-    collector.prepare_by(broken)
-    collector.prepare_by(buffer.fold)
-    buffer.record(0.5)
-    buffer.record(2)
-    point = collector.collect(time.monotonic(), 5.0).histograms[0].points[0]
-    assert (point.count, point.sum, point.min, point.max, point.buckets) == (2, 2.5, 0.5, 2, (1, 1))
-    assert "no time" in caplog.text
-    collector.prepare_no_more_by(buffer.fold)
-    buffer.record(3)
-    assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].count == 2
-    assert (buffer.fold(), buffer.fold()) == (1, 0)
-    assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].sum == 5.5
+    buffer.append(float("nan"))
+    assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].count == 0
+    assert "dropped" in caplog.text
+    buffer.append(1)
+    assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].count == 1
 
 
 def test_waiting_for_another_collection_is_bounded(registry: InstrumentRegistry, hang: threading.Event) -> None:
@@ -133,20 +187,33 @@ def test_waiting_for_another_collection_is_bounded(registry: InstrumentRegistry,
     slow.join(5)
 
 
-@pytest.mark.parametrize("gil", [True, False], ids=["bare", "locked"])
-def test_no_count_is_lost_and_no_histogram_is_torn_by_eight_threads(gil: bool) -> None:
-    counter = locked_where_needed(CounterCell, gil=gil)() if not gil else CounterCell()
-    histogram = locked_where_needed(HistogramCell, gil=gil)((0.5,)) if not gil else HistogramCell((0.5,))
+@pytest.mark.parametrize(
+    ("counter", "histogram"),
+    [
+        (CounterCell(), HistogramCell((0.5,))),
+        (LockedCounterCell(), LockedHistogramCell((0.5,))),
+        (OverflowCounterCell(), OverflowHistogramCell((0.5,))),
+        (LockedOverflowCounterCell(), LockedOverflowHistogramCell((0.5,))),
+    ],
+    ids=["plain", "locked", "overflow", "locked overflow"],
+)
+def test_no_count_is_lost_and_no_histogram_is_torn_by_eight_threads(counter: CounterCell, histogram: HistogramCell) -> None:
     each, threads = 30_000, 8
+    buffered, total = histogram.buffer(), counter.buffer()
     done = threading.Event()
     torn = []
 
     def record() -> None:
-        for _ in range(each // 5):
-            counter.add(1)
+        for number in range(each // 5):
+            total.append(1)
             histogram.record(1.0)
             counter.add(4)
-            histogram.record_many([1.0, 1.0, 1.0, 1.0])
+            histogram.record_many([1.0, 1.0])
+            buffered.append(1.0)
+            buffered.append(1.0)
+            if not number % 100:
+                buffered.fold()
+                total.fold()
 
     def read() -> None:
         while not done.is_set():
@@ -163,6 +230,17 @@ def test_no_count_is_lost_and_no_histogram_is_torn_by_eight_threads(gil: bool) -
         writer.join(60)
     done.set()
     reader.join(10)
-    assert counter.total == each * threads
+    assert counter.read() == each * threads
     assert histogram.copy() == [float(each * threads), 1.0, 1.0, 0, each * threads]
     assert torn == []
+    if isinstance(histogram, OverflowHistogramCell):
+        assert histogram.measurements == each * threads
+
+
+def test_the_interpreter_decides_whether_cells_are_locked(
+    monkeypatch: pytest.MonkeyPatch, registry: InstrumentRegistry
+) -> None:
+    monkeypatch.setattr("sys._is_gil_enabled", lambda: False, raising=False)
+    assert type(registry.counter("c", unit="", description="", labels=()).labels()) is LockedCounterCell
+    monkeypatch.setattr("sys._is_gil_enabled", lambda: True, raising=False)
+    assert type(registry.counter("d", unit="", description="", labels=()).labels()) is CounterCell

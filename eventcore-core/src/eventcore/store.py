@@ -118,7 +118,6 @@ class _Instruments:
         self.projections = ProjectionInstruments(telemetry, name)
 
     def closed(self) -> None:
-        self.commands.close()
         self.store.closed()
         self.backend.closed()
         self.projections.closed()

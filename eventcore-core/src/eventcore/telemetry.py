@@ -205,14 +205,6 @@ class Telemetry:
         """
         return self.histogram(name, unit="s", description=description, labels=labels, boundaries=boundaries)
 
-    def on_collect(self, fold: Callable[[], object]) -> Callable[[], None]:
-        """Have ``fold`` called at the beginning of each collection, in the thread that collects; returns what ends that.
-
-        For a hot path that puts values aside (``RecordBuffer``) and records many at once. It must be quick and not wait.
-        """
-        self._collector.prepare_by(fold)
-        return lambda: self._collector.prepare_no_more_by(fold)
-
     def collect(self, timeout: float = _DEFAULT_TIMEOUT) -> Collection:
         """The current values of all series, as exporters receive them.
 

@@ -1,14 +1,14 @@
-"""The catalogue: every instrument that eventcore records about itself. Here telemetry and event store meet."""
+"""The catalogue: every metric that eventcore records about itself. Here telemetry and event store meet."""
 
 from eventcore.catalogue.active_streams import ActiveStreams
 from eventcore.catalogue.backend import BackendInstruments
-from eventcore.catalogue.commands import CommandInstruments, CommandOutcome, CommandSeries
+from eventcore.catalogue.commands import CommandInstruments, CommandSeries
 from eventcore.catalogue.exporters import observe_exporters
+from eventcore.catalogue.metrics import CATALOGUE, CommandOutcome, Operation, ProjectionState
 from eventcore.catalogue.observed_backend import ObservedBackend
-from eventcore.catalogue.progress import ProjectionProgress, ProjectionState
+from eventcore.catalogue.progress import ProjectionProgress
 from eventcore.catalogue.projections import ProjectionInstruments, ProjectionSeries
-from eventcore.catalogue.rows import CATALOGUE, Row
-from eventcore.catalogue.store import Operation, StoreInstruments
+from eventcore.catalogue.store import StoreInstruments
 
 __all__ = [
     "CATALOGUE",
@@ -23,7 +23,6 @@ __all__ = [
     "ProjectionProgress",
     "ProjectionSeries",
     "ProjectionState",
-    "Row",
     "StoreInstruments",
     "observe_exporters",
 ]

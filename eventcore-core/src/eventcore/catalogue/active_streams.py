@@ -1,4 +1,4 @@
-"""How many different streams were touched lately: exact while they are few, an estimate in bounded memory above."""
+"""How many different streams were used lately: exact up to 10,000, above that an estimate in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _Minute: TypeAlias = "set[str] | bytearray"
 class ActiveStreams:
     """The number of different streams touched in the last 5 minutes (the current one and the four before it).
 
-    Each minute is a set up to 10,000 streams, then a sketch of 4 KiB. ``clock`` gives seconds.
+    Each minute is a set of up to 10,000 streams, then a HyperLogLog sketch of 4 KiB. Only the event loop of the store calls
+    ``touch``; any thread may call ``count``.
+
+    Args:
+        clock: returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +34,7 @@ class ActiveStreams:
         self._minutes: dict[int, _Minute] = {}
 
     def touch(self, streams: Iterable[str]) -> None:
-        """Note that these streams are used now."""
+        """Count these streams as used now."""
         now = int(self._clock() / 60)
         minute = self._minutes.get(now)
         if minute is None:
@@ -45,7 +49,7 @@ class ActiveStreams:
             _note(minute, streams)
 
     def count(self) -> int:
-        """How many there are; safe to call from another thread."""
+        """How many there are."""
         now = int(self._clock() / 60)
         minutes = [minute for key, minute in self._minutes.copy().items() if now - _MINUTES < key <= now]
         sets = [minute.copy() for minute in minutes if isinstance(minute, set)]
@@ -67,7 +71,7 @@ def _note(registers: bytearray, streams: Iterable[str]) -> None:
     for stream in streams:
         bits = hash(stream) & 0xFFFF_FFFF_FFFF_FFFF
         index = bits & (_REGISTERS - 1)
-        # The place of the first 1 in the remaining bits, from 1.
+        # The position of the first 1 in the remaining bits, counted from 1.
         rank = _HASH_BITS - (bits >> _INDEX_BITS).bit_length() + 1
         if rank > registers[index]:
             registers[index] = rank

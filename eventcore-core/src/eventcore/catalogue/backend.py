@@ -1,108 +1,98 @@
-"""What a backend tells of itself, shown: waits and bytes as it counts them, and what asking the database now and then tells."""
+"""Metrics that a backend gives: waits and bytes that it counts, and samples of the database every few seconds."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
-from collections.abc import Iterator
 from time import monotonic
-from typing import Any, Final, final
+from typing import Final, final
 
-from eventcore.catalogue.declaring import Declaring
+from eventcore.catalogue.metrics import BackendMetrics
+from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
 from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
 
-_EVERY: Final = 5.0
+_SAMPLE_INTERVAL: Final = 5.0
 
 
 @final
-class BackendInstruments:
-    """The rows of the catalogue that a ``SupportsSampling`` gives; of another one they stay absent."""
+class BackendInstruments(BackendMetrics):
+    """The metrics that a ``SupportsSampling`` backend gives; for any other backend they are absent."""
 
     def __init__(self, telemetry: Telemetry, store: str, backend: Backend) -> None:
-        declared = Declaring(telemetry)
+        super().__init__(telemetry)
         self._store = store
         self._backend = backend if isinstance(backend, SupportsSampling) else None
         self._counters = self._backend.counters if self._backend is not None else BackendCounters()
         self._system = backend.system
-        self._lock_wait = declared.histogram("store.lock.wait")
-        self._pool_wait = declared.histogram("store.pool.wait").labels(store)
+        self._pool_wait = self.pool_wait.labels(store)
         self._head: int | None = None
         self._last_append: float | None = None
         self._size: int | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: OwnedTask[None] | None = None
+        counters = self._counters
         self._handles: list[CallbackHandle] = [
-            declared.counter("store.io").add_callback(lambda: dict(self._io())),
-            declared.gauge("store.pool.connections").add_callback(lambda: dict(self._connections())),
-            declared.gauge("store.head.position").add_callback(lambda: {(store, backend.system): self._head}),
-            declared.gauge("store.last.append.age").add_callback(lambda: {(store,): self._age()}),
-            declared.gauge("store.size").add_callback(lambda: {(store,): self._size}),
+            self.io.add_callback(lambda: {(store, "read"): counters.bytes_read, (store, "write"): counters.bytes_written}),
+            self.pool_connections.add_callback(
+                lambda: {(store, "idle"): counters.connections_idle, (store, "used"): counters.connections_used}
+            ),
+            self.head_position.add_callback(lambda: {(store, backend.system): self._head}),
+            self.last_append_age.add_callback(lambda: {(store,): self._age()}),
+            self.size.add_callback(lambda: {(store,): self._size}),
         ]
 
     def opened(self) -> None:
-        """Begin to ask the database every few seconds, on the running loop."""
+        """Start to sample the database every few seconds, on the running loop."""
         if self._backend is not None:
             self._counters.on_wait = self._waited
-            self._task = asyncio.get_running_loop().create_task(
-                self._ask(self._backend), name="eventcore-store-stats", context=contextvars.Context()
-            )
+            self._task = spawn(self._sample_for_ever(self._backend), "eventcore-store-stats")
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop sampling the database."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
             self._task = None
 
     def closed(self) -> None:
-        """Show what is only true of an open store no longer."""
+        """Stop showing what is true of an open store only."""
         self._counters.on_wait = None
         for handle in self._handles:
             handle.close()
 
     def appended(self, head: int) -> None:
-        """This process has appended up to ``head``."""
+        """Note that this process has appended events up to the position ``head``."""
         self._last_append = monotonic()
         if self._head is None or head > self._head:
             self._head = head
 
-    async def _ask(self, backend: SupportsSampling) -> None:
+    async def _sample_for_ever(self, backend: SupportsSampling) -> None:
         while True:
             try:
-                async with asyncio.timeout(_EVERY):
-                    stats = await backend.sample()
-            except Exception:  # noqa: BLE001  # whatever it is, the values are not known
-                stats = DatabaseSample()
-            self._keep(stats)
-            await asyncio.sleep(_EVERY)
+                async with asyncio.timeout(_SAMPLE_INTERVAL):
+                    sample = await backend.sample()
+            except Exception:  # noqa: BLE001  # after any failure the values are unknown
+                sample = DatabaseSample()
+            self._keep(sample)
+            await asyncio.sleep(_SAMPLE_INTERVAL)
 
-    def _keep(self, stats: DatabaseSample) -> None:
-        # While the database was asked, this process may have gone on.
-        self._head = max(stats.head, self._head or 0) if stats.head is not None else None
-        self._size = stats.size
-        if stats.last_append_ns is None:
+    def _keep(self, sample: DatabaseSample) -> None:
+        # This process may have appended more while the database was asked.
+        self._head = max(sample.head, self._head or 0) if sample.head is not None else None
+        self._size = sample.size
+        if sample.last_append_ns is None:
             self._last_append = None
         else:
-            then = monotonic() - max(0.0, (time.time_ns() - stats.last_append_ns) / 1e9)
+            then = monotonic() - max(0.0, (time.time_ns() - sample.last_append_ns) / 1e9)
             self._last_append = max(then, self._last_append or then)
 
     def _age(self) -> float | None:
         last_append = self._last_append
         return None if last_append is None else max(0.0, monotonic() - last_append)
 
-    def _io(self) -> Iterator[tuple[tuple[str, ...], Any]]:
-        yield (self._store, "read"), self._counters.bytes_read
-        yield (self._store, "write"), self._counters.bytes_written
-
-    def _connections(self) -> Iterator[tuple[tuple[str, ...], Any]]:
-        yield (self._store, "idle"), self._counters.connections_idle
-        yield (self._store, "used"), self._counters.connections_used
-
     def _waited(self, wait: Wait, lock: str, seconds: float) -> None:
         if wait == "lock":
-            self._lock_wait.labels(self._store, lock, self._system).record(seconds)
+            self.lock_wait.labels(self._store, lock, self._system).record(seconds)
         else:
             self._pool_wait.record(seconds)

@@ -1,53 +1,108 @@
-"""From a row of the catalogue to the instrument of one telemetry."""
+"""How a metric is declared: once, as a typed class attribute. Instrument, ``HELP`` text and documentation are made from it.
+
+>>> class OrderMetrics(MetricGroup):
+...     shipped = Counter("orders.shipped", "{order}", (Label("country"),), "Orders shipped.")
+>>> metrics = OrderMetrics(Telemetry(exporters="none"))
+>>> metrics.shipped.labels("FR").add(1)
+>>> OrderMetrics.shipped.unit
+'{order}'
+"""
 
 from __future__ import annotations
 
-from eventcore.catalogue.rows import CATALOGUE, Kind, Row
-from eventcore.recording import Counter, Gauge, Histogram, UpDownCounter
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+
+from eventcore import recording
+from eventcore.recording import Instrument, Label
 from eventcore.telemetry import Telemetry
 
+InstrumentT = TypeVar("InstrumentT", bound=Instrument[Any])
 
-class Declaring:
-    """Gives the instruments of the catalogue by the names of their rows.
 
-    Raises:
-        KeyError: the catalogue has no such row of that kind.
+class Metric(Generic[InstrumentT]):
+    """One metric: on its ``MetricGroup`` class it is this declaration, on an instance of the group the instrument.
+
+    Attributes:
+        name: without the leading ``eventcore.``.
+        unit: in UCUM (https://ucum.org).
+        labels: in the order in which the instrument takes their values.
+        description: one text for ``HELP`` and for the documentation.
     """
 
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, unit: str, labels: tuple[Label, ...], description: str) -> None:
+        self.name = name
+        self.unit = unit
+        self.labels = labels
+        self.description = description
+
+    @overload
+    def __get__(self, group: None, owner: type[MetricGroup]) -> Self: ...
+    @overload
+    def __get__(self, group: MetricGroup, owner: type[MetricGroup]) -> InstrumentT: ...
+    def __get__(self, group: MetricGroup | None, owner: type[MetricGroup]) -> Self | InstrumentT:
+        # Only reached on the class: a group keeps its instruments in its `__dict__`, which has precedence.
+        return self
+
+    def create(self, telemetry: Telemetry) -> InstrumentT:
+        """The instrument of ``telemetry``: the same one each time."""
+        return self._create(
+            telemetry, name=f"eventcore.{self.name}", unit=self.unit, description=self.description, labels=self.labels
+        )
+
+    def _create(self, telemetry: Telemetry, **common: Any) -> InstrumentT:
+        raise NotImplementedError  # pragma: no cover  # each kind has its own
+
+
+class Counter(Metric[recording.Counter]):
+    kind = recording.Counter.kind
+
+    def _create(self, telemetry: Telemetry, **common: Any) -> recording.Counter:
+        return telemetry.counter(**common)
+
+
+class UpDownCounter(Metric[recording.UpDownCounter]):
+    kind = recording.UpDownCounter.kind
+
+    def _create(self, telemetry: Telemetry, **common: Any) -> recording.UpDownCounter:
+        return telemetry.up_down_counter(**common)
+
+
+class Gauge(Metric[recording.Gauge]):
+    kind = recording.Gauge.kind
+
+    def _create(self, telemetry: Telemetry, **common: Any) -> recording.Gauge:
+        return telemetry.gauge(**common)
+
+
+class Histogram(Metric[recording.Histogram]):
+    """``boundaries`` are the ascending upper bounds of its buckets."""
+
+    kind = recording.Histogram.kind
+
+    def __init__(
+        self, name: str, unit: str, labels: tuple[Label, ...], boundaries: tuple[float, ...], description: str
+    ) -> None:
+        super().__init__(name, unit, labels, description)
+        self.boundaries = boundaries
+
+    def _create(self, telemetry: Telemetry, **common: Any) -> recording.Histogram:
+        return telemetry.histogram(**common, boundaries=self.boundaries)
+
+
+class MetricGroup:
+    """The metrics that one object records. An instance holds their instruments of one telemetry."""
+
     def __init__(self, telemetry: Telemetry) -> None:
-        self._telemetry = telemetry
+        vars(self).update({attribute: metric.create(telemetry) for attribute, metric in self.metrics().items()})
 
-    def counter(self, name: str) -> Counter:
-        """A counter of the catalogue."""
-        row = _row(name, "counter")
-        return self._telemetry.counter(f"eventcore.{name}", unit=row.unit, description=row.description, labels=row.labels)
-
-    def up_down_counter(self, name: str) -> UpDownCounter:
-        """An up-down counter of the catalogue."""
-        row = _row(name, "up_down_counter")
-        return self._telemetry.up_down_counter(
-            f"eventcore.{name}", unit=row.unit, description=row.description, labels=row.labels
-        )
-
-    def gauge(self, name: str) -> Gauge:
-        """A gauge of the catalogue."""
-        row = _row(name, "gauge")
-        return self._telemetry.gauge(f"eventcore.{name}", unit=row.unit, description=row.description, labels=row.labels)
-
-    def histogram(self, name: str) -> Histogram:
-        """A histogram of the catalogue."""
-        row = _row(name, "histogram")
-        return self._telemetry.histogram(
-            f"eventcore.{name}",
-            unit=row.unit,
-            description=row.description,
-            labels=row.labels,
-            boundaries=row.boundaries or (),
-        )
-
-
-def _row(name: str, kind: Kind) -> Row:
-    row = CATALOGUE[name]
-    if row.kind != kind:
-        raise KeyError(f"{name} is a {row.kind}, not a {kind}")
-    return row
+    @classmethod
+    def metrics(cls) -> dict[str, Metric[Any]]:
+        """The declarations by the names of the attributes, those of base classes included."""
+        return {
+            attribute: metric
+            for base in reversed(cls.__mro__)
+            for attribute, metric in vars(base).items()
+            if isinstance(metric, Metric)
+        }

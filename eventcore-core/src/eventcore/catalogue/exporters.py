@@ -1,11 +1,11 @@
-"""What telemetry counts about itself, shown through callbacks: nothing below the catalogue records into it."""
+"""Metrics of exporters: pipelines count in plain numbers and callbacks show them, so nothing below imports the catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, get_args
 
-from eventcore.catalogue.declaring import Declaring
+from eventcore.catalogue.metrics import ExporterMetrics
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterState
 from eventcore.recording import Instrument
@@ -16,26 +16,26 @@ _STATES: Final[tuple[str, ...]] = get_args(ExporterState)
 
 
 def observe_exporters(telemetry: Telemetry) -> None:
-    """Show the ``exporters.*``, ``traces.unsampled`` and ``series.overflow`` rows for as long as ``telemetry`` lives.
+    """Show the ``exporters.*``, ``traces.unsampled`` and ``series.overflow`` metrics for as long as ``telemetry`` lives.
 
-    They are said of the telemetry and not of a store, so that stores that share it show them once.
+    They belong to the telemetry and not to a store, so stores that share a telemetry show them once.
     """
-    declared = Declaring(telemetry)
-    if declared.gauge("exporters.state").callbacks():
+    metrics = ExporterMetrics(telemetry)
+    if metrics.state.callbacks():
         return
     observed: list[tuple[Instrument[Any], Callable[[Pipeline], _Values]]] = [
-        (declared.gauge("exporters.state"), _state),
-        (declared.counter("exporters.spans"), _spans),
-        (declared.gauge("exporters.spans.pending"), _pending),
-        (declared.counter("exporters.cycles"), _cycles),
-        (declared.histogram("exporters.cycle.duration"), _cycle_durations),
-        (declared.counter("exporters.cpu.time"), _cpu_time),
-        (declared.gauge("exporters.last.success.age"), _last_success_age),
+        (metrics.state, _state),
+        (metrics.spans, _spans),
+        (metrics.spans_pending, _pending),
+        (metrics.cycles, _cycles),
+        (metrics.cycle_duration, _cycle_durations),
+        (metrics.cpu_time, _cpu_time),
+        (metrics.last_success_age, _last_success_age),
     ]
     for instrument, values in observed:
         instrument.add_callback(_of_all(telemetry, values))
-    declared.counter("traces.unsampled").add_callback(lambda: telemetry.unsampled_traces)
-    declared.counter("series.overflow").add_callback(
+    metrics.traces_unsampled.add_callback(lambda: telemetry.unsampled_traces)
+    metrics.series_overflow.add_callback(
         lambda: {(instrument,): count for instrument, count in telemetry.series_overflow().items()}
     )
 

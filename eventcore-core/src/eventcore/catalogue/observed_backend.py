@@ -8,7 +8,8 @@ from time import perf_counter
 from typing import Any, Final, TypeVar, final
 
 from eventcore.catalogue.backend import BackendInstruments
-from eventcore.catalogue.store import Operation, StoreInstruments
+from eventcore.catalogue.metrics import Operation
+from eventcore.catalogue.store import StoreInstruments
 from eventcore.errors import StoreError
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, final
 
-ProjectionState: TypeAlias = Literal["running", "catching_up", "paused", "failed", "stopped"]
+from eventcore.catalogue.metrics import ProjectionState
 
 _MAX_SIGHTINGS: Final = 1024
 # `eta` looks back over at most 30 samples, one a second. A longer window would react too slowly to a change of speed.

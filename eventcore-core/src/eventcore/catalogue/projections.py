@@ -1,43 +1,36 @@
-"""What is recorded of projections: counts and times as they happen, and how each is getting on through callbacks."""
+"""Metrics of projections: counts and times as they happen; position, lag and state through callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, TypeAlias, final, get_args
+from typing import Any, Final, final, get_args
 
-from eventcore.catalogue.declaring import Declaring
-from eventcore.catalogue.progress import ProjectionProgress, ProjectionState
+from eventcore.catalogue.metrics import EventOutcome, ProjectionMetrics, ProjectionState
+from eventcore.catalogue.progress import ProjectionProgress
 from eventcore.recording import CallbackHandle, CounterCell, Gauge
 from eventcore.telemetry import Telemetry
 
-EventOutcome: TypeAlias = Literal["applied", "skipped", "failed"]
 _OUTCOMES: Final[tuple[EventOutcome, ...]] = get_args(EventOutcome)
 _STATES: Final[tuple[ProjectionState, ...]] = get_args(ProjectionState)
 
 
 @final
-class ProjectionInstruments:
-    """The ``projections.*`` rows for one store."""
+class ProjectionInstruments(ProjectionMetrics):
+    """The ``projections.*`` metrics of one store."""
 
     def __init__(self, telemetry: Telemetry, store: str) -> None:
-        declared = Declaring(telemetry)
+        super().__init__(telemetry)
         self.store = store
-        self.events = declared.counter("projections.events")
-        self.handle_duration = declared.histogram("projections.handle.duration")
-        self.batch_duration = declared.histogram("projections.batch.duration")
-        self.retries = declared.counter("projections.retries")
-        self.failures = declared.counter("projections.failures")
-        self.dead_letters = declared.counter("projections.dead.letters")
         self._watched: dict[str, tuple[ProjectionProgress, ...]] = {}
         self._handles: list[CallbackHandle] = [
-            self._show(declared.gauge("projections.lag"), lambda progress: progress.lag()),
-            self._show(declared.gauge("projections.lag.time"), lambda progress: progress.lag_time()),
-            self._show(declared.gauge("projections.eta"), lambda progress: progress.eta()),
-            self._show(declared.gauge("projections.position"), lambda progress: progress.position),
-            self._show(declared.gauge("projections.checkpoint"), lambda progress: progress.checkpoint),
-            self._show(declared.gauge("projections.heartbeat.age"), lambda progress: progress.heartbeat_age()),
-            self._show(declared.gauge("projections.leader"), lambda progress: int(progress.leader)),
-            declared.gauge("projections.state").add_callback(lambda: dict(self._states())),
+            self._show(self.lag, lambda progress: progress.lag()),
+            self._show(self.lag_time, lambda progress: progress.lag_time()),
+            self._show(self.eta, lambda progress: progress.eta()),
+            self._show(self.position, lambda progress: progress.position),
+            self._show(self.checkpoint, lambda progress: progress.checkpoint),
+            self._show(self.heartbeat_age, lambda progress: progress.heartbeat_age()),
+            self._show(self.leader, lambda progress: int(progress.leader)),
+            self.state.add_callback(lambda: dict(self._states())),
         ]
 
     def bind(self, projection: str) -> ProjectionSeries:
@@ -45,17 +38,17 @@ class ProjectionInstruments:
         return ProjectionSeries(self, projection)
 
     def watch(self, projection: str, progress: ProjectionProgress) -> None:
-        """Show how a runner is getting on; what is shown of runners that have ended gives way to it."""
+        """Show the progress of a runner, in place of runners of the same projection that have ended."""
         others = tuple(other for other in self._watched.get(projection, ()) if other.state not in ("failed", "stopped"))
         self._watched[projection] = (*others, progress)
 
     def ended(self, projection: str, progress: ProjectionProgress) -> None:
-        """A runner has ended: its last state stays to be seen, unless another of this process goes on."""
+        """Note that a runner has ended: show its last state, unless another runner of this process goes on."""
         if others := tuple(other for other in self._watched.get(projection, ()) if other is not progress):
             self._watched[projection] = others
 
     def closed(self) -> None:
-        """Show what is only true of an open store no longer."""
+        """Stop showing what is true of an open store only."""
         for handle in self._handles:
             handle.close()
 
@@ -69,7 +62,7 @@ class ProjectionInstruments:
                 yield (self.store, name, state), int(state == current)
 
     def _shown(self) -> Iterator[tuple[str, ProjectionProgress]]:
-        """Of each projection the runner that leads, else the newest."""
+        """For each projection the runner that leads, or else the newest runner."""
         for name, runners in self._watched.copy().items():
             yield name, next((progress for progress in runners if progress.leader), runners[-1])
 
@@ -91,7 +84,7 @@ class ProjectionSeries:
         self.dead_letters = instruments.dead_letters.labels(*labels)
 
     def retried(self, error: BaseException) -> None:
-        """Count another try after ``error``."""
+        """Count a retry after ``error``."""
         self._instruments.retries.labels(*self._labels, type(error).__name__).add(1)
 
     def failed(self, error: BaseException) -> None:

@@ -73,7 +73,7 @@ class CommandExecutor:
         checked_headers = check_headers(headers) if headers else {}
         timeout = self._timeout if timeout is None else timeout
         series = command_type.series
-        series.started += 1
+        series.active(1)
         begun = perf_counter()
         outcome: CommandOutcome = "error"
         answer: CommandResult | BusinessRuleViolation

@@ -1,84 +1,41 @@
 """Recording: instruments, spans and their collection into plain values. Knows nothing of exporters or event stores."""
 
-from eventcore.recording.cells import CounterCell, GaugeCell, HistogramCell, RecordBuffer, Timing, UpDownCounterCell
+from eventcore.recording.cells import Buffer, CounterCell, HistogramCell, UpDownCounterCell
 from eventcore.recording.collector import Collector
 from eventcore.recording.ids import IdGenerator
-from eventcore.recording.instruments import (
-    Callback,
-    CallbackHandle,
-    Counter,
-    Gauge,
-    Histogram,
-    Instrument,
-    Observations,
-    UpDownCounter,
-)
-from eventcore.recording.names import canonical_name
+from eventcore.recording.instruments import Callback, CallbackHandle, Counter, Gauge, Histogram, Instrument, UpDownCounter
+from eventcore.recording.names import Label
 from eventcore.recording.registry import SECONDS, InstrumentRegistry
 from eventcore.recording.sampling import RateSampler
-from eventcore.recording.spans import AmbientContext, SilentTracer, Span, SpanRing, Tracer
+from eventcore.recording.spans import SilentTracer, Span, Tracer
 from eventcore.recording.trace_context import TraceContext, traceparent_of
-from eventcore.recording.values import (
-    Attributes,
-    AttributeValue,
-    Collection,
-    CounterData,
-    GaugeData,
-    HistogramData,
-    HistogramPoint,
-    Labels,
-    MetricData,
-    NumberPoint,
-    Resource,
-    SpanData,
-    SpanEvent,
-    SpanKind,
-    SpanLink,
-    SpanStatus,
-)
+from eventcore.recording.values import Collection, Resource, SpanData, SpanKind
 
 __all__ = [
     "SECONDS",
-    "AmbientContext",
-    "AttributeValue",
-    "Attributes",
+    "Buffer",
     "Callback",
     "CallbackHandle",
     "Collection",
     "Collector",
     "Counter",
     "CounterCell",
-    "CounterData",
     "Gauge",
-    "GaugeCell",
-    "GaugeData",
     "Histogram",
     "HistogramCell",
-    "HistogramData",
-    "HistogramPoint",
     "IdGenerator",
     "Instrument",
     "InstrumentRegistry",
-    "Labels",
-    "MetricData",
-    "NumberPoint",
-    "Observations",
+    "Label",
     "RateSampler",
-    "RecordBuffer",
     "Resource",
     "SilentTracer",
     "Span",
     "SpanData",
-    "SpanEvent",
     "SpanKind",
-    "SpanLink",
-    "SpanRing",
-    "SpanStatus",
-    "Timing",
     "TraceContext",
     "Tracer",
     "UpDownCounter",
     "UpDownCounterCell",
-    "canonical_name",
     "traceparent_of",
 ]

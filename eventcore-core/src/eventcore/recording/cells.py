@@ -1,13 +1,17 @@
-"""Cells: where a recorded value is added up, once, however many exporters there are.
+"""Cells: each series adds up its values in one cell, once, however many exporters are installed.
 
-On builds with the global interpreter lock the cells take no lock of their own. CPython hands the lock over only at calls and
-backward jumps, so a read-modify-write without either is not interrupted; every method below does its calls first. That is the
-interpreter's behaviour and not the language's promise: a stress test guards it on each version. Where there is no global lock,
-``locked`` twins are used.
+On builds with the GIL a cell takes no lock. CPython switches threads only at calls and at backward jumps, so a
+read-modify-write without either is atomic; the methods below make all their calls before they change the cell. That is how
+CPython works, not what Python promises, so a stress test checks it on each version. Builds without the GIL use the ``Locked``
+classes.
+
+An ``Overflow`` cell is the one series for all label values beyond the cap; it also counts its measurements. A ``NoOp`` cell
+serves telemetry that is switched off.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from bisect import bisect_left, bisect_right
@@ -16,13 +20,14 @@ from itertools import repeat
 from math import inf
 from operator import add, sub
 from time import perf_counter
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, NoReturn
 
 from eventcore.errors import InvalidMeasurement
 from eventcore.recording.values import Labels
 
-# So many values are recorded one by one: that takes less time than looking up all bounds.
+# Fewer values than this are recorded one by one, which then takes less time than looking up every bound.
 _FEW: Final = 16
+_logger: Final = logging.getLogger(__name__)
 
 
 def _refuse(value: object, expected: str) -> NoReturn:
@@ -31,14 +36,116 @@ def _refuse(value: object, expected: str) -> NoReturn:
     raise InvalidMeasurement(f"cannot record {value!r:.80}: expected {expected}")
 
 
-class CounterCell:
-    """A total that only grows."""
+class Buffer:
+    """Values that wait to be recorded into one cell: appending one takes a fifth of the time of recording it.
 
-    __slots__ = ("labels", "total")
+    For a hot path with many values. Its owner must call ``fold`` now and then, so that the buffer stays small; each collection
+    folds it, too.
+
+    Attributes:
+        append: add one finite number; safe from any thread.
+        values: the numbers that wait.
+        counter: a cell that also counts the numbers, if there is one.
+    """
+
+    __slots__ = ("_folding", "_record_many", "append", "counter", "values")
+
+    def __init__(self, record_many: Callable[[Sequence[float]], None]) -> None:
+        self._record_many = record_many
+        self.counter: CounterCell | None = None
+        self.values: list[float] = []
+        self.append: Final[Callable[[float], None]] = self.values.append
+        self._folding = threading.Lock()
+
+    def fold(self) -> None:
+        """Record the values that wait now. Does nothing while another thread folds this buffer."""
+        # The event loop and a collecting thread both fold. Neither may wait here: the other thread may be inside a signal
+        # handler that waits for a flush. Values that this call leaves behind are in the next collection.
+        if not self._folding.acquire(blocking=False):
+            return
+        try:
+            # Other threads go on appending, which only adds values behind those that are taken here.
+            if waiting := self.values[:]:
+                del self.values[: len(waiting)]
+                self._record_many(waiting)
+                if self.counter is not None:
+                    self.counter.add(len(waiting))
+        except InvalidMeasurement:
+            # Raised here, it would fail a command or a collection that has nothing to do with the value.
+            _logger.exception("a batch of measurements is dropped")
+        finally:
+            self._folding.release()
+
+    def clear(self) -> None:
+        """Forget the values that wait. Only in a forked child: a thread of the parent may have held the lock."""
+        self._folding = threading.Lock()
+        self.values.clear()
+
+
+class Cell:
+    """What all cells share.
+
+    Attributes:
+        labels: the label names and values of the series.
+        measurements: how many were recorded; only an overflow cell counts them.
+    """
+
+    __slots__ = ("_buffer", "_lock", "labels", "measurements")
+    _locked: ClassVar = False
 
     def __init__(self, labels: Labels = ()) -> None:
         self.labels = labels
+        self._buffer: Buffer | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again without a value. A forked child does this; it has one thread then, so no lock is needed."""
+        self.measurements = 0
+        if self._locked:
+            # Re-entrant, because a signal handler may record while its own thread holds the lock.
+            self._lock = threading.RLock()
+        if self._buffer is not None:
+            self._buffer.clear()
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        """Record every one of ``values``, or none of them."""
+        raise NotImplementedError  # pragma: no cover  # each kind of cell that is buffered has its own
+
+    def buffer(self) -> Buffer:
+        """The buffer of this cell: one, however often it is asked for."""
+        if self._buffer is None:
+            self._buffer = Buffer(self.record_many)
+        return self._buffer
+
+    def fold(self) -> None:
+        """Record what waits in the buffer, if there is one."""
+        if self._buffer is not None:
+            self._buffer.fold()
+
+
+class _SumCell(Cell):
+    __slots__ = ("total",)
+
+    def reset(self) -> None:
+        super().reset()
         self.total: int | float = 0
+
+    def add(self, amount: int | float) -> None:
+        raise NotImplementedError  # pragma: no cover  # a counter and an up-down counter accept different amounts
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        self.add(sum(values))
+
+    def read(self) -> int | float:
+        """The sum, with what waits in the buffer."""
+        self.fold()
+        return self.total
+
+
+class CounterCell(_SumCell):
+    """A total that only grows."""
+
+    __slots__ = ()
 
     def add(self, amount: int | float = 1) -> None:
         """Add ``amount``, which is finite and not negative."""
@@ -50,15 +157,16 @@ class CounterCell:
             _refuse(amount, "a finite number, 0 or more")
         self.total += amount
 
+    def count(self, buffer: Buffer) -> None:
+        """Add 1 for each value that is recorded through ``buffer`` of another cell; reading the total folds it."""
+        buffer.counter = self
+        self._buffer = buffer
 
-class UpDownCounterCell:
+
+class UpDownCounterCell(_SumCell):
     """A sum that may shrink."""
 
-    __slots__ = ("labels", "total")
-
-    def __init__(self, labels: Labels = ()) -> None:
-        self.labels = labels
-        self.total: int | float = 0
+    __slots__ = ()
 
     def add(self, amount: int | float) -> None:
         """Add ``amount``, which is finite and may be negative."""
@@ -71,17 +179,17 @@ class UpDownCounterCell:
         self.total += amount
 
 
-class GaugeCell:
+class GaugeCell(Cell):
     """The last value that was set; ``None`` while it is unknown."""
 
-    __slots__ = ("labels", "value")
+    __slots__ = ("value",)
 
-    def __init__(self, labels: Labels = ()) -> None:
-        self.labels = labels
+    def reset(self) -> None:
+        super().reset()
         self.value: int | float | None = None
 
     def set(self, value: int | float | None) -> None:
-        """Set the finite ``value``; ``None`` makes the series absent until it is known again."""
+        """Set the finite ``value``; ``None`` makes the series absent until the next value."""
         if value is not None:
             try:
                 fits = -inf < value < inf
@@ -91,36 +199,43 @@ class GaugeCell:
                 _refuse(value, "a finite number, or None where it is not known")
         self.value = value
 
+    def read(self) -> int | float | None:
+        """The value."""
+        return self.value
 
-class HistogramCell:
-    """Sum, minimum, maximum and counts per bucket in one list, so that one ``list.copy`` sees them agree.
+
+class HistogramCell(Cell):
+    """Sum, minimum, maximum and counts per bucket in one list: one ``list.copy`` is atomic, so they always agree.
 
     Args:
-        boundaries: ascending upper bounds of the buckets; one more bucket takes what is above them all.
+        boundaries: ascending upper bounds of the buckets; one more bucket takes the values above all of them.
         labels: the label names and values of the series.
     """
 
-    __slots__ = ("_bounds", "boundaries", "labels", "state")
+    __slots__ = ("_bounds", "boundaries", "state")
 
     def __init__(self, boundaries: tuple[float, ...], labels: Labels = ()) -> None:
-        self.labels = labels
         self.boundaries = boundaries
-        # Three bounds below every number make the index of a bucket the place of its count in the list.
+        # Three bounds below every number make the index of a bucket the index of its count in ``state``.
         self._bounds = (-inf, -inf, -inf, *boundaries)
-        # [sum, minimum, maximum, bucket, …]: list items at the front are the quickest to reach.
-        self.state: list[Any] = [0.0, inf, -inf] + [0] * (len(boundaries) + 1)
+        super().__init__(labels)
+
+    def reset(self) -> None:
+        super().reset()
+        # [sum, minimum, maximum, bucket, …]: CPython reaches small indices fastest.
+        self.state: list[Any] = [0.0, inf, -inf] + [0] * (len(self.boundaries) + 1)
 
     def record(self, value: int | float) -> None:
         """Count the finite ``value`` in its bucket."""
         try:
-            # Nothing but a finite number is nothing when taken from itself: infinities leave not-a-number, which is true.
+            # `value - value` is 0 for a finite number and NaN for infinity and NaN. NaN is truthy, so this one test finds both.
             if value - value:
                 _refuse(value, "a finite number")
-            place = bisect_left(self._bounds, value)
+            index = bisect_left(self._bounds, value)
         except TypeError:
             _refuse(value, "a finite number")
         state = self.state
-        state[place] += 1
+        state[index] += 1
         state[0] += value
         if value < state[1]:
             state[1] = value
@@ -128,7 +243,7 @@ class HistogramCell:
             state[2] = value
 
     def record_many(self, values: Sequence[int | float]) -> None:
-        """Count finite values, all of them or none: for many of them a fifth of the time that ``record`` takes."""
+        """Count finite values, all of them or none: many of them take a fifth of the time of as many calls of ``record``."""
         if not values:
             return
         try:
@@ -140,15 +255,15 @@ class HistogramCell:
             _refuse(values, "a sequence of finite numbers")
         if len(ordered) < _FEW:
             for value in values:
-                # Not its twin's, who counts or locks around the whole.
+                # Not `self.record`: a subclass already holds its lock around this method.
                 HistogramCell.record(self, value)
             return
-        # There are fewer buckets than values: look the bounds up among the values, which also takes equal values together.
+        # There are fewer buckets than values, so look the bounds up among the sorted values and count by subtraction.
         up_to = [*map(bisect_right, repeat(ordered), self.boundaries), len(ordered)]
         low, high = ordered[0], ordered[-1]
         state = self.state
         more: list[Any] = [total, 0.0, 0.0, *map(sub, up_to, (0, *up_to))]
-        # The old state is read while the new one is stored, within one step of the interpreter.
+        # One call in C reads the old state and stores the new one, so no thread sees a part of it.
         state[:] = map(add, state, more)
         if low < state[1]:
             state[1] = low
@@ -167,34 +282,9 @@ class HistogramCell:
         return Timing(self)
 
     def copy(self) -> list[Any]:
-        """The state at one instant; the layout is the one of ``state``."""
+        """The state at one instant, with what waits in the buffer; the layout is the one of ``state``."""
+        self.fold()
         return self.state.copy()
-
-
-class RecordBuffer:
-    """Values on their way into a histogram: putting one aside takes a fifth of recording it.
-
-    For a hot path with an owner that folds now and then, and at each collection (``Telemetry.on_collect``).
-
-    Attributes:
-        record: puts one finite number aside.
-        values: what has been put aside.
-    """
-
-    __slots__ = ("_cell", "record", "values")
-
-    def __init__(self, cell: HistogramCell) -> None:
-        self._cell = cell
-        self.values: list[float] = []
-        self.record: Final[Callable[[float], None]] = self.values.append
-
-    def fold(self) -> int:
-        """Record what was put aside until now, and return how much that was; by one thread at a time."""
-        values = self.values
-        if count := len(values):
-            self._cell.record_many(values[:count])
-            del values[:count]
-        return count
 
 
 class Timing:
@@ -212,85 +302,152 @@ class Timing:
         self._cell.record(perf_counter() - self._start)
 
 
-Cell = TypeVar("Cell", CounterCell, UpDownCounterCell, GaugeCell, HistogramCell)
-_RECORDING_METHOD: Final = {CounterCell: "add", UpDownCounterCell: "add", GaugeCell: "set", HistogramCell: "record"}
+class OverflowCounterCell(CounterCell):
+    __slots__ = ()
 
-
-def _variant(cell: type[Any], prefix: str, slots: tuple[str, ...], members: dict[str, Any]) -> type[Any]:
-    name = prefix + cell.__name__
-    return type(name, (cell,), {"__slots__": slots, "__module__": __name__, "__qualname__": name, **members})
-
-
-def locked_where_needed(cell: type[Cell], *, gil: bool | None = None) -> type[Cell]:
-    """The class to use on this interpreter: ``cell`` itself where a global lock makes it atomic, else a twin with a lock.
-
-    A gauge needs no lock anywhere: setting it is one store.
-    """
-    if gil is None:
-        gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    method = _RECORDING_METHOD[cell]
-    if gil or method == "set":
-        return cell
-    record = getattr(cell, method)
-
-    def __init__(self: Any, *args: Any) -> None:
-        cell.__init__(self, *args)
-        # Re-entrant, because a signal handler may record while the same thread holds it.
-        self._lock = threading.RLock()
-
-    def locked(self: Any, value: Any = 1) -> None:
-        with self._lock:
-            record(self, value)
-
-    members: dict[str, Any] = {"__init__": __init__, method: locked}
-    if issubclass(cell, HistogramCell):
-
-        def record_many(self: Any, values: Sequence[Any]) -> None:
-            with self._lock:
-                HistogramCell.record_many(self, values)
-
-        def copy(self: Any) -> list[Any]:
-            with self._lock:
-                return HistogramCell.copy(self)
-
-        members |= {"record_many": record_many, "copy": copy}
-    return _variant(cell, "Locked", ("_lock",), members)
-
-
-def counting(cell: type[Cell]) -> type[Cell]:
-    """A twin that also counts its ``measurements``: the series for label values beyond the cap.
-
-    The gauge among them counts and keeps no value, for the last of many unrelated values says nothing.
-    """
-    method = _RECORDING_METHOD[cell]
-    record = getattr(cell, method)
-
-    def __init__(self: Any, *args: Any) -> None:
-        cell.__init__(self, *args)
-        self.measurements = 0
-
-    def counted(self: Any, value: Any = 1) -> None:
-        record(self, None if method == "set" else value)
+    def add(self, amount: int | float = 1) -> None:
+        CounterCell.add(self, amount)
         self.measurements += 1
 
-    members: dict[str, Any] = {"__init__": __init__, method: counted}
-    if issubclass(cell, HistogramCell):
 
-        def record_many(self: Any, values: Sequence[Any]) -> None:
-            cell.record_many(self, values)
-            self.measurements += len(values)
+class OverflowUpDownCounterCell(UpDownCounterCell):
+    __slots__ = ()
 
-        members["record_many"] = record_many
-    return _variant(cell, "Overflow", ("measurements",), members)
+    def add(self, amount: int | float) -> None:
+        UpDownCounterCell.add(self, amount)
+        self.measurements += 1
 
 
-def silent(cell: type[Cell]) -> type[Cell]:
-    """A twin that records nothing, for telemetry that is switched off."""
+class OverflowGaugeCell(GaugeCell):
+    """Counts and keeps no value: the last one of many unrelated series says nothing."""
 
-    def ignore(self: object, value: object = 1) -> None:
+    __slots__ = ()
+
+    def set(self, value: int | float | None) -> None:
+        self.measurements += 1
+
+
+class OverflowHistogramCell(HistogramCell):
+    __slots__ = ()
+
+    def record(self, value: int | float) -> None:
+        HistogramCell.record(self, value)
+        self.measurements += 1
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        HistogramCell.record_many(self, values)
+        self.measurements += len(values)
+
+
+class LockedCounterCell(CounterCell):
+    __slots__ = ()
+    _locked = True
+
+    def add(self, amount: int | float = 1) -> None:
+        with self._lock:
+            super().add(amount)
+
+
+class LockedUpDownCounterCell(UpDownCounterCell):
+    __slots__ = ()
+    _locked = True
+
+    def add(self, amount: int | float) -> None:
+        with self._lock:
+            super().add(amount)
+
+
+class LockedHistogramCell(HistogramCell):
+    __slots__ = ()
+    _locked = True
+
+    def record(self, value: int | float) -> None:
+        with self._lock:
+            super().record(value)
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        with self._lock:
+            super().record_many(values)
+
+    def copy(self) -> list[Any]:
+        # Fold first: the thread that folds takes the buffer's lock and then this one.
+        self.fold()
+        with self._lock:
+            return self.state.copy()
+
+
+# In these, `super()` of the locked class is the overflow class.
+
+
+class LockedOverflowCounterCell(LockedCounterCell, OverflowCounterCell):
+    __slots__ = ()
+
+
+class LockedOverflowUpDownCounterCell(LockedUpDownCounterCell, OverflowUpDownCounterCell):
+    __slots__ = ()
+
+
+class LockedOverflowHistogramCell(LockedHistogramCell, OverflowHistogramCell):
+    __slots__ = ()
+
+
+class NoOpCounterCell(CounterCell):
+    __slots__ = ()
+
+    def add(self, amount: int | float = 1) -> None:
         pass
 
-    members: dict[str, Any] = {_RECORDING_METHOD[cell]: ignore}
-    if issubclass(cell, HistogramCell):
-        members["record_many"] = ignore
-    return _variant(cell, "Silent", (), members)
+
+class NoOpUpDownCounterCell(UpDownCounterCell):
+    __slots__ = ()
+
+    def add(self, amount: int | float) -> None:
+        pass
+
+
+class NoOpGaugeCell(GaugeCell):
+    __slots__ = ()
+
+    def set(self, value: int | float | None) -> None:
+        pass
+
+
+class NoOpHistogramCell(HistogramCell):
+    __slots__ = ()
+
+    def record(self, value: int | float) -> None:
+        pass
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        pass
+
+
+class CellClasses(NamedTuple):
+    """The classes of one kind of cell. A gauge needs no lock anywhere: setting it is one store."""
+
+    plain: type[Any]
+    overflow: type[Any]
+    locked: type[Any]
+    locked_overflow: type[Any]
+    no_op: type[Any]
+
+    def choose(self, *, enabled: bool) -> tuple[type[Any], type[Any]]:
+        """The classes for the series and for the overflow series of an instrument, on this interpreter."""
+        if not enabled:
+            return self.no_op, self.no_op
+        gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
+        return (self.plain, self.overflow) if gil_enabled else (self.locked, self.locked_overflow)
+
+
+COUNTER: Final = CellClasses(CounterCell, OverflowCounterCell, LockedCounterCell, LockedOverflowCounterCell, NoOpCounterCell)
+UP_DOWN_COUNTER: Final = CellClasses(
+    UpDownCounterCell,
+    OverflowUpDownCounterCell,
+    LockedUpDownCounterCell,
+    LockedOverflowUpDownCounterCell,
+    NoOpUpDownCounterCell,
+)
+GAUGE: Final = CellClasses(GaugeCell, OverflowGaugeCell, GaugeCell, OverflowGaugeCell, NoOpGaugeCell)
+HISTOGRAM: Final = CellClasses(
+    HistogramCell, OverflowHistogramCell, LockedHistogramCell, LockedOverflowHistogramCell, NoOpHistogramCell
+)

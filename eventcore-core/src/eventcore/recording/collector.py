@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from eventcore.recording.instruments import CallbackHandle, Instrument
+from eventcore.ground.pacing import THREAD_PAUSE, THREAD_SLICE
+from eventcore.recording.instruments import CallbackHandle, Instrument, Observations
 from eventcore.recording.registry import InstrumentRegistry
 from eventcore.recording.values import Collection, CounterData, GaugeData, HistogramData
 
 _CALLBACK_LIMIT: Final = 1.0
-# The interpreter is shared: after so much collecting in one go, whoever waits for it gets its turn.
-_SLICE: Final = 0.0005
-_REST: Final = 0.003
-_logger: Final = logging.getLogger(__name__)
+# Seconds: a callback is not given less before another thread asks the callbacks behind it.
+_LEAST_PATIENCE: Final = 0.01
 
 
 class Collector:
-    """Makes collections, one at a time, and hands the newest to everybody whose demand it meets.
+    """Makes collections, one at a time; callers that are due at about the same time get the same one.
 
     Args:
-        registry: what to collect from.
-        callback_limit: seconds that the callbacks may take together before those that have not answered are left out.
+        registry: the instruments to collect from.
+        callback_limit: seconds that all callbacks may take together; those that have not answered by then are left out.
     """
 
     def __init__(self, registry: InstrumentRegistry, *, callback_limit: float = _CALLBACK_LIMIT) -> None:
@@ -32,15 +30,6 @@ class Collector:
         self._callback_limit = callback_limit
         self._lock = threading.Lock()
         self._newest: tuple[float, Collection] | None = None
-        self._preparations: dict[Callable[[], object], None] = {}
-
-    def prepare_by(self, function: Callable[[], object]) -> None:
-        """Have ``function`` called at the beginning of each collection: it folds what its owner has put aside."""
-        self._preparations[function] = None
-
-    def prepare_no_more_by(self, function: Callable[[], object]) -> None:
-        """Call ``function`` no more."""
-        self._preparations.pop(function, None)
 
     def collect(self, not_before: float, timeout: float) -> Collection:
         """A collection that was begun at ``not_before`` (``time.monotonic``) or later.
@@ -59,24 +48,19 @@ class Collector:
             self._lock.release()
 
     def reset(self) -> None:
-        """Forget what a parent process was doing."""
+        """Start anew in a forked child, where the parent's thread may have held the lock."""
         self._lock = threading.Lock()
         self._newest = None
 
     def _collect(self, callback_limit: float) -> Collection:
-        for prepare in tuple(self._preparations):
-            try:
-                prepare()
-            except Exception:
-                _logger.exception("%r failed to prepare a collection", prepare)
-        observed = _Sampling(self._registry.instruments()).run(callback_limit)
+        observed = _ask_callbacks(self._registry.instruments(), callback_limit)
         start, now = self._registry.start_time_ns, time.time_ns()
         counters: list[CounterData] = []
         gauges: list[GaugeData] = []
         histograms: list[HistogramData] = []
-        rest = _Pace().rest
+        pause = _Pacer().pause
         for instrument in self._registry.instruments() if self._registry.enabled else ():
-            match instrument.collect(observed.get(instrument, {}), start, now, rest):
+            match instrument.collect(observed.get(instrument, {}), start, now, pause):
                 case CounterData() as data:
                     counters.append(data)
                 case GaugeData() as data:
@@ -85,73 +69,93 @@ class Collector:
                     histograms.append(data)
                 case None:
                     pass
-            rest()
+            pause()
         return Collection(now, tuple(counters), tuple(gauges), tuple(histograms))
 
 
-class _Pace:
-    """Rests when a slice of processor time has been used."""
+class _Pacer:
+    """Cuts the work of this thread into slices, so that the event loop gets the GIL (see ``eventcore.ground.pacing``)."""
 
     def __init__(self) -> None:
-        self._slice_end = time.thread_time() + _SLICE
+        self._slice_end = time.thread_time() + THREAD_SLICE
 
-    def rest(self) -> None:
+    def pause(self) -> None:
+        """Pause if a slice of processor time has been used up."""
         if time.thread_time() > self._slice_end:
-            time.sleep(_REST)
-            self._slice_end = time.thread_time() + _SLICE
+            time.sleep(THREAD_PAUSE)
+            self._slice_end = time.thread_time() + THREAD_SLICE
 
 
-class _Sampling:
-    """One round of asking the callbacks, on a thread of its own so that one that hangs holds up nobody for long."""
+def _ask_callbacks(instruments: tuple[Instrument[Any], ...], limit: float) -> Mapping[Instrument[Any], Observations]:
+    """What the callbacks give within ``limit`` seconds in all.
 
-    def __init__(self, instruments: tuple[Instrument[Any], ...]) -> None:
-        self._waiting = [handle for instrument in instruments for handle in instrument.callbacks() if not handle.busy]
-        self._observed: dict[Instrument[Any], dict[tuple[str, ...], Any]] = {}
-        self._current: CallbackHandle | None = None
-        self._abandoned = False
-
-    def run(self, limit: float) -> Mapping[Instrument[Any], Mapping[tuple[str, ...], Any]]:
-        if not self._waiting:
-            return {}
-        thread = threading.Thread(target=self._ask_all, name="eventcore-callbacks", daemon=True)
+    One thread asks one callback after the other. When it takes half of the time that remains, another thread goes on with the
+    callbacks that have not been asked. So callbacks that hang cost the limit once, and those behind them still answer.
+    """
+    asking = _Asking([handle for instrument in instruments for handle in instrument.callbacks() if not handle.busy])
+    deadline = time.monotonic() + limit
+    while asking.waiting and (remaining := deadline - time.monotonic()) > 0:
+        thread = threading.Thread(target=asking.ask_waiting, name="eventcore-callbacks", daemon=True)
+        asking.threads.append(thread)
         thread.start()
-        thread.join(limit)
-        if not thread.is_alive():
-            return self._observed
-        self._abandoned = True
-        if hanging := self._current:
-            hanging.fail(f"it has not returned within {limit:.1f} s")
-        observed, rest = self._observed.copy(), [handle for handle in self._waiting if not handle.busy]
-        if rest and len(rest) < len(self._waiting) + 1 and hanging:
-            successor = _Sampling(())
-            successor._waiting, successor._observed = rest, observed
-            return successor.run(limit)
-        return observed
+        thread.join(max(remaining / 2, _LEAST_PATIENCE))
+    for thread in asking.threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    asking.over = True
+    for handle in asking.asked:
+        if handle.busy:
+            handle.fail(f"it has not returned within {limit:.1f} s")
+    observed: dict[Instrument[Any], dict[tuple[str, ...], Any]] = {}
+    for instrument, values in asking.answers.copy():
+        observed.setdefault(instrument, {}).update(values)
+    return observed
 
-    def _ask_all(self) -> None:
-        while self._waiting and not self._abandoned:
-            handle = self._waiting.pop()
-            self._current, handle.busy = handle, True
+
+class _Asking:
+    """One round of asking callbacks, shared by the collecting thread and the threads that ask.
+
+    Attributes:
+        waiting: callbacks that have not been asked; ``list.pop`` is atomic, so each is asked by one thread.
+        over: set when the round has ended; answers that come later are ignored.
+    """
+
+    def __init__(self, handles: list[CallbackHandle]) -> None:
+        self.waiting = handles
+        self.asked: list[CallbackHandle] = []
+        self.answers: list[tuple[Instrument[Any], Observations]] = []
+        self.threads: list[threading.Thread] = []
+        self.over = False
+
+    def ask_waiting(self) -> None:
+        """Ask until no callback waits; runs in a thread that may hang in any of them."""
+        while not self.over:
             try:
-                answer = handle.function()
+                handle = self.waiting.pop()
+            except IndexError:
+                return
+            # Before `asked`, so that the collecting thread sees every callback that is still busy.
+            handle.busy = True
+            self.asked.append(handle)
+            try:
+                values = _checked(handle, handle.function())
+                if not self.over:
+                    self.answers.append((handle.instrument, values))
             except BaseException as error:  # noqa: BLE001  # an application's callback must not end the round
                 handle.fail(f"it raised {type(error).__name__}: {error}", exc_info=True)
-            else:
-                if not self._abandoned:
-                    self._keep(handle, answer)
             finally:
                 handle.busy = False
 
-    def _keep(self, handle: CallbackHandle, answer: object) -> None:
-        instrument = handle.instrument
-        values = cast(Mapping[object, object], answer) if isinstance(answer, Mapping) else {(): answer}
-        kept = self._observed.setdefault(instrument, {})
-        for labels, value in values.items():
-            if value is None:
-                continue
-            if not instrument.check_labels(labels) or not instrument.check_observation(value):
-                handle.fail(
-                    f"{labels!r}: {value!r:.80} does not fit the labels {instrument.label_names} of a {instrument.kind}"
-                )
-                continue
-            kept[cast(tuple[str, ...], labels)] = value
+
+def _checked(handle: CallbackHandle, answer: object) -> Observations:
+    """The values of an answer that fit the instrument."""
+    instrument = handle.instrument
+    values = cast(Mapping[object, object], answer) if isinstance(answer, Mapping) else {(): answer}
+    fitting: dict[tuple[str, ...], Any] = {}
+    for labels, value in values.items():
+        if value is None:
+            continue
+        if instrument.check_labels(labels) and instrument.check_observation(value):
+            fitting[cast(tuple[str, ...], labels)] = value
+        else:
+            handle.fail(f"{labels!r}: {value!r:.80} does not fit the labels {instrument.label_names} of a {instrument.kind}")
+    return fitting

@@ -8,12 +8,12 @@ import weakref
 
 
 class IdGenerator:
-    """Random ids from a Mersenne Twister seeded by the operating system, and seeded anew in a forked child.
+    """Random ids from a Mersenne Twister that the operating system seeds, once more in each forked child.
 
     ``random.Random`` is enough: ids must be unique, not secret.
 
     Attributes:
-        bits: gives an integer of so many random bits.
+        bits: called with a number of bits, it returns an integer of that many random bits.
     """
 
     __slots__ = ("__weakref__", "bits")

@@ -8,16 +8,9 @@ from math import inf
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 
 from eventcore.errors import InvalidMeasurement
-from eventcore.recording.cells import (
-    CounterCell,
-    GaugeCell,
-    HistogramCell,
-    Timing,
-    UpDownCounterCell,
-    counting,
-    locked_where_needed,
-    silent,
-)
+from eventcore.recording import cells
+from eventcore.recording.cells import CounterCell, GaugeCell, HistogramCell, Timing, UpDownCounterCell
+from eventcore.recording.names import Label
 from eventcore.recording.values import (
     CounterData,
     GaugeData,
@@ -34,56 +27,58 @@ Callback: TypeAlias = Callable[[], Any]
 
 _OVERFLOW: Final = "_overflow_"
 _MAX_LABEL_LENGTH: Final = 1024
-_SLICE: Final = 250
+# Making so many points takes well below a slice of processor time (see ``eventcore.ground.pacing``).
+_SERIES_BETWEEN_PAUSES: Final = 250
 _logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CellT = TypeVar("CellT", CounterCell, UpDownCounterCell, GaugeCell, HistogramCell)
 
 
-def _no_rest() -> None:
-    """For a collection that nobody waits beside."""
-
-
-def _slices(cells: list[T]) -> Iterator[list[T]]:
-    """Parts that take well below a millisecond to collect."""
-    for begin in range(0, len(cells), _SLICE):
-        yield cells[begin : begin + _SLICE]
+def _no_pause() -> None:
+    """For a collection on a thread that holds up no event loop."""
 
 
 class CallbackHandle:
-    """One callback of an instrument; ``close`` takes it away."""
+    """One callback of an instrument; ``close`` removes it.
 
-    __slots__ = ("_instrument", "busy", "failures", "function")
+    Attributes:
+        instrument: the instrument whose values the callback gives.
+        function: the callback.
+        failures: how often it raised, did not return in time, or gave a value that does not fit.
+        busy: true while a call has not returned, so that a hanging callback is never called a second time.
+    """
+
+    __slots__ = ("busy", "failures", "function", "instrument")
 
     def __init__(self, instrument: Instrument[Any], function: Callback) -> None:
-        self._instrument = instrument
+        self.instrument = instrument
         self.function = function
         self.failures = 0
-        # Set while a call has not returned, so that a hanging callback is never called a second time.
         self.busy = False
-
-    @property
-    def instrument(self) -> Instrument[Any]:
-        """The instrument whose values the callback gives."""
-        return self._instrument
 
     def close(self) -> None:
         """Stop asking this callback; closing twice does no harm."""
-        self._instrument._callbacks.pop(self, None)
+        self.instrument._callbacks.pop(self, None)
 
     def fail(self, problem: str, *, exc_info: bool = False) -> None:
-        """Count a failure, and log the first of a row: the ones after it say the same."""
+        """Count a failure, and log only the first: the later ones are the same."""
         self.failures += 1
         if self.failures == 1:
-            _logger.warning("the callback of %r gives no value: %s", self._instrument.name, problem, exc_info=exc_info)
+            _logger.warning("the callback of %r gives no value: %s", self.instrument.name, problem, exc_info=exc_info)
 
 
 class Instrument(Generic[CellT]):
-    """What all instruments share: identity, series by label values, the cap on their number, callbacks."""
+    """What all instruments share: identity, series by label values, the cap on their number, callbacks.
+
+    Attributes:
+        name, unit, description: as given when the instrument was created.
+        label_names: in the order in which ``labels`` takes their values.
+        open_labels: the labels whose values come from the application; only these can exceed the cap on series.
+    """
 
     kind: ClassVar[str]
-    _base: ClassVar[type[Any]]
+    _classes: ClassVar[cells.CellClasses]
 
     def __init__(
         self,
@@ -91,20 +86,20 @@ class Instrument(Generic[CellT]):
         *,
         unit: str = "",
         description: str = "",
-        label_names: tuple[str, ...] = (),
+        labels: tuple[str, ...] = (),
         series_limit: int = 2000,
         enabled: bool = True,
     ) -> None:
         self.name = name
         self.unit = unit
         self.description = description
-        self.label_names = label_names
+        self.label_names = tuple(map(str, labels))
+        self.open_labels = frozenset(str(label) for label in labels if not isinstance(label, Label) or label.open)
         self._limit = series_limit
-        self._class = locked_where_needed(self._base) if enabled else silent(self._base)
+        self._class, overflow_class = self._classes.choose(enabled=enabled)
         self._series: dict[tuple[str, ...], Any] = {}
         self._callbacks: dict[CallbackHandle, None] = {}
-        overflow_class = counting(self._class) if enabled else self._class
-        self._overflow = overflow_class(*self._arguments((_OVERFLOW,) * len(label_names)))
+        self._overflow = self._new_cell((_OVERFLOW,) * len(labels), overflow_class)
         self._observed_overflow = 0
 
     @property
@@ -115,13 +110,13 @@ class Instrument(Generic[CellT]):
     @property
     def overflow(self) -> int:
         """How many measurements went to the overflow series because the cap on series was reached."""
-        return getattr(self._overflow, "measurements", 0) + self._observed_overflow
+        return int(self._overflow.measurements) + self._observed_overflow
 
     def labels(self, *values: str, **by_name: str) -> CellT:
-        """The bound series of these label values: hold it, and recording needs no look-up.
+        """The bound series of these label values: keep it, and recording needs no look-up.
 
         Values come in the order of the instrument's labels, or by name (``**{"event.type": "Shipped"}``); each is a ``str`` of
-        up to 1,024 characters. Beyond the cap on series the overflow series is returned, which counts what it gets.
+        up to 1,024 characters. Beyond the cap on series the overflow series is returned, which also counts its measurements.
 
         Raises:
             InvalidMeasurement: number, names or types of the values do not fit.
@@ -142,15 +137,22 @@ class Instrument(Generic[CellT]):
         return tuple(self._callbacks.copy())
 
     def reset(self) -> None:
-        """Let every series start again at nothing, keeping the bound series valid (a forked child does this)."""
+        """Start every series again without a value, keeping the bound series valid; a forked child does this."""
         for cell in (self._overflow, *self._series.copy().values()):
-            cell.__init__(*self._arguments(tuple(value for _, value in cell.labels)))
+            cell.reset()
 
     def collect(
-        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
+        self, observations: Observations, start_time_ns: int, time_ns: int, pause: Callable[[], None] = _no_pause
     ) -> MetricData | None:
-        """The frozen values of all series, or ``None`` when there is none; ``rest`` is called now and then."""
-        raise NotImplementedError  # pragma: no cover  # each instrument has its own
+        """The frozen values of all series, or ``None`` when there is none; calls ``pause`` every few hundred series."""
+        points: list[Any] = []
+        for part in _parts(self._cells()):
+            points += self._points([(cell.labels, cell) for cell in part], start_time_ns, time_ns)
+            pause()
+        for observed in _parts(self._observed(observations)):
+            points += self._observed_points(observed, start_time_ns, time_ns)
+            pause()
+        return self._data(tuple(points)) if points else None
 
     def check_labels(self, values: object) -> bool:
         """Whether these are label values, one for each of the instrument's labels."""
@@ -164,9 +166,11 @@ class Instrument(Generic[CellT]):
         """Whether a callback's value is one that this instrument can show."""
         return isinstance(value, (int, float)) and -inf < value < inf
 
-    def _arguments(self, values: tuple[str, ...]) -> tuple[Any, ...]:
-        """What a cell of these label values is made with."""
-        return (tuple(zip(self.label_names, values, strict=True)),)
+    def _new_cell(self, values: tuple[str, ...], cell_class: type[Any]) -> Any:
+        return cell_class(self._zip(values))
+
+    def _zip(self, values: tuple[str, ...]) -> Labels:
+        return tuple(zip(self.label_names, values, strict=True))
 
     def _find(self, values: tuple[str, ...], by_name: Mapping[str, str]) -> CellT:
         if by_name and not values:
@@ -185,12 +189,13 @@ class Instrument(Generic[CellT]):
                     f"label {label!r} of {self.name!r}: expected a str of up to {_MAX_LABEL_LENGTH} characters, got {got}"
                 )
         values = tuple(str.encode(value, errors="replace").decode() for value in values)
-        # Without a lock, so that a signal handler or a finalizer may record too. Threads that race at the cap may each add one.
+        # No lock, so that a signal handler or a finalizer may record, too. Threads that race here get the same cell, because
+        # `setdefault` is atomic; at the cap each of them may add one series more.
         if (cell := self._series.get(values)) is not None:
             return cell  # type: ignore[no-any-return]  # holds cells of this class only
         if len(self._series) >= self._limit:
             return self._overflow  # type: ignore[no-any-return]  # a cell of this class
-        return self._series.setdefault(values, self._class(*self._arguments(values)))  # type: ignore[no-any-return]  # as above
+        return self._series.setdefault(values, self._new_cell(values, self._class))  # type: ignore[no-any-return]  # as above
 
     def _ordered(self, by_name: Mapping[str, str]) -> tuple[str, ...]:
         if by_name.keys() != set(self.label_names):
@@ -200,37 +205,32 @@ class Instrument(Generic[CellT]):
         return tuple(by_name[name] for name in self.label_names)
 
     def _cells(self) -> list[CellT]:
-        cells = list(self._series.copy().values())
-        if getattr(self._overflow, "measurements", 0):
-            cells.append(self._overflow)
-        return cells
+        series = list(self._series.copy().values())
+        if self._overflow.measurements:
+            series.append(self._overflow)
+        return series
 
     def _observed(self, observations: Observations) -> list[tuple[Labels, Any]]:
-        """Values from callbacks with their labels, cut off at the cap."""
+        """Values from callbacks with their labels; those beyond the cap are counted and left out."""
         if len(observations) > self._limit:
             self._observed_overflow += len(observations) - self._limit
-        return [
-            (tuple(zip(self.label_names, values, strict=True)), observation)
-            for values, observation in list(observations.items())[: self._limit]
-        ]
+        return [(self._zip(values), observation) for values, observation in list(observations.items())[: self._limit]]
 
-    def _number_points(
-        self, observations: Observations, start: int, now: int, rest: Callable[[], None], value: str
-    ) -> tuple[NumberPoint, ...]:
-        points: list[NumberPoint] = []
-        for cells in _slices(self._cells()):
-            known = [(cell.labels, getattr(cell, value)) for cell in cells]
-            points += [NumberPoint(labels, number, start, now) for labels, number in known if number is not None]
-            rest()
-        points += [NumberPoint(labels, number, start, now) for labels, number in self._observed(observations)]
-        return tuple(points)
+    def _points(self, series: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
+        return [NumberPoint(labels, value, start, now) for labels, cell in series if (value := cell.read()) is not None]
+
+    def _observed_points(self, observed: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
+        return [NumberPoint(labels, value, start, now) for labels, value in observed]
+
+    def _data(self, points: tuple[Any, ...]) -> MetricData:
+        raise NotImplementedError  # pragma: no cover  # each kind of instrument has its own
 
 
 class Counter(Instrument[CounterCell]):
     """A total that only grows: requests, bytes, failures."""
 
     kind = "counter"
-    _base = CounterCell
+    _classes = cells.COUNTER
 
     def add(self, amount: int | float = 1) -> None:
         """Add to the only series of an instrument without labels."""
@@ -240,59 +240,47 @@ class Counter(Instrument[CounterCell]):
         """A total is finite and not negative."""
         return isinstance(value, (int, float)) and 0 <= value < inf
 
-    def collect(
-        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
-    ) -> CounterData | None:
-        """The totals since ``start_time_ns``."""
-        points = self._number_points(observations, start_time_ns, time_ns, rest, "total")
-        return CounterData(self.name, self.unit, self.description, self.label_names, points) if points else None
+    def _data(self, points: tuple[Any, ...]) -> CounterData:
+        return CounterData(self.name, self.unit, self.description, self.label_names, points)
 
 
 class UpDownCounter(Instrument[UpDownCounterCell]):
     """A sum that grows and shrinks: things in use, in a queue, in flight."""
 
     kind = "up_down_counter"
-    _base = UpDownCounterCell
+    _classes = cells.UP_DOWN_COUNTER
 
     def add(self, amount: int | float) -> None:
         """Add to the only series of an instrument without labels."""
         self.labels().add(amount)
 
-    def collect(
-        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
-    ) -> GaugeData | None:
-        """The sums now."""
-        points = self._number_points(observations, start_time_ns, time_ns, rest, "total")
-        return GaugeData(self.name, self.unit, self.description, self.label_names, points, additive=True) if points else None
+    def _data(self, points: tuple[Any, ...]) -> GaugeData:
+        return GaugeData(self.name, self.unit, self.description, self.label_names, points, additive=True)
 
 
 class Gauge(Instrument[GaugeCell]):
-    """A value that is what it is now: a temperature, a position, an age."""
+    """A current value: a temperature, a position, an age."""
 
     kind = "gauge"
-    _base = GaugeCell
+    _classes = cells.GAUGE
 
     def set(self, value: int | float | None) -> None:
         """Set the only series of an instrument without labels; ``None`` makes it absent."""
         self.labels().set(value)
 
-    def collect(
-        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
-    ) -> GaugeData | None:
-        """The values now; a series without one is absent."""
-        points = self._number_points(observations, start_time_ns, time_ns, rest, "value")
-        return GaugeData(self.name, self.unit, self.description, self.label_names, points) if points else None
+    def _data(self, points: tuple[Any, ...]) -> GaugeData:
+        return GaugeData(self.name, self.unit, self.description, self.label_names, points)
 
 
 class Histogram(Instrument[HistogramCell]):
     """How values are distributed over fixed boundaries: durations, sizes."""
 
     kind = "histogram"
-    _base = HistogramCell
+    _classes = cells.HISTOGRAM
 
-    def __init__(self, name: str, *, boundaries: tuple[float, ...], **rest: Any) -> None:
+    def __init__(self, name: str, *, boundaries: tuple[float, ...], **common: Any) -> None:
         self.boundaries = boundaries
-        super().__init__(name, **rest)
+        super().__init__(name, **common)
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -308,25 +296,29 @@ class Histogram(Instrument[HistogramCell]):
         return self.labels().time()
 
     def check_observation(self, value: object) -> bool:
-        """A histogram's callback gives cells with the same boundaries, kept by whoever counts."""
+        """A histogram's callback gives cells with the same boundaries."""
         return isinstance(value, HistogramCell) and value.boundaries == self.boundaries
 
-    def collect(
-        self, observations: Observations, start_time_ns: int, time_ns: int, rest: Callable[[], None] = _no_rest
-    ) -> HistogramData | None:
-        """Count, sum, extremes and buckets since ``start_time_ns``, in agreement for each series."""
-        points: list[HistogramPoint] = []
-        for known in _slices([(cell.labels, cell) for cell in self._cells()] + self._observed(observations)):
-            for labels, cell in known:
-                total, low, high, *buckets = cell.copy()
-                if count := sum(buckets):
-                    points.append(HistogramPoint(labels, count, total, low, high, tuple(buckets), start_time_ns, time_ns))
-                else:
-                    points.append(HistogramPoint(labels, 0, 0.0, None, None, tuple(buckets), start_time_ns, time_ns))
-            rest()
-        if not points:
-            return None
-        return HistogramData(self.name, self.unit, self.description, self.label_names, self.boundaries, tuple(points))
+    def _new_cell(self, values: tuple[str, ...], cell_class: type[Any]) -> Any:
+        return cell_class(self.boundaries, self._zip(values))
 
-    def _arguments(self, values: tuple[str, ...]) -> tuple[Any, ...]:
-        return (self.boundaries, *super()._arguments(values))
+    def _points(self, series: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
+        points: list[HistogramPoint] = []
+        for labels, cell in series:
+            total, low, high, *buckets = cell.copy()
+            if count := sum(buckets):
+                points.append(HistogramPoint(labels, count, total, low, high, tuple(buckets), start, now))
+            else:
+                points.append(HistogramPoint(labels, 0, 0.0, None, None, tuple(buckets), start, now))
+        return points
+
+    def _observed_points(self, observed: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
+        return self._points(observed, start, now)
+
+    def _data(self, points: tuple[Any, ...]) -> HistogramData:
+        return HistogramData(self.name, self.unit, self.description, self.label_names, self.boundaries, points)
+
+
+def _parts(series: list[T]) -> Iterator[list[T]]:
+    for begin in range(0, len(series), _SERIES_BETWEEN_PAUSES):
+        yield series[begin : begin + _SERIES_BETWEEN_PAUSES]

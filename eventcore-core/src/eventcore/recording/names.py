@@ -1,4 +1,4 @@
-"""Names of instruments and labels: validated once, when the instrument is created."""
+"""Names of instruments and labels, and what is known about the values of a label. Checked when an instrument is created."""
 
 from __future__ import annotations
 
@@ -14,6 +14,31 @@ _MAX_UNIT: Final = 63
 _MAX_LABELS: Final = 32
 # Prometheus keeps `le` and `quantile` for histograms and summaries, and every name with two leading underscores for itself.
 _RESERVED_LABELS: Final = frozenset({"le", "quantile"})
+
+
+class Label(str):
+    """The name of a label, with what is known about its values in advance.
+
+    A plain ``str`` in the place of a ``Label`` means an open one.
+
+    Args:
+        name: the name.
+        values: all values, when they are a fixed set.
+        open: whether the values come from the application (names of its commands, types of its events), so that there can be
+            any number of them. False without ``values`` means one value a store or process, such as the version.
+
+    >>> outcome = Label("outcome", ("committed", "conflict"))
+    >>> outcome, outcome.values, outcome.open
+    ('outcome', ('committed', 'conflict'), False)
+    """
+
+    values: tuple[str, ...]
+    open: bool
+
+    def __new__(cls, name: str, values: tuple[str, ...] = (), *, open: bool = False) -> Label:  # noqa: A002  # reads best
+        label = super().__new__(cls, name)
+        label.values, label.open = values, open
+        return label
 
 
 def canonical_name(name: str) -> str:
@@ -56,7 +81,7 @@ def check_label_names(metric: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_unit(metric: str, unit: str) -> None:
-    """Raise ``InvalidInstrument`` unless ``unit`` is printable ASCII as UCUM is (https://ucum.org), or empty."""
+    """Raise ``InvalidInstrument`` unless ``unit`` is empty or printable ASCII without spaces, as in UCUM (https://ucum.org)."""
     if not isinstance(unit, str) or len(unit) > _MAX_UNIT or not unit.isascii() or not unit.isprintable() or " " in unit:
         raise InvalidInstrument(
             f"unit {unit!r:.80} of {metric!r} does not fit: expected a UCUM unit of up to {_MAX_UNIT} ASCII characters, for "

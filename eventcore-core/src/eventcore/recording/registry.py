@@ -13,7 +13,7 @@ from eventcore.recording.instruments import Counter, Gauge, Histogram, Instrumen
 from eventcore.recording.names import canonical_name, check_label_names, check_metric_name, check_unit
 
 SECONDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Boundaries for durations: commands in memory take microseconds, a stuck one seconds."""
+"""Boundaries for durations, from the microseconds of a command in memory to the seconds of one that is stuck."""
 
 _MAX_BOUNDARIES: Final = 256
 
@@ -21,11 +21,11 @@ InstrumentT = TypeVar("InstrumentT", bound=Instrument[Any])
 
 
 class InstrumentRegistry:
-    """Creates instruments and remembers them; asking again with the same shape gives the same one.
+    """Creates each instrument once; asking again with the same shape returns the same one.
 
     Args:
         series_limit: how many series an instrument may have before further label values share its overflow series.
-        enabled: false makes every instrument a no-op that still checks its names.
+        enabled: false makes every instrument a no-op that only checks names and labels.
     """
 
     def __init__(self, *, series_limit: int = 2000, enabled: bool = True) -> None:
@@ -69,7 +69,7 @@ class InstrumentRegistry:
         return {instrument.name: count for instrument in self.instruments() if (count := instrument.overflow)}
 
     def reset(self) -> None:
-        """Start every series at nothing, from now: a forked child must not report its parent's totals again."""
+        """Start every series again without a value: a forked child must not report the totals of its parent again."""
         self._lock = threading.RLock()
         self.start_time_ns = time.time_ns()
         for instrument in self.instruments():
@@ -84,7 +84,7 @@ class InstrumentRegistry:
             name,
             unit=unit,
             description=description,
-            label_names=check_label_names(name, labels),
+            labels=check_label_names(name, labels),
             series_limit=self.series_limit,
             enabled=self.enabled,
             **more,

@@ -7,10 +7,13 @@ from typing import Literal
 
 
 class RateSampler:
-    """Takes every new trace up to a rate, and at most one second's worth of them at once.
+    """Samples every new trace up to a rate, and at most one second's worth of traces at once.
 
-    The generic cell rate algorithm: one number says when the allowance would be used up. Threads that race for it can take a
-    trace more than allowed, which no one is harmed by.
+    This is the generic cell rate algorithm: one number holds the time at which the allowance will be used up. It takes no lock;
+    threads that race may sample one trace too many, which does no harm.
+
+    Attributes:
+        unsampled: how many traces were not sampled.
 
     Args:
         traces_per_second: 0 or more, or ``"all"``.
@@ -24,7 +27,7 @@ class RateSampler:
         self.unsampled = 0
 
     def sample(self) -> bool:
-        """Whether to record the trace that begins now; the ones that are not are counted in ``unsampled``."""
+        """Whether to record the trace that begins now; if not, it is counted in ``unsampled``."""
         interval = self._interval
         if not interval:
             return True

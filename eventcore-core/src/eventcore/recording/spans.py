@@ -1,4 +1,4 @@
-"""Spans: begun and ended on the hot path with a handful of stores, frozen into ``SpanData`` off it."""
+"""Spans: beginning and ending one takes a few stores on the hot path; exporters' threads freeze it into ``SpanData``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MAX_ITEMS: Final = 128
 _MAX_TEXT: Final = 4096
 _RING_SIZE: Final = 65_536
 
-# The one thing that must be global: PEP 567 wants context variables at module level, or their values are never freed.
+# Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
 _current: Final[ContextVar[Span | None]] = ContextVar("eventcore_current_span", default=None)
 
 
 class SpanRing:
-    """Where ended spans wait to be distributed: bounded, and what does not fit is counted."""
+    """Ended spans that wait to be distributed to the exporters, at most ``capacity``; further ones are dropped and counted."""
 
     __slots__ = ("capacity", "dropped", "spans")
 
@@ -42,7 +42,7 @@ class SpanRing:
 
 
 class _Details:
-    """What few spans have: kept apart, so that the others need not set it up."""
+    """What few spans have, in an object that the other spans do not make."""
 
     __slots__ = ("description", "dropped", "events", "links", "status")
 
@@ -58,16 +58,15 @@ class _Details:
 class Span:
     """One operation in a trace: a context manager whose block it measures. ``Telemetry.span`` makes them.
 
-    An exception that leaves the block makes the status ``error``, is kept as an event, and goes on to the caller.
+    An exception that leaves the block sets the status ``error``, is recorded as an event, and propagates to the caller.
 
     Attributes:
-        recording: false when the trace is not sampled, or nobody takes spans: then attributes and events are not kept, and
-            need not be computed.
-        correlation_id: given, or inherited from the enclosing span.
-        causation_id: likewise.
+        recording: false when the trace is not sampled, or no exporter takes spans. Attributes and events are then ignored, so
+            the caller need not compute them.
+        correlation_id, causation_id: given, or inherited from the enclosing span.
     """
 
-    # The tracer sets them all, without an __init__: a call costs more than these stores.
+    # The tracer sets every one of them: calling an `__init__` would cost more than the stores.
     __slots__ = (
         "_attributes",
         "_counter",
@@ -112,7 +111,7 @@ class Span:
 
     @property
     def context(self) -> TraceContext:
-        """The span's identity, to hand to others."""
+        """The identity of the span, for example to make it the parent of a span in another process."""
         return TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
 
     def __enter__(self) -> Span:
@@ -147,12 +146,12 @@ class Span:
         try:
             _current.reset(token)
         except ValueError:
-            # The block was left in another task than it was entered in (a generator closed elsewhere): that task's current span
-            # is not ours to change.
+            # The block is left in another context than it was entered in: a generator was closed by another task, for example.
+            # The current span of that task must stay as it is.
             pass
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:
-        """Set one attribute; at most 128 are kept, the others counted."""
+        """Set one attribute; at most 128 are kept, and further ones are counted."""
         if not self.recording:
             return
         attributes = self._attributes
@@ -169,7 +168,7 @@ class Span:
             self.set_attribute(name, value)
 
     def add_event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
-        """Note that something happens now; at most 128 events are kept, the others counted."""
+        """Record an event that happens now; at most 128 are kept, and further ones are counted."""
         if not self.recording:
             return
         details = self._detailed()
@@ -180,16 +179,16 @@ class Span:
             details.dropped[1] += 1
 
     def add_links(self, links: Iterable[SpanLink | TraceContext]) -> None:
-        """Link other spans that caused this one; at most 128 links are kept, the others counted."""
+        """Link other spans that caused this one; at most 128 links are kept, and further ones are counted."""
         if not self.recording:
             return
         details = self._detailed()
-        known = (*details.links, *(link if isinstance(link, SpanLink) else SpanLink(link) for link in links))
-        details.links = known[:_MAX_ITEMS]
-        details.dropped[2] += len(known) - len(details.links)
+        links_given = (*details.links, *(link if isinstance(link, SpanLink) else SpanLink(link) for link in links))
+        details.links = links_given[:_MAX_ITEMS]
+        details.dropped[2] += len(links_given) - len(details.links)
 
     def record_exception(self, error: BaseException) -> None:
-        """Note an exception as the event ``exception``, with the attributes of OpenTelemetry's semantic conventions."""
+        """Record an exception as the event ``exception``, with the attributes of OpenTelemetry's semantic conventions."""
         if not self.recording:
             return
         kind = type(error)
@@ -205,13 +204,13 @@ class Span:
         )
 
     def set_status(self, status: SpanStatus, description: str = "") -> None:
-        """Say whether the operation went well; the description is kept for ``error`` only."""
+        """Set whether the operation succeeded; the description is kept for ``error`` only."""
         if self.recording:
             details = self._detailed()
             details.status, details.description = status, description if status == "error" else ""
 
     def data(self) -> SpanData:
-        """The frozen value of an ended span, made once and shared by all exporters."""
+        """The frozen value of an ended span: made once, then shared by all exporters."""
         if (data := self._data) is None:
             details = self._details or _Details()
             data = self._data = SpanData(
@@ -258,15 +257,15 @@ def _freeze(value: Any) -> AttributeValue:
         return tuple(str(item)[:_MAX_TEXT] for item in kept)
     try:
         return str(value)[:_MAX_TEXT]
-    except Exception:  # noqa: BLE001  # an attribute without a text form is no reason to fail what it describes
+    except Exception:  # noqa: BLE001  # a bad attribute must not fail the operation that the span measures
         return f"<{type(value).__name__} without a text form>"
 
 
 class Tracer:
-    """Begins spans: finds the parent, decides on sampling, gives ids and times.
+    """Begins spans: finds the parent, decides on sampling, sets ids and times.
 
     Args:
-        sampler: decides for traces that begin here; a parent's decision is followed.
+        sampler: decides for traces that begin here; a child follows the decision of its parent.
         ids: where trace and span ids come from.
     """
 
@@ -274,14 +273,14 @@ class Tracer:
         self.sampler = sampler
         self.ids = ids
         self.ring = SpanRing()
-        # False while no exporter takes spans: they are begun for the sake of their context, and not kept.
+        # False while no exporter takes spans: spans then only carry the context.
         self.wanted = False
-        # Asked where a span begins; a tuple, replaced as a whole, so that reading it needs no lock.
+        # Called when a span begins. The tuple is replaced as a whole, so reading it needs no lock.
         self.ambient: tuple[AmbientContext, ...] = ()
 
     @staticmethod
     def current() -> Span | None:
-        """The innermost span whose block this task is in."""
+        """The innermost span whose block encloses the call, in this task."""
         return _current.get()
 
     def span(
@@ -297,17 +296,17 @@ class Tracer:
     ) -> Span:
         """Begin a span; use it as a context manager, or call its ``end``.
 
-        Without ``parent`` it is the child of the span whose block encloses the call, or of the ambient trace of another tracing
-        system that an exporter knows, whichever is nearer; else it begins a trace.
+        Without ``parent`` the span becomes the child of the span whose block encloses the call, or of the current span of
+        another tracing system that an exporter knows, whichever is nearer. If there is neither, it begins a trace.
 
         Args:
-            name: what is done, of few distinct values (``"ship order"``, not ``"ship order 17"``).
+            name: the operation; few distinct values (``"ship order"``, not ``"ship order 17"``).
             kind: the role in the trace.
-            attributes: known at the beginning; text, numbers, booleans and sequences of them.
+            attributes: those known at the beginning: text, numbers, booleans and sequences of them.
             links: other spans that caused this one.
             parent: a remote parent, for example from a ``traceparent`` header.
-            correlation_id: what all that follows from one request has in common; inherited when left out.
-            causation_id: the id of the message that caused this one; inherited when left out.
+            correlation_id: one id for everything that follows from one request; inherited when left out.
+            causation_id: the id of the message that caused this operation; inherited when left out.
         """
         span = Span()
         enclosing = _current.get()
@@ -315,7 +314,6 @@ class Tracer:
         for ask in self.ambient:
             if (ambient := ask()) is not None:
                 break
-        span.ambient = ambient
         above: TraceContext | Span | None = parent
         if enclosing is not None:
             if correlation_id is None:
@@ -323,47 +321,36 @@ class Tracer:
             if causation_id is None:
                 causation_id = enclosing.causation_id
             if above is None:
-                # An ambient context that the enclosing span did not see when it began lies between the two.
+                # An ambient context that appeared since the enclosing span began lies between the two.
                 above = enclosing if ambient is None or ambient == enclosing.ambient else ambient
         elif above is None:
             above = ambient
-        span._tracer = self
-        span.name = name
-        span.kind = kind
-        span.correlation_id = correlation_id
-        span.causation_id = causation_id
+        span._tracer, span.name, span.kind = self, name, kind
+        span.correlation_id, span.causation_id, span.ambient = correlation_id, causation_id, ambient
         bits = self.ids.bits
         span.span_id = bits(64) or 1
         if above is not None:
-            span.trace_id = above.trace_id
-            span.parent_span_id = above.span_id
+            span.trace_id, span.parent_span_id, span.tracestate = above.trace_id, above.span_id, above.tracestate
             span.trace_flags = flags = above.trace_flags
-            span.tracestate = above.tracestate
-            sampled = flags & 1
         else:
-            span.trace_id = bits(128) or 1
-            span.parent_span_id = 0
-            span.trace_flags = sampled = 1 if self.sampler.sample() else 0
-            span.tracestate = ""
+            span.trace_id, span.parent_span_id, span.tracestate = bits(128) or 1, 0, ""
+            span.trace_flags = flags = 1 if self.sampler.sample() else 0
         span._attributes = span._details = span._data = span._token = None
         span.end_time_ns = 0
-        if sampled and self.wanted:
-            span.recording = True
-            span.start_time_ns = time_ns()
-            span._counter = perf_counter_ns()
+        if flags & 1 and self.wanted:
+            span.recording, span.start_time_ns, span._counter = True, time_ns(), perf_counter_ns()
             if attributes:
                 span.set_attributes(attributes)
             if links:
                 span.add_links(links)
         else:
-            # Its times would be read by nobody.
-            span.recording = False
-            span.start_time_ns = span._counter = 0
+            # Nothing reads the times of a span that is not recorded.
+            span.recording, span.start_time_ns, span._counter = False, 0, 0
         return span
 
 
 class SilentTracer(Tracer):
-    """Keeps no spans: a span stands for its parent, so that a trace passes through unchanged."""
+    """Records no spans: each one has the identity of its parent, so a trace passes through unchanged."""
 
     def span(
         self,
@@ -376,19 +363,15 @@ class SilentTracer(Tracer):
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Span:
-        """A span with its parent's identity; its context is not ``valid`` when there is no parent."""
+        """A span with the identity of its parent; without a parent its context is not ``valid``."""
         span = Span()
         enclosing = _current.get()
         above: TraceContext | Span = parent or enclosing or NO_CONTEXT
-        span._tracer = self
-        span.name = name
-        span.kind = kind
+        span._tracer, span.name, span.kind = self, name, kind
         span.correlation_id = correlation_id or (enclosing.correlation_id if enclosing else None)
         span.causation_id = causation_id or (enclosing.causation_id if enclosing else None)
-        span.trace_id = above.trace_id
-        span.span_id = above.span_id
-        span.trace_flags = above.trace_flags
-        span.tracestate = above.tracestate
+        span.trace_id, span.span_id = above.trace_id, above.span_id
+        span.trace_flags, span.tracestate = above.trace_flags, above.tracestate
         span.parent_span_id = span.end_time_ns = span.start_time_ns = span._counter = 0
         span.ambient = span._attributes = span._details = span._data = span._token = None
         span.recording = False

@@ -20,7 +20,7 @@ _FLAGS: Final = tuple(f"{flags:02x}" for flags in range(256))
 
 def traceparent_of(trace_id: int, span_id: int, trace_flags: int) -> str:
     """The text of the header, in version 00."""
-    # By way of bytes it takes a third of the time of formatting such large numbers.
+    # Going through bytes takes a third of the time of formatting such large integers.
     return f"00-{trace_id.to_bytes(16, 'big').hex()}-{span_id.to_bytes(8, 'big').hex()}-{_FLAGS[trace_flags]}"
 
 
@@ -52,7 +52,7 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def sampled(self) -> bool:
-        """Whether the one who began the trace records it."""
+        """Whether the trace is recorded where it began."""
         return bool(self.trace_flags & _SAMPLED)
 
     @property
@@ -69,7 +69,7 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
     def from_traceparent(cls, traceparent: str, tracestate: str = "") -> TraceContext | None:
         """Read the two headers; ``None`` when ``traceparent`` is malformed, as the standard asks.
 
-        A ``tracestate`` that is too long (over 512 characters) or not printable is dropped without harming the rest.
+        A ``tracestate`` that is over 512 characters long or not printable is dropped; ``traceparent`` still counts.
         """
         match = _TRACEPARENT.fullmatch(traceparent) if len(traceparent) <= 1024 else None
         if match is None or (match[1] == "00" and match[5]):

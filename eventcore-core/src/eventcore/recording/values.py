@@ -1,7 +1,7 @@
 """What collect returns: plain frozen values, the same for every exporter.
 
-``gc=False`` keeps ten thousand points from being walked by the garbage collector; it is sound because none of these values
-can be part of a reference cycle.
+``gc=False`` spares the garbage collector from walking thousands of points. It is safe because none of these values can be part
+of a reference cycle.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class NumberPoint(msgspec.Struct, frozen=True, gc=False):
 class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
     """One series of a histogram since ``start_time_ns``: ``count``, ``sum`` and ``buckets`` agree with each other.
 
-    ``buckets[i]`` counts the values in ``(boundaries[i-1], boundaries[i]]``; the last one those above every boundary. Buckets
-    are not cumulative. ``min`` and ``max`` are ``None`` when ``count`` is 0.
+    ``buckets[i]`` counts the values in ``(boundaries[i-1], boundaries[i]]``; the last bucket counts the values above
+    every boundary. Buckets are not cumulative. ``min`` and ``max`` are ``None`` when ``count`` is 0.
     """
 
     labels: Labels
@@ -93,7 +93,7 @@ MetricData: TypeAlias = CounterData | GaugeData | HistogramData
 
 @final
 class Collection(msgspec.Struct, frozen=True):
-    """All series at about one time: each consistent in itself, without one instant for all."""
+    """All series at about one time: each series is consistent in itself, but not with the others."""
 
     time_ns: int
     counters: tuple[CounterData, ...]
@@ -150,7 +150,7 @@ class SpanData(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Resource(msgspec.Struct, frozen=True):
-    """What produces the telemetry: ``service.name``, ``service.instance.id`` and what the configuration adds.
+    """What produces the telemetry: ``service.name``, ``service.instance.id`` and the attributes of the configuration.
 
     >>> Resource((("service.name", "shop"),)).get("service.name")
     'shop'

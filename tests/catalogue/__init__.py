@@ -1,0 +1,1 @@
+"""The catalogue against a contract that is written by hand, and the documentation that is generated from it."""
