@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import count
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -17,13 +16,8 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'bank.db'}"
 
 
-@pytest.fixture(scope="session")
-def schemas() -> Iterator[int]:
-    return count(1)
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, schemas: Iterator[int]) -> str:
+def url(request: pytest.FixtureRequest) -> str:
     match request.param:
         case "memory":
             return "memory:"
@@ -32,7 +26,7 @@ def url(request: pytest.FixtureRequest, schemas: Iterator[int]) -> str:
         case _:
             pytest.importorskip("asyncpg")
             server: PostgresServer = request.getfixturevalue("newest_postgres")
-            return f"{server.url()}?schema=store_{os.getpid()}_{next(schemas)}"
+            return f"{server.url()}?schema=store_{uuid4().hex}"
 
 
 @pytest.fixture
