@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 PARTS = ROOT / ".nox" / "parts"
 PROJECTS = ("eventcore-core", "eventcore-otel", "eventcore-prometheus")
+# The programs of the environment that lint, types and layers share.
+CHECKS = ROOT / ".nox" / "checks" / ("Scripts" if os.name == "nt" else "bin")
 SOURCES = [f"{project}/src" for project in PROJECTS]
 
 REQUIRED = [version.strip() for version in os.environ.get("EVENTCORE_REQUIRE_PYTHONS", "").split(",") if version.strip()]
@@ -197,8 +199,7 @@ def checks(session: nox.Session) -> None:
 
 def of_checks(program: str, *arguments: str) -> list[str]:
     """A command that runs a program of the environment that ``checks`` has prepared."""
-    folder = ROOT / ".nox" / "checks" / ("Scripts" if os.name == "nt" else "bin")
-    return [str(folder / program), *arguments]
+    return [str(CHECKS / program), *arguments]
 
 
 @nox.session(venv_backend="none", requires=["checks"])
@@ -210,7 +211,8 @@ def lint(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["checks"])
 def types(session: nox.Session) -> None:
     """Check the types with mypy and pyright, both strict."""
-    run_each(session, of_checks("mypy"), of_checks("pyright"))
+    # Without an interpreter named, pyright looks for packages in the one on the search path.
+    run_each(session, of_checks("mypy"), of_checks("pyright", "--pythonpath", str(CHECKS / "python")))
 
 
 @nox.session(venv_backend="none", requires=["checks"])
