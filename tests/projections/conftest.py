@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from eventcore import EventStore, Projection
-from tests.store.conftest import Measured, measured, schemas, sqlite_url, store, telemetry, url
+from tests.store.conftest import Measured, measured, sqlite_url, store, telemetry, url
 
-__all__ = ["Measured", "Run", "measured", "run", "schemas", "sqlite_url", "store", "telemetry", "url"]
+__all__ = ["Measured", "Run", "measured", "run", "sqlite_url", "store", "telemetry", "url"]
 
 Run = Callable[..., "asyncio.Task[None]"]
 

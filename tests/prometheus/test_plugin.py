@@ -63,6 +63,7 @@ def test_importing_the_plugin_loads_nothing_heavy() -> None:
     assert result.stdout == "[]\n"
 
 
+@pytest.mark.timing
 async def test_ten_thousand_series_are_served_while_the_event_loop_goes_on(run: Run) -> None:
     running = await run(scrape_timeout=30.0)
     for instrument in range(5):

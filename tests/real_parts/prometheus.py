@@ -14,8 +14,6 @@ from tests.real_parts.ports import free_ports
 from tests.real_parts.server import ServerFailed, ServerProcess
 from tests.real_parts.waiting import wait_until
 
-__all__ = ["Prometheus", "PromtoolResult", "Sample", "check_metrics"]
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -46,7 +44,7 @@ class Prometheus:
     ) -> None:
         configuration = directory / "prometheus.yml"
         milliseconds = f"{max(1, round(scrape_interval * 1000))}ms"
-        # JSON is YAML, and quotes what has to be quoted.
+        # JSON is valid YAML; the encoder quotes and escapes every string.
         configuration.write_text(
             json.dumps(
                 {
@@ -66,21 +64,21 @@ class Prometheus:
                 self._server.wait_until_ready(self._ready, 20)
                 break
             except ServerFailed:
-                # Another process may have taken the port since it was chosen.
+                # Another process may have taken the port after free_ports returned it.
                 if not remaining:
                     raise
 
     @property
     def url(self) -> str:
-        """Where it listens, ``http://127.0.0.1:PORT``."""
+        """The address of the server, ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self._port}"
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         self._server.stop()
 
     def wait_until_up(self, timeout: float = 20) -> None:
-        """Wait until the last scrape of every target was good; the first one comes 5 seconds after the start.
+        """Wait until the last scrape of every target succeeded; the first scrape starts 5 seconds after the server.
 
         Raises:
             AssertionError: not within ``timeout`` seconds.
@@ -140,14 +138,14 @@ class Prometheus:
 
 @dataclass(frozen=True)
 class PromtoolResult:
-    """What ``promtool check metrics`` said: ``returncode`` 0 is good, 1 is no metrics page, 3 is a complaint of its linter."""
+    """The result of ``promtool check metrics``; ``returncode`` is 0 for a good page, 1 for no page, 3 for a lint warning."""
 
     returncode: int
     output: str
 
     @property
     def ok(self) -> bool:
-        """Whether it found nothing."""
+        """Whether promtool found no fault."""
         return self.returncode == 0
 
 

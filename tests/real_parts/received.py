@@ -1,10 +1,8 @@
-"""What a receiver got over OTLP, as plain values to compare."""
+"""Data that a receiver got over OTLP, as plain values to compare."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-
-__all__ = ["AttributeValue", "Attributes", "ReceivedEvent", "ReceivedLink", "ReceivedPoint", "ReceivedSpan"]
 
 AttributeValue: TypeAlias = str | int | float | bool | tuple[Any, ...]
 Attributes: TypeAlias = Mapping[str, AttributeValue]

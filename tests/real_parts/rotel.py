@@ -10,15 +10,13 @@ from tests.real_parts.ports import free_ports
 from tests.real_parts.received import ReceivedPoint, ReceivedSpan
 from tests.real_parts.server import ServerFailed, ServerProcess
 
-__all__ = ["Rotel"]
-
 
 class Rotel:
-    """One collector; it receives over OTLP gRPC, keeps nothing, and logs every field.
+    """One collector, which receives over OTLP gRPC, stores nothing, and logs every field.
 
     Args:
         program: the path of ``rotel-agent``.
-        directory: where its log goes; its own.
+        directory: an empty folder for its log.
     """
 
     def __init__(self, program: Path, directory: Path) -> None:
@@ -32,31 +30,31 @@ class Rotel:
                 self.start()
                 break
             except ServerFailed:
-                # Another process may have taken a port since it was chosen.
+                # Another process may have taken a port after free_ports returned it.
                 if not remaining:
                     raise
                 self._ports = free_ports(2)
 
     @property
     def grpc_endpoint(self) -> str:
-        """Where it listens, ``http://127.0.0.1:PORT``; it stays the same when the collector is started again."""
+        """The address of the collector, ``http://127.0.0.1:PORT``; a restart keeps it."""
         return f"http://127.0.0.1:{self._ports[0]}"
 
     def start(self) -> None:
-        """Start it again after ``stop``, at the same address."""
+        """Start the collector, also again after ``stop``, at the same address."""
         grpc, http = self._ports
         command = [str(self._program), "start", "--exporter", "blackhole", "--disable-batching"]
         command += ["--otlp-grpc-endpoint", f"127.0.0.1:{grpc}", "--otlp-http-endpoint", f"127.0.0.1:{http}"]
         command += ["--debug-log", "traces", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"]
         command += ["--pid-file", str(self._directory / "rotel.pid")]
-        # The program is linked against libpython3.11, which a Python outside the system's folders keeps in its own.
+        # The program is linked against libpython; an interpreter outside the system's folders has it in its own LIBDIR.
         libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")]
         env = {"LD_LIBRARY_PATH": os.pathsep.join(folder for folder in libraries if folder)}
         self._server = ServerProcess(command, self._log, env, self._directory)
         self._server.wait_until_ready(self._accepts, 10)
 
     def stop(self) -> None:
-        """End it; what it printed stays readable."""
+        """Stop the collector; its log stays readable."""
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -70,7 +68,7 @@ class Rotel:
         return [span for span in read_debug_log(self.log())[1] if name in (None, span.name)]
 
     def log(self) -> str:
-        """Everything that it printed until now."""
+        """Everything that the collector has printed until now."""
         return self._log.read_text(errors="replace")
 
     def _accepts(self) -> bool:

@@ -1,4 +1,4 @@
-"""A server process of a test: started until it is ready, and always stopped."""
+"""A server process that a test starts: waited for until it is ready, and always stopped."""
 
 import pwd
 import signal
@@ -8,11 +8,9 @@ from pathlib import Path
 
 from tests.real_parts.waiting import wait_until
 
-__all__ = ["ServerFailed", "ServerProcess"]
-
 
 class ServerFailed(Exception):
-    """A server that ended before it was ready."""
+    """A server ended before it was ready, or was not ready in time."""
 
 
 class ServerProcess:
@@ -20,10 +18,10 @@ class ServerProcess:
 
     Args:
         command: the program and its arguments.
-        log: the file that gets what it prints; a second start appends.
-        env: its whole environment.
-        cwd: where it runs, and may write.
-        user: who runs it, for servers that refuse to run as root; left out, who runs the tests.
+        log: the file for its output; a second start appends.
+        env: its complete environment.
+        cwd: its working directory, which it may write to.
+        user: the user who runs it, for servers that refuse to run as root; by default the user who runs the tests.
     """
 
     def __init__(
@@ -45,14 +43,13 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.pid
 
     def wait_until_ready(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Poll ``ready``; a server that does not become ready is stopped.
+        """Poll ``ready``; stop the server if it does not become ready.
 
         Raises:
-            ServerFailed: it ended, or was not ready in ``timeout`` seconds; with the end of what it printed.
+            ServerFailed: the server ended, or was not ready within ``timeout`` seconds; the message has the end of its log.
         """
 
         def ended_or_ready() -> bool:
@@ -69,9 +66,9 @@ class ServerProcess:
         if (code := self._process.poll()) is not None:
             raise ServerFailed(f"{self._process.args!r} ended with {code}\n{self._tail()}")
 
-    def stop(self, ending: signal.Signals = signal.SIGTERM) -> None:
-        """End it by a signal, and by force after 5 seconds."""
-        self._process.send_signal(ending)
+    def stop(self, signal_: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal, and SIGKILL if the process still runs after 5 seconds."""
+        self._process.send_signal(signal_)
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

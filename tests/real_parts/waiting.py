@@ -1,19 +1,17 @@
-"""Waiting for a condition instead of for a time."""
+"""Wait for a condition, not for a time."""
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["wait_until"]
-
 T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10, message: str = "", step: float = 0.02) -> T:
-    """Poll ``condition`` until its result is true, and return that result.
+    """Poll ``condition`` every ``step`` seconds until its result is true, and return the result.
 
     Raises:
-        AssertionError: after ``timeout`` seconds, with the last result.
+        AssertionError: the result was not true within ``timeout`` seconds; the message has the last result.
     """
     deadline = time.monotonic() + timeout
     while not (result := condition()):

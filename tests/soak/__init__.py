@@ -1,11 +1,11 @@
-"""The soak test: processes that write, read and project while they, the server and their connections are killed and cut.
+"""The soak test: processes write, read and project while processes, servers and connections are killed.
 
-``python -m tests.soak --seconds 120`` runs it. Every process keeps its own log of what it was told, and what it saw; at the
-end those logs are held against the database. The parts are:
+``python -m tests.soak --seconds 120`` runs it. Every process writes a log of the results that it got
+from the store and of the events that it saw. At the end the logs are compared with the database.
 
-- ``domain``: the commands, whose events carry the proof that they were decided on what really stood.
-- ``writer``, ``reader``, ``projector``: what the processes do; ``worker`` is their way in.
-- ``crew``, ``chaos``: who runs, and what befalls them.
+- ``domain``: the commands. Each event records the state that its command was decided on.
+- ``writer``, ``reader``, ``projector``: what the processes do. ``worker`` starts them.
+- ``crew``: the running processes. ``chaos``: the faults that are injected.
 - ``scenarios``: PostgreSQL, a failover to a standby that lags, SQLite.
 - ``proof``: what must hold, as functions of the rows and the logs. It uses nothing of eventcore.
 """

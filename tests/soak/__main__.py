@@ -1,4 +1,4 @@
-"""``python -m tests.soak --seconds 120 [--seed N] [--json]``: run every scenario, print the counts, and whether all holds."""
+"""``python -m tests.soak --seconds 120 [--seed N] [--json]``: run every scenario and print its counts and violations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.soak.staging import Load
 
 
 async def run(names: Sequence[str], seconds: float, seed: int, directory: Path) -> dict[str, Findings]:
-    """The findings of each scenario."""
+    """Run these scenarios one after another and return the findings of each."""
     shares = {name: share for name, (_, share) in SCENARIOS.items() if name in names}
     found: dict[str, Findings] = {}
     for name, share in shares.items():
@@ -35,7 +35,7 @@ async def run(names: Sequence[str], seconds: float, seed: int, directory: Path) 
 
 
 def show(found: dict[str, Findings], console: Console) -> None:
-    """A table of the counts, and every violation."""
+    """Print a table of the counts, and every violation."""
     table = Table(box=SIMPLE_HEAD if console.is_terminal else None)
     table.add_column("")
     for name in found:
@@ -50,31 +50,33 @@ def show(found: dict[str, Findings], console: Console) -> None:
 
 
 def main() -> int:
-    """Run as the arguments say; the exit code is 0 when everything holds."""
+    """Run as the arguments say; return the exit code, 0 if everything holds and 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120, help="of work and blows, for all scenarios together")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30), help="of all choices; left out, a new one")
+    parser.add_argument("--seconds", type=float, default=120, help="of work and faults, for all scenarios together")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(1 << 30), help="of all random choices (default: a new seed)"
+    )
     parser.add_argument("--only", choices=SCENARIOS, nargs="+", default=list(SCENARIOS), help="some of the scenarios")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
-    wanted = parser.parse_args()
-    # Whoever ends this process ends all that it has started.
+    arguments = parser.parse_args()
+    # SIGTERM ends the run as Ctrl-C does, so that it stops the processes and servers it has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="eventcore-soak-"))
     complete = False
     try:
-        found = asyncio.run(run(wanted.only, wanted.seconds, wanted.seed, directory))
+        found = asyncio.run(run(arguments.only, arguments.seconds, arguments.seed, directory))
         complete = not any(findings.violations for findings in found.values())
-        if wanted.json:
+        if arguments.json:
             parts = {name: {"counts": findings.counts, "violations": findings.violations} for name, findings in found.items()}
-            print(json.dumps({"seed": wanted.seed, "holds": complete, **parts}))
+            print(json.dumps({"seed": arguments.seed, "holds": complete, **parts}))
         else:
             show(found, Console())
-            print(f"seed {wanted.seed}: {'everything holds' if complete else 'NOT everything holds'}")
+            print(f"seed {arguments.seed}: {'everything holds' if complete else 'NOT everything holds'}")
     finally:
         if complete:
             shutil.rmtree(directory)
         else:
-            print(f"seed {wanted.seed}: the logs are in {directory}", file=sys.stderr)
+            print(f"seed {arguments.seed}: the logs are in {directory}", file=sys.stderr)
     return 0 if complete else 1
 
 

@@ -1,4 +1,4 @@
-"""What befalls the processes, their connections and the server while they work."""
+"""Faults that are injected into processes, connections and the server while the processes work."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from tests.real_parts.postgres import PostgresServer
 from tests.real_parts.server import ServerFailed
 from tests.soak.crew import Crew
 
-__all__ = ["LINGER", "Blow", "Troubles", "blows_to_processes", "restart", "torment"]
+Fault: TypeAlias = tuple[int, Callable[[], Awaitable[None]]]
+"""The weight of a fault among all faults, and the function that injects it."""
 
-Blow: TypeAlias = tuple[int, Callable[[], Awaitable[None]]]
-"""How likely it is, beside others, and what it does."""
-
-LINGER: Final = """
+SLOW_COMMITS: Final = """
     CREATE FUNCTION soak_linger() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         PERFORM pg_sleep(CASE WHEN random() < 0.02 THEN 0.8 ELSE random() * 0.03 END);
@@ -27,21 +25,21 @@ LINGER: Final = """
     CREATE CONSTRAINT TRIGGER soak_linger AFTER INSERT ON eventcore.events DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW WHEN (NEW.position % 23 = 0) EXECUTE FUNCTION soak_linger();
 """
-"""Makes commits linger: the trigger runs when all is inserted, and nothing of it can be seen yet."""
+"""Delays some commits: the deferred trigger runs after all inserts of a transaction and before its commit."""
 
 _RESTART: Final = 30.0
 
 
-async def torment(blows: Sequence[Blow], choice: random.Random, until: float, mean_pause: float) -> None:
-    """Deal one blow after another until that moment (of ``time.monotonic``)."""
-    while (left := until - monotonic()) > 0:
-        await asyncio.sleep(min(left, choice.uniform(0.3, 1.7) * mean_pause))
-        [(_, deal)] = choice.choices(blows, [weight for weight, _ in blows])
-        await deal()
+async def inject(faults: Sequence[Fault], choice: random.Random, until: float, mean_pause: float) -> None:
+    """Inject one random fault after another until the time ``until`` (of ``time.monotonic``)."""
+    while (remaining := until - monotonic()) > 0:
+        await asyncio.sleep(min(remaining, choice.uniform(0.3, 1.7) * mean_pause))
+        [(_, fault)] = choice.choices(faults, [weight for weight, _ in faults])
+        await fault()
 
 
-def blows_to_processes(crew: Crew, choice: random.Random) -> list[Blow]:
-    """Kills, and pauses that are longer than a lease."""
+def faults_of_processes(crew: Crew, choice: random.Random) -> list[Fault]:
+    """Return the faults of processes: kills, and pauses that may be longer than a lease."""
 
     async def kill_writer() -> None:
         crew.replace(crew.pick("writer"))
@@ -52,15 +50,15 @@ def blows_to_processes(crew: Crew, choice: random.Random) -> list[Blow]:
     async def kill_projector() -> None:
         crew.replace(crew.pick("projector"))
 
-    async def hold() -> None:
-        await crew.hold(crew.pick("writer", "projector"), choice.uniform(0.5, 2.5))
+    async def pause() -> None:
+        await crew.pause(crew.pick("writer", "projector"), choice.uniform(0.5, 2.5))
 
-    return [(4, kill_writer), (2, kill_reader), (3, kill_projector), (2, hold)]
+    return [(4, kill_writer), (2, kill_reader), (3, kill_projector), (2, pause)]
 
 
 @final
-class Troubles:
-    """What goes wrong on the way to a PostgreSQL server, and in it."""
+class ServerFaults:
+    """Faults of connections to a PostgreSQL server, and of the server's backends."""
 
     def __init__(self, proxy: Proxy, server: PostgresServer, database: str, crew: Crew, choice: random.Random) -> None:
         self._proxy = proxy
@@ -73,8 +71,8 @@ class Troubles:
         proxy.cut_answer = lambda: choice.random() < 0.005
         proxy.hold_answer = lambda: choice.uniform(0, 0.2) if choice.random() < 0.02 else 0.0
 
-    def blows(self) -> list[Blow]:
-        """Cuts, and backends that are ended."""
+    def faults(self) -> list[Fault]:
+        """Return the faults: all connections are cut, or one backend is terminated."""
         return [(2, self._cut_all), (2, self._end_a_backend)]
 
     async def _cut_all(self) -> None:
@@ -90,7 +88,7 @@ class Troubles:
 
 
 async def restart(server: PostgresServer) -> None:
-    """Start a server again whose postmaster was killed: it refuses until the last of its backends has noticed."""
+    """Start a server whose postmaster was killed; it refuses to start until the last old backend has ended."""
     deadline = monotonic() + _RESTART
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The processes that run: started, killed, held, started again, and ended in order."""
+"""The processes of a run: they are started, killed, paused, restarted and ended in order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Literal, TypeAlias, final
 
-__all__ = ["Crew", "Member", "Role"]
-
 Role: TypeAlias = Literal["writer", "reader", "scanner", "projector"]
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -22,7 +20,7 @@ _ROOT: Final = Path(__file__).parents[2]
 
 @final
 class Member:
-    """One place in the crew, held by one process after another."""
+    """One numbered process of a role; after a kill, a new process continues under the same name."""
 
     def __init__(self, role: Role, number: int, url: str, directory: Path) -> None:
         self.role = role
@@ -35,12 +33,16 @@ class Member:
 
     @property
     def log(self) -> Path:
-        """What its process writes: writers begin anew, so that a half line can only be a last one; readers go on."""
+        """The log of the process.
+
+        Each process of a writer begins a new file, so that only the last line can be cut off by a kill.
+        The processes of a reader continue one file, because they resume at its last event.
+        """
         return self._directory / (f"{self.name}.{self._starts}.log" if self.role == "writer" else f"{self.name}.log")
 
     @property
     def errors(self) -> Path:
-        """What all its processes had to complain of."""
+        """Standard output and error of all its processes."""
         return self._directory / f"{self.name}.stderr"
 
     def start(self, seed: int) -> None:
@@ -53,16 +55,16 @@ class Member:
             )
 
     def ended(self) -> int | None:
-        """The code with which the process has ended by itself, ``None`` while it runs."""
+        """The exit code of a process that has ended by itself, ``None`` while it runs."""
         return None if self._process is None else self._process.poll()
 
-    def signal(self, what: signal.Signals) -> None:
-        """Tell its process group."""
+    def signal(self, signal_: signal.Signals) -> None:
+        """Send a signal to the process group."""
         if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, what)
+            os.killpg(self._process.pid, signal_)
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill the process with SIGKILL, and wait until it has ended."""
         self.signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait(10)
@@ -70,15 +72,15 @@ class Member:
                 self._process.stdin.close()
             self._process = None
 
-    def tell_to_end(self) -> None:
-        """Close its input."""
+    def close_input(self) -> None:
+        """Close the input of the process, which then ends in order."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
 
 @final
 class Crew:
-    """All members, and what went wrong with them."""
+    """All processes of a run, and the faults of those that ended without being killed."""
 
     def __init__(self, directory: Path, choice: random.Random) -> None:
         self.members: list[Member] = []
@@ -87,50 +89,50 @@ class Crew:
         self._directory = directory
         self._choice = choice
 
-    def hire(self, role: Role, count: int, url: str) -> None:
-        """Start so many processes of a role."""
+    def start(self, role: Role, count: int, url: str) -> None:
+        """Start ``count`` processes of a role."""
         for number in range(1, count + 1):
             member = Member(role, number, url, self._directory)
             self.members.append(member)
             member.start(self._choice.randrange(1 << 30))
 
     def pick(self, *roles: Role) -> Member:
-        """One of those with these roles."""
+        """Return a random process of these roles."""
         return self._choice.choice(self.of(*roles))
 
     def of(self, *roles: Role) -> list[Member]:
-        """All with these roles."""
+        """Return all processes of these roles."""
         return [member for member in self.members if member.role in roles]
 
     def replace(self, member: Member) -> None:
-        """Kill a process, and put another in its place at once."""
-        self.look_after()
+        """Kill a process, and start another in its place at once."""
+        self.note_unexpected_ends()
         member.kill()
         self.counts[f"kill -9 of a {member.role}"] += 1
         member.start(self._choice.randrange(1 << 30))
 
-    async def hold(self, member: Member, seconds: float) -> None:
-        """Let a process stand still for a while, as a machine that swaps does."""
+    async def pause(self, member: Member, seconds: float) -> None:
+        """Stop a process for ``seconds``, as swapping or a virtual machine's migration does."""
         member.signal(signal.SIGSTOP)
-        self.counts[f"{member.role} held"] += 1
+        self.counts[f"{member.role} paused"] += 1
         try:
             await asyncio.sleep(seconds)
         finally:
             member.signal(signal.SIGCONT)
 
-    def look_after(self) -> None:
-        """Note who has ended without being asked to."""
+    def note_unexpected_ends(self) -> None:
+        """Note every process that has ended by itself as a fault."""
         for member in self.members:
             if (code := member.ended()) is not None:
                 self.faults.append(f"{member.name} has ended by itself with {code}; see {member.errors}")
                 member.kill()
 
     async def end(self, *roles: Role, timeout: float = 20) -> None:
-        """Ask those with these roles to end, and see that they do."""
-        self.look_after()
+        """Ask the processes of these roles to end; note those that do not end within ``timeout`` seconds, or with an error."""
+        self.note_unexpected_ends()
         leaving = self.of(*roles)
         for member in leaving:
-            member.tell_to_end()
+            member.close_input()
         deadline = monotonic() + timeout
         for member in leaving:
             while (code := member.ended()) is None and monotonic() < deadline:
@@ -143,9 +145,9 @@ class Crew:
             member.kill()
             self.members.remove(member)
             if member.errors.stat().st_size:
-                self.faults.append(f"{member.name} complains of something: see {member.errors}")
+                self.faults.append(f"{member.name} has written to stderr: see {member.errors}")
 
     def kill_all(self) -> None:
-        """Leave nothing running."""
+        """Kill every process."""
         for member in self.members:
             member.kill()

@@ -1,4 +1,4 @@
-"""What stands in a database, read without the store."""
+"""The content of a store's database, read in plain SQL without eventcore."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import asyncpg
 import msgspec
 
 from tests.soak.proof import Row
-
-__all__ = ["Standing", "of_postgres", "of_sqlite"]
 
 _EVENTS: Final = "SELECT position, stream_id, version, event_id, event_type, data FROM {} ORDER BY position"
 _CHECKPOINTS: Final = "SELECT name, position FROM {}"
@@ -35,19 +33,25 @@ class _Data(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(_Data).decode
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """All events in order of position; and of each projection how far it has come and what it keeps of each stream."""
+class Stored(msgspec.Struct, frozen=True):
+    """The content of a store.
+
+    Attributes:
+        rows: all events, ordered by position.
+        checkpoints: the position of each projection.
+        tallies: for each projection and stream, the number of events, the sum of amounts, and the chain of positions.
+    """
 
     rows: list[Row]
     checkpoints: Mapping[str, int]
     tallies: Mapping[str, Mapping[str, tuple[int, int, int]]]
 
 
-async def of_postgres(url: str) -> Standing:
-    """What stands in a PostgreSQL store."""
+async def of_postgres(url: str) -> Stored:
+    """Read a PostgreSQL store."""
     connection = await asyncpg.connect(url)
     try:
-        return _standing(
+        return _stored(
             await connection.fetch(_EVENTS.format("eventcore.events")),
             await connection.fetch(_CHECKPOINTS.format("eventcore.projections")),
             await connection.fetch(_TALLY),
@@ -56,25 +60,27 @@ async def of_postgres(url: str) -> Standing:
         await connection.close()
 
 
-def of_sqlite(path: Path) -> tuple[Standing, str]:
-    """What stands in a SQLite store; and what SQLite says of the file's integrity."""
+def of_sqlite(path: Path) -> tuple[Stored, str]:
+    """Read a SQLite store; return its content, and the result of SQLite's integrity check (``ok``)."""
     with closing(sqlite3.connect(path)) as connection:
-        ask = connection.execute
-        standing = _standing(ask(_EVENTS.format("events")), ask(_CHECKPOINTS.format("projections")), ask(_TALLY))
-        [(integrity,)] = ask("PRAGMA integrity_check")
-        return standing, integrity
+        execute = connection.execute
+        stored = _stored(execute(_EVENTS.format("events")), execute(_CHECKPOINTS.format("projections")), execute(_TALLY))
+        [(integrity,)] = execute("PRAGMA integrity_check")
+        return stored, integrity
 
 
-def _standing(events: Iterable[Any], checkpoints: Iterable[Any], tallies: Iterable[Any]) -> Standing:
-    return Standing(_rows(events), dict(checkpoints), _tallies(tallies))
+def _stored(events: Iterable[Any], checkpoints: Iterable[Any], tallies: Iterable[Any]) -> Stored:
+    return Stored(_rows(events), dict(checkpoints), _tallies(tallies))
 
 
 def _rows(found: Iterable[Any]) -> list[Row]:
     rows: list[Row] = []
     for position, stream, version, event_id, kind, data in found:
-        said = _decode(data)
-        part = said.part
-        rows.append(Row(position, stream, version, event_id, kind, part.command, part.number, part.of, part.seen, said.amount))
+        decoded = _decode(data)
+        part = decoded.part
+        rows.append(
+            Row(position, stream, version, event_id, kind, part.command, part.number, part.of, part.seen, decoded.amount)
+        )
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Commands whose events say what they were decided on, so that a wrong decision is found in the database afterwards."""
+"""Commands whose events record the state they were decided on, so that the database shows every wrong decision."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import msgspec
 from eventcore import BusinessRuleViolation, Command, Event, RecordedEvent, StreamId
 from tests.soak.proof import digest
 
-__all__ = ["COLD", "Linked", "Note", "Noted", "Part", "SoakCommand", "choose"]
-
 HOT = StreamId("hot")
 COLD = tuple(StreamId(f"cold-{number}") for number in range(40))
 GUARDS = tuple(StreamId(f"guard-{number}") for number in range(4))
@@ -21,7 +19,14 @@ INDEXES = tuple(StreamId(f"index-{number}") for number in range(4))
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Which event of which command this is, and the digest of every stream that the command had read when it decided."""
+    """What each event records of its command.
+
+    Attributes:
+        command: the id of the command.
+        number: the index of this event among the events of the command.
+        of: the number of events of the command.
+        seen: for every stream that the command read, the digest of the stream at the decision.
+    """
 
     command: str
     number: int
@@ -43,7 +48,7 @@ class Linked(Event):
 
 
 class Seen(msgspec.Struct):
-    """The state of every command here."""
+    """The state of every command in this module: the digest of each stream, and the streams that links point to."""
 
     digests: dict[StreamId, int]
     links: dict[StreamId, None]
@@ -67,7 +72,8 @@ class _Soak(Command[Seen]):
     def _notes(self, state: Seen, boundary: Iterable[StreamId], targets: Sequence[StreamId], to: StreamId | None) -> Decided:
         seen = {str(stream): state.digests.get(stream, 0) for stream in boundary}
         if sum(seen.values()) % 13 == 1:
-            raise BusinessRuleViolation("the digests are an unlucky number")
+            # Some commands are refused by a rule that depends on everything that they read.
+            raise BusinessRuleViolation("the sum of the digests is 1 modulo 13")
         for number, target in enumerate(targets):
             part = Part(self.id, number, len(targets), seen)
             amount = zlib.crc32(f"{self.id} {number}".encode()) % 100
@@ -95,7 +101,7 @@ class Move(_Soak):
 
 
 class Guarded(_Soak):
-    """Writes one stream, and reads another only."""
+    """Writes one stream, and reads another without writing it."""
 
     guard: StreamId
     target: StreamId
@@ -131,7 +137,7 @@ SoakCommand: TypeAlias = Note | Move | Guarded | Link | Gather
 
 
 def choose(command_id: str, choice: random.Random) -> SoakCommand:
-    """A command with a hot stream in four of ten, and one that is read only, or discovered, in others."""
+    """Choose a random command: four of ten write the hot stream, others read a guard or discover streams."""
     cold = choice.choice(COLD)
     match choice.random():
         case share if share < 0.30:

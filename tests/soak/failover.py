@@ -1,4 +1,4 @@
-"""A failover: the primary is killed, and a standby is promoted that has not received the last events that were read."""
+"""A failover: the primary is killed, and a standby that has not received the last events is promoted."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from tests.soak.proof import Failover, Findings
 from tests.soak.reader import DIVERGED
 from tests.soak.staging import SETTINGS, Load, crew_of, head, last_seen, postgres, prepare, prove, until
 
-__all__ = ["through_failover"]
-
 
 async def through_failover(directory: Path, load: Load) -> Findings:
-    """Run it, and prove it."""
+    """Run the scenario and return its findings."""
     findings = Findings()
     crew = Crew(directory, random.Random(load.seed))
     with closing(await asyncio.to_thread(PostgresServer, postgres())) as primary:
@@ -33,9 +31,9 @@ async def through_failover(directory: Path, load: Load) -> Findings:
             both = f"{parts.netloc},127.0.0.1:{standby.port}"
             either = parts._replace(netloc=both, query=f"target_session_attrs=primary&{SETTINGS}").geturl()
             async with crew_of(crew, findings):
-                crew.hire("writer", load.writers, either)
-                crew.hire("reader", 3, either)
-                crew.hire("projector", 2, either)
+                crew.start("writer", load.writers, either)
+                crew.start("reader", 3, either)
+                crew.start("projector", 2, either)
                 await until(lambda: head(primary, database) > 0, "the first event")
                 await asyncio.sleep(load.seconds / 3)
                 await asyncio.to_thread(standby.fall_behind)
@@ -43,31 +41,31 @@ async def through_failover(directory: Path, load: Load) -> Findings:
                 await asyncio.sleep(load.seconds / 6)
                 readers = [member.log for member in crew.of("reader")]
                 logs = [*readers, directory / OUTSIDE]
-                await until(lambda: min(map(last_seen, logs)) > fork + 20, "readers and projections behind the fork")
+                await until(lambda: min(map(last_seen, logs)) > fork + 20, "readers and projections beyond the fork")
                 await asyncio.to_thread(primary.stop, signal.SIGKILL)
-                # What was answered before is read by then.
+                # Readers have by then read every event that the primary sent them before it was killed.
                 await asyncio.sleep(1)
                 failover = Failover(fork, now())
                 lost = max(map(last_seen, logs))
                 await asyncio.to_thread(standby.promote)
-                # So far that what is lost could be taken for what stands.
-                await until(lambda: head(standby, database) > lost + 100, "writers that go on")
+                # New events reach the positions of the lost ones: a reader that compared positions alone would go on.
+                await until(lambda: head(standby, database) > lost + 100, "new events after the promotion")
                 await asyncio.sleep(load.seconds / 2)
                 await crew.end("writer")
                 await crew.end("reader", "projector")
-            standing = await of_postgres(standby.url(database))
+            stored = await of_postgres(standby.url(database))
     findings.counts["position of the fork"] = fork
-    _prove_told(directory, readers, findings)
-    prove(directory, standing, findings, failover)
+    _prove_stopped(directory, readers, findings)
+    prove(directory, stored, findings, failover)
     return findings
 
 
-def _prove_told(directory: Path, readers: Sequence[Path], findings: Findings) -> None:
-    """Whoever has seen, or applied, what is gone was stopped by ``HistoryDiverged``."""
+def _prove_stopped(directory: Path, readers: Sequence[Path], findings: Findings) -> None:
+    """Every reader, and the projection, that has seen a lost event was stopped by ``HistoryDiverged``."""
     for log in readers:
         findings.counts["readers stopped by HistoryDiverged"] += 1
         if not log.with_suffix(DIVERGED).exists():
-            findings.violated(f"{log.stem}: has seen events that are gone, and was not told")
+            findings.violated(f"{log.stem}: has seen lost events, and was not stopped")
     findings.counts["projections stopped by HistoryDiverged"] = len(list(directory.glob(f"projector-*.*{DIVERGED}")))
     if not list(directory.glob(f"projector-*.outside{DIVERGED}")):
-        findings.violated("outside: its read model holds events that are gone, and nobody was told")
+        findings.violated("outside: its read model holds lost events, and it was not stopped")

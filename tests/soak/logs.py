@@ -1,4 +1,4 @@
-"""What processes write down while they run: lines that a kill can only cut off at the end."""
+"""The logs of processes: one line an entry; a kill can cut off only the last line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from typing import Final, TypeAlias, final
 
 import msgspec
 
-__all__ = ["Acknowledged", "Begun", "Entry", "Failed", "LineLog", "read_commands", "read_seen", "repaired"]
-
 _SEEN: Final = re.compile(r"(\d+) ([0-9a-f]{32})")
 
 
 class Begun(msgspec.Struct, tag="begun", frozen=True):
-    """A command is handed to the store."""
+    """A command is about to be executed."""
 
     id: str
     kind: str
 
 
 class Acknowledged(msgspec.Struct, tag="acknowledged", frozen=True):
-    """The store has told that it is carried out: position, event id, stream and version of each event."""
+    """The store has returned a result: position, event id, stream and version of each event."""
 
     id: str
     events: list[tuple[int, str, str, int]]
@@ -32,7 +30,7 @@ class Acknowledged(msgspec.Struct, tag="acknowledged", frozen=True):
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True):
-    """The store has told that it is not; ``uncertain``: that its events may stand all the same."""
+    """The store has raised an error; ``uncertain``: its events may be stored all the same."""
 
     id: str
     error: str
@@ -46,27 +44,26 @@ _decode: Final = msgspec.json.Decoder(Entry).decode
 
 @final
 class LineLog:
-    """A file that lines are added to; each is with the operating system when ``add`` returns, so that no kill takes it."""
+    """A file of lines. A line is with the operating system when ``add`` returns, so that a kill does not lose it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
 
     def add(self, entry: Entry) -> None:
-        """One line for one entry."""
+        """Write one line for one entry."""
         self._file.write(_encode(entry) + b"\n")
 
     def saw(self, events: Iterable[tuple[int, str]]) -> None:
-        """A line for the position and id of each event."""
-        # What was cut off by a kill must not run into the next line.
+        """Write a line with the position and id of each event."""
+        # Begin with a newline: an earlier process may have been killed in the middle of a line.
         self._file.write("".join(f"\n{position} {event_id}\n" for position, event_id in events).encode())
 
     def close(self) -> None:
-        """No more lines."""
         self._file.close()
 
 
 def repaired(path: Path) -> list[tuple[int, str]]:
-    """The events in a log of what was seen, after a half line at its end has been cut off."""
+    """Cut an incomplete line off the end of a reader's log, and return the events in the log."""
     if path.exists():
         whole = path.read_bytes()
         if not whole.endswith(b"\n"):
@@ -76,14 +73,14 @@ def repaired(path: Path) -> list[tuple[int, str]]:
 
 
 def read_seen(path: Path) -> Iterator[tuple[int, str]]:
-    """The events in a log of what was seen, in order of the lines; what is no whole line was never written."""
+    """Yield the events in a reader's log, in the order of its lines; incomplete lines are ignored."""
     for line in path.read_text().split("\n") if path.exists() else ():
         if found := _SEEN.fullmatch(line):
             yield int(found[1]), found[2]
 
 
 def read_commands(paths: Iterable[Path]) -> tuple[Mapping[str, Begun], Mapping[str, Acknowledged | Failed]]:
-    """What was begun, and what became of it as far as a process lived to write it down, by command."""
+    """Return, by command id, what was begun, and the outcome if the process lived to write it."""
     begun: dict[str, Begun] = {}
     ended: dict[str, Acknowledged | Failed] = {}
     for path in paths:
@@ -97,5 +94,5 @@ def read_commands(paths: Iterable[Path]) -> tuple[Mapping[str, Begun], Mapping[s
 
 
 def now() -> float:
-    """Seconds on a clock that all processes of a machine share."""
+    """Return seconds of a clock that all processes of a machine share."""
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""On PostgreSQL: kills of all kinds of processes and of the postmaster, and connections that are cut in mid-commit."""
+"""On PostgreSQL: every kind of process and the postmaster are killed, and connections are cut in mid-commit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.postgres.proxy import Proxy
 from tests.real_parts.postgres import PostgresServer
-from tests.soak.chaos import Troubles, blows_to_processes, restart, torment
+from tests.soak.chaos import ServerFaults, faults_of_processes, inject, restart
 from tests.soak.crew import Crew
 from tests.soak.database import of_postgres
 from tests.soak.logs import read_seen
@@ -22,38 +22,36 @@ from tests.soak.proof import Findings, prove_outside
 from tests.soak.staging import SETTINGS, Load, all_caught_up, crew_of, head, postgres, prepare, prove, until
 from tests.soak.watcher import GapWatcher
 
-__all__ = ["on_postgres"]
-
 _SECONDS_OF_A_SERVER: Final = 20.0
 
 
 async def on_postgres(directory: Path, load: Load) -> Findings:
-    """Run it, and prove it."""
+    """Run the scenario and return its findings."""
     findings, choice = Findings(), random.Random(load.seed)
     crew = Crew(directory, choice)
     with closing(await asyncio.to_thread(PostgresServer, postgres())) as server:
         database, url = await prepare(server)
         async with Proxy.before(url) as proxy, _watched(url, findings), crew_of(crew, findings):
-            crew.hire("writer", load.writers, f"{proxy.url}?{SETTINGS}")
-            crew.hire("projector", 3, f"{proxy.url}?{SETTINGS}")
-            crew.hire("reader", 2, f"{url}?{SETTINGS}")
-            crew.hire("scanner", 1, f"{url}?{SETTINGS}")
+            crew.start("writer", load.writers, f"{proxy.url}?{SETTINGS}")
+            crew.start("projector", 3, f"{proxy.url}?{SETTINGS}")
+            crew.start("reader", 2, f"{url}?{SETTINGS}")
+            crew.start("scanner", 1, f"{url}?{SETTINGS}")
             await until(lambda: head(server, database) > 0, "the first event")
-            blows = blows_to_processes(crew, choice) + Troubles(proxy, server, database, crew, choice).blows()
+            faults = faults_of_processes(crew, choice) + ServerFaults(proxy, server, database, crew, choice).faults()
             servers = max(2, round(load.seconds / _SECONDS_OF_A_SERVER))
             for number in range(servers):
                 if number:
                     await asyncio.to_thread(server.stop, signal.SIGKILL)
                     crew.counts["kill -9 of the postmaster"] += 1
                     await restart(server)
-                await torment(blows, choice, monotonic() + load.seconds / servers, load.pause)
+                await inject(faults, choice, monotonic() + load.seconds / servers, load.pause)
             await crew.end("writer")
             await all_caught_up(crew, lambda: head(server, database), lambda: _checkpoints(server, database), findings)
             await crew.end("reader", "scanner", "projector")
             findings.counts["cuts in mid-commit"] = proxy.cuts
-        standing = await of_postgres(url)
-    prove(directory, standing, findings)
-    prove_outside(read_seen(directory / OUTSIDE), standing.rows, findings)
+        stored = await of_postgres(url)
+    prove(directory, stored, findings)
+    prove_outside(read_seen(directory / OUTSIDE), stored.rows, findings)
     return findings
 
 

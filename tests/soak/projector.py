@@ -1,4 +1,4 @@
-"""A process that runs every projection, or stands by for those that others run."""
+"""A process that runs every projection, or waits for the lease of those that another process runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from tests.soak.proof import CHAIN
 from tests.soak.reader import DIVERGED
 from tests.soak.worker import opened
 
-__all__ = ["OUTSIDE", "TALLY", "project"]
-
 LEASE: Final = 1.0
 TALLY: Final = """
     CREATE TABLE soak_tally (
@@ -26,14 +24,14 @@ TALLY: Final = """
     )
 """
 OUTSIDE: Final = "applied-outside.log"
-"""The read model of the projection that is outside of the store: a file that all projectors share."""
+"""The read model of the projection that keeps its read model outside the store: a file that all projectors share."""
 
 _COUNT: Final = f"""
     INSERT INTO soak_tally VALUES ($1, $2, 1, $3, $4) ON CONFLICT (projection, stream) DO UPDATE SET
         events = soak_tally.events + 1,
         amount = soak_tally.amount + excluded.amount,
         chain = (soak_tally.chain * 31 + excluded.chain) % {CHAIN}
-"""  # put together from constants
+"""  # made of constants only
 
 
 def _row(name: str, event: RecordedEvent) -> tuple[str, str, int, int]:
@@ -51,7 +49,7 @@ class TallyOnPostgres(Projection):
 
 
 class ColdOnPostgres(Projection):
-    """Counts those of some streams and one type, a batch at a time."""
+    """Counts the events of some streams and one type, a batch at a time."""
 
     name = "cold"
     pattern = "cold-*"
@@ -78,7 +76,7 @@ class ColdOnSqlite(Projection):
 
 
 class Outside(Projection):
-    """Writes every event to a file: at least once."""
+    """Writes every event to a file, at least once."""
 
     name = "outside"
 
@@ -117,5 +115,5 @@ async def _run(store: EventStore, projection: Projection, path: Path) -> None:
         await store.run(projection, lease=LEASE)
     except HistoryDiverged as error:
         path.with_suffix(f".{projection.name}{DIVERGED}").write_text(str(error))
-        # Whatever else this process runs goes on.
+        # Wait until cancelled: the other projections of this process continue.
         await asyncio.Event().wait()

@@ -1,6 +1,6 @@
-"""What must hold when everything has ended: functions of the rows of the database and of what processes wrote down.
+"""What must hold after a run, as functions of the database's rows and the processes' logs.
 
-Nothing here uses the store: neither its code nor what it says of itself.
+Nothing here uses eventcore: the store is not a witness of itself.
 """
 
 from __future__ import annotations
@@ -14,19 +14,6 @@ import msgspec
 
 from tests.soak.logs import Acknowledged, Begun, Failed
 
-__all__ = [
-    "CHAIN",
-    "Failover",
-    "Findings",
-    "Row",
-    "digest",
-    "prove_commands",
-    "prove_log",
-    "prove_outside",
-    "prove_seen",
-    "prove_tally",
-]
-
 CHAIN: Final = 1_000_003
 """The modulus of the chain of positions that projections keep for each stream."""
 
@@ -34,12 +21,12 @@ _SHOWN: Final = 20
 
 
 def digest(before: int, event_id: str) -> int:
-    """What identifies the whole of a stream up to an event, from what did so before it: another order has another digest."""
+    """Return the digest of a stream that ends with this event, from the digest before it; it depends on the order of events."""
     return zlib.crc32(event_id.encode(), before)
 
 
 class Row(msgspec.Struct, frozen=True):
-    """An event as it stands in the database, with what it says of its command."""
+    """An event as the database stores it, with what it records of its command (``domain.Part``)."""
 
     position: int
     stream: str
@@ -54,7 +41,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Failover(msgspec.Struct, frozen=True):
-    """A failover to a standby that lagged: what was acknowledged before ``at`` with a position above ``fork`` may be gone."""
+    """A failover to a standby that lagged: a command acknowledged before ``at`` at a position above ``fork`` may be lost."""
 
     fork: int
     at: float
@@ -62,39 +49,39 @@ class Failover(msgspec.Struct, frozen=True):
 
 @final
 class Findings:
-    """Counts of what was looked at, and every violation."""
+    """Counts of what was checked, and the first violations."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
 
-    def violated(self, what: str) -> None:
-        """Something does not hold."""
+    def violated(self, violation: str) -> None:
+        """Note a violation."""
         self.counts["violations"] += 1
         if len(self.violations) < _SHOWN:
-            self.violations.append(what)
+            self.violations.append(violation)
 
 
 def prove_log(rows: Sequence[Row], findings: Findings) -> None:
-    """Positions and versions have no gap, and every command was decided on what stood right before its events."""
+    """Positions and versions have no gaps, and every command was decided on the state right before its events."""
     versions: Counter[str] = Counter()
     digests: dict[str, int] = defaultdict(int)
     event_ids: set[str] = set()
-    for wanted, row in enumerate(rows, 1):
-        if row.position != wanted:
-            findings.violated(f"position {row.position} stands where {wanted} is due")
+    for expected, row in enumerate(rows, 1):
+        if row.position != expected:
+            findings.violated(f"position {row.position} is stored where {expected} belongs")
             return
         if row.version != versions[row.stream] + 1:
             findings.violated(f"position {row.position}: {row.stream} has version {row.version} after {versions[row.stream]}")
         if row.event_id in event_ids:
-            findings.violated(f"position {row.position}: event {row.event_id} stands twice")
+            findings.violated(f"position {row.position}: event {row.event_id} is stored twice")
         if row.number == 0:
             for stream, seen in row.seen.items():
                 findings.counts["decisions checked"] += 1
                 if seen != digests[stream]:
                     findings.violated(
-                        f"position {row.position}: {row.command} was decided on another {stream} than the one that stood "
-                        f"there at version {versions[stream]}"
+                        f"position {row.position}: {row.command} was decided on a state of {stream} other than "
+                        f"the stored one at version {versions[stream]}"
                     )
         event_ids.add(row.event_id)
         versions[row.stream] = row.version
@@ -111,63 +98,67 @@ def prove_commands(
     findings: Findings,
     failover: Failover | None = None,
 ) -> None:
-    """A command's events all stand, one behind the other, or none does; acknowledged ones do, refused ones do not."""
-    standing: dict[str, list[Row]] = defaultdict(list)
+    """A command's events are all stored, one after another, or none is.
+
+    Events of an acknowledged command are stored, those of a refused one are not. A command whose process was killed, or
+    whose error says that it may have committed, is in doubt: both are right.
+    """
+    stored: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        standing[row.command].append(row)
+        stored[row.command].append(row)
     counts = findings.counts
-    for command, found in standing.items():
+    for command, found in stored.items():
         first, count = found[0].position, found[0].of
         if [(row.number, row.position, row.of) for row in found] != [(n, first + n, count) for n in range(count)]:
-            findings.violated(f"{command}: {len(found)} of {count} events stand, at {[row.position for row in found]}")
+            findings.violated(f"{command}: {len(found)} of {count} events are stored, at {[row.position for row in found]}")
         if command not in begun:
-            findings.violated(f"{command}: its events stand, and nobody has begun it")
+            findings.violated(f"{command}: its events are stored, and no process has begun it")
     for command in begun:
-        end, found = ended.get(command), standing.get(command, [])
+        end, found = ended.get(command), stored.get(command, [])
         counts["commands"] += 1
         if isinstance(end, Acknowledged):
-            told = [(row.position, row.event_id, row.stream, row.version) for row in found]
-            if told == end.events:
+            found_events = [(row.position, row.event_id, row.stream, row.version) for row in found]
+            if found_events == end.events:
                 counts["acknowledged"] += 1
-                counts["acknowledged events"] += len(told)
+                counts["acknowledged events"] += len(found_events)
                 counts["attempts of acknowledged"] += end.attempts
             elif failover is not None and not found and end.at < failover.at and end.events[0][0] > failover.fork:
                 counts["acknowledged, lost by the failover"] += 1
             else:
-                findings.violated(f"{command}: acknowledged as {end.events}, and stands as {told}")
+                findings.violated(f"{command}: acknowledged as {end.events}, and stored as {found_events}")
         elif end is None or end.uncertain:
             how = "killed" if end is None else end.error
-            counts[f"in doubt ({how}), {'stands' if found else 'stands not'}"] += 1
+            counts[f"in doubt ({how}), {'stored' if found else 'not stored'}"] += 1
         else:
             counts[f"refused ({end.error})"] += 1
             if found:
-                findings.violated(f"{command}: refused with {end.error}, and stands at {[row.position for row in found]}")
+                findings.violated(f"{command}: refused with {end.error}, and stored at {[row.position for row in found]}")
 
 
 def prove_seen(
     name: str, seen: Sequence[tuple[int, str]], rows: Sequence[Row], findings: Findings, failover: Failover | None = None
 ) -> None:
-    """A reader has seen every position once and in order, each with the event that stands there."""
+    """A reader has seen every position once and in order, each with the stored event."""
     findings.counts["events seen by readers"] += len(seen)
-    for wanted, (position, event_id) in enumerate(seen, 1):
-        if position != wanted:
-            findings.violated(f"{name}: saw position {position} where {wanted} is due")
+    for expected, (position, event_id) in enumerate(seen, 1):
+        if position != expected:
+            findings.violated(f"{name}: saw position {position} where {expected} belongs")
             return
         if failover is not None and position > failover.fork:
             continue
         if position > len(rows) or rows[position - 1].event_id != event_id:
-            findings.violated(f"{name}: saw {event_id} at position {position}, where something else stands")
+            findings.violated(f"{name}: saw {event_id} at position {position}, where another event is stored")
             return
     if failover is None and len(seen) != len(rows):
         findings.violated(f"{name}: has seen {len(seen)} of {len(rows)} events")
 
 
 def prove_outside(applied: Iterable[tuple[int, str]], rows: Sequence[Row], findings: Findings) -> None:
-    """A projection with a read model elsewhere has applied every event at least once, the first time in order."""
+    """A projection with a read model outside the store has applied every event at least once, first in order."""
     last = again = 0
     for position, event_id in applied:
         if position > len(rows) or rows[position - 1].event_id != event_id:
-            findings.violated(f"outside: applied {event_id} at position {position}, where something else stands")
+            findings.violated(f"outside: applied {event_id} at position {position}, where another event is stored")
             return
         if position <= last:
             again += 1
@@ -183,7 +174,7 @@ def prove_outside(applied: Iterable[tuple[int, str]], rows: Sequence[Row], findi
 
 
 def prove_tally(name: str, table: Mapping[str, tuple[int, int, int]], rows: Iterable[Row], findings: Findings) -> None:
-    """The table of a projection is the fold over all its events: how many, the sum, and the chain of positions per stream."""
+    """The table of a projection equals the fold over all its events: their number, their sum, and the chain of positions."""
     fold: dict[str, tuple[int, int, int]] = {}
     for row in rows:
         events, amount, chain = fold.get(row.stream, (0, 0, 0))

@@ -1,4 +1,4 @@
-"""Processes that follow the global order and write down what they see; after a kill they go on where their log ends."""
+"""Processes that follow the global order and log what they see; after a kill they continue where their log ends."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from eventcore.stores import START, Backend, Checkpoint, EventFilter, backend_fr
 from tests.soak.logs import LineLog, repaired
 from tests.soak.worker import opened
 
-__all__ = ["DIVERGED", "follow", "scan"]
-
 DIVERGED: Final = ".diverged"
-"""The suffix of the file that tells that a reader was stopped by ``HistoryDiverged``."""
+"""The suffix of the file that a reader writes when ``HistoryDiverged`` stops it."""
 
 _PAUSE: Final = 0.05
 _EVERYTHING: Final = EventFilter()
 
 
 async def follow(url: str, path: Path, seed: int, stop: asyncio.Event) -> None:
-    """Follow from a checkpoint, woken by the store."""
+    """Follow from the last logged checkpoint until ``stop``; the store wakes this reader."""
     choice = random.Random(seed)
     seen = repaired(path)
     after = Checkpoint(*seen[-1]) if seen else START
@@ -47,7 +45,7 @@ async def follow(url: str, path: Path, seed: int, stop: asyncio.Event) -> None:
 
 
 async def scan(url: str, path: Path, seed: int, stop: asyncio.Event) -> None:
-    """Read what there is behind the last position, again and again."""
+    """Read all events after the last position, again and again, until ``stop``."""
     seen = repaired(path)
     position = seen[-1][0] if seen else 0
     log = LineLog(path)

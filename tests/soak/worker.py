@@ -1,4 +1,4 @@
-"""A process of the soak test: ``python -m tests.soak.worker ROLE URL LOG SEED``. It ends in order when its input ends."""
+"""A process of the soak test: ``python -m tests.soak.worker ROLE URL LOG SEED``; it ends when its input is closed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from pathlib import Path
 from eventcore import EventStore, open_store
 from eventcore.errors import StoreUnavailable
 
-__all__ = ["opened", "until_input_ends"]
-
 
 @asynccontextmanager
 async def opened(url: str, stop: asyncio.Event) -> AsyncIterator[EventStore | None]:
-    """The store, as soon as it can be had; none when ``stop`` comes first."""
+    """Open the store, also if the server is down at first; yield ``None`` if ``stop`` is set before it opens."""
     async with AsyncExitStack() as stack:
         store = None
         while store is None and not stop.is_set():
@@ -30,7 +28,7 @@ async def opened(url: str, stop: asyncio.Event) -> AsyncIterator[EventStore | No
 
 
 def until_input_ends() -> asyncio.Event:
-    """Set when whoever started this process closes its input, or is gone."""
+    """Return an event that is set when the parent process closes this process's input, or ends."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def ended() -> None:
@@ -43,7 +41,7 @@ def until_input_ends() -> asyncio.Event:
 
 
 async def main(role: str, url: str, log: Path, seed: int) -> None:
-    """Do what the role says until the input ends."""
+    """Run the role until the input ends."""
     from tests.soak.projector import project
     from tests.soak.reader import follow, scan
     from tests.soak.writer import write
@@ -54,7 +52,7 @@ async def main(role: str, url: str, log: Path, seed: int) -> None:
 
 if __name__ == "__main__":
     _, _role, _url, _log, _seed = sys.argv
-    # What the store warns of is kept beside the log; what reaches stderr is a fault.
+    # Warnings of the store go to a file beside the log; any output on stderr counts as a fault.
     _logger = logging.getLogger("eventcore")
     _logger.addHandler(logging.FileHandler(f"{_log}.warnings", delay=True))
     _logger.propagate = False

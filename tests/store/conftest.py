@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import count
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -17,18 +16,8 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'bank.db'}"
 
 
-# One counter for the process. Other conftests import the fixtures below, and pytest would give each of them a counter that
-# begins at 1: tests of two folders would then use the same schema of the same server.
-_SCHEMAS = count(1)
-
-
-@pytest.fixture(scope="session")
-def schemas() -> Iterator[int]:
-    return _SCHEMAS
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, schemas: Iterator[int]) -> str:
+def url(request: pytest.FixtureRequest) -> str:
     match request.param:
         case "memory":
             return "memory:"
@@ -37,7 +26,7 @@ def url(request: pytest.FixtureRequest, schemas: Iterator[int]) -> str:
         case _:
             pytest.importorskip("asyncpg")
             server: PostgresServer = request.getfixturevalue("newest_postgres")
-            return f"{server.url()}?schema=store_{os.getpid()}_{next(schemas)}"
+            return f"{server.url()}?schema=store_{uuid4().hex}"
 
 
 @pytest.fixture
@@ -57,7 +46,7 @@ Measured = Callable[..., float]
 
 @pytest.fixture
 def measured(telemetry: Telemetry) -> Measured:
-    """Returns the value (of a histogram: the count) of the series with these labels; 0 if there is none."""
+    """The value (of a histogram: the count) of the catalogue's series that has these labels, 0 where there is none."""
 
     def value(name: str, **labels: str) -> float:
         wanted = {key.replace("_", "."): text for key, text in labels.items()}
