@@ -386,6 +386,32 @@ def test_arguments_of_the_wrong_kind_are_faults(project: Project) -> None:
     assert "'none' stands alone" in faults(project.load(exporters=["none", "otel"]))[0]
 
 
+def test_a_table_in_code_that_contains_itself_is_a_fault_of_its_key(project: Project) -> None:
+    section: dict[str, Any] = {"port": 1}
+    section["again"] = section
+    resource: dict[str, Any] = {"zone": "a", "deep": {}}
+    resource["deep"]["more"] = resource
+    everything: dict[str, Any] = {"exporters": {"statsd": section}, "telemetry": {"resource": resource}}
+    everything["exporters"]["whole"] = everything
+    configuration = project.load(everything)
+    expected = "the table contains itself; expected tables that end"
+    found = [str(fault) for fault in configuration.faults if "contains itself" in fault.problem]
+    assert found == [
+        f"arguments: exporters.whole: {expected}",
+        f"arguments: exporters.statsd.again: {expected}",
+        f"arguments: telemetry.resource.deep.more: {expected}",
+    ]
+    assert values(configuration, "statsd") == {"port": 1}
+
+
+def test_a_table_in_code_may_be_in_two_places(project: Project) -> None:
+    shared = {"interval": 5}
+    config = {"exporters": {"statsd": {"pipeline": shared}, "prometheus": {"plugin": "statsd", "pipeline": shared}}}
+    configuration = project.load(config)
+    assert faults(configuration) == []
+    assert [configuration.pipeline_for(name).interval for name in ("statsd", "prometheus")] == [5, 5]
+
+
 def test_a_known_plugin_that_is_not_installed_says_what_to_install(project: Project) -> None:
     project.file.write_text('[exporters.otel]\nendpoint = "x"')
     bare = installed("console@eventcore-core")

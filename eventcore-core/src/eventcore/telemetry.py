@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 from eventcore.errors import ConfigurationError, Fault
@@ -108,6 +107,7 @@ class Telemetry:
             "series_limit": series_limit,
         }
         self._on_config_error = on_config_error
+        self._logged: set[Fault] = set()
         self.configuration: Configuration = load_configuration(
             config,
             exporters,
@@ -288,7 +288,7 @@ class Telemetry:
         """``start`` for code without an event loop."""
         with self._starting:
             if self._loaded is not None:
-                self._report(self._loaded.faults, log=False)
+                self._report(self._loaded.faults)
                 return
             self._loaded = load_exporters(self.configuration)
             self._report(self._loaded.faults)
@@ -337,9 +337,7 @@ class Telemetry:
         self._stop_yielding = self.yield_from_loop()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             await self.shutdown()
         finally:
@@ -364,12 +362,14 @@ class Telemetry:
         # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
         self._starting = threading.Lock()
 
-    def _report(self, faults: Sequence[Fault], *, log: bool = True) -> None:
-        """Raise the faults if one of them is to stop the application; else log them."""
+    def _report(self, faults: Sequence[Fault]) -> None:
+        """Raise the faults if the application must not go on; else log, as one error, those not logged before."""
         if self._on_config_error == "raise" and set(faults) - set(self.configuration.tolerated):
             raise ConfigurationError(faults)
-        if faults and log:
-            _logger.error("%s", ConfigurationError(faults))
+        # Faults of a registered exporter's section come again when the telemetry is started.
+        if new := [fault for fault in faults if fault not in self._logged]:
+            self._logged.update(new)
+            _logger.error("%s", ConfigurationError(new))
 
 
 def _observed(instrument: InstrumentT, callback: Callback | None) -> InstrumentT:

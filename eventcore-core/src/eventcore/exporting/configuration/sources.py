@@ -144,13 +144,19 @@ def from_tables(
     """Flatten tables. With ``environ``, references to environment variables are replaced; texts of code have none."""
     settings: Settings = {}
     faults: list[Fault] = []
-    # Grows while it is read: a table is replaced by its keys, each of which is looked at later.
-    pending: list[tuple[tuple[Any, ...], Any]] = [((name,), value) for name, value in tables.items()]
-    for path, value in pending:
-        if isinstance(path[-1], str) and is_mapping(value) and value:
-            pending += [((*path, name), child) for name, child in value.items()]
-            continue
+    # The loop appends to the list that it reads: the keys of a table are looked at after the table. `parents` are the tables
+    # around a value. A table of code may contain itself, and would otherwise be read without end.
+    pending: list[tuple[tuple[Any, ...], Any, tuple[object, ...]]] = [
+        ((name,), value, (tables,)) for name, value in tables.items()
+    ]
+    for path, value, parents in pending:
         key = ".".join(map(str, path))
+        if any(value is parent for parent in parents):
+            faults.append(Fault(where, key, "the table contains itself; expected tables that end"))
+            continue
+        if isinstance(path[-1], str) and is_mapping(value) and value:
+            pending += [((*path, name), child, (*parents, value)) for name, child in value.items()]
+            continue
         if not isinstance(path[-1], str):
             faults.append(Fault(where, key, f"a key is a str; got a {type(path[-1]).__name__}"))
             continue
