@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import msgspec
@@ -78,7 +76,7 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
        "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}]}
       "distribution", "version" and "install" may be null.
     """
-    listing = list_exporters(load_configuration(options.config, environ=os.environ, cwd=Path.cwd()))
+    listing = list_exporters(load_configuration(options.config))
     output.answer(listing, lambda: _print(output, listing))
     return listing.exit_code
 

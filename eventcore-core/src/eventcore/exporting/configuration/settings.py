@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, final
@@ -118,8 +119,8 @@ def load_configuration(
     config: Mapping[str, Any] | Path | str | None = None,
     exporters: Sequence[str] | str | None = None,
     *,
-    environ: Mapping[str, str],
-    cwd: Path,
+    environ: Mapping[str, str] = os.environ,
+    cwd: Path | None = None,
     arguments: Mapping[str, Any] | None = None,
     plugins: Sequence[FoundPlugin] | None = None,
 ) -> Configuration:
@@ -133,14 +134,14 @@ def load_configuration(
             of the default file, which is the one that ``EVENTCORE_CONFIG`` names, else ``eventcore.toml`` in
             ``cwd`` if it exists.
         exporters: the exporters to load, in place of ``enabled``: names, ``"all"`` or ``"none"``.
-        environ: the environment.
-        cwd: the directory from which relative paths count.
+        environ: the environment; by default that of the process.
+        cwd: the directory for relative paths; ``None`` for the working directory of the process.
         arguments: further tables from code, above ``config``.
         plugins: the installed plugins; ``None`` looks for them.
     """
     installed = find_plugins() if plugins is None else tuple(plugins)
     exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
-    path = _file_to_read(config, environ, cwd)
+    path = _file_to_read(config, environ, cwd or Path.cwd())
     enabled: Settings = {}
     if exporters is not None:
         enabled["exporters", "enabled"] = Setting(value=exporters, where=ARGUMENTS, key="exporters", shown=exporters)
