@@ -142,15 +142,12 @@ def load_configuration(
     installed = find_plugins() if plugins is None else tuple(plugins)
     exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
     path = _file_to_read(config, environ, cwd or Path.cwd())
-    enabled: Settings = {}
-    if exporters is not None:
-        enabled["exporters", "enabled"] = Setting(value=exporters, where=ARGUMENTS, key="exporters", shown=exporters)
     # The lowest source first, as `merge` takes them.
     sources: tuple[tuple[Settings | None, list[Fault]], ...] = (
         from_file(path, environ),
         _from_config(config),
         from_tables(arguments or {}),
-        (enabled, []),
+        (_from_exporters(exporters), []),
         from_environment(environ),
     )
     settings = merge(*(source or {} for source, _ in sources))
@@ -201,6 +198,12 @@ def _from_config(config: object) -> tuple[Settings | None, list[Fault]]:
         problem = f"expected a mapping, or the path of a file, got {type(config).__name__}"
         return None, [Fault(ARGUMENTS, "config", problem)]
     return from_tables(config)
+
+
+def _from_exporters(exporters: object) -> Settings:
+    if exporters is None:
+        return {}
+    return {("exporters", "enabled"): Setting(value=exporters, where=ARGUMENTS, key="exporters", shown=exporters)}
 
 
 def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
