@@ -14,7 +14,6 @@ from eventcore.exporting import Exporter
 from eventcore.exporting.configuration.discovery import (
     GROUP,
     FoundPlugin,
-    check_exporter_name,
     exporter_name,
     find_plugins,
     how_to_install,
@@ -168,7 +167,7 @@ def test_a_name_that_code_gives_takes_the_place_of_the_plugins_and_has_to_fit() 
 
 @pytest.mark.parametrize("name", ["otel", "otel_backup", "a", "s3"])
 def test_names_of_words_fit(name: str) -> None:
-    check_exporter_name(name)
+    exporter_name(object(), (), name)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_names_of_words_fit(name: str) -> None:
 )
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="expected"):
-        check_exporter_name(name)
+        exporter_name(object(), (), name)
 
 
 def test_a_hint_names_the_extra_of_core() -> None:

@@ -117,6 +117,8 @@ def test_the_environment_stands_above_code_and_code_above_the_file(project: Proj
     assert loaded(project.load(exporters=["statsd"])) == ["console"]
     project.environ["EVENTCORE_EXPORTERS"] = "otel, prometheus"
     assert loaded(project.load(exporters=["statsd"])) == ["otel", "prometheus"]
+    project.environ["EVENTCORE_EXPORTERS"] = '["prometheus", "otel"]'
+    assert loaded(project.load()) == ["prometheus", "otel"]
 
 
 def test_all_and_none_are_words_of_their_own(project: Project) -> None:
@@ -383,7 +385,33 @@ def test_arguments_of_the_wrong_kind_are_faults(project: Project) -> None:
     assert faults(project.load(config={"telemetry": {3: "x"}})) == ["arguments: telemetry.3: a key is a str; got a int"]
     assert 'expected a list of names of exporters, "all" or "none"' in faults(project.load(exporters="otel"))[0]
     assert 'expected a list of names of exporters, "all" or "none"' in faults(project.load(exporters=7))[0]
-    assert "'none' stands alone" in faults(project.load(exporters=["none", "otel"]))[0]
+    assert "'none' cannot be combined with other names" in faults(project.load(exporters=["none", "otel"]))[0]
+
+
+def test_a_table_in_code_that_contains_itself_is_a_fault_of_its_key(project: Project) -> None:
+    section: dict[str, Any] = {"port": 1}
+    section["again"] = section
+    resource: dict[str, Any] = {"zone": "a", "deep": {}}
+    resource["deep"]["more"] = resource
+    everything: dict[str, Any] = {"exporters": {"statsd": section}, "telemetry": {"resource": resource}}
+    everything["exporters"]["whole"] = everything
+    configuration = project.load(everything)
+    expected = "the table contains itself; expected a table without itself inside"
+    found = [str(fault) for fault in configuration.faults if "contains itself" in fault.problem]
+    assert found == [
+        f"arguments: exporters.whole: {expected}",
+        f"arguments: exporters.statsd.again: {expected}",
+        f"arguments: telemetry.resource.deep.more: {expected}",
+    ]
+    assert values(configuration, "statsd") == {"port": 1}
+
+
+def test_a_table_in_code_may_be_in_two_places(project: Project) -> None:
+    shared = {"interval": 5}
+    config = {"exporters": {"statsd": {"pipeline": shared}, "prometheus": {"plugin": "statsd", "pipeline": shared}}}
+    configuration = project.load(config)
+    assert faults(configuration) == []
+    assert [configuration.pipeline_for(name).interval for name in ("statsd", "prometheus")] == [5, 5]
 
 
 def test_a_known_plugin_that_is_not_installed_says_what_to_install(project: Project) -> None:

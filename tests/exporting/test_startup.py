@@ -100,6 +100,19 @@ def test_faults_that_are_logged_are_one_line_once_and_the_right_part_runs(
     telemetry.shutdown_blocking(5)
 
 
+def test_faults_of_an_exporter_that_code_registers_are_logged_once(
+    directory: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    directory('[telemetry]\nverbosity = "loud"\n[exporters]\nenabled = []\n[exporters.mine.pipeline]\nspan_queue = 0')
+    telemetry = Telemetry(on_config_error="log")
+    for _ in range(2):
+        telemetry.register_exporter(Mine())
+        telemetry.start_blocking()
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [(error.count("span_queue"), error.count("verbosity")) for error in errors] == [(1, 0), (0, 1)]
+    telemetry.shutdown_blocking(5)
+
+
 def test_an_unreadable_file_starts_no_exporter_that_it_may_have_disabled(
     directory: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

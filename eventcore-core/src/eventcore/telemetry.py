@@ -10,18 +10,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.configuration import (
-    Configuration,
-    FailedExporter,
-    LoadedExporters,
-    exporter_name,
-    load_configuration,
-    load_exporters,
-)
+from eventcore.exporting.configuration import FailedExporter, LoadedExporters, exporter_name, load_configuration, load_exporters
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
 from eventcore.exporting.registration import check_exporter
 from eventcore.ground import LoopYielder, in_background
@@ -59,10 +51,10 @@ InstrumentT = TypeVar("InstrumentT", bound=Instrument[Any])
 class Telemetry:
     """The instruments, spans and exporters of one application.
 
-    Make one ``Telemetry`` and pass it to everything that records. The constructor reads the configuration and
-    raises nothing about it. ``async with`` (or ``start``) imports and starts the exporters, off the event loop,
-    and raises every fault of the configuration in one error. Values recorded before the start are exported, too.
-    Leaving ``async with`` (or ``shutdown``) delivers everything recorded.
+    Make one ``Telemetry`` and pass it to all code that records. The constructor reads the configuration, but does
+    not raise its faults. ``async with`` (or ``start``) imports and starts the exporters, off the event loop, and
+    raises every fault of the configuration in one error. Values recorded before the start are exported, too.
+    Leaving ``async with`` (or ``shutdown``) exports everything recorded and shuts the exporters down.
 
     Instruments and spans may be used from any thread.
 
@@ -73,8 +65,8 @@ class Telemetry:
         service_name, resource, traces_per_second, verbosity, series_limit: as in the table ``[telemetry]``.
             They take precedence over the file; environment variables take precedence over them.
         on_config_error: ``"raise"``: ``start`` raises all faults of the configuration in one
-            ``ConfigurationError``. ``"log"``: ``start`` logs them as one error and goes on with defaults
-            in place of faulty settings, and without the exporters that have faults.
+            ``ConfigurationError``. ``"log"``: ``start`` logs them as one error, each fault once. Defaults
+            take the place of faulty settings, and exporters that have faults are not loaded.
 
     >>> import asyncio
     >>> async def main():
@@ -108,13 +100,9 @@ class Telemetry:
             "series_limit": series_limit,
         }
         self._on_config_error = on_config_error
-        self.configuration: Configuration = load_configuration(
-            config,
-            exporters,
-            environ=os.environ,
-            cwd=Path.cwd(),
-            arguments={"telemetry": {name: value for name, value in given.items() if value is not None}},
-        )
+        self._logged: set[Fault] = set()
+        arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}
+        self.configuration: Final = load_configuration(config, exporters, arguments=arguments)
         settings = self.configuration.telemetry
         ids = IdGenerator()
         self.resource: Final = _resource(settings.service_name, ids.hex32(), settings.resource)
@@ -146,16 +134,16 @@ class Telemetry:
     def counter(
         self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
     ) -> Counter:
-        """The counter of this name, a total that only grows; it is made by the first call.
+        """The counter of this name, a total that only grows. The first call makes it; later calls return it.
 
         Args:
             name: words of a-z and 0-9, joined by dots or underscores. Names that differ only in dots and
                 underscores are the same name.
             unit: a UCUM unit, such as ``"s"``, ``"By"`` or ``"{order}"``.
             description: one sentence for the reader of a dashboard.
-            labels: the names of the labels. Never use a label with unlimited values, such as an id.
-            callback: returns the total, or a mapping from label values (tuples) to totals. It is called at
-                each collection, outside the event loop's thread.
+            labels: the names of the labels. The number of values of a label must be limited: no ids.
+            callback: returns the total, or a mapping from label values (tuples) to totals. It is called in
+                each collection, on another thread than that of the event loop.
 
         Raises:
             InvalidInstrument: a name is not valid, or an instrument of this name exists with another kind, unit or labels.
@@ -169,7 +157,7 @@ class Telemetry:
     def gauge(
         self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
     ) -> Gauge:
-        """A current value, such as a temperature. A callback that returns ``None`` removes it from the collection.
+        """A current value, such as a temperature. A callback may return ``None``: the collection then has no value.
 
         Arguments and errors as for ``counter``.
         """
@@ -223,14 +211,14 @@ class Telemetry:
     def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
         """Add an exporter at any time before ``shutdown``, and return its name at once.
 
-        The exporter is started in its own thread. An exporter that is registered under the same name is
-        replaced: it delivers what it has and is shut down. If ``EVENTCORE_EXPORTERS=none`` is set, the
-        exporter is not started.
+        The exporter is started in its own thread. It replaces an exporter of the same name, which first
+        exports what was recorded for it and is shut down. If ``EVENTCORE_EXPORTERS=none`` is set, the exporter
+        is not started.
 
         Args:
             exporter: an instance whose hooks are marked with ``hookimpl``.
-            name: the name in configuration, labels and logs. Left out, it is the name of the exporter's
-                plugin; for an exporter of no plugin, the name of its class in snake case.
+            name: the name in configuration, labels and logs. The default is the name of the exporter's
+                plugin; for an exporter that belongs to no plugin, the name of its class in snake case.
 
         Raises:
             InvalidExporter: the exporter does not fit the hook specification; every problem is listed.
@@ -243,13 +231,13 @@ class Telemetry:
         if self.configuration.exporters_off:
             _logger.info("exporter %r is not started: EVENTCORE_EXPORTERS=none", chosen)
             return chosen
-        interval_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
-        self._report([*self.configuration.faults_of(chosen), *interval_faults])
+        pull_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
+        self._report([*self.configuration.faults_of(chosen), *pull_faults])
         self._manager.add(chosen, handle, self.configuration.pipeline_for(chosen), {})
         return chosen
 
     async def unregister_exporter(self, name: str, timeout: float = _DEFAULT_TIMEOUT) -> ExporterReport:
-        """Let an exporter deliver what it has, shut it down and remove it.
+        """Let an exporter export what was recorded for it, shut it down and remove it.
 
         Args:
             name: the name that ``register_exporter`` returned, or that the configuration gives.
@@ -266,7 +254,7 @@ class Telemetry:
 
     @property
     def failed_exporters(self) -> tuple[FailedExporter, ...]:
-        """The exporters that are configured, but whose plugin could not be imported or called, with the reason."""
+        """The exporters whose configuration is valid, but whose plugin could not be imported or used, with the reason."""
         return self._loaded.failed if self._loaded is not None else ()
 
     # Lifecycle
@@ -275,7 +263,7 @@ class Telemetry:
         """Import and start the exporters that the configuration enables, off the event loop.
 
         ``start`` waits at most one second for exporters to start; a slower exporter joins later. An exporter
-        whose plugin breaks is in ``failed_exporters``, and the others run. A second call does nothing.
+        whose plugin raises is in ``failed_exporters``, and the others run. A second call does nothing.
 
         Raises:
             ConfigurationError: the configuration has faults (unless ``on_config_error="log"``). One error
@@ -288,7 +276,7 @@ class Telemetry:
         """``start`` for code without an event loop."""
         with self._starting:
             if self._loaded is not None:
-                self._report(self._loaded.faults, log=False)
+                self._report(self._loaded.faults)
                 return
             self._loaded = load_exporters(self.configuration)
             self._report(self._loaded.faults)
@@ -299,7 +287,7 @@ class Telemetry:
             self._manager.wait_started(_START_LIMIT)
 
     def yield_from_loop(self) -> Callable[[], None]:
-        """Make the running event loop yield to the exporters' threads when they are late. The returned function ends it.
+        """Make the running event loop yield to the exporters' threads when they are late. Call the returned function to stop.
 
         An event loop that never waits would starve these threads (see ``eventcore.ground.pacing``). An open store and
         ``async with`` on a telemetry call this themselves.
@@ -321,7 +309,7 @@ class Telemetry:
     async def shutdown(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """Deliver everything recorded before the call and shut every exporter down. The report says what was delivered.
 
-        Further calls only report. No exporter can be registered afterwards.
+        Further calls only return a report. No exporter can be registered afterwards.
 
         Args:
             timeout: the most seconds to take, 0 or more. What is not delivered by then is lost.
@@ -337,9 +325,7 @@ class Telemetry:
         self._stop_yielding = self.yield_from_loop()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             await self.shutdown()
         finally:
@@ -364,12 +350,14 @@ class Telemetry:
         # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
         self._starting = threading.Lock()
 
-    def _report(self, faults: Sequence[Fault], *, log: bool = True) -> None:
-        """Raise the faults if one of them is to stop the application; else log them."""
+    def _report(self, faults: Sequence[Fault]) -> None:
+        """Raise the faults if the application must not go on; else log, as one error, those not logged before."""
         if self._on_config_error == "raise" and set(faults) - set(self.configuration.tolerated):
             raise ConfigurationError(faults)
-        if faults and log:
-            _logger.error("%s", ConfigurationError(faults))
+        # Faults of a registered exporter's section come again when the telemetry is started.
+        if new := [fault for fault in faults if fault not in self._logged]:
+            self._logged.update(new)
+            _logger.error("%s", ConfigurationError(new))
 
 
 def _observed(instrument: InstrumentT, callback: Callback | None) -> InstrumentT:

@@ -20,16 +20,6 @@ from eventcore.telemetry import Telemetry
 METRIC: Final = "eventcore.check"
 SPAN: Final = "eventcore check"
 _SHUTDOWN_TIMEOUT: Final = 2.0
-_DESCRIPTION: Final = """\
-Validate the configuration, start every exporter that is enabled, send one test metric (eventcore.check) and one span
-("eventcore check") through each, and report whether they arrived. For an exporter that is scraped, its page is fetched. If
-another process already serves that address, its page must show metrics of eventcore.
-
-JSON (--json):
-  {"version": 1, "ok": bool, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
-   "exporters": [{"name", "plugin", "ok", "state", "sent": [...], "url", "message"}]}
-  "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null.
-"""
 
 
 @final
@@ -60,12 +50,21 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 def add_check(commands: Any) -> None:
     """Add the command to the parsers of ``eventcore``."""
     summary = "send a test metric and a test span through each exporter"
-    parser = add_command(commands, "check", _check, summary=summary, description=_DESCRIPTION)
+    parser = add_command(commands, "check", _check, summary)
     add_config(parser)
     add_timeout(parser)
 
 
 def _check(output: Output, options: argparse.Namespace) -> int:
+    """Check the configuration, start every enabled exporter, send one test metric (eventcore.check) and one test span
+    ("eventcore check") through each, and report whether they arrived. An exporter that is scraped passes if its page shows
+    the test metric. If another process already serves the address of the page, that page must show metrics of eventcore.
+
+    JSON (--json):
+      {"version": 1, "ok": bool, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+       "exporters": [{"name", "plugin", "ok", "state", "sent": [...], "url", "message"}]}
+      "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null.
+    """
     telemetry = Telemetry(config=options.config)
     faults = telemetry.configuration.tolerated
     results: list[Result] = []

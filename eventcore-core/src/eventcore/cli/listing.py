@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 import msgspec
 
@@ -22,23 +20,6 @@ from eventcore.exporting.configuration import (
     load_configuration,
     load_exporters,
 )
-
-_DESCRIPTION: Final = """\
-List every exporter that is installed or configured. The enabled ones are imported and made, but not started. The plugins of
-disabled and not enabled exporters are not imported.
-
-states:
-  loaded         imported, made and checked
-  failed         enabled, but it cannot be imported or made, or does not fit the hook specification
-  disabled       never imported
-  not enabled    installed, but the configuration enables others
-  not installed  one of eventcore's own, which 'pip install' would bring
-
-JSON (--json):
-  {"version": 1, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
-   "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}]}
-  "distribution", "version" and "install" may be null.
-"""
 
 State: TypeAlias = Literal["loaded", "failed", "disabled", "not enabled", "not installed"]
 
@@ -76,11 +57,26 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 def add_plugins(commands: Any) -> None:
     """Add the command to the parsers of ``eventcore``."""
     summary = "list exporters: distribution, version, state, what they export"
-    add_config(add_command(commands, "plugins", _plugins, summary=summary, description=_DESCRIPTION))
+    add_config(add_command(commands, "plugins", _plugins, summary))
 
 
 def _plugins(output: Output, options: argparse.Namespace) -> int:
-    listing = list_exporters(load_configuration(options.config, environ=os.environ, cwd=Path.cwd()))
+    """List every exporter that is installed or configured. The plugins of enabled exporters are imported, and the exporters
+    are made, but not started. Other plugins are not imported.
+
+    states:
+      loaded         imported, made and checked
+      failed         enabled, but it cannot be imported or made, or does not fit the hook specification
+      disabled       the configuration disables it
+      not enabled    installed, but the configuration does not enable it
+      not installed  one of eventcore's own; the last column says how to install it
+
+    JSON (--json):
+      {"version": 1, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+       "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}]}
+      "distribution", "version" and "install" may be null.
+    """
+    listing = list_exporters(load_configuration(options.config))
     output.answer(listing, lambda: _print(output, listing))
     return listing.exit_code
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from typing import Any, Final, final
+from typing import Any, final
 
 import msgspec
 
@@ -12,16 +12,6 @@ from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command, add_timeout
 from eventcore.errors import InvalidStoreUrl, StoreError
 from eventcore.stores import SCHEMA_VERSION, backend_from_url
-
-_DESCRIPTION: Final = """\
-Create the schema of the store that URL names, or bring it up to date. Several processes may do so at the same time. An
-application does the same when it opens the store, except with open_store(..., migrate=False). For PostgreSQL, the password may
-be given in the variable PGPASSWORD or in the password file instead of the URL.
-
-JSON (--json):
-  {"version": 1, "ok": bool, "schema_version": int, "message": text}
-  "schema_version" is null when it failed.
-"""
 
 
 @final
@@ -37,12 +27,20 @@ class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
 def add_migrate(commands: Any) -> None:
     """Add the command to the parsers of ``eventcore``."""
     summary = "create the schema of a store, or bring it up to date"
-    parser = add_command(commands, "migrate", _migrate, summary=summary, description=_DESCRIPTION)
-    parser.add_argument("url", metavar="URL", help="the store, as open_store takes it")
+    parser = add_command(commands, "migrate", _migrate, summary)
+    parser.add_argument("url", metavar="URL", help="the URL of the store, as for open_store")
     add_timeout(parser)
 
 
 def _migrate(output: Output, options: argparse.Namespace) -> int:
+    """Create the schema of the store that URL names, or bring it up to date. Several processes may do this at the same time.
+    An application does the same when it opens the store, except with open_store(..., migrate=False). The password for
+    PostgreSQL may be in the variable PGPASSWORD or in the password file instead of the URL.
+
+    JSON (--json):
+      {"version": 1, "ok": bool, "schema_version": int, "message": text}
+      "schema_version" is null when the migration failed.
+    """
     code = 0
     try:
         asyncio.run(_open_and_close(options.url, options.timeout))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from inspect import getdoc
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +12,8 @@ from typing import Any, Final
 from eventcore.cli.output import Output
 
 EPILOG: Final = """\
-The configuration is the one that an application has in this directory and environment: EVENTCORE_... variables, then the file
-(--config, else EVENTCORE_CONFIG, else ./eventcore.toml), then the defaults.
+The commands read the configuration as an application in this directory and environment does: EVENTCORE_... variables first,
+then the file (--config, else EVENTCORE_CONFIG, else ./eventcore.toml), then the defaults.
 
 exit codes:
   0  all is well
@@ -22,32 +23,26 @@ exit codes:
 
 
 def add_command(
-    commands: Any,
-    name: str,
-    run: Callable[[Output, argparse.Namespace], int],
-    *,
-    summary: str,
-    description: str,
-    epilog: str = EPILOG,
+    commands: Any, name: str, run: Callable[[Output, argparse.Namespace], int], summary: str, epilog: str = EPILOG
 ) -> argparse.ArgumentParser:
     """Add the parser of a command.
 
     Args:
         commands: the parsers to add to, as ``add_subparsers`` returns them.
         name: the command.
-        run: runs the command with the parsed options and returns the exit code.
+        run: runs the command with the parsed options and returns the exit code. Its docstring is the help text of the
+            command: what it does, and its JSON output.
         summary: one line for the list of commands.
-        description: the help text of the command: what it does, and its JSON output.
         epilog: the end of the help text: the exit codes.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=description,
+        description=getdoc(run),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(run=run)
     return parser
 

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -21,53 +22,16 @@ from eventcore.store import EventStore, open_store
 from eventcore.stores import SqliteBackend, backend_from_url
 from eventcore.stores.base import DeadLetter
 
-_Action: TypeAlias = Callable[[EventStore, Output, argparse.Namespace], Awaitable[int]]
+_Run: TypeAlias = Callable[[Output, argparse.Namespace], int]
 
 _EPILOG: Final = """\
-STORE_URL is what the application gives to open_store.
+STORE_URL is the URL that the application passes to open_store.
 
 exit codes:
   0  done; dead-letters: there are none; retry: all were applied
   1  dead-letters: there are some; retry: some remain; reset: the projection is being run
   2  there is no such store or projection, it cannot be opened or imported, or the command line is wrong
 """
-_DESCRIPTIONS: Final = {
-    "list": """\
-List every projection that was ever run on the store.
-
-JSON (--json):
-  {"version": 1, "head": int, "projections": [{"name", "position", "lag", "owner", "lease_left", "dead_letters"}]}
-  "owner" is host:process:run; it is empty, and "lease_left" is 0, when no process runs the projection.
-""",
-    "dead-letters": """\
-List the events that a projection could not apply (its dead letters), in order of position.
-
-JSON (--json):
-  {"version": 1, "projection": str, "dead_letters":
-   [{"position", "event_id", "error_type", "error", "attempts", "failed_at"}]}
-""",
-    "retry": """\
-Apply every dead letter of a projection once more in this process, and delete those that succeed. The projection is imported
-from the working directory or the installed packages. MODULE:NAME names a class, which is called without arguments, or an
-instance.
-
-JSON (--json):
-  {"version": 1, "projection": str, "applied": [position], "remaining": [dead letter, as of dead-letters]}
-""",
-    "reset": """\
-Delete the checkpoint and the dead letters of a projection, so that its next run begins at the first event. Its read model is
-not changed: empty it, too.
-
-JSON (--json):
-  {"version": 1, "projection": str, "reset": bool, "error": str or null}
-""",
-}
-_SUMMARIES: Final = {
-    "list": "list projections: position, lag, which process runs them",
-    "dead-letters": "list the events that a projection could not apply",
-    "retry": "apply dead letters once more",
-    "reset": "let a projection begin again",
-}
 _MAX_DEAD_LETTERS: Final = 10_000
 
 
@@ -85,33 +49,42 @@ def add_projections(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = command.add_subparsers(dest="action", required=True, metavar="action")
-    for action, summary in _SUMMARIES.items():
-        parser = add_command(actions, action, _projections, summary=summary, description=_DESCRIPTIONS[action], epilog=_EPILOG)
-        if action != "list":
+    for name, run, summary in (
+        ("list", _list, "list projections: position, lag, which process runs them"),
+        ("dead-letters", _dead_letters, "list the events that a projection could not apply"),
+        ("retry", _retry, "apply the dead letters of a projection once more"),
+        ("reset", _reset, "let a projection begin again at the first event"),
+    ):
+        parser = add_command(actions, name, run, summary, _EPILOG)
+        if name != "list":
             parser.add_argument("name", metavar="NAME", help="the projection: name, or name@version")
         parser.add_argument("url", metavar="STORE_URL", help="such as sqlite:///shop.db")
-        if action == "retry":
+        if name == "retry":
             parser.add_argument("--import", dest="source", metavar="MODULE:NAME", required=True, help="the projection in code")
 
 
-def _projections(output: Output, options: argparse.Namespace) -> int:
-    try:
-        return asyncio.run(_run(output, options))
-    except (_UnusableError, EventCoreError) as error:
-        text = str(error)
-    output.answer({"version": 1, "error": text}, lambda: _print_error(text))
-    return 2
+def _on_store(action: Callable[[EventStore, Output, argparse.Namespace], Awaitable[int]]) -> _Run:
+    """Make a command of ``action``: open the store for it, and answer what it cannot use with an error and exit code 2."""
 
+    async def run_on_store(output: Output, options: argparse.Namespace) -> int:
+        _check_url(options.url)
+        # The application's configuration is not read, and its exporters are not loaded.
+        async with open_store(options.url, exporters="none", config={}, migrate=False) as store:
+            names = [record.name for record in await store.projections()]
+            if options.action != "list" and options.name not in names:
+                raise _UnusableError(f"the store has no projection {options.name!r}; known are: {', '.join(names) or 'none'}")
+            return await action(store, output, options)
 
-async def _run(output: Output, options: argparse.Namespace) -> int:
-    _check_url(options.url)
-    actions: dict[str, _Action] = {"list": _list, "dead-letters": _dead_letters, "retry": _retry, "reset": _reset}
-    # The application's configuration is not read, and its exporters are not loaded.
-    async with open_store(options.url, exporters="none", config={}, migrate=False) as store:
-        names = [record.name for record in await store.projections()]
-        if options.action != "list" and options.name not in names:
-            raise _UnusableError(f"the store has no projection {options.name!r}; known are: {', '.join(names) or 'none'}")
-        return await actions[options.action](store, output, options)
+    @wraps(action)
+    def run(output: Output, options: argparse.Namespace) -> int:
+        try:
+            return asyncio.run(run_on_store(output, options))
+        except (_UnusableError, EventCoreError) as error:
+            text = str(error)
+        output.answer({"version": 1, "error": text}, lambda: _print_error(text))
+        return 2
+
+    return run
 
 
 def _check_url(url: str) -> None:
@@ -122,7 +95,14 @@ def _check_url(url: str) -> None:
         raise _UnusableError(f"there is no file {backend.path}")
 
 
+@_on_store
 async def _list(store: EventStore, output: Output, _: argparse.Namespace) -> int:
+    """List every projection that was ever run on the store.
+
+    JSON (--json):
+      {"version": 1, "head": int, "projections": [{"name", "position", "lag", "owner", "lease_left", "dead_letters"}]}
+      "owner" is host:process:run, and "lease_left" is in seconds. When no process runs the projection, they are "" and 0.
+    """
     records = await store.projections()
     head = await store.head_position()
     listed: list[dict[str, Any]] = [
@@ -148,7 +128,14 @@ async def _list(store: EventStore, output: Output, _: argparse.Namespace) -> int
     return 0
 
 
+@_on_store
 async def _dead_letters(store: EventStore, output: Output, options: argparse.Namespace) -> int:
+    """List the events that a projection could not apply (its dead letters), in order of position.
+
+    JSON (--json):
+      {"version": 1, "projection": text, "dead_letters":
+       [{"position", "event_id", "error_type", "error", "attempts", "failed_at"}]}
+    """
     letters = await store.dead_letters(options.name, limit=_MAX_DEAD_LETTERS)
 
     def print_text() -> None:
@@ -161,7 +148,15 @@ async def _dead_letters(store: EventStore, output: Output, options: argparse.Nam
     return int(bool(letters))
 
 
+@_on_store
 async def _retry(store: EventStore, output: Output, options: argparse.Namespace) -> int:
+    """Apply every dead letter of a projection once more in this process, and delete those that succeed. The projection is
+    imported from the working directory or the installed packages. MODULE:NAME names a class, which is called without
+    arguments, or an instance.
+
+    JSON (--json):
+      {"version": 1, "projection": text, "applied": [position], "remaining": [dead letter, as of dead-letters]}
+    """
     projection = _imported(options.source)
     if (key := projection_key(projection)) != options.name:
         raise _UnusableError(f"{options.source} is the projection {key!r}, not {options.name!r}")
@@ -177,7 +172,14 @@ async def _retry(store: EventStore, output: Output, options: argparse.Namespace)
     return int(bool(remaining))
 
 
+@_on_store
 async def _reset(store: EventStore, output: Output, options: argparse.Namespace) -> int:
+    """Delete the checkpoint and the dead letters of a projection, so that its next run begins at the first event. This does
+    not change its read model: empty the read model, too.
+
+    JSON (--json):
+      {"version": 1, "projection": text, "reset": bool, "error": text or null}
+    """
     problem: str | None = None
     try:
         await store.reset_projection(options.name)

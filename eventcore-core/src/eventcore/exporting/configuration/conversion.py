@@ -20,28 +20,29 @@ from eventcore.exporting.context import Secret
 from eventcore.ground import did_you_mean
 
 _MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-_CONTAINERS: Final = (
-    shapes.ListType,
-    shapes.SetType,
-    shapes.FrozenSetType,
-    shapes.VarTupleType,
-    shapes.TupleType,
-    shapes.DictType,
-    shapes.StructType,
-    shapes.TypedDictType,
-    shapes.DataclassType,
-    shapes.NamedTupleType,
-)
 _TABLES: Final = (shapes.DictType, shapes.StructType, shapes.TypedDictType, shapes.DataclassType)
+_CONTAINERS: Final = (*_TABLES, shapes.CollectionType, shapes.TupleType, shapes.NamedTupleType)
 _FROM_TEXT: Final = (Secret, Path)
+
+_LIMITS: Final = {
+    "gt": "> {}",
+    "ge": ">= {}",
+    "lt": "< {}",
+    "le": "<= {}",
+    "multiple_of": "a multiple of {}",
+    "pattern": "matching {}",
+    "min_length": "of at least {} items or characters",
+    "max_length": "of at most {} items or characters",
+}
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-def convert_struct(struct: type[StructT], settings: Settings, key: str) -> tuple[StructT, list[Fault]]:
-    """Convert a table to a struct, whose defaults stand in for missing and for faulty values."""
-    values, faults = convert_fields(typing.get_type_hints(struct, include_extras=True), settings, key)
-    return struct(**values), faults
+def convert_struct(struct: type[StructT], settings: Settings, key: str, faults: list[Fault]) -> StructT:
+    """Convert a table to a struct. Missing and faulty values get the struct's defaults; faults are added to ``faults``."""
+    values, found = convert_fields(typing.get_type_hints(struct, include_extras=True), settings, key)
+    faults += found
+    return struct(**values)
 
 
 def convert_fields(annotations: Mapping[str, Any], settings: Settings, key: str) -> tuple[dict[str, Any], list[Fault]]:
@@ -152,20 +153,8 @@ def describe(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else inspect.formatannotation(annotation)
 
 
-def _limits(meta: msgspec.Meta) -> Iterator[str]:
-    for name, words in {
-        "gt": ">",
-        "ge": ">=",
-        "lt": "<",
-        "le": "<=",
-        "multiple_of": "a multiple of",
-        "pattern": "matching",
-    }.items():
-        if (limit := getattr(meta, name)) is not None:
-            yield f"{words} {limit}"
-    for name, words in {"min_length": "at least", "max_length": "at most"}.items():
-        if (limit := getattr(meta, name)) is not None:
-            yield f"of {words} {limit} items or characters"
+def _limits(meta: msgspec.Meta) -> list[str]:
+    return [words.format(limit) for name, words in _LIMITS.items() if (limit := getattr(meta, name)) is not None]
 
 
 def _from_text(annotation: Any, text: str) -> Any:
@@ -231,14 +220,12 @@ def _shapes(annotation: Any) -> Iterator[shapes.Type]:
     seen: set[int] = set()
     while pending:
         shape = pending.pop()
-        if id(shape) in seen:
+        # A type may contain itself, and a field of a shape may be no shape, for example a class or a number.
+        if not isinstance(shape, msgspec.Struct) or id(shape) in seen:
             continue
         seen.add(id(shape))
         if isinstance(shape, shapes.Type):
             yield shape
-        if isinstance(shape, msgspec.Struct) and not isinstance(
-            shape, shapes.CustomType | shapes.LiteralType | shapes.EnumType
-        ):
-            for name in shape.__struct_fields__:
-                inner = getattr(shape, name)
-                pending += inner if isinstance(inner, tuple) else [inner]
+        for name in shape.__struct_fields__:
+            inner = getattr(shape, name)
+            pending += inner if isinstance(inner, tuple) else [inner]

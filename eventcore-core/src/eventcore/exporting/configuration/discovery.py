@@ -56,7 +56,8 @@ class FoundPlugin:
     @property
     def core(self) -> bool:
         """Whether the plugin belongs to eventcore-core: such a plugin is loaded only when ``enabled`` names it."""
-        return _normalised(self.distribution) == CORE_DISTRIBUTION
+        # Names of distributions that differ only in case and in these separators are the same name.
+        return re.sub(r"[-_.]+", "-", self.distribution).lower() == CORE_DISTRIBUTION
 
     def load(self) -> Callable[..., Any]:
         """Import the plugin and return the callable that makes an exporter from settings.
@@ -65,10 +66,13 @@ class FoundPlugin:
             InvalidExporter: the name of the plugin is not valid, or its entry point does not name a callable.
             Exception: whatever the import raises; ``ImportError`` in place of ``SystemExit``.
         """
-        if (problem := exporter_name_problem(self.name)) is not None:
+        problem = exporter_name_problem(self.name)
+        if problem is None and EntryPoint.pattern.match(self.value) is None:
+            problem = f"its entry point {self.value!r} does not fit; expected 'package.module:attribute'"
+        if problem is not None:
             raise InvalidExporter(f"{self.origin}: {problem}")
         try:
-            factory = self._import()
+            factory: object = self._entry_point.load()
         except SystemExit as error:
             raise ImportError(
                 f"{self.origin}: importing {self.value} tried to end the process: SystemExit({error.code!r})"
@@ -79,13 +83,6 @@ class FoundPlugin:
                 "expected a class, or a function that returns an exporter"
             )
         return cast(Callable[..., Any], factory)
-
-    def _import(self) -> object:
-        if EntryPoint.pattern.match(self.value) is None:
-            raise InvalidExporter(
-                f"{self.origin}: its entry point {self.value!r} does not fit; expected 'package.module:attribute'"
-            )
-        return self._entry_point.load()
 
     def names(self, cls: type) -> bool:
         """Whether the entry point names this class, as far as that is known without an import."""
@@ -122,16 +119,6 @@ def exporter_name_problem(name: object) -> str | None:
     return None
 
 
-def check_exporter_name(name: str) -> None:
-    """Check a name that code gives to an exporter.
-
-    Raises:
-        InvalidInput: the name is not valid, or is reserved.
-    """
-    if (problem := exporter_name_problem(name)) is not None:
-        raise InvalidInput(problem)
-
-
 def exporter_name(exporter: object, plugins: Sequence[FoundPlugin], name: str | None = None) -> tuple[str, PluginOrigin | None]:
     """The name of an exporter that code registers, and the plugin that it comes from.
 
@@ -144,7 +131,8 @@ def exporter_name(exporter: object, plugins: Sequence[FoundPlugin], name: str | 
     valid = (plugin for plugin in plugins if exporter_name_problem(plugin.name) is None)
     plugin = next((plugin for plugin in valid if plugin.names(cls)), None)
     if name is not None:
-        check_exporter_name(name)
+        if (problem := exporter_name_problem(name)) is not None:
+            raise InvalidInput(problem)
     elif plugin is not None:
         name = plugin.name
     elif exporter_name_problem(name := _snake_case(cls.__name__)) is not None:
@@ -159,10 +147,6 @@ def _snake_case(name: str) -> str:
     """
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return re.sub(r"_+", "_", words).strip("_").lower()
-
-
-def _normalised(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _found(entry_point: EntryPoint) -> FoundPlugin:

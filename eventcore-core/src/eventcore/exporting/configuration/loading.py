@@ -78,15 +78,17 @@ def _make_exporter(name: str, plugin: FoundPlugin, configuration: Configuration)
     factory = plugin.load()
     settings = configuration.settings_of(name)
     arguments, faults = bind_settings(factory, settings, name=name, where=configuration.file, origin=plugin.origin)
+    # Core's faults of this section count, too: the pipeline would run with defaults in place of what the operator wrote.
     if faults or configuration.faults_of(name):
         # Without calling the plugin, only a class attribute can say that this is a pull exporter.
         return faults + configuration.pull_interval_faults(name, inspect.getattr_static(factory, "interval", ...))
     try:
         exporter = factory(**arguments)
     except ValueError as error:
+        # The types are right, but the plugin refuses a value, such as a port of 70000. Without settings there is no value to
+        # refuse, and the plugin itself is broken.
         if not settings:
             raise
-        # The types are right, but the plugin refuses a value, such as a port of 70000.
         return [Fault(next(iter(settings.values())).where, f"exporters.{name}", str(error))]
     except SystemExit as error:
         raise RuntimeError(

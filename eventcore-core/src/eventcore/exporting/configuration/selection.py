@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, final
 
@@ -81,6 +80,7 @@ class Selection:
         self._faults = faults
         self._enabled = _read_names(exporters, "enabled", faults)
         self._disabled = _read_names(exporters, "disabled", faults)
+        # A faulty `disabled` leaves the sections complete, but whatever is unreadable may disable any exporter.
         self._sections_incomplete = bool(unreadable)
         self._unreadable = unreadable if self._disabled.readable else unreadable or str(self._disabled)
         self._sections = {name: section for name, section in sections.items() if self._has_readable_plugin(name, section)}
@@ -99,6 +99,7 @@ class Selection:
             for name, section in self._sections.items()
             if names_in(section) != ["pipeline"] or self._plugin(name) in self._installed
         ]
+        # A dict and not a set: the order of `enabled` is the order in which exporters are loaded.
         names = dict.fromkeys([*enabled, *self._installed, *described, *self._disabled.names])
         plans = [self._plan(name, enabled=name in enabled) for name in names]
         return [plan for plan in plans if plan is not None]
@@ -132,6 +133,7 @@ class Selection:
         plugin = self._plugin(name)
         found = self._installed.get(plugin, [])
         single = found[0] if len(found) == 1 else None
+        # First of all: a disabled plugin is never imported, even if `enabled` names an exporter of it.
         disabled_name = next((each for each in (name, plugin) if each in self._disabled.names), None)
         if disabled_name is not None:
             if not enabled and not found and name not in self._sections:
@@ -193,8 +195,8 @@ class Selection:
         names = {*self._installed, *OFFICIAL, *self._sections}
         for name in self._disabled.names:
             # A file may disable an exporter that is not installed here. Only a name that looks misspelt is a fault.
-            if name not in names and (close := difflib.get_close_matches(name, self._installed, n=1)):
-                problem = f"there is no exporter {name!r}; did you mean {close[0]!r}?"
+            if name not in names and (hint := did_you_mean(name, self._installed)):
+                problem = f"there is no exporter {name!r}{hint}"
                 self._faults.append(Fault(str(self._disabled.where), self._disabled.key, problem))
 
 
@@ -202,22 +204,21 @@ def _read_names(exporters: Settings, key: str, faults: list[Fault]) -> _Names:
     node = below(exporters, key)
     if not node:
         return _Names()
-    setting = node.get(())
-    if setting is None or len(node) > 1 or setting.is_table:
-        where, _ = source_of(node, key)
-        faults.append(Fault(where, f"exporters.{key}", "expected a list of names of exporters, got a table"))
-        return _Names((), where, f"exporters.{key}", readable=False)
-    names, wrong = convert(list[str], {(): replace(setting, value=_as_list(setting))}, setting.key)
+    where, key = source_of(node, f"exporters.{key}")
+    setting = node.get(()) if len(node) == 1 else None
+    if setting is not None:
+        node = {(): replace(setting, value=_as_list(setting))}
+    names, wrong = convert(list[str], node, key)
     if wrong:
-        expected = 'expected a list of names of exporters, "all" or "none"'
-        faults.append(Fault(setting.where, setting.key, f"{expected}, got {setting.shown!r:.80}"))
-        return _Names((), setting.where, setting.key, readable=False)
+        got = "a table" if setting is None or setting.is_table else f"{setting.shown!r:.80}"
+        faults.append(Fault(where, key, f'expected a list of names of exporters, "all" or "none", got {got}'))
+        return _Names((), where, key, readable=False)
     if "none" in names and len(names) > 1:
-        faults.append(Fault(setting.where, setting.key, "'none' stands alone; leave it out, or the others"))
+        faults.append(Fault(where, key, "'none' cannot be combined with other names; leave out 'none', or the others"))
     problems = {name: exporter_name_problem(name) for name in names if name not in _WORDS}
-    faults += [Fault(setting.where, setting.key, problem) for problem in problems.values() if problem is not None]
+    faults += [Fault(where, key, problem) for problem in problems.values() if problem is not None]
     valid = [name for name in names if name == "all" or (name != "none" and problems[name] is None)]
-    return _Names(tuple(dict.fromkeys(valid)), setting.where, setting.key)
+    return _Names(tuple(dict.fromkeys(valid)), where, key)
 
 
 def _as_list(setting: Setting) -> Any:

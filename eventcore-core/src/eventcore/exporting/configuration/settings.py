@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, final
@@ -17,6 +18,7 @@ from eventcore.exporting.configuration.signature import CORE_KEYS
 from eventcore.exporting.configuration.sources import (
     ARGUMENTS,
     EXPORTERS_VARIABLE,
+    TABLES,
     Setting,
     Settings,
     below,
@@ -34,7 +36,6 @@ from eventcore.ground import did_you_mean
 CONFIG_FILE: Final = "eventcore.toml"
 """The file that is read from the working directory when nothing names another one."""
 
-_TABLES: Final = ("telemetry", "exporters")
 _LISTS: Final = ("enabled", "disabled")
 _Scalar: TypeAlias = str | bool | int | float
 
@@ -100,12 +101,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
     def faults_of(self, name: str) -> tuple[Fault, ...]:
         """Those of ``faults`` that are in the section of one exporter, or in variables for it."""
-        key, variable = f"exporters.{name}", f"{EXPORTERS_VARIABLE}__{name}__".upper()
-        return tuple(
-            fault
-            for fault in self.faults
-            if fault.key == key or fault.key.startswith(f"{key}.") or fault.key.upper().startswith(variable)
-        )
+        # The last character of each keeps the faults of `otel_backup` out of those of `otel`.
+        key, variable = f"exporters.{name}.", f"{EXPORTERS_VARIABLE}__{name}__".upper()
+        faults = self.faults
+        return tuple(each for each in faults if f"{each.key}.".startswith(key) or each.key.upper().startswith(variable))
 
     def pull_interval_faults(self, name: str, interval: object) -> list[Fault]:
         """The fault of setting ``pipeline.interval`` for an exporter whose own ``interval`` is ``None``, if it is set."""
@@ -120,8 +119,8 @@ def load_configuration(
     config: Mapping[str, Any] | Path | str | None = None,
     exporters: Sequence[str] | str | None = None,
     *,
-    environ: Mapping[str, str],
-    cwd: Path,
+    environ: Mapping[str, str] = os.environ,
+    cwd: Path | None = None,
     arguments: Mapping[str, Any] | None = None,
     plugins: Sequence[FoundPlugin] | None = None,
 ) -> Configuration:
@@ -135,35 +134,39 @@ def load_configuration(
             of the default file, which is the one that ``EVENTCORE_CONFIG`` names, else ``eventcore.toml`` in
             ``cwd`` if it exists.
         exporters: the exporters to load, in place of ``enabled``: names, ``"all"`` or ``"none"``.
-        environ: the environment.
-        cwd: the directory from which relative paths count.
+        environ: the environment; by default that of the process.
+        cwd: the directory for relative paths; ``None`` for the working directory of the process.
         arguments: further tables from code, above ``config``.
         plugins: the installed plugins; ``None`` looks for them.
     """
     installed = find_plugins() if plugins is None else tuple(plugins)
     exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
-    path = _file_to_read(config, environ, cwd)
-    sources = (
+    path = _file_to_read(config, environ, cwd or Path.cwd())
+    # The lowest source first, as `merge` takes them.
+    sources: tuple[tuple[Settings | None, list[Fault]], ...] = (
         from_file(path, environ),
         _from_config(config),
         from_tables(arguments or {}),
-        _from_exporters(exporters),
+        (_from_exporters(exporters), []),
         from_environment(environ),
     )
     settings = merge(*(source or {} for source, _ in sources))
     faults = [fault for _, found in sources for fault in found]
     # A source that cannot be read may disable any exporter.
     unreadable = next((found[0].where for source, found in sources if source is None), "")
+    # The kill switch must work also when the file is broken: nothing is exported, so nothing in the file can matter.
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
 
-    faults += [unknown_key(below(settings, name), name, name, _TABLES) for name in names_in(settings) if name not in _TABLES]
-    telemetry, found = convert_struct(TelemetrySettings, _table(settings, "telemetry", faults), "telemetry")
-    faults += found
+    faults += [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
+    telemetry = convert_struct(TelemetrySettings, _table(settings, "telemetry", faults), "telemetry", faults)
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
     exporters_table = _table(settings, "exporters", faults)
     sections = _sections(exporters_table, faults)
-    pipelines = _pipelines(sections, faults)
+    pipelines = {
+        name: convert_struct(PipelineSettings, _table(section, "pipeline", faults), f"exporters.{name}.pipeline", faults)
+        for name, section in sections.items()
+    }
     plans = Selection(exporters_table, sections, installed, unreadable, faults).plan()
     return Configuration(
         telemetry=telemetry,
@@ -197,10 +200,10 @@ def _from_config(config: object) -> tuple[Settings | None, list[Fault]]:
     return from_tables(config)
 
 
-def _from_exporters(exporters: object) -> tuple[Settings, list[Fault]]:
+def _from_exporters(exporters: object) -> Settings:
     if exporters is None:
-        return {}, []
-    return {("exporters", "enabled"): Setting(value=exporters, where=ARGUMENTS, key="exporters", shown=exporters)}, []
+        return {}
+    return {("exporters", "enabled"): Setting(value=exporters, where=ARGUMENTS, key="exporters", shown=exporters)}
 
 
 def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
@@ -211,15 +214,6 @@ def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
         faults.append(Fault(value.where, value.key, f"expected a table, got a {type(value.value).__name__}"))
         del table[()]
     return table
-
-
-def _pipelines(sections: Mapping[str, Settings], faults: list[Fault]) -> dict[str, PipelineSettings]:
-    pipelines: dict[str, PipelineSettings] = {}
-    for name, section in sections.items():
-        table = _table(section, "pipeline", faults)
-        pipelines[name], found = convert_struct(PipelineSettings, table, f"exporters.{name}.pipeline")
-        faults += found
-    return pipelines
 
 
 def _sections(exporters: Settings, faults: list[Fault]) -> dict[str, Settings]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
@@ -72,11 +72,8 @@ def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]
         parameters = _parameters(factory, None)
     except InvalidExporter:
         parameters = {}
-    public = {
-        name
-        for name, parameter in parameters.items()
-        if not is_configurable(parameter.annotation) or not is_secret(parameter.annotation)
-    }
+    secret = {name for name, each in parameters.items() if is_configurable(each.annotation) and is_secret(each.annotation)}
+    public = parameters.keys() - secret
     shown = {path: setting.shown if path[0] in public or setting.is_table else _MASK for path, setting in settings.items()}
     return MappingProxyType(nested(shown))
 
@@ -88,6 +85,7 @@ def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dic
         plain_signature = inspect.signature(factory)
     except (TypeError, ValueError) as error:
         raise InvalidExporter(f"{described}: its signature cannot be read: {error}; expected typed parameters") from error
+    # Without resolved annotations no setting can be converted, but the names and kinds of the parameters can be checked.
     try:
         parameters = _resolved(inspect.signature(factory, eval_str=True), factory)
     except Exception as error:  # noqa: BLE001  # evaluating a plugin's annotations may raise anything
@@ -114,6 +112,7 @@ def _resolved(signature: inspect.Signature, factory: Callable[..., Any]) -> dict
             if parameter.annotation is not parameter.empty
         }
     )
+    # `inspect.signature(eval_str=True)` evaluates an annotation that is a text as a whole, but not a text inside an annotation.
     module = sys.modules.get(getattr(factory, "__module__", ""))
     hints = typing.get_type_hints(annotated, globalns=dict(vars(module)) if module is not None else {}, include_extras=True)
     return {
@@ -121,20 +120,17 @@ def _resolved(signature: inspect.Signature, factory: Callable[..., Any]) -> dict
     }
 
 
-def _parameter_problems(parameter: inspect.Parameter, unresolved: bool) -> list[str]:
+def _parameter_problems(parameter: inspect.Parameter, unresolved: bool) -> Iterator[str]:
     name = parameter.name
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        return [f"'{parameter}' takes settings that no one can check; expected a named parameter for each"]
-    problems: list[str] = []
+        yield f"'{parameter}' takes settings that no one can check; expected a named parameter for each"
+        return
     if parameter.kind == parameter.POSITIONAL_ONLY:
-        problems.append(f"{name!r} is positional-only; expected one that can be passed by name")
+        yield f"{name!r} is positional-only; expected one that can be passed by name"
     if name in CORE_KEYS:
-        problems.append(f"{name!r} is a key of eventcore's own; expected another name")
+        yield f"{name!r} is a key of eventcore's own; expected another name"
     if parameter.annotation is parameter.empty:
-        problems.append(f"{name!r} has no annotation; expected one, for example '{name}: str'")
+        yield f"{name!r} has no annotation; expected one, for example '{name}: str'"
     elif not unresolved and parameter.default is parameter.empty and not is_configurable(parameter.annotation):
         expected = "expected a type that configuration can hold, or a default"
-        problems.append(
-            f"{name!r} is required, but {describe(parameter.annotation)} cannot be set from configuration; {expected}"
-        )
-    return problems
+        yield f"{name!r} is required, but {describe(parameter.annotation)} cannot be set from configuration; {expected}"

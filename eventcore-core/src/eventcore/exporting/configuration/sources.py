@@ -20,9 +20,9 @@ ENVIRONMENT: Final = "environment"
 ARGUMENTS: Final = "arguments"
 EXPORTERS_VARIABLE: Final = "EVENTCORE_EXPORTERS"
 """The variable that names the exporters to load."""
-_TABLES: Final = ("telemetry", "exporters")
+TABLES: Final = ("telemetry", "exporters")
 # Each without its last letter, so that EVENTCORE_EXPORTER=... is reported and not overlooked.
-_PREFIXES: Final = tuple(f"EVENTCORE_{table.upper()[:-1]}" for table in _TABLES)
+_PREFIXES: Final = tuple(f"EVENTCORE_{table.upper()[:-1]}" for table in TABLES)
 _VARIABLES: Final = (
     f"{EXPORTERS_VARIABLE}, {EXPORTERS_VARIABLE}__NAME__KEY or EVENTCORE_TELEMETRY__KEY (two underscores between the parts)"
 )
@@ -72,6 +72,7 @@ def merge(*sources: Settings) -> Settings:
     """
     merged: Settings = {}
     for source in sources:
+        # An empty table removes no keys of lower sources: tables are merged key by key.
         replaced = {path for path, setting in source.items() if not setting.is_table}
         kept = {
             path: setting
@@ -144,13 +145,19 @@ def from_tables(
     """Flatten tables. With ``environ``, references to environment variables are replaced; texts of code have none."""
     settings: Settings = {}
     faults: list[Fault] = []
-    # Grows while it is read: a table is replaced by its keys, each of which is looked at later.
-    pending: list[tuple[tuple[Any, ...], Any]] = [((name,), value) for name, value in tables.items()]
-    for path, value in pending:
-        if isinstance(path[-1], str) and is_mapping(value) and value:
-            pending += [((*path, name), child) for name, child in value.items()]
-            continue
+    # The loop appends to the list that it reads: the keys of a table are looked at after the table. `parents` are the tables
+    # around a value. A table of code may contain itself, and would otherwise be read without end.
+    pending: list[tuple[tuple[Any, ...], Any, tuple[object, ...]]] = [
+        ((name,), value, (tables,)) for name, value in tables.items()
+    ]
+    for path, value, parents in pending:
         key = ".".join(map(str, path))
+        if any(value is parent for parent in parents):
+            faults.append(Fault(where, key, "the table contains itself; expected a table without itself inside"))
+            continue
+        if isinstance(path[-1], str) and is_mapping(value) and value:
+            pending += [((*path, name), child, (*parents, value)) for name, child in value.items()]
+            continue
         if not isinstance(path[-1], str):
             faults.append(Fault(where, key, f"a key is a str; got a {type(path[-1]).__name__}"))
             continue
@@ -173,7 +180,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Settings, list[Fault]]
         if not value or not name.startswith(_PREFIXES) or name == EXPORTERS_VARIABLE:
             continue
         path = tuple(name.removeprefix("EVENTCORE_").lower().split("__"))
-        if path[0] not in _TABLES or len(path) == 1 or not all(path):
+        if path[0] not in TABLES or len(path) == 1 or not all(path):
             faults.append(Fault(ENVIRONMENT, name, f"no such variable is known; expected {_VARIABLES}"))
         # `zip` ends with the shorter path: true when one path is equal to the other or to its beginning.
         elif any(all(part == other for part, other in zip(path, taken, strict=False)) for taken in settings):
