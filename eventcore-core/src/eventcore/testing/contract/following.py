@@ -117,6 +117,12 @@ class FollowContract(ContractFixtures):
         await fill(backend, A)
         assert await backend.log.wait_beyond(5, 0.01) == 1
 
+    async def test_a_wait_without_time_returns_the_head_of_a_backend_that_has_read_nothing_yet(
+        self, backend: Backend, another_backend: Backend
+    ) -> None:
+        await fill(backend, A, B)
+        assert await another_backend.log.wait_beyond(5, 0.0) == 2, "the head position is read before the first answer"
+
     async def test_an_append_wakes_waiting_readers_in_this_and_in_another_process(
         self, backend: Backend, another_backend: Backend
     ) -> None:
