@@ -51,9 +51,6 @@ class LocalHeadWatch:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
-            async with asyncio.timeout(timeout):
-                await future
-        except TimeoutError:
-            pass
+            await asyncio.wait([future], timeout=timeout)
         finally:
             self._waiting.discard(future)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Final, TypeAlias, final
@@ -63,7 +64,5 @@ class Follower:
         while len(self._ahead) >= _MAX_AHEAD:
             self._ahead.pop(next(iter(self._ahead)), None)
         next_call = (page.end, *call[1:])
-        try:
+        with suppress(StoreClosed):
             self._ahead[next_call] = monotonic(), self._connection.post(partial(self._read, next_call, False))
-        except StoreClosed:
-            pass
