@@ -32,6 +32,7 @@ from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
 
 # Seconds before an append whose answer was lost is sent again.
 _RESEND_DELAY: Final = 0.05
+# Seconds for the calls that warm a new connection up.
 _WARM_UP: Final = 1.0
 _by_position: Final = attrgetter("position")
 
@@ -69,23 +70,23 @@ class PostgresLog:
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``. One call of an SQL function checks and commits the batch.
 
-        When the answer is lost, the call is repeated over a new connection until the deadline, and the function looks first
-        whether the earlier call was committed. Versions only grow: should the earlier call reach the server later still, it is
-        refused.
+        When the answer is lost, the call is repeated over a new connection until the deadline. The function then first looks
+        whether the earlier call was committed. If the earlier call reaches the server after its repetition, it is refused,
+        since the versions of its streams have grown.
 
         Raises:
             StoreUnavailable: ``may_have_committed`` is true when the answer was lost and every repetition failed, too.
             HistoryDiverged: see ``EventLog.append``.
         """
         arguments = append_arguments(requests)
-        # Taken once: should the repeated calls use what this process reads meanwhile, a batch that was committed by the first
-        # call could fail for an event that was lost later.
+        # Every repetition names the same event. A newer one, read meanwhile, could be lost in a failover, and the repetition
+        # would then fail although the first call has committed the batch.
         seen = self._newest_seen
         deadline = self._appending.deadline()
         settling = False
         while True:
             try:
-                head, singly, waited = await self._call_append(arguments, seen, deadline, settling=settling)
+                head, judged, waited = await self._call_append(arguments, seen, deadline, settling=settling)
             except HistoryDiverged:
                 self._forget(seen)
                 raise
@@ -106,7 +107,8 @@ class PostgresLog:
                 on_wait("lock", "append", waited)
             size = sum([len(new.data) + len(new.metadata) for request in requests for new in request.events])
             self._counters.bytes_written = (self._counters.bytes_written or 0) + size
-            found: Sequence[Verdict] = verdicts(requests, [True] * len(requests), head) if singly is None else singly
+            # The function returns no verdicts when it has accepted every request.
+            found: Sequence[Verdict] = verdicts(requests, [True] * len(requests), head) if judged is None else judged
             end = last_appended(requests, found)
             self._saw(end)
             self._watch.advance(end.position)
@@ -190,7 +192,7 @@ class PostgresLog:
             self._newest_seen = event
 
     def _forget(self, lost: Checkpoint) -> None:
-        # Another call may have replaced the lost event already, by one that is there.
+        # Another call may have replaced the lost event already, by one that is still stored.
         if self._newest_seen == lost:
             self._newest_seen = START
 

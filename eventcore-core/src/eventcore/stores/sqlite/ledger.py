@@ -1,7 +1,7 @@
 """The projection ledger of an SQLite store: leases, checkpoints and dead letters.
 
-Commits of the ledger do not wait for the disk. A power cut may lose the last ones, a read model together with its checkpoint,
-so that they are made again; only events must be durable.
+Commits of the ledger do not wait for the disk. A power cut may lose the last ones: a read model and its checkpoint together, so
+that the projection applies those events again. Only events must be durable.
 
 Leases are measured by the machine's wall clock, which all processes on the file share. When the clock is set back, a lease
 would last longer than it was granted for; such a lease counts as ended.
