@@ -141,7 +141,7 @@ async def test_what_runs_is_shown_with_its_owner_and_is_not_reset(shop: Path, ur
         assert record["owner"].count(":") == 2
         code, found = await asyncio.to_thread(answer, shop, "reset", "numbers", url)
         assert (code, found["reset"]) == (1, False)
-        assert "is being run: stop it first" in found["error"]
+        assert "is running: stop it before you reset it" in found["error"]
     await running
 
 

@@ -72,7 +72,7 @@ async def test_a_lease_that_is_given_back_is_free_at_once(backend: Backend) -> N
 async def test_the_checkpoint_moves_only_from_where_it_is(backend: Backend) -> None:
     lease = await leased(backend)
     await backend.ledger.commit_checkpoint(lease, START, ONE)
-    with pytest.raises(LeadershipLost, match="taken over: its checkpoint is no longer this runner's at position 0"):
+    with pytest.raises(LeadershipLost, match="taken over by another runner: its checkpoint cannot be moved from position 0"):
         await backend.ledger.commit_checkpoint(lease, START, TWO)
     await backend.ledger.commit_checkpoint(lease, ONE, TWO)
     assert (await leased(backend)).checkpoint == TWO
@@ -137,7 +137,7 @@ async def test_dead_letters_are_kept_in_order_and_removed_once_applied(backend: 
 async def test_a_projection_is_reset_only_when_nobody_runs_it(backend: Backend) -> None:
     lease = await leased(backend)
     await backend.ledger.commit_checkpoint(lease, START, ONE, [letter()])
-    with pytest.raises(LeadershipLost, match="stop it first"):
+    with pytest.raises(LeadershipLost, match="stop it before you reset it"):
         await backend.ledger.reset_projection("balances")
     await backend.ledger.release_lease(lease)
     await backend.ledger.reset_projection("balances")

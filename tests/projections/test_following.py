@@ -127,7 +127,7 @@ async def test_a_running_projection_cannot_be_reset(store: EventStore, run: Run)
     seen = Seen()
     run(store, seen)
     await store.wait_for(seen, 0)
-    with pytest.raises(LeadershipLost, match="projection 'seen' is being run"):
+    with pytest.raises(LeadershipLost, match="projection 'seen' is running"):
         await store.reset_projection("seen")
 
 
@@ -154,7 +154,7 @@ async def test_a_projection_that_another_store_runs_can_be_waited_for(sqlite_url
 
 
 async def test_a_timeout_of_wait_for_says_how_far_the_projection_is(store: EventStore, run: Run) -> None:
-    with pytest.raises(ProjectionTimeout, match=r"'seen' has not reached position 1 within 0\.05 s: nobody has ever run it"):
+    with pytest.raises(ProjectionTimeout, match=r"'seen' has not reached position 1 within 0\.05 s: it has never run"):
         await store.wait_for("seen", 1, timeout=0.05)
     seen = Seen()
     run(store, seen)

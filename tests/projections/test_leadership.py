@@ -130,7 +130,7 @@ async def test_dead_letters_are_listed_in_order_and_removed_once(backend: Backen
 async def test_a_reset_deletes_checkpoint_and_dead_letters_but_keeps_the_token(backend: Backend) -> None:
     lease = await held(backend, "one")
     await backend.ledger.commit_checkpoint(lease, START, Checkpoint(9, "i"), [letter(9)])
-    with pytest.raises(LeadershipLost, match="is being run"):
+    with pytest.raises(LeadershipLost, match="is running"):
         await backend.ledger.reset_projection("p")
     await backend.ledger.release_lease(lease)
     await backend.ledger.reset_projection("p")
@@ -293,7 +293,7 @@ async def test_a_released_lease_moves_no_checkpoint(sqlite_url: str) -> None:
     await backend.ledger.release_lease(lease)
     called: list[object] = []
     with pytest.raises(
-        LeadershipLost, match="projection 'p' was taken over: its checkpoint is no longer this runner's at posi"
+        LeadershipLost, match="projection 'p' was taken over by another runner: its checkpoint cannot be moved from posi"
     ):
         await backend.ledger.commit_checkpoint(lease, START, Checkpoint(4, "d"), (), called.append)
     assert called == []

@@ -49,9 +49,7 @@ async def test_the_policy_stop_raises_with_the_cause_and_the_next_run_begins_at_
     seen.poison = {3}
     with pytest.raises(ProjectionFailed, match=r"projection 'seen' cannot apply bank\.Deposited of stream 'account-a' at posi"):
         await store.run(seen)
-    with pytest.raises(
-        ProjectionFailed, match="position 3, tried 3 times: ValueError: poison at 3; mend the handler"
-    ) as failed:
+    with pytest.raises(ProjectionFailed, match="position 3, tried 3 times: ValueError: poison at 3; fix the handler") as failed:
         await store.run(seen)
     assert isinstance(failed.value.__cause__, ValueError)
     assert measured("projections.state", projection="seen", state="failed") == 1

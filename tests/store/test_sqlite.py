@@ -126,7 +126,7 @@ async def test_a_full_disk_fails_the_command_and_nothing_else(sqlite_url: str, t
         failures = [result for result in results if isinstance(result, BaseException)]
         assert failures
         assert {type(failure) for failure in failures} == {StoreUnavailable}
-        assert "the disk is full: make room" in str(failures[0])
+        assert "the disk is full: free some space" in str(failures[0])
         await backend.log._writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
         done = 500 - len(failures)
         assert (await store.execute(Deposit(account=account("b")))).position == done + 2

@@ -130,7 +130,7 @@ async def test_a_file_that_cannot_grow_is_reported_and_not_damaged(sqlite_url: s
     assert (process.returncode, errors) == (0, b"")
     *acknowledged, refusal, then = output.decode().splitlines()
     assert refusal.startswith("unavailable: ")
-    assert "cannot be read or written: check the disk" in refusal or "the disk is full: make room" in refusal
+    assert "cannot be read or written: check the disk" in refusal or "the disk is full: free some space" in refusal
     assert then == f"then {int(acknowledged[-1]) + 1}"
     assert [event.position for event in await everything(sqlite_url)] == list(range(1, int(acknowledged[-1]) + 2))
     assert ask(path, "PRAGMA integrity_check") == [("ok",)]

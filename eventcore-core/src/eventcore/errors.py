@@ -1,7 +1,7 @@
 """Every error that eventcore raises: one class for each reaction that a caller may need.
 
 EventCoreError
-├── ConfigurationError            fix the configuration; ``faults`` lists all faults
+├── ConfigurationError            fix the configuration; raised when a store or telemetry starts; ``faults`` lists all faults
 ├── DefinitionError               fix the code: a declaration cannot work
 │   ├── InvalidInstrument         a metric's name, labels, unit or kind
 │   ├── InvalidEventType          an event class, or two classes with one stored type
@@ -103,7 +103,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class ConfigurationError(EventCoreError):
-    """The configuration has faults.
+    """The configuration has faults. Raised when it is read: by ``async with open_store(...)``, or by ``Telemetry.start``.
 
     Attributes:
         faults: all faults, not only the first.
@@ -235,7 +235,7 @@ class MissingDependency(StoreError):
 class HistoryDiverged(StoreError):
     """The store no longer holds an event that was read: a failover or a restore took it back in time.
 
-    Events that were read after that time may be gone, so a reader must not go on: rebuild the read model.
+    Events that were read after that time may be lost, so a reader must not go on: rebuild the read model.
     """
 
 

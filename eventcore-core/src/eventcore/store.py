@@ -20,7 +20,7 @@ from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPol
 from eventcore.errors import StoreClosed, WrongEventLoop
 from eventcore.events import Event, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
-from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters
+from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
 from eventcore.stores.paging import MAX_PAGE, window
@@ -47,6 +47,8 @@ def open_store(
     timeout: float | None = None,
 ) -> EventStore:
     """Create a store. Use it with ``async with``, which opens it, and closes it at the end of the block.
+
+    Nothing is connected or read before ``async with``, which therefore raises the errors of the store and of the configuration.
 
     Args:
         url: one of these, or a backend of your own that is not open yet (see ``eventcore.stores.Backend``):
@@ -75,8 +77,10 @@ def open_store(
     Raises:
         InvalidStoreUrl: the URL names no store.
         MissingDependency: the store needs a package that is not installed.
-        ConfigurationError: the configuration has faults; all of them are listed.
         ValueError: ``timeout`` is not more than 0, or ``telemetry`` was passed with ``exporters`` or ``config``.
+        ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
+            are listed.
+        StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
 
     >>> import asyncio
     >>> class Greeted(Event):
@@ -324,7 +328,7 @@ class EventStore:
             for row in rows:
                 yield self._codec.decode(row, StreamId(row.stream_id))
             remaining -= len(rows)
-            # A full page may have more matches behind its last row. Otherwise the whole window has been looked at.
+            # A full page may have more matches behind its last row. Otherwise the whole window has been searched.
             position = rows[-1].position if len(rows) == page else end
 
     async def head_position(self) -> int:
@@ -371,12 +375,12 @@ class EventStore:
     async def projections(self) -> Sequence[ProjectionRecord]:
         """The checkpoint, lease and dead letters of every projection that was ever run on this store, by name."""
         self._check_open()
-        return await self._projections.projections()
+        return await self._backend.ledger.projections()
 
     async def dead_letters(self, projection: Projection | str, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The events that a projection could not apply and skipped, in order of position: at most ``limit``."""
         self._check_open()
-        return await self._projections.dead_letters(projection, _at_least_0("limit", limit))
+        return await self._backend.ledger.dead_letters(projection_key(projection), _at_least_0("limit", limit))
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """Apply every dead letter of a projection again, and remove those that succeed.
@@ -396,10 +400,10 @@ class EventStore:
         The read model is not touched: empty it yourself.
 
         Raises:
-            LeadershipLost: the projection is being run: stop it first.
+            LeadershipLost: the projection is running: stop it first.
         """
         self._check_open()
-        await self._projections.reset(projection)
+        await self._backend.ledger.reset_projection(projection_key(projection))
 
     def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
         """Add an exporter, at any time; see ``Telemetry.register_exporter``."""

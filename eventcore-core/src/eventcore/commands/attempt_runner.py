@@ -25,7 +25,7 @@ _MAX_LOADS: Final = 100
 
 @final
 class Execution(msgspec.Struct, eq=False):
-    """How far one command has come.
+    """The execution of one command, over all its attempts.
 
     Attributes:
         context: what all attempts share.

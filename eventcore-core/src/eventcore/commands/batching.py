@@ -2,8 +2,8 @@
 
 **Chaining.** ``handle`` is pure, so the batcher may call it again. Before it decides a command, it applies the events that the
 command has missed: those that other commands of this process committed, and those that earlier commands of the same batch are
-about to commit. So many commands on one stream need one attempt each. If another process appended to the stream first, the
-store refuses the whole chain, and its commands are retried.
+about to commit. So each of many commands on one stream needs only one attempt. If another process appended to the stream first,
+the store refuses the whole chain, and its commands are retried.
 
 **Overlap.** The next batch is sent before the commands of the last one are answered. While the store commits, the answered
 commands return to their callers, which submit again, so neither the store nor the interpreter waits for the other. For this to
@@ -180,7 +180,7 @@ class Batcher:
         return requests
 
     def _reload_all(self) -> None:
-        """Let all commands read again: the store has gone back in time, and events that they have seen may be gone."""
+        """Let all commands read again: the store has gone back in time, and may have lost events that they have seen."""
         self._epoch = self._cache.epoch
         for attempt in (*self._batch, *self._queue):
             answer(attempt.future, Outcome.RELOAD)

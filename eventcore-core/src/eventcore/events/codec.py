@@ -139,7 +139,7 @@ class Codec:
 
 
 def _ignore(_direction: str, _event_type: str) -> None:
-    """Stands in for ``on_error``."""
+    """The default of ``on_error``."""
 
 
 def _write(value: object) -> str:
@@ -176,7 +176,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_id(name: str, value: str | None) -> None:
-    """Check a correlation or causation id; ``None`` stands for no id.
+    """Check a correlation or causation id; ``None`` means no id.
 
     Raises:
         InvalidMetadata: the id is not printable text of 1 to 128 characters.

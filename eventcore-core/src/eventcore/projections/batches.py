@@ -20,7 +20,7 @@ from eventcore.projections.handler import HandlerFailed, refused_commit_as_failu
 from eventcore.recording import Span, TraceContext
 from eventcore.stores.base import Checkpoint, LogPage
 
-# A pause before a retry is cut into pieces of so many seconds, after each of which the heartbeat is renewed.
+# Longest sleep in seconds between two heartbeats during a pause before a retry.
 _HEARTBEAT: Final = 1.0
 _MAX_LINKS: Final = 64
 _logger: Final = bounded_logger("eventcore.projections")
@@ -137,7 +137,7 @@ class BatchApplier:
         )
         if policy == "stop":
             self._series.events["failed"].add(1)
-            raise ProjectionFailed(f"{what}; mend the handler or the event, or let OnError(then=...) skip it") from error
+            raise ProjectionFailed(f"{what}; fix the handler or the event, or let OnError(then=...) skip it") from error
         span.set_status("error", what)
         if policy == "skip":
             _logger.warning("%s; it is skipped", what, exc_info=error)

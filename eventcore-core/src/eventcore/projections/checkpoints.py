@@ -23,12 +23,12 @@ class CheckpointWriter:
     """Moves the checkpoint in the store behind the events that are applied.
 
     Only the task of the projector calls it, so ``applied`` and ``committed`` need no lock. At most one commit is in flight:
-    every commit waits for the one in the background first, because the store accepts a checkpoint only if it still stands at
-    the one before (and under the newest lease). A runner whose lease was taken over can therefore never move it.
+    every commit waits for the one in the background first, because the store accepts a checkpoint only if the stored one is
+    still the one before (and under the newest lease). A runner whose lease was taken over can therefore never move it.
 
     Attributes:
         applied: every event up to here is applied.
-        committed: where the checkpoint in the store stands, as far as this process knows.
+        committed: the checkpoint in the store, as far as this process knows.
     """
 
     def __init__(self, context: RunContext, lease: Lease) -> None:

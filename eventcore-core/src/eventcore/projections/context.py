@@ -7,9 +7,11 @@ from typing import final
 
 import msgspec
 
-from eventcore.catalogue import ProjectionProgress, ProjectionSeries
+from eventcore.catalogue import ProjectionInstruments, ProjectionProgress, ProjectionSeries
+from eventcore.events.codec import Codec
 from eventcore.projections.definition import Definition
 from eventcore.projections.handler import Handler
+from eventcore.projections.projection import Projection
 from eventcore.stores.base import Backend
 from eventcore.telemetry import Telemetry
 
@@ -46,16 +48,13 @@ class LocalPositions:
         waiting = self._waiting.setdefault(projection, set())
         waiting.add((position, future))
         try:
-            async with asyncio.timeout(timeout):
-                await future
-        except TimeoutError:
-            return False
+            await asyncio.wait([future], timeout=timeout)
+            return future.done()
         finally:
             waiting.discard((position, future))
             # Another caller may have removed the empty set already, and a third may have begun a new one.
             if not waiting and self._waiting.get(projection) is waiting:
                 del self._waiting[projection]
-        return True
 
 
 @final
@@ -69,3 +68,19 @@ class RunContext(msgspec.Struct, frozen=True):
     progress: ProjectionProgress
     series: ProjectionSeries
     telemetry: Telemetry
+
+    @classmethod
+    def of(
+        cls,
+        projection: Projection,
+        backend: Backend,
+        codec: Codec,
+        instruments: ProjectionInstruments,
+        positions: LocalPositions,
+        telemetry: Telemetry,
+    ) -> RunContext:
+        """Check ``projection``, and bind it to one store. Raises ``InvalidProjection`` as ``Definition.of`` does."""
+        definition = Definition.of(projection, backend.system)
+        series = instruments.bind(definition.key)
+        handler = Handler(definition, codec, series.handle, verbose=telemetry.verbosity == "verbose")
+        return cls(backend, definition, handler, positions, ProjectionProgress(), series, telemetry)

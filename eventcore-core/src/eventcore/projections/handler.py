@@ -15,9 +15,9 @@ from eventcore.events.codec import Codec, StoredEvent
 from eventcore.projections.definition import Definition
 from eventcore.recording import HistogramCell
 
-# Seconds of handler calls before the event loop gets a turn (see eventcore.ground.pacing).
+# Seconds of handler calls before other tasks of the event loop run (see `eventcore.ground.pacing`).
 _SLICE: Final = 0.003
-# Events that are decoded before the event loop gets a turn: about 1 ms.
+# Events that are decoded before other tasks of the event loop run: about 1 ms.
 _DECODE_SLICE: Final = 250
 # Seconds after which `apply` returns, applied or not, so that slow handlers still get a checkpoint every second.
 _MAX_SECONDS: Final = 1.0

@@ -1,23 +1,21 @@
-"""The projections of one open store: run them, wait for them, and manage their dead letters and checkpoints."""
+"""The projections of one open store: run them, wait for them, and retry their dead letters."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, final
 
-from eventcore.catalogue import ProjectionInstruments, ProjectionProgress
+from eventcore.catalogue import ProjectionInstruments
 from eventcore.errors import ProjectionTimeout, StoreClosed
 from eventcore.events.codec import Codec
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import LocalPositions, RunContext
 from eventcore.projections.dead_letters import RetriedDeadLetters, retry_dead_letters
-from eventcore.projections.definition import Definition, projection_key
-from eventcore.projections.handler import Handler
+from eventcore.projections.definition import projection_key
 from eventcore.projections.projection import Projection
 from eventcore.projections.runner import Runner
-from eventcore.stores.base import Backend, DeadLetter, ProjectionRecord
+from eventcore.stores.base import Backend
 from eventcore.telemetry import Telemetry
 
 # Seconds between reads of the checkpoint of a projection that another process runs; doubled after each read.
@@ -81,31 +79,16 @@ class ProjectionHost:
             if await self._positions.wait(key, position, max(0.0, min(remaining, pause))):
                 return
             if remaining <= 0:
-                where = "nobody has ever run it" if reached is None else f"it is at {reached}"
+                where = "it has never run" if reached is None else f"it is at {reached}"
                 raise ProjectionTimeout(f"projection {key!r} has not reached position {position} within {timeout:g} s: {where}")
             pause = min(_LAST_POLL, pause * 2)
-
-    async def projections(self) -> Sequence[ProjectionRecord]:
-        """See ``EventStore.projections``."""
-        return await self._backend.ledger.projections()
-
-    async def dead_letters(self, projection: Projection | str, limit: int) -> Sequence[DeadLetter]:
-        """See ``EventStore.dead_letters``."""
-        return await self._backend.ledger.dead_letters(projection_key(projection), limit)
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """See ``EventStore.retry_dead_letters``."""
         return await retry_dead_letters(self._context(projection))
 
-    async def reset(self, projection: Projection | str) -> None:
-        """See ``EventStore.reset_projection``."""
-        await self._backend.ledger.reset_projection(projection_key(projection))
-
     def _context(self, projection: Projection) -> RunContext:
-        definition = Definition.of(projection, self._backend.system)
-        series = self._instruments.bind(definition.key)
-        handler = Handler(definition, self._codec, series.handle, verbose=self._telemetry.verbosity == "verbose")
-        return RunContext(self._backend, definition, handler, self._positions, ProjectionProgress(), series, self._telemetry)
+        return RunContext.of(projection, self._backend, self._codec, self._instruments, self._positions, self._telemetry)
 
     async def _stored_position(self, key: str) -> int | None:
         if self._closing:

@@ -24,7 +24,7 @@ _FIRST_BATCH_SIZE: Final = 100
 
 @final
 class Projector:
-    """Applies events from the checkpoint of ``lease`` on. Its ``run`` is called once, in a task of its own."""
+    """Applies events from the checkpoint of ``lease`` on. Its ``run`` is called once, in a separate task."""
 
     def __init__(self, context: RunContext, lease: Lease) -> None:
         self._backend = context.backend

@@ -33,7 +33,7 @@ _logger: Final = bounded_logger("eventcore.projections")
 
 @final
 class Runner:
-    """Runs a projection whenever no other runner does. Its ``run`` is called once, in a task of its own.
+    """Runs a projection whenever no other runner does. Its ``run`` is called once, in a separate task.
 
     Args:
         lease_seconds: how long a lease is valid. It is renewed after a third of that.
@@ -56,7 +56,7 @@ class Runner:
         Raises:
             ProjectionFailed: an event cannot be applied, and the policy is to stop.
             HistoryDiverged: the event of the checkpoint, or the last event that this runner has applied, is not in the store.
-            StoreError: the store has failed in a way that waiting does not mend.
+            StoreError: the store has failed, and waiting will not help.
         """
         key, progress = self._key, self._progress
         self._instruments.watch(key, progress)

@@ -101,7 +101,7 @@ class EventFilter(msgspec.Struct, frozen=True):
 
 @final
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """How far a reader has come in the global order.
+    """The last event that a reader has read in the global order.
 
     The event id shows whether the store is still on the timeline that was read. After a failover to a replica that lagged, or
     after a restore from a backup, the position holds another event or none.
@@ -176,7 +176,7 @@ class ProjectionRecord(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         name: the name of the projection.
-        checkpoint: how far it has come.
+        checkpoint: the last event that it has applied or skipped.
         owner: the runner that holds the lease; empty when no runner holds it.
         token: the token of the newest lease.
         lease_left: seconds until the lease ends, by the store's clock; 0 when no runner holds it.

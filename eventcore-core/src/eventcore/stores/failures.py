@@ -1,4 +1,4 @@
-"""Errors that every kind of store raises in the same words, and what one failure means for several callers."""
+"""Errors that all kinds of stores raise in the same words, and copies of one failure for several callers."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def own_copy(error: StoreError) -> StoreError:
 
 
 def diverged(after: Checkpoint, found: str) -> HistoryDiverged:
-    """The error for a checkpoint whose position holds the event ``found``; empty: holds none."""
+    """The error for a checkpoint whose position now holds the event with the id ``found``; empty: holds no event."""
     return HistoryDiverged(
-        f"the event {after.event_id} that was read at position {after.position} stands there no longer "
-        f"({found or 'none'} does): the store is on another timeline, so rebuild what was derived from it"
+        f"the event {after.event_id}, which was read at position {after.position}, is no longer there "
+        f"(now: {found or 'no event'}): the store has lost events, so rebuild what was derived from them"
     )
 
 
 def taken_over(lease: Lease, before: Checkpoint) -> LeadershipLost:
     """The error for a checkpoint that cannot be moved from ``before``: another runner has a newer lease."""
     return LeadershipLost(
-        f"projection {lease.projection!r} was taken over: its checkpoint is no longer this runner's at position "
+        f"projection {lease.projection!r} was taken over by another runner: its checkpoint cannot be moved from position "
         f"{before.position}"
     )
 
 
 def still_running(projection: str) -> LeadershipLost:
     """The error for a reset of a projection whose lease a runner holds."""
-    return LeadershipLost(f"projection {projection!r} is being run: stop it first, then reset it")
+    return LeadershipLost(f"projection {projection!r} is running: stop it before you reset it")

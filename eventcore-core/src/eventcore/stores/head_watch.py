@@ -13,7 +13,7 @@ _POLL: Final = 0.05
 
 @final
 class LocalHeadWatch:
-    """Wakes waiting readers when the head position moves: at once for appends of this backend, by polling for others'.
+    """Wakes waiting readers when the head position moves: at once after an append of this backend, by polling after others.
 
     Args:
         poll: reads the head position of the store; ``None`` for a store that only this backend writes.
@@ -51,9 +51,6 @@ class LocalHeadWatch:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:
-            async with asyncio.timeout(timeout):
-                await future
-        except TimeoutError:
-            pass
+            await asyncio.wait([future], timeout=timeout)
         finally:
             self._waiting.discard(future)

@@ -5,35 +5,43 @@ PostgreSQL has the same rule once more, in SQL, for batches in which not every r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from eventcore.stores.base import CONFLICT, START, AppendRequest, Checkpoint, Verdict
+from eventcore.events import StreamId
+from eventcore.stores.base import CONFLICT, START, AppendRequest, Checkpoint, Verdict, Versions
 
 
-def base_versions(requests: Iterable[AppendRequest]) -> dict[str, int]:
+def base_versions(requests: Sequence[AppendRequest]) -> dict[StreamId, int]:
     """The version that each stream must have when the call begins, as the first request that names the stream has it."""
-    versions: dict[str, int] = {}
-    for request in requests:
-        for stream, version in request.base.items():
-            versions.setdefault(stream, version)
+    versions: dict[StreamId, int] = {}
+    # In reverse order, so that the first request overwrites the others: one update for each request is faster than a look-up
+    # for each stream.
+    for request in reversed(requests):
+        versions.update(request.base)
     return versions
 
 
-def accepts(request: AppendRequest, began: Mapping[str, int], current: dict[str, int]) -> bool:
-    """Whether a request is accepted; if so, ``current`` is moved to the versions after its events.
+def judge(requests: Iterable[AppendRequest], began: Versions) -> list[bool]:
+    """Whether each request is accepted, in order.
 
     Args:
-        request: the next request of the call.
-        began: the versions of all its streams when the call began.
-        current: their versions after the requests that were accepted so far.
+        requests: the requests of one call.
+        began: the versions of all their streams when the call began.
     """
-    base = request.base
-    for stream, version in request.expected.items():
-        if began[stream] != base[stream] or current[stream] != version:
-            return False
-    for new in request.events:
-        current[new.recorded.stream_id] = new.recorded.version
-    return True
+    current = dict(began)
+    accepted: list[bool] = []
+    for request in requests:
+        base = request.base
+        for stream, version in request.expected.items():
+            if began[stream] != base[stream] or current[stream] != version:
+                accepted.append(False)
+                break
+        else:
+            for new in request.events:
+                event = new.recorded
+                current[event.stream_id] = event.version
+            accepted.append(True)
+    return accepted
 
 
 def verdicts(requests: Sequence[AppendRequest], accepted: Iterable[bool], head: int) -> list[Verdict]:

@@ -74,15 +74,9 @@ class MemoryLedger:
         """See ``ProjectionLedger.projections``."""
         now = monotonic()
         return [
-            ProjectionRecord(
-                name,
-                entry.checkpoint,
-                entry.owner if entry.leased_until > now else "",
-                entry.token,
-                max(0.0, entry.leased_until - now),
-                len(entry.letters),
-            )
+            ProjectionRecord(name, entry.checkpoint, entry.owner if left else "", entry.token, left, len(entry.letters))
             for name, entry in sorted(self._entries.items())
+            for left in (max(0.0, entry.leased_until - now),)
         ]
 
     async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:

@@ -21,7 +21,7 @@ from eventcore.stores.base import (
 )
 from eventcore.stores.failures import diverged
 from eventcore.stores.head_watch import LocalHeadWatch
-from eventcore.stores.judging import accepts, verdicts
+from eventcore.stores.judging import judge, verdicts
 from eventcore.stores.paging import MAX_PAGE, window
 
 
@@ -41,9 +41,8 @@ class MemoryLog:
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
         head = len(self.rows)
-        began: dict[str, int] = {stream: len(self._streams.get(stream, ())) for request in requests for stream in request.base}
-        current = began.copy()
-        accepted = [accepts(request, began, current) for request in requests]
+        began = {stream: len(self._streams.get(stream, ())) for request in requests for stream in request.base}
+        accepted = judge(requests, began)
         for request, is_accepted in zip(requests, accepted, strict=True):
             if is_accepted:
                 self._store(request.events)
@@ -101,14 +100,7 @@ class MemoryLog:
 
 
 def _row(position: int, new: NewEvent) -> StoredEvent:
-    event = new.recorded
+    event, data, metadata = new.recorded, new.data.decode(), new.metadata.decode()
     return StoredEvent(
-        position,
-        event.stream_id,
-        event.version,
-        event.event_id,
-        event.event_type,
-        new.data.decode(),
-        new.metadata.decode(),
-        event.recorded_at_ns,
+        position, event.stream_id, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns
     )

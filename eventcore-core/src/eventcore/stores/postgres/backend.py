@@ -46,7 +46,7 @@ class PostgresBackend:
         self._loading = Pool(self._connector, 1, self.counters)
         self._reading = Pool(self._connector, settings.pool, self.counters)
         self._watch = PostgresHeadWatch(self._connector)
-        self.log = PostgresLog(self._appending, self._loading, self._reading, self._watch, self.counters)
+        self.log = PostgresLog(self._appending, self._loading, self._reading, self._watch)
         self.ledger = PostgresLedger(self._reading, settings)
 
     async def open(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Final, final
 
@@ -65,7 +65,7 @@ class Connector:
         reason = explained(error, address)
         if isinstance(reason, AnswerLost):
             return StoreUnavailable(
-                f"no PostgreSQL server can be reached at {address} ({type(error).__name__}: {error}); start it, or mend "
+                f"no PostgreSQL server can be reached at {address} ({type(error).__name__}: {error}); start it, or correct "
                 "the address in the store URL"
             )
         return reason
@@ -77,11 +77,14 @@ class Pool:
 
     A connection is in ``_free``, or used by the one call that holds one of the ``_slots`` for it. Connections that break are
     closed; the next call opens a new one.
+
+    Attributes:
+        counters: the counters of the backend.
     """
 
     def __init__(self, connector: Connector, size: int, counters: BackendCounters) -> None:
         self._connector = connector
-        self._counters = counters
+        self.counters = counters
         self._size = size
         self._slots = asyncio.Semaphore(size)
         self._free: list[Connection] = []
@@ -97,10 +100,6 @@ class Pool:
         if not self._is_open:
             raise StoreClosed("the store is not open")
 
-    def add(self, connection: Connection) -> None:
-        """Take over a connection that is open already."""
-        self._put(connection)
-
     def deadline(self) -> float:
         """The time of ``time.monotonic`` by which a call that starts now must end."""
         return monotonic() + self._connector.settings.timeout
@@ -111,12 +110,10 @@ class Pool:
             return
         self._is_open = False
         deadline = monotonic() + timeout
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 for _ in range(self._size):
                     await self._slots.acquire()
-        except TimeoutError:
-            pass
         while self._free:
             await close(self._take(), max(0.05, deadline - monotonic()))
 
@@ -151,7 +148,7 @@ class Pool:
     async def connection(self, deadline: float) -> AsyncGenerator[Connection]:
         """A connection for one call or transaction, ready by ``deadline``. Errors of asyncpg are raised as ``StoreError``."""
         await self._slot(deadline)
-        self._counters.connections_used = (self._counters.connections_used or 0) + 1
+        self.counters.connections_used = (self.counters.connections_used or 0) + 1
         try:
             connection = await self._open(deadline)
             try:
@@ -168,7 +165,7 @@ class Pool:
                 raise
             self._give_back(connection)
         finally:
-            self._counters.connections_used = (self._counters.connections_used or 0) - 1
+            self.counters.connections_used = (self.counters.connections_used or 0) - 1
             self._slots.release()
 
     async def _slot(self, deadline: float) -> None:
@@ -185,7 +182,7 @@ class Pool:
                 f"all {self._size} connections to PostgreSQL at {self._connector.settings.address} were in use until the "
                 "timeout; raise pool in the store URL"
             ) from error
-        if (on_wait := self._counters.on_wait) is not None:
+        if (on_wait := self.counters.on_wait) is not None:
             on_wait("pool", "", monotonic() - begun)
 
     async def _open(self, deadline: float) -> Connection:
@@ -199,14 +196,15 @@ class Pool:
         if connection.is_closed() or connection.is_in_transaction():
             connection.terminate()
         else:
-            self._put(connection)
+            self.add(connection)
 
     def _take(self) -> Connection:
-        self._counters.connections_idle = (self._counters.connections_idle or 0) - 1
+        self.counters.connections_idle = (self.counters.connections_idle or 0) - 1
         return self._free.pop()
 
-    def _put(self, connection: Connection) -> None:
-        self._counters.connections_idle = (self._counters.connections_idle or 0) + 1
+    def add(self, connection: Connection) -> None:
+        """Take over an open connection, for the next call to use."""
+        self.counters.connections_idle = (self.counters.connections_idle or 0) + 1
         self._free.append(connection)
 
 

@@ -12,20 +12,20 @@ _READ_ONLY: Final = "25006"
 # Raised by the store's own functions.
 _DIVERGED: Final = "EC001"
 _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
-    "28P01": (AccessDenied, "refuses the password: mend it in the URL, in PGPASSWORD or in the password file"),
-    "28000": (AccessDenied, "refuses the user: mend the user in the URL, or the server's pg_hba.conf"),
+    "28P01": (AccessDenied, "refuses the password: correct it in the URL, in PGPASSWORD or in the password file"),
+    "28000": (AccessDenied, "refuses the user: correct the user in the URL, or the server's pg_hba.conf"),
     "42501": (
         AccessDenied,
         "does not give the user the rights that the store needs: grant them, or let the owner run 'eventcore migrate'",
     ),
-    "3D000": (IncompatibleStore, "has no such database: create it, or mend the URL"),
-    "3F000": (IncompatibleStore, "has lost the schema of the store: restore it, or run 'eventcore migrate'"),
-    "42P01": (IncompatibleStore, "has lost a table of the store: restore it"),
-    "42883": (IncompatibleStore, "has lost a function of the store: restore it"),
+    "3D000": (IncompatibleStore, "has no such database: create it, or correct the URL"),
+    "3F000": (IncompatibleStore, "lacks the schema of the store: restore it, or run 'eventcore migrate'"),
+    "42P01": (IncompatibleStore, "lacks a table of the store: restore it"),
+    "42883": (IncompatibleStore, "lacks a function of the store: restore it"),
     _READ_ONLY: (StoreUnavailable, "is a standby or read only: give the address of the primary"),
     "40001": (StoreUnavailable, "could not serialize the call: send it again"),
     "40P01": (StoreUnavailable, "found a deadlock: send it again"),
-    "53100": (StoreUnavailable, "has no room on its disk: make room"),
+    "53100": (StoreUnavailable, "has no space left on its disk: free some"),
     "53200": (StoreUnavailable, "is out of memory"),
     "53300": (StoreUnavailable, "has no more connections: raise max_connections, or lower pool in the URL"),
     "55P03": (StoreUnavailable, "does not grant the append lock: another process has held it too long"),
@@ -60,7 +60,7 @@ def explained(error: BaseException, address: str) -> StoreError:
     detail = f"({type(error).__name__}: {error})"
     if code == _DIVERGED:
         return HistoryDiverged(
-            f"PostgreSQL at {address} has gone back in time: an event that was read or appended is lost {detail}"
+            f"PostgreSQL at {address} has lost events (failover, restore): one that was read or appended is not there {detail}"
         )
     if known := _KNOWN.get(code):
         kind, advice = known

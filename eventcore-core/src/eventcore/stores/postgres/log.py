@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import HistoryDiverged, StoreError, StoreUnavailable
-from eventcore.events import StreamPattern
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import (
     START,
@@ -24,18 +23,17 @@ from eventcore.stores.base import (
     Versions,
 )
 from eventcore.stores.failures import diverged
-from eventcore.stores.judging import accepts, base_versions, last_appended, verdicts
+from eventcore.stores.judging import last_appended, verdicts
 from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, rows_per_stream, window
+from eventcore.stores.postgres.arguments import append_arguments, conditions
 from eventcore.stores.postgres.connections import Pool, one_try
 from eventcore.stores.postgres.errors import AnswerLost
 from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
-from eventcore.stores.sampling import BackendCounters
 
 # Seconds before an append whose answer was lost is sent again.
 _RESEND_DELAY: Final = 0.05
+# Seconds for the calls that warm a new connection up.
 _WARM_UP: Final = 1.0
-# Separates the texts of a list. Ids and event types may not contain control characters, and JSON escapes them.
-_SEPARATOR: Final = "\x1f"
 _by_position: Final = attrgetter("position")
 
 _APPEND: Final = """
@@ -57,17 +55,14 @@ class PostgresLog:
         loading: the pool of the one connection that reads for commands.
         reading: the pool for all other reads.
         watch: watches the head position.
-        counters: the counters of the backend.
     """
 
-    def __init__(
-        self, appending: Pool, loading: Pool, reading: Pool, watch: PostgresHeadWatch, counters: BackendCounters
-    ) -> None:
+    def __init__(self, appending: Pool, loading: Pool, reading: Pool, watch: PostgresHeadWatch) -> None:
         self._appending = appending
         self._loading = loading
         self._reading = reading
         self._watch = watch
-        self._counters = counters
+        self._counters = appending.counters
         # The newest event that commands of this process have read or appended. The server checks that it is still there, before
         # it trusts versions that this process has seen: a failover may have lost events.
         self._newest_seen = START
@@ -75,23 +70,23 @@ class PostgresLog:
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``. One call of an SQL function checks and commits the batch.
 
-        When the answer is lost, the call is repeated over a new connection until the deadline, and the function looks first
-        whether the earlier call was committed. Versions only grow: should the earlier call reach the server later still, it is
-        refused.
+        When the answer is lost, the call is repeated over a new connection until the deadline. The function then first looks
+        whether the earlier call was committed. If the earlier call reaches the server after its repetition, it is refused,
+        since the versions of its streams have grown.
 
         Raises:
             StoreUnavailable: ``may_have_committed`` is true when the answer was lost and every repetition failed, too.
             HistoryDiverged: see ``EventLog.append``.
         """
-        arguments = _append_arguments(requests)
-        # Taken once: should the repeated calls use what this process reads meanwhile, a batch that was committed by the first
-        # call could fail for an event that was lost later.
+        arguments = append_arguments(requests)
+        # Every repetition names the same event. A newer one, read meanwhile, could be lost in a failover, and the repetition
+        # would then fail although the first call has committed the batch.
         seen = self._newest_seen
         deadline = self._appending.deadline()
         settling = False
         while True:
             try:
-                head, singly, waited = await self._call_append(arguments, seen, deadline, settling=settling)
+                head, judged, waited = await self._call_append(arguments, seen, deadline, settling=settling)
             except HistoryDiverged:
                 self._forget(seen)
                 raise
@@ -112,7 +107,8 @@ class PostgresLog:
                 on_wait("lock", "append", waited)
             size = sum([len(new.data) + len(new.metadata) for request in requests for new in request.events])
             self._counters.bytes_written = (self._counters.bytes_written or 0) + size
-            found: Sequence[Verdict] = verdicts(requests, [True] * len(requests), head) if singly is None else singly
+            # The function returns no verdicts when it has accepted every request.
+            found: Sequence[Verdict] = verdicts(requests, [True] * len(requests), head) if judged is None else judged
             end = last_appended(requests, found)
             self._saw(end)
             self._watch.advance(end.position)
@@ -139,7 +135,7 @@ class PostgresLog:
         # Another process may hold the append lock for long, or the server may be a standby. The store is open all the same.
         with suppress(StoreError):
             await self._loading.fetch(_READ, [], [], LAST_POSITION, 1, 0, "", timeout=_WARM_UP)
-            await self._call_append(_append_arguments(()), START, deadline, settling=False)
+            await self._call_append(append_arguments(()), START, deadline, settling=False)
 
     async def read_streams(
         self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
@@ -166,7 +162,7 @@ class PostgresLog:
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """See ``EventLog.scan``."""
-        return self._stored(await self._reading.fetch(_SCAN, after, up_to, limit, *_conditions(wanted)))
+        return self._stored(await self._reading.fetch(_SCAN, after, up_to, limit, *conditions(wanted)))
 
     async def head_position(self) -> int:
         """See ``EventLog.head_position``."""
@@ -176,7 +172,7 @@ class PostgresLog:
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
         """See ``EventLog.follow``. The same statement returns the event at the checkpoint, which is checked here."""
         limit = min(limit, MAX_PAGE)
-        arguments = (after.position, window(wanted, limit), limit, *_conditions(wanted))
+        arguments = (after.position, window(wanted, limit), limit, *conditions(wanted))
         snapshot, *records = await self._reading.fetch(_FOLLOW, *arguments)
         head, _, end, end_id, found = snapshot[:5]
         if after.position and found != after.event_id:
@@ -196,7 +192,7 @@ class PostgresLog:
             self._newest_seen = event
 
     def _forget(self, lost: Checkpoint) -> None:
-        # Another call may have replaced the lost event already, by one that is there.
+        # Another call may have replaced the lost event already, by one that is still stored.
         if self._newest_seen == lost:
             self._newest_seen = START
 
@@ -210,47 +206,6 @@ class PostgresLog:
             return _decoded(records, "backslashreplace")
 
 
-def _append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
-    """The 16 arguments that describe the requests, in the order of ``append_events`` (which explains them)."""
-    news = [new for request in requests for new in request.events]
-    events = [new.recorded for new in news]
-    event_streams = [event.stream_id for event in events]
-    base = base_versions(requests)
-    if not base.keys() >= set(event_streams):
-        # A stream is written without having been read: its first event must have the next version.
-        for event in events:
-            base.setdefault(event.stream_id, event.version - 1)
-    current = base.copy()
-    agreed = all(accepts(request, base, current) for request in requests)
-    numbers = {stream: number for number, stream in enumerate(base, 1)}
-    return (
-        _texts(base),
-        _numbers(base.values()),
-        agreed,
-        _numbers([len(request.expected) for request in requests]),
-        _numbers([numbers[stream] for request in requests for stream in request.expected]),
-        _numbers([request.base[stream] for request in requests for stream in request.expected]),
-        _numbers([version for request in requests for version in request.expected.values()]),
-        _numbers([len(request.events) for request in requests]),
-        _numbers([numbers[stream] for stream in event_streams]),
-        _texts(event_streams),
-        _numbers([event.version for event in events]),
-        _texts([event.event_id for event in events]),
-        _texts([event.event_type for event in events]),
-        _SEPARATOR.encode().join([new.data for new in news]).decode(),
-        _SEPARATOR.encode().join([new.metadata for new in news]).decode(),
-        _numbers([event.recorded_at_ns for event in events]),
-    )
-
-
-def _texts(texts: Iterable[str]) -> str:
-    return _SEPARATOR.join(texts)
-
-
-def _numbers(numbers: Iterable[int]) -> str:
-    return f"{{{','.join(map(str, numbers))}}}"
-
-
 def _decoded(records: Sequence[Any], errors: str) -> list[StoredEvent]:
     return [
         StoredEvent(
@@ -258,16 +213,3 @@ def _decoded(records: Sequence[Any], errors: str) -> list[StoredEvent]:
         )
         for position, stream, version, event_id, kind, data, metadata, time in records
     ]
-
-
-def regular_expression(pattern: StreamPattern) -> str:
-    """The pattern as a regular expression of PostgreSQL.
-
-    The expression for Python means the same there: it escapes only single characters that are neither letters nor digits.
-    Ranges such as ``[a-z]`` agree, since the collation of stream ids orders characters by their code points.
-    """
-    return f"^(?:{pattern.regex.pattern})$"
-
-
-def _conditions(wanted: EventFilter) -> tuple[str | None, Sequence[str] | None]:
-    return (None if wanted.pattern is None else regular_expression(wanted.pattern)), wanted.event_types

@@ -49,16 +49,14 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, migrate
         version = await _version(connection, settings.schema)
     _check(about, settings.address)
     if version < SCHEMA_VERSION:
-        if not migrate:
+        if about["standby"] or not migrate:
             found = f"has version {version}" if version else "does not exist"
+            reason = "migrate=False does not allow to migrate it; run 'eventcore migrate'"
+            if migrate:
+                reason = "a standby cannot be migrated; give the address of the primary"
             raise IncompatibleStore(
                 f"the schema {settings.schema!r} at {settings.address} {found}, this eventcore needs version {SCHEMA_VERSION}, "
-                "and migrate=False does not allow to migrate it; run 'eventcore migrate'"
-            )
-        if about["standby"]:
-            raise IncompatibleStore(
-                f"the schema {settings.schema!r} at {settings.address} has version {version}, this eventcore needs version "
-                f"{SCHEMA_VERSION}, and a standby cannot be migrated; give the address of the primary"
+                f"and {reason}"
             )
         version = await _migrate(connection, settings)
     if version > SCHEMA_VERSION:

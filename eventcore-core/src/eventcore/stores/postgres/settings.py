@@ -68,18 +68,13 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         database = parts.path.removeprefix("/")
         if not database or "/" in database or parts.fragment:
             raise InvalidStoreUrl(f"the store URL names no database; expected {_FORM}")
-        own: dict[str, str] = {}
-        for_asyncpg: list[tuple[str, str]] = []
-        for name, value in given:
-            if name in _OWN:
-                own[name] = value
-            elif name in _OF_ASYNCPG:
-                for_asyncpg.append((name, value))
-            else:
-                raise InvalidStoreUrl(
-                    f"unknown setting {name!r:.40} in the store URL; expected one of {', '.join(_OWN)}, or of asyncpg's "
-                    f"{', '.join(_OF_ASYNCPG)}"
-                )
+        own = {name: value for name, value in given if name in _OWN}
+        for_asyncpg = [(name, value) for name, value in given if name in _OF_ASYNCPG]
+        if unknown := [name for name, _ in given if name not in (*_OWN, *_OF_ASYNCPG)]:
+            raise InvalidStoreUrl(
+                f"unknown setting {unknown[0]!r:.40} in the store URL; expected one of {', '.join(_OWN)}, or of asyncpg's "
+                f"{', '.join(_OF_ASYNCPG)}"
+            )
         statement_cache = chosen("statement_cache", own.get("statement_cache", "on"), _SWITCH)
         host = address or dict(for_asyncpg).get("host", "the local server")
         return cls(

@@ -11,7 +11,7 @@ from eventcore.errors import IncompatibleStore, StoreError, StoreUnavailable
 _UNAVAILABLE: Final = {
     sqlite3.SQLITE_BUSY: "is locked by another process; end its long transaction, or raise busy_timeout in the URL",
     sqlite3.SQLITE_LOCKED: "is locked by another connection; end its long transaction",
-    sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room",
+    sqlite3.SQLITE_FULL: "cannot grow, since the disk is full: free some space",
     sqlite3.SQLITE_READONLY: "cannot be written: check the permissions of the file and its directory",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that its directory exists and may be written",
     sqlite3.SQLITE_PERM: "cannot be used: check the permissions of the file",

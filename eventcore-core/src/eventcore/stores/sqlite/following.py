@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Final, TypeAlias, final
@@ -20,8 +21,9 @@ from eventcore.stores.sqlite.statements import follow
 
 _Call: TypeAlias = "tuple[Checkpoint, int, EventFilter]"
 
-# The largest number of pages that are read ahead, and the seconds for which a finished page is used: it lacks later events.
+# The largest number of pages that are read ahead.
 _MAX_AHEAD: Final = 8
+# Seconds after which a page that was read ahead is read again: it may lack newer events.
 _FRESH: Final = 0.5
 
 
@@ -29,8 +31,8 @@ _FRESH: Final = 0.5
 class Follower:
     """Reads pages of the global order, one page ahead of each reader.
 
-    The event loop and the thread of the connection both use ``_ahead``. Each access is a single operation on a dictionary; when
-    the two race, a page is read twice or the read-ahead ends, and both are harmless.
+    The event loop and the thread of the connection both use ``_ahead``, without a lock: each access is a single operation on a
+    dictionary. When the two race, a page is read twice or reading ahead stops, and both are harmless.
     """
 
     def __init__(self, connection: ConnectionThread) -> None:
@@ -63,7 +65,5 @@ class Follower:
         while len(self._ahead) >= _MAX_AHEAD:
             self._ahead.pop(next(iter(self._ahead)), None)
         next_call = (page.end, *call[1:])
-        try:
+        with suppress(StoreClosed):
             self._ahead[next_call] = monotonic(), self._connection.post(partial(self._read, next_call, False))
-        except StoreClosed:
-            pass

@@ -1,7 +1,7 @@
 """The projection ledger of an SQLite store: leases, checkpoints and dead letters.
 
-Commits of the ledger do not wait for the disk. A power cut may lose the last ones, a read model together with its checkpoint,
-so that they are made again; only events must be durable.
+Commits of the ledger do not wait for the disk. A power cut may lose the last ones: a read model and its checkpoint together, so
+that the projection applies those events again. Only events must be durable.
 
 Leases are measured by the machine's wall clock, which all processes on the file share. When the clock is set back, a lease
 would last longer than it was granted for; such a lease counts as ended.
@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import msgspec
 
@@ -21,6 +21,8 @@ from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, P
 from eventcore.stores.failures import still_running, taken_over
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection, write_transaction
 from eventcore.stores.sqlite.errors import explained, is_unavailable
+
+T = TypeVar("T")
 
 _IS_LEASED: Final = (
     "SELECT 1 FROM projections WHERE name = :name AND owner NOT IN ('', :owner) "
@@ -36,10 +38,11 @@ _RENEW: Final = """
 """
 _RELEASE: Final = "UPDATE projections SET owner = '', leased_until = 0, leased_for = 0 WHERE name = :name AND token = :token"
 _MOVE: Final = """
-    UPDATE projections SET position = :position, event_id = :event_id
-    WHERE name = :name AND token = :token AND position = :from_position AND event_id = :from_event_id AND owner <> ''
+    UPDATE projections SET position = ?5, event_id = ?6
+    WHERE name = ?1 AND token = ?2 AND position = ?3 AND event_id = ?4 AND owner <> ''
 """
 _KEEP_LETTER: Final = "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)"
+_REMOVE_LETTER: Final = "DELETE FROM dead_letters WHERE projection = ? AND position = ? AND event_id = ?"
 _RESET: Final = """
     UPDATE projections SET position = ?, event_id = ?, owner = '', token = token + 1, leased_until = 0, leased_for = 0
     WHERE name = ?
@@ -58,7 +61,7 @@ _LETTERS: Final = """
 
 @final
 class SqliteLedger:
-    """Implements ``ProjectionLedger``. The functions below do the work, each in the thread of its connection.
+    """Implements ``ProjectionLedger``. Functions that take a connection run in the thread of that connection.
 
     Args:
         reader: a connection for short reads.
@@ -78,17 +81,41 @@ class SqliteLedger:
 
     async def renew_lease(self, lease: Lease, seconds: float) -> bool:
         """See ``ProjectionLedger.renew_lease``."""
-        return await self._writer.run(partial(_renew_lease, lease, seconds))
+
+        def work(connection: StoreConnection) -> bool:
+            asked = {"name": lease.projection, "token": lease.token, "now": time.time(), "seconds": seconds}
+            return connection.execute(_RENEW, asked).rowcount == 1
+
+        return await self._writer.run(work)
 
     async def release_lease(self, lease: Lease) -> None:
         """See ``ProjectionLedger.release_lease``."""
-        await self._writer.run(partial(_release_lease, lease))
+
+        def work(connection: StoreConnection) -> None:
+            connection.execute(_RELEASE, {"name": lease.projection, "token": lease.token})
+
+        await self._writer.run(work)
 
     async def commit_checkpoint(
         self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
         """See ``ProjectionLedger.commit_checkpoint``."""
-        await self._writer.run(partial(_commit_checkpoint, lease, before, after, dead_letters, apply))
+
+        def work(connection: StoreConnection) -> None:
+            # The checkpoint first: a runner that has lost its lease must not even call `apply`.
+            moved = (lease.projection, lease.token, before.position, before.event_id, after.position, after.event_id)
+            if connection.execute(_MOVE, moved).rowcount != 1:
+                raise taken_over(lease, before)
+            if dead_letters:
+                connection.executemany(_KEEP_LETTER, [msgspec.structs.astuple(letter) for letter in dead_letters])
+            if apply is not None:
+                _apply(apply, connection)
+
+        if apply is None and not dead_letters:
+            # The usual case is one statement without a transaction: each further statement may wait for the GIL.
+            await self._writer.run(work)
+        else:
+            await self._writer.run(partial(_in_transaction, work))
 
     async def projections(self) -> Sequence[ProjectionRecord]:
         """See ``ProjectionLedger.projections``."""
@@ -100,7 +127,14 @@ class SqliteLedger:
 
     async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
         """See ``ProjectionLedger.remove_dead_letter``."""
-        return await self._writer.run(partial(_remove_dead_letter, letter, apply))
+
+        def work(connection: StoreConnection) -> bool:
+            found = connection.execute(_REMOVE_LETTER, (letter.projection, letter.position, letter.event_id)).rowcount == 1
+            if found and apply is not None:
+                _apply(apply, connection)
+            return found
+
+        return await self._writer.run(partial(_in_transaction, work))
 
     async def reset_projection(self, projection: str) -> None:
         """See ``ProjectionLedger.reset_projection``."""
@@ -124,43 +158,9 @@ def _acquire_lease(projection: str, owner: str, seconds: float, connection: Stor
     return Lease(projection, token, Checkpoint(position, event_id.decode()))
 
 
-def _renew_lease(lease: Lease, seconds: float, connection: StoreConnection) -> bool:
-    asked = {"name": lease.projection, "token": lease.token, "now": time.time(), "seconds": seconds}
-    return connection.execute(_RENEW, asked).rowcount == 1
-
-
-def _release_lease(lease: Lease, connection: StoreConnection) -> None:
-    connection.execute(_RELEASE, {"name": lease.projection, "token": lease.token})
-
-
-def _commit_checkpoint(
-    lease: Lease,
-    before: Checkpoint,
-    after: Checkpoint,
-    letters: Sequence[DeadLetter],
-    apply: Apply,
-    connection: StoreConnection,
-) -> None:
-    values: dict[str, str | int] = {
-        "name": lease.projection,
-        "token": lease.token,
-        "from_position": before.position,
-        "from_event_id": before.event_id,
-        "position": after.position,
-        "event_id": after.event_id,
-    }
-    if apply is None and not letters:
-        # The usual case is one statement without a transaction: each further statement may wait for the GIL.
-        if connection.execute(_MOVE, values).rowcount != 1:
-            raise taken_over(lease, before)
-        return
+def _in_transaction(work: Callable[[StoreConnection], T], connection: StoreConnection) -> T:
     with write_transaction(connection):
-        # The checkpoint first: a runner that has lost its lease must not even call `apply`.
-        if connection.execute(_MOVE, values).rowcount != 1:
-            raise taken_over(lease, before)
-        connection.executemany(_KEEP_LETTER, [msgspec.structs.astuple(letter) for letter in letters])
-        if apply is not None:
-            _apply(apply, connection)
+        return work(connection)
 
 
 def _apply(apply: Callable[[Any], Any], connection: StoreConnection) -> None:
@@ -213,19 +213,6 @@ def _dead_letters(projection: str, limit: int, connection: StoreConnection) -> S
             _LETTERS, (projection, limit)
         ).fetchall()
     ]
-
-
-def _remove_dead_letter(letter: DeadLetter, apply: Apply, connection: StoreConnection) -> bool:
-    with write_transaction(connection):
-        deleted = connection.execute(
-            "DELETE FROM dead_letters WHERE projection = ? AND position = ? AND event_id = ?",
-            (letter.projection, letter.position, letter.event_id),
-        )
-        if deleted.rowcount != 1:
-            return False
-        if apply is not None:
-            _apply(apply, connection)
-    return True
 
 
 def _reset_projection(projection: str, connection: StoreConnection) -> None:

@@ -60,7 +60,7 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
     Raises:
         IncompatibleStore: the file is something else, or has a later schema version.
     """
-    _set_busy_timeout(connection, busy_timeout)
+    connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -82,15 +82,9 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
 
 def set_up_ledger(connection: StoreConnection, busy_timeout: float) -> None:
     """Set up the connection that writes for projections: its commits do not wait for the disk (see ``SqliteLedger``)."""
-    _set_busy_timeout(connection, busy_timeout)
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.executescript(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}; PRAGMA synchronous = NORMAL")
 
 
 def set_up_reader(connection: StoreConnection, busy_timeout: float) -> None:
     """Set up a connection that only reads."""
-    _set_busy_timeout(connection, busy_timeout)
-    connection.execute("PRAGMA query_only = ON")
-
-
-def _set_busy_timeout(connection: StoreConnection, seconds: float) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+    connection.executescript(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}; PRAGMA query_only = ON")

@@ -9,8 +9,8 @@ Every function here runs in the thread of its connection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -18,7 +18,7 @@ from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict, Versions
 from eventcore.stores.failures import diverged
-from eventcore.stores.judging import accepts, base_versions, verdicts
+from eventcore.stores.judging import base_versions, judge, verdicts
 from eventcore.stores.paging import window
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 
@@ -76,15 +76,15 @@ class _Found(msgspec.Struct):
 
 
 _decode_found: Final = msgspec.json.Decoder(_Found).decode
-_decode_versions: Final = msgspec.json.Decoder(dict[str, int]).decode
+# The keys are stream ids, which were valid when they were written.
+_decode_versions: Final = cast("Callable[[bytes], dict[StreamId, int]]", msgspec.json.Decoder(dict[str, int]).decode)
 _decode_rows: Final = msgspec.json.Decoder(list[StoredEvent]).decode
 
 
 def append(requests: Sequence[AppendRequest], connection: StoreConnection) -> Sequence[Verdict]:
     """See ``EventLog.append``."""
     base = base_versions(requests)
-    current = base.copy()
-    if all(accepts(request, base, current) for request in requests) and any(request.events for request in requests):
+    if all(judge(requests, base)) and any(request.events for request in requests):
         # The usual case: if no other process has written these streams, every request is accepted and one statement will do.
         rows = _rows(requests)
         cursor = connection.execute(_APPEND, {"new": rows, "base": _object(base)})
@@ -95,8 +95,7 @@ def append(requests: Sequence[AppendRequest], connection: StoreConnection) -> Se
     # versions that the streams have under the write lock.
     with write_transaction(connection):
         began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
-        current = began.copy()
-        accepted = [accepts(request, began, current) for request in requests]
+        accepted = judge(requests, began)
         winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
         first = head(connection)
         rows = _rows(winners) if any(request.events for request in winners) else ""
@@ -107,26 +106,17 @@ def append(requests: Sequence[AppendRequest], connection: StoreConnection) -> Se
 
 
 def _rows(requests: Sequence[AppendRequest]) -> str:
-    return _encode(
-        [
-            (
-                str(event.stream_id),
-                event.version,
-                event.event_id,
-                event.event_type,
-                new.data.decode(),
-                new.metadata.decode(),
-                event.recorded_at_ns,
-            )
-            for request in requests
-            for new in request.events
-            for event in (new.recorded,)
-        ]
-    ).decode()
+    rows = [
+        # msgspec encodes texts whose class is exactly str, not a subclass as StreamId; `_object` does the same for keys.
+        (str(event.stream_id), event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns)
+        for request in requests
+        for new in request.events
+        for event, data, metadata in ((new.recorded, new.data.decode(), new.metadata.decode()),)
+    ]
+    return _encode(rows).decode()
 
 
-def _object(versions: Mapping[StreamId, int] | Mapping[str, int]) -> str:
-    # msgspec encodes keys whose class is exactly str, not a subclass as StreamId.
+def _object(versions: Versions) -> str:
     return _encode({str(stream): version for stream, version in versions.items()}).decode()
 
 
@@ -145,11 +135,8 @@ def scan(after: int, up_to: int, limit: int, wanted: EventFilter, connection: St
 
 def follow(after: Checkpoint, limit: int, wanted: EventFilter, connection: StoreConnection) -> LogPage:
     """See ``EventLog.follow``."""
-    asked: dict[str, str | int] = {
-        "after": after.position,
-        "up_to": after.position + window(wanted, limit),
-        "limit": limit,
-    }
+    up_to = after.position + window(wanted, limit)
+    asked: dict[str, str | int] = {"after": after.position, "up_to": up_to, "limit": limit}
     head, at, end, end_id, log = connection.execute(_FOLLOW.format(log=_log(wanted, asked)), asked).fetchone()
     found = "" if at is None else at.decode(errors="replace")
     if after != START and found != after.event_id:

@@ -82,17 +82,25 @@ class Worker:
 
 def _answer_loop(job: Callable[[], T], future: asyncio.Future[T]) -> None:
     """Call ``job`` in this thread, and set its result on the event loop of ``future``."""
-    answer: Callable[[asyncio.Future[Any], Any], None]
-    value: Any
+    result: T | None = None
+    failure: BaseException | None = None
     try:
-        value = job()
+        result = job()
     except BaseException as error:  # noqa: BLE001  # every error is raised to the caller
-        answer, value = _set_exception, error
-    else:
-        answer = _set_result
+        failure = error
     # A loop that is closed raises RuntimeError; then no caller waits any more.
     with suppress(RuntimeError):
-        future.get_loop().call_soon_threadsafe(answer, future, value)
+        future.get_loop().call_soon_threadsafe(_set, future, result, failure)
+
+
+def _set(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
+    if future.done():
+        # The caller was cancelled.
+        return
+    if failure is None:
+        future.set_result(result)
+    else:
+        future.set_exception(failure)
 
 
 def _answer_thread(job: Callable[[], T], future: Future[T]) -> None:
@@ -101,14 +109,4 @@ def _answer_thread(job: Callable[[], T], future: Future[T]) -> None:
     try:
         future.set_result(job())
     except BaseException as error:  # noqa: BLE001  # every error is raised to the caller
-        future.set_exception(error)
-
-
-def _set_result(future: asyncio.Future[Any], value: Any) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
         future.set_exception(error)

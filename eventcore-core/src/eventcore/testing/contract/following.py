@@ -97,9 +97,9 @@ class FollowContract(ContractFixtures):
     ) -> None:
         await fill(backend, A, B)
         wanted = matching(pattern)
-        with pytest.raises(HistoryDiverged, match=r"the event f{32} that was read at position 2 stands there no longer"):
+        with pytest.raises(HistoryDiverged, match=r"the event f{32}, which was read at position 2, is no longer there"):
             await backend.log.follow(Checkpoint(2, "f" * 32), 10, wanted)
-        with pytest.raises(HistoryDiverged, match=r"at position 9 .*\(none does\)"):
+        with pytest.raises(HistoryDiverged, match=r"at position 9, .*\(now: no event\)"):
             await backend.log.follow(Checkpoint(9, "f" * 32), 10, wanted)
         [_, second] = await everything(backend)
         with pytest.raises(HistoryDiverged):
@@ -116,6 +116,12 @@ class FollowContract(ContractFixtures):
         assert await backend.log.wait_beyond(0, 0.01) == 0
         await fill(backend, A)
         assert await backend.log.wait_beyond(5, 0.01) == 1
+
+    async def test_a_wait_without_time_returns_the_head_of_a_backend_that_has_read_nothing_yet(
+        self, backend: Backend, another_backend: Backend
+    ) -> None:
+        await fill(backend, A, B)
+        assert await another_backend.log.wait_beyond(5, 0.0) == 2, "the head position is read before the first answer"
 
     async def test_an_append_wakes_waiting_readers_in_this_and_in_another_process(
         self, backend: Backend, another_backend: Backend

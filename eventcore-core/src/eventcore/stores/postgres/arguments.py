@@ -1,0 +1,71 @@
+"""The arguments of the SQL functions. Lists are passed as texts, which asyncpg encodes faster than arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from eventcore.events import StreamPattern
+from eventcore.stores.base import AppendRequest, EventFilter
+from eventcore.stores.judging import base_versions, judge
+
+# Separates the texts of a list. Ids and event types may not contain control characters, and JSON escapes them.
+_SEPARATOR: Final = "\x1f"
+_DATA_SEPARATOR: Final = _SEPARATOR.encode()
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
+    """The 16 arguments that describe the requests, in the order of ``append_events`` (which explains them)."""
+    news = [new for request in requests for new in request.events]
+    events = [new.recorded for new in news]
+    event_streams = [event.stream_id for event in events]
+    base = base_versions(requests)
+    if not base.keys() >= set(event_streams):
+        # A stream is written without having been read: its first event must have the next version.
+        for event in events:
+            base.setdefault(event.stream_id, event.version - 1)
+    numbers = {stream: number for number, stream in enumerate(base, 1)}
+    return (
+        _texts(base),
+        _numbers(list(base.values())),
+        all(judge(requests, base)),
+        _numbers([len(request.expected) for request in requests]),
+        _numbers([numbers[stream] for request in requests for stream in request.expected]),
+        _numbers([request.base[stream] for request in requests for stream in request.expected]),
+        _numbers([version for request in requests for version in request.expected.values()]),
+        _numbers([len(request.events) for request in requests]),
+        _numbers([numbers[stream] for stream in event_streams]),
+        _texts(event_streams),
+        _numbers([event.version for event in events]),
+        _texts([event.event_id for event in events]),
+        _texts([event.event_type for event in events]),
+        _DATA_SEPARATOR.join([new.data for new in news]).decode(),
+        _DATA_SEPARATOR.join([new.metadata for new in news]).decode(),
+        _numbers([event.recorded_at_ns for event in events]),
+    )
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return _SEPARATOR.join(texts)
+
+
+def _numbers(numbers: list[int]) -> str:
+    # An array literal is a JSON array in braces. The encoder is several times faster than joining the texts of the numbers.
+    return f"{{{_encode(numbers)[1:-1].decode()}}}"
+
+
+def regular_expression(pattern: StreamPattern) -> str:
+    """The pattern as a regular expression of PostgreSQL.
+
+    The expression for Python means the same there: it escapes only single characters that are neither letters nor digits.
+    Ranges such as ``[a-z]`` agree, since the collation of stream ids orders characters by their code points.
+    """
+    return f"^(?:{pattern.regex.pattern})$"
+
+
+def conditions(wanted: EventFilter) -> tuple[str | None, Sequence[str] | None]:
+    """The regular expression and the event types of a filter, as ``scan_events`` and ``follow_events`` take them."""
+    return (None if wanted.pattern is None else regular_expression(wanted.pattern)), wanted.event_types
