@@ -7,7 +7,6 @@ between two chunks, so that the event loop gets the GIL (why and how much:
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, final
@@ -16,10 +15,8 @@ import msgspec
 
 from eventcore.exporting.context import Rejected, RetryLater
 from eventcore.exporting.delivery.clock import CycleClock, Signal
-from eventcore.exporting.delivery.hook_runner import HookFailed, HookRunner
-from eventcore.exporting.delivery.report import CycleStats
-from eventcore.exporting.delivery.settings import PipelineSettings
-from eventcore.exporting.delivery.span_queue import SpanQueue
+from eventcore.exporting.delivery.hook_runner import HookFailed
+from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground.pacing import THREAD_SLICE
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import MetricData
@@ -91,40 +88,29 @@ class Cycles:
     Used by the worker thread alone.
 
     Args:
-        runner: calls the exporter's hooks.
+        pipeline: the exporter's hooks, spans, counters, settings and logger.
         collector: gives the metrics.
-        queue: gives the spans, and counts those that are delivered.
+
+    Attributes:
         clock: decides when cycles are due.
-        stats: the counters of each signal.
-        settings: limits.
-        logger: the exporter's logger.
     """
 
-    def __init__(
-        self,
-        runner: HookRunner,
-        collector: Collector,
-        queue: SpanQueue,
-        clock: CycleClock,
-        stats: Mapping[Signal, CycleStats],
-        settings: PipelineSettings,
-        logger: logging.Logger,
-    ) -> None:
-        self.runner = runner
-        self.queue = queue
-        self.clock = clock
-        self.settings = settings
+    def __init__(self, pipeline: Pipeline, collector: Collector) -> None:
+        self.clock = CycleClock(pipeline.handle.signals, pipeline.interval, pipeline.settings, time.monotonic())
         self._collector = collector
-        self._stats = stats
-        self._logger = logger
-        self._implemented = runner.handle.implemented
+        self._runner = pipeline.runner
+        self._queue = pipeline.queue
+        self._stats = pipeline.status.cycles
+        self._settings = pipeline.settings
+        self._logger = pipeline.logger
+        self._implemented = pipeline.handle.implemented
         self._sizes = {hook: ChunkSize() for hook in (*_METRIC_HOOKS, "export_spans")}
 
     def plan_spans(self, now: float) -> None:
         """Plan the next span cycle by how many spans wait."""
         if (stats := self._stats.get("spans")) is not None:
             failing = stats.failures_in_a_row > 0
-            self.clock.plan_spans(len(self.queue), now, cost=self._sizes["export_spans"].cost, failing=failing)
+            self.clock.plan_spans(len(self._queue), now, cost=self._sizes["export_spans"].cost, failing=failing)
 
     def run_due(self, signal: Signal) -> None:
         """Run the cycle of a signal that is due."""
@@ -160,47 +146,48 @@ class Cycles:
         if "spans" in self._stats:
             # Spans that end meanwhile are not waited for, or a busy application could keep this
             # going for ever.
-            remaining = len(self.queue)
+            remaining = len(self._queue)
             while remaining > 0:
-                before = len(self.queue)
+                before = len(self._queue)
                 if problem := self.run("spans", 0.0, deadline, within_budget=False):
                     problems.append(problem)
-                    if len(self.queue) >= before:
+                    if len(self._queue) >= before:
                         break
-                remaining -= min(before, self.settings.span_batch)
+                remaining -= min(before, self._settings.span_batch)
         if "metrics" in self._stats and (problem := self.run("metrics", time.monotonic(), deadline)):
             problems.append(problem)
         return "; ".join(dict.fromkeys(problems))
 
     def _export_spans(self, deadline: float, within_budget: bool) -> Delivery:
-        limit = self.settings.span_batch
+        limit = self._settings.span_batch
         if within_budget:
             affordable = self.clock.affordable_spans(time.monotonic(), self._sizes["export_spans"].cost)
-            self.queue.token.full_because = "budget" if affordable < limit else "queue_full"
+            self._queue.token.full_because = "budget" if affordable < limit else "queue_full"
             limit = max(1, min(limit, affordable))
-        before = self.runner.cpu_seconds
+        before = self._runner.cpu_seconds
         try:
             return self._export_batch(limit, deadline)
         finally:
-            self.clock.budget.spend(self.runner.cpu_seconds - before)
+            self.clock.budget.spend(self._runner.cpu_seconds - before)
 
     def _committed(self, signal: Signal, begun: float, delivery: Delivery) -> str:
         now = time.monotonic()
         stats = self._stats[signal]
         recovered = stats.failures_in_a_row > 0
+        items, rejected = delivery.items, min(delivery.rejected, delivery.items)
         self.clock.committed(signal, now, time.time())
         if signal == "metrics":
-            stats.points_exported += delivery.items - delivery.rejected
-            stats.points_rejected += delivery.rejected
-        if not delivery.rejected:
+            stats.points_exported += items - rejected
+            stats.points_rejected += rejected
+        if not rejected:
             if recovered:
                 self._logger.info("%s are exported again", signal)
             stats.end("ok", now - begun)
             return ""
-        problem = f"the backend rejected {delivery.rejected} of {delivery.items} {_ITEMS[signal]}: {delivery.reason}"
+        problem = f"the backend rejected {rejected} of {items} {_ITEMS[signal]}: {delivery.reason}"
         # A backend that rejects everything has a lasting problem, such as a wrong token: the
         # exporter is failing.
-        rejects_all = delivery.rejected >= delivery.items
+        rejects_all = rejected == items
         if rejects_all and not recovered:
             self._logger.warning("%s", problem)
         stats.end("failed" if rejects_all else "ok", now - begun, problem if rejects_all else "")
@@ -213,9 +200,9 @@ class Cycles:
         if not stats.failures_in_a_row:
             self._logger.warning("%s were not exported: %s", signal, problem, exc_info=is_unexpected(error))
         attempts = self.clock.failed(signal, now, error.after if isinstance(error, RetryLater) else None)
-        is_last = attempts >= self.settings.max_attempts
+        is_last = attempts >= self._settings.max_attempts
         stats.end("failed" if is_last else "retried", now - begun, problem)
-        if is_last and signal == "spans" and (count := self.queue.give_up()):
+        if is_last and signal == "spans" and (count := self._queue.give_up()):
             self._logger.warning("gave up %d spans after %d attempts: %s", count, attempts, problem)
         return problem
 
@@ -231,50 +218,46 @@ class Cycles:
                 for chunk, points in metric_chunks(metrics, size):
                     delivery.add(points, self._export(hook, chunk, points, 0.0, deadline))
                     self._pause(size, begun, deadline)
-        delivery.add(0, self._flush(deadline))
-        delivery.rejected = min(delivery.rejected, delivery.items)
+        delivery.add(0, self._call("flush", deadline))
         return delivery
 
     def _export_batch(self, limit: int, deadline: float) -> Delivery:
         """Export the batch that is not committed yet, else up to ``limit`` waiting spans, and commit it in the queue."""
         begun = time.monotonic()
-        batch = self.queue.take(limit)
+        batch = self._queue.take(limit)
         delivery = Delivery()
         size = self._sizes["export_spans"]
         # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
         # committed by itself.
         commits_chunks = "flush" not in self._implemented
-        index = 0
-        while index < len(batch):
-            chunk = batch[index : index + size.items]
-            index += len(chunk)
+        begin = 0
+        while chunk := batch[begin : begin + size.items]:
+            begin += len(chunk)
             cpu = time.thread_time()
             values = [span.data() for span in chunk]
             freezing = time.thread_time() - cpu
             answer = self._export("export_spans", values, len(chunk), freezing, deadline)
             delivery.add(len(chunk), answer)
             if commits_chunks:
-                self.queue.commit(len(chunk), answer.count if answer else 0)
-            if index < len(batch):
+                self._queue.commit(len(chunk), answer.count if answer else 0)
+            if begin < len(batch):
                 self._pause(size, begun, deadline)
         if not commits_chunks:
-            delivery.add(0, self._flush(deadline))
-            self.queue.commit(len(batch), delivery.rejected)
-        delivery.rejected = min(delivery.rejected, delivery.items)
+            delivery.add(0, self._call("flush", deadline))
+            self._queue.commit(len(batch), delivery.rejected)
         return delivery
 
     def _export(self, hook: str, chunk: Sequence[Any], items: int, spent: float, deadline: float) -> Rejected | None:
         """Call an export hook; ``spent`` is the processor time that preparing the chunk took."""
-        before = self.runner.cpu_seconds
+        before = self._runner.cpu_seconds
         answer = self._call(hook, deadline, **{hook.removeprefix("export_"): chunk})
-        self._sizes[hook].learn(items, self.runner.cpu_seconds - before + spent)
+        self._sizes[hook].learn(items, self._runner.cpu_seconds - before + spent)
         return answer
 
-    def _flush(self, deadline: float) -> Rejected | None:
-        return self._call("flush", deadline) if "flush" in self._implemented else None
-
     def _call(self, hook: str, deadline: float, **arguments: object) -> Rejected | None:
-        answer = self.runner.call(hook, self._time_left(deadline, hook), **arguments)
+        if hook not in self._implemented:
+            return None
+        answer = self._runner.call(hook, self._time_left(deadline, hook), **arguments)
         if answer is None or isinstance(answer, Rejected):
             return answer
         raise HookFailed(
@@ -283,7 +266,7 @@ class Cycles:
         )
 
     def _time_left(self, deadline: float, hook: str) -> float:
-        left = min(self.settings.export_timeout, deadline - time.monotonic())
+        left = min(self._settings.export_timeout, deadline - time.monotonic())
         if left <= 0:
             raise HookFailed(f"the cycle's time was used up before {hook}")
         return left
