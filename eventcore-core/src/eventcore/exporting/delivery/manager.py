@@ -16,8 +16,7 @@ from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
-from eventcore.recording.spans import AmbientContext, Tracer
-from eventcore.recording.trace_context import TraceContext
+from eventcore.recording.spans import Tracer
 from eventcore.recording.values import Resource
 
 # Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
@@ -165,27 +164,7 @@ class ExporterManager:
         with self._lock:
             active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
             self._tracer.wanted = any(pipeline.takes_spans for pipeline in active)
-            self._tracer.ambient = tuple(_GuardedAmbient(pipeline) for pipeline in active if pipeline.status.ambient)
-
-
-class _GuardedAmbient:
-    """The ambient trace context of an exporter, called on the hot path. After an exception it is not called again."""
-
-    __slots__ = ("_ambient", "_pipeline")
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._ambient: AmbientContext | None = pipeline.status.ambient
-
-    def __call__(self) -> TraceContext | None:
-        if self._ambient is None:
-            return None
-        try:
-            return self._ambient()
-        except Exception:
-            self._ambient = self._pipeline.status.ambient = None
-            self._pipeline.logger.exception("its ambient trace context raised, and is not asked again")
-            return None
+            self._tracer.ambient = tuple(ambient for pipeline in active if (ambient := pipeline.status.ambient))
 
 
 def _checked(timeout: float) -> float:

@@ -150,10 +150,7 @@ class Report(msgspec.Struct, frozen=True):
         return self.delivered
 
     def __getitem__(self, name: str) -> ExporterReport:
-        for exporter in self.exporters:
-            if exporter.name == name:
-                return exporter
-        raise KeyError(name)
+        return {exporter.name: exporter for exporter in self.exporters}[name]
 
     def __str__(self) -> str:
         return "\n".join(str(exporter) for exporter in self.exporters) or "no exporters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
@@ -12,6 +13,7 @@ from typing import final
 from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.report import CycleStats
 from eventcore.recording.spans import AmbientContext
+from eventcore.recording.trace_context import TraceContext
 
 
 @final
@@ -39,6 +41,27 @@ class Request(Future[None]):
 
 
 @final
+class GuardedAmbient:
+    """The ambient trace context of an exporter, called on the hot path. After an exception it is not called again."""
+
+    __slots__ = ("_ask", "_logger")
+
+    def __init__(self, ask: AmbientContext, logger: logging.Logger) -> None:
+        self._ask: AmbientContext | None = ask
+        self._logger = logger
+
+    def __call__(self) -> TraceContext | None:
+        if self._ask is None:
+            return None
+        try:
+            return self._ask()
+        except Exception:
+            self._ask = None
+            self._logger.exception("its ambient trace context raised, and is not asked again")
+            return None
+
+
+@final
 class PipelineStatus:
     """How a pipeline does, and the requests that wait for its worker thread.
 
@@ -56,7 +79,7 @@ class PipelineStatus:
         stop_deadline: when the worker must have shut the exporter down (``time.monotonic``).
         finished: set when the worker thread has nothing more to do.
         cycles: the counters of each signal that the exporter takes.
-        ambient: the callable that the exporter's ``trace_context`` returned.
+        ambient: asks the callable that the exporter's ``trace_context`` returned.
         start_error: why the exporter has not started yet.
         final_error: why not everything was delivered at the end.
     """
@@ -69,7 +92,7 @@ class PipelineStatus:
         self.stop_deadline = inf
         self.finished = threading.Event()
         self.cycles: dict[Signal, CycleStats] = {signal: CycleStats() for signal in signals}
-        self.ambient: AmbientContext | None = None
+        self.ambient: GuardedAmbient | None = None
         self.start_error = ""
         self.final_error = ""
 

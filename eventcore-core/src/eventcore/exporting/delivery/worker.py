@@ -11,7 +11,7 @@ from eventcore.exporting.context import ExporterContext
 from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.cycles import Cycles, describe, is_unexpected
 from eventcore.exporting.delivery.pipeline import Pipeline
-from eventcore.exporting.delivery.status import Request
+from eventcore.exporting.delivery.status import GuardedAmbient, Request
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import Resource
 
@@ -103,7 +103,7 @@ class Worker:
                 status.start_error = f"start: {describe(error)}"
                 self._refuse_requests_until(time.monotonic() + self._cycles.clock.backoff_seconds(attempts))
             else:
-                status.ambient = ambient
+                status.ambient = GuardedAmbient(ambient, logger) if ambient else None
                 if attempts:
                     logger.info("started after %d failed attempts", attempts)
                 status.start_error = ""
