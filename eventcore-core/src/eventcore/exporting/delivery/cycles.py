@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, final
+from typing import Any, Final
 
 import msgspec
 
@@ -36,10 +36,11 @@ _FIRST_COST: Final = 50e-6
 # pipelines that are due at nearly the same time share one.
 _SHARED_COLLECTION: Final = 0.25
 _ITEMS: Final[Mapping[Signal, str]] = {"metrics": "points", "spans": "spans"}
+_NOTHING_REJECTED: Final = Rejected(0, "")
 _METRIC_HOOKS: Final = ("export_counters", "export_gauges", "export_histograms")
 
 
-class ChunkSize:
+class ChunkSize(msgspec.Struct):
     """How many items one call of a hook gets, learnt from the calls before.
 
     Attributes:
@@ -47,39 +48,14 @@ class ChunkSize:
         cost: processor seconds that one item takes, as a moving average.
     """
 
-    __slots__ = ("cost", "items")
-
-    def __init__(self) -> None:
-        self.items = _FIRST_CHUNK
-        self.cost = _FIRST_COST
+    items: int = _FIRST_CHUNK
+    cost: float = _FIRST_COST
 
     def learn(self, items: int, cpu_seconds: float) -> None:
         """Adapt to a call that converted ``items`` in ``cpu_seconds`` of processor time."""
         if items:
             self.cost += (max(cpu_seconds, 1e-9) / items - self.cost) / 4
             self.items = max(1, min(int(THREAD_SLICE / self.cost), self.items * 2, _LARGEST_CHUNK))
-
-
-@final
-class Delivery(msgspec.Struct):
-    """What a committed cycle delivered.
-
-    Attributes:
-        items: spans or points that the hooks were given.
-        rejected: how many of them the backend refused.
-        reason: the first reason that it gave.
-    """
-
-    items: int = 0
-    rejected: int = 0
-    reason: str = ""
-
-    def add(self, items: int, answer: Rejected | None) -> None:
-        """Count ``items`` and the answer of the hook that got them."""
-        self.items += items
-        if answer is not None and answer.count:
-            self.rejected += answer.count
-            self.reason = self.reason or answer.reason
 
 
 class Cycles:
@@ -129,12 +105,12 @@ class Cycles:
         begun = time.monotonic()
         try:
             if signal == "metrics":
-                delivery = self._export_metrics(not_before, deadline)
+                items, answers = self._export_metrics(not_before, deadline)
             else:
-                delivery = self._export_spans(deadline, within_budget)
+                items, answers = self._export_spans(deadline, within_budget)
         except BaseException as error:  # noqa: BLE001  # whatever an exporter raises is a failed cycle
             return self._failed(signal, begun, error)
-        return self._committed(signal, begun, delivery)
+        return self._committed(signal, begun, items, answers)
 
     def deliver_everything(self, deadline: float) -> str:
         """Deliver everything that is recorded now. Returns ``""`` when that succeeded, else why not.
@@ -158,7 +134,7 @@ class Cycles:
             problems.append(problem)
         return "; ".join(dict.fromkeys(problems))
 
-    def _export_spans(self, deadline: float, within_budget: bool) -> Delivery:
+    def _export_spans(self, deadline: float, within_budget: bool) -> tuple[int, list[Rejected]]:
         limit = self._settings.span_batch
         if within_budget:
             affordable = self.clock.affordable_spans(time.monotonic(), self._sizes["export_spans"].cost)
@@ -170,11 +146,12 @@ class Cycles:
         finally:
             self.clock.budget.spend(self._runner.cpu_seconds - before)
 
-    def _committed(self, signal: Signal, begun: float, delivery: Delivery) -> str:
+    def _committed(self, signal: Signal, begun: float, items: int, answers: Sequence[Rejected]) -> str:
         now = time.monotonic()
         stats = self._stats[signal]
         recovered = stats.failures_in_a_row > 0
-        items, rejected = delivery.items, min(delivery.rejected, delivery.items)
+        # A plugin may count more than it was given.
+        rejected = min(_count(answers), items)
         self.clock.committed(signal, now, time.time())
         if signal == "metrics":
             stats.points_exported += items - rejected
@@ -184,7 +161,8 @@ class Cycles:
                 self._logger.info("%s are exported again", signal)
             stats.end("ok", now - begun)
             return ""
-        problem = f"the backend rejected {rejected} of {items} {_ITEMS[signal]}: {delivery.reason}"
+        reason = next((answer.reason for answer in answers if answer.count and answer.reason), "")
+        problem = f"the backend rejected {rejected} of {items} {_ITEMS[signal]}: {reason}"
         # A backend that rejects everything has a lasting problem, such as a wrong token: the
         # exporter is failing.
         rejects_all = rejected == items
@@ -206,26 +184,26 @@ class Cycles:
             self._logger.warning("gave up %d spans after %d attempts: %s", count, attempts, problem)
         return problem
 
-    def _export_metrics(self, not_before: float, deadline: float) -> Delivery:
+    def _export_metrics(self, not_before: float, deadline: float) -> tuple[int, list[Rejected]]:
         """Collect (not earlier than ``not_before``), export and flush; both times are of ``time.monotonic``."""
         begun = time.monotonic()
         collection = self._collector.collect(not_before, self._time_left(deadline, "collect"))
-        delivery = Delivery()
+        items, answers = 0, list[Rejected]()
         metrics_of_hooks: tuple[Sequence[MetricData], ...] = (collection.counters, collection.gauges, collection.histograms)
         for hook, metrics in zip(_METRIC_HOOKS, metrics_of_hooks, strict=True):
             if hook in self._implemented:
                 size = self._sizes[hook]
                 for chunk, points in metric_chunks(metrics, size):
-                    delivery.add(points, self._export(hook, chunk, points, 0.0, deadline))
+                    items += points
+                    answers.append(self._export(hook, chunk, points, 0.0, deadline))
                     self._pause(size, begun, deadline)
-        delivery.add(0, self._call("flush", deadline))
-        return delivery
+        return items, [*answers, self._call("flush", deadline)]
 
-    def _export_batch(self, limit: int, deadline: float) -> Delivery:
+    def _export_batch(self, limit: int, deadline: float) -> tuple[int, list[Rejected]]:
         """Export the batch that is not committed yet, else up to ``limit`` waiting spans, and commit it in the queue."""
         begun = time.monotonic()
         batch = self._queue.take(limit)
-        delivery = Delivery()
+        answers: list[Rejected] = []
         size = self._sizes["export_spans"]
         # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
         # committed by itself.
@@ -236,30 +214,29 @@ class Cycles:
             cpu = time.thread_time()
             values = [span.data() for span in chunk]
             freezing = time.thread_time() - cpu
-            answer = self._export("export_spans", values, len(chunk), freezing, deadline)
-            delivery.add(len(chunk), answer)
+            answers.append(self._export("export_spans", values, len(chunk), freezing, deadline))
             if commits_chunks:
-                self._queue.commit(len(chunk), answer.count if answer else 0)
+                self._queue.commit(len(chunk), answers[-1].count)
             if begin < len(batch):
                 self._pause(size, begun, deadline)
         if not commits_chunks:
-            delivery.add(0, self._call("flush", deadline))
-            self._queue.commit(len(batch), delivery.rejected)
-        return delivery
+            answers.append(self._call("flush", deadline))
+            self._queue.commit(len(batch), _count(answers))
+        return len(batch), answers
 
-    def _export(self, hook: str, chunk: Sequence[Any], items: int, spent: float, deadline: float) -> Rejected | None:
+    def _export(self, hook: str, chunk: Sequence[Any], items: int, spent: float, deadline: float) -> Rejected:
         """Call an export hook; ``spent`` is the processor time that preparing the chunk took."""
         before = self._runner.cpu_seconds
         answer = self._call(hook, deadline, **{hook.removeprefix("export_"): chunk})
         self._sizes[hook].learn(items, self._runner.cpu_seconds - before + spent)
         return answer
 
-    def _call(self, hook: str, deadline: float, **arguments: object) -> Rejected | None:
+    def _call(self, hook: str, deadline: float, **arguments: object) -> Rejected:
         if hook not in self._implemented:
-            return None
+            return _NOTHING_REJECTED
         answer = self._runner.call(hook, self._time_left(deadline, hook), **arguments)
         if answer is None or isinstance(answer, Rejected):
-            return answer
+            return answer or _NOTHING_REJECTED
         raise HookFailed(
             f"hook {hook} returned {answer!r:.80}; expected None when it has delivered, or Rejected(count, reason); raise "
             "RetryLater or any other exception when it has not"
@@ -277,6 +254,10 @@ class Cycles:
         # delivers nothing.
         if deadline - now >= (now - begun) / 2:
             time.sleep(min(max(_PAUSE_FACTOR * size.items * size.cost, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+
+
+def _count(answers: Sequence[Rejected]) -> int:
+    return sum(answer.count for answer in answers)
 
 
 def metric_chunks(metrics: Sequence[MetricData], size: ChunkSize) -> Iterator[tuple[list[MetricData], int]]:

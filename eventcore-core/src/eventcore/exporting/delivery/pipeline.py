@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final
 
+import msgspec
+
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.hook_runner import HookRunner, RunningHook
 from eventcore.exporting.delivery.report import CycleStats, ExporterReport, ExporterState, PipelineStats
@@ -187,24 +189,23 @@ class Pipeline:
         return running if running is not None and time.monotonic() > running.deadline + _STALL_GRACE else None
 
 
-class _TroubleLog:
+class _TroubleLog(msgspec.Struct):
     """Logs drops and stalls of one exporter at a bounded rate. Called by the distributor's thread alone."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._silent_until = 0.0
-        self._logged_drops = 0
-        self._was_stalled = False
+    logger: logging.Logger
+    silent_until: float = 0.0
+    logged_drops: int = 0
+    was_stalled: bool = False
 
     def log(self, now: float, dropped: Mapping[str, int], stall: str) -> None:
         """Log the drops since the last record, and the beginning of a stall (``stall``: its description)."""
-        if now < self._silent_until:
+        if now < self.silent_until:
             return
-        if (total := sum(dropped.values())) > self._logged_drops:
+        if (total := sum(dropped.values())) > self.logged_drops:
             reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
-            self._logger.warning("dropped %d spans since the last message; in all: %s", total - self._logged_drops, reasons)
-            self._logged_drops, self._silent_until = total, now + _LOG_PERIOD
-        if stall and not self._was_stalled:
-            self._logger.warning("stalled: %s", stall)
-            self._silent_until = now + _LOG_PERIOD
-        self._was_stalled = bool(stall)
+            self.logger.warning("dropped %d spans since the last message; in all: %s", total - self.logged_drops, reasons)
+            self.logged_drops, self.silent_until = total, now + _LOG_PERIOD
+        if stall and not self.was_stalled:
+            self.logger.warning("stalled: %s", stall)
+            self.silent_until = now + _LOG_PERIOD
+        self.was_stalled = bool(stall)

@@ -10,6 +10,8 @@ from concurrent.futures import Future, InvalidStateError
 from math import inf
 from typing import final
 
+import msgspec
+
 from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.report import CycleStats
 from eventcore.recording.spans import AmbientContext
@@ -41,23 +43,20 @@ class Request(Future[None]):
 
 
 @final
-class GuardedAmbient:
+class GuardedAmbient(msgspec.Struct, eq=False):
     """The ambient trace context of an exporter, called on the hot path. After an exception it is not called again."""
 
-    __slots__ = ("_ask", "_logger")
-
-    def __init__(self, ask: AmbientContext, logger: logging.Logger) -> None:
-        self._ask: AmbientContext | None = ask
-        self._logger = logger
+    ask: AmbientContext | None
+    logger: logging.Logger
 
     def __call__(self) -> TraceContext | None:
-        if self._ask is None:
+        if self.ask is None:
             return None
         try:
-            return self._ask()
+            return self.ask()
         except Exception:
-            self._ask = None
-            self._logger.exception("its ambient trace context raised, and is not asked again")
+            self.ask = None
+            self.logger.exception("its ambient trace context raised, and is not asked again")
             return None
 
 
