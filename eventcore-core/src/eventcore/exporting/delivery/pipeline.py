@@ -15,7 +15,7 @@ from eventcore.exporting.delivery.hook_runner import HookRunner, RunningHook
 from eventcore.exporting.delivery.report import CycleStats, ExporterReport, ExporterState, PipelineStats
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
-from eventcore.exporting.delivery.status import PipelineStatus, Request
+from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
 from eventcore.exporting.logs import exporter_logger
 from eventcore.recording.spans import Span
 
@@ -84,7 +84,7 @@ class Pipeline:
         if "metrics" not in self.handle.signals:
             raise RuntimeError(f"exporter {self.name!r} implements no hook that takes metrics: there is nothing to export now")
         if self.status.stopping.is_set():
-            raise RuntimeError("the exporter is stopped")
+            raise RuntimeError(STOPPED)
         return self.status.ask(flush=False, deadline=time.monotonic() + timeout)
 
     def force_stop(self, deadline: float) -> None:

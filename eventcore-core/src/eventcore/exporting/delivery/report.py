@@ -119,12 +119,10 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
             f"spans {self.spans_recorded} = {self.spans_exported} exported + {sum(self.spans_dropped.values())} dropped"
             f"{f' ({dropped})' if dropped else ''} + {self.spans_pending} pending",
             f"points {self.points_exported} exported, {self.points_rejected} rejected",
+            f"{self.spans_unknown} spans were in flight: unknown" if self.spans_unknown else "",
+            self.reason,
         ]
-        if self.spans_unknown:
-            parts.append(f"{self.spans_unknown} spans were in flight: unknown")
-        if self.reason:
-            parts.append(self.reason)
-        return "; ".join(parts)
+        return "; ".join(filter(None, parts))
 
 
 @final

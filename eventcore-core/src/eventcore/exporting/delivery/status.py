@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from math import inf
-from typing import final
+from typing import Final, final
 
 import msgspec
 
@@ -16,6 +16,8 @@ from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.report import CycleStats
 from eventcore.recording.spans import AmbientContext
 from eventcore.recording.trace_context import TraceContext
+
+STOPPED: Final = "the exporter is stopped"
 
 
 @final
@@ -80,6 +82,7 @@ class PipelineStatus:
         cycles: the counters of each signal that the exporter takes.
         ambient: asks the callable that the exporter's ``trace_context`` returned.
         start_error: why the exporter has not started yet.
+        refusal: why new requests fail at once; empty while they are accepted.
         final_error: why not everything was delivered at the end.
     """
 
@@ -93,16 +96,17 @@ class PipelineStatus:
         self.cycles: dict[Signal, CycleStats] = {signal: CycleStats() for signal in signals}
         self.ambient: GuardedAmbient | None = None
         self.start_error = ""
+        self.refusal = ""
         self.final_error = ""
 
     def ask(self, *, flush: bool, deadline: float) -> Request:
-        """Make a request of the worker. It fails at once when the pipeline is stopping."""
+        """Make a request of the worker. It fails at once while the pipeline is stopping or waits before its next start."""
         request = Request(flush=flush, deadline=deadline)
         # Under the lock: the worker answers the requests that wait after it has seen `stopping`, and
         # so misses none that was added before.
         with self.wake:
-            if self.stopping.is_set():
-                request.answer("the exporter is stopped")
+            if problem := STOPPED if self.stopping.is_set() else self.refusal:
+                request.answer(problem)
             else:
                 self.requests.append(request)
                 self.wake.notify()

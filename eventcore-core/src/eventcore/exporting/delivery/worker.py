@@ -101,7 +101,11 @@ class Worker:
                 if not status.start_error:
                     logger.warning("cannot start, will try again: %s", describe(error), exc_info=is_unexpected(error))
                 status.start_error = f"start: {describe(error)}"
-                self._refuse_requests_until(time.monotonic() + self._cycles.clock.backoff_seconds(attempts))
+                # In this order: a request that comes after `answer_all` sees the refusal.
+                status.refusal = status.start_error
+                status.answer_all(status.refusal)
+                status.stopping.wait(self._cycles.clock.backoff_seconds(attempts))
+                status.refusal = ""
             else:
                 status.ambient = GuardedAmbient(ambient, logger) if ambient else None
                 if attempts:
@@ -114,17 +118,6 @@ class Worker:
                 self._on_started()
                 return True
         return False
-
-    def _refuse_requests_until(self, time_of_retry: float) -> None:
-        """Answer requests with the reason why the exporter has not started, until the time of the next attempt."""
-        stopping, wake = self._status.stopping, self._status.wake
-        while not stopping.is_set() and (pause := time_of_retry - time.monotonic()) > 0:
-            self._status.answer_all(self._status.start_error)
-            with wake:
-                # Look again under the lock: a request that came after `answer_all` has notified
-                # already.
-                if not self._status.requests and not stopping.is_set():
-                    wake.wait(pause)
 
     def _export_until_stopped(self) -> None:
         while True:
