@@ -18,7 +18,6 @@ from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.ground import cancel_and_wait, in_background, spawn
 
 _logger: Final = logging.getLogger(__name__)
-_SHORTEST_WAIT: Final = 0.01
 
 
 class HookFailed(Exception):
@@ -128,19 +127,19 @@ class HookRunner:
             return
         # Before the loop is stopped: its thread runs the loop again until it sees this.
         self._loop_stopped = True
-        half = max(timeout / 2, _SHORTEST_WAIT)
 
-        async def cancel_tasks() -> None:
+        async def end() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
             if tasks:
-                await asyncio.wait(tasks, timeout=half)
+                # Half of the time for the tasks: one that ignores its cancellation is left behind.
+                await asyncio.wait(tasks, timeout=timeout / 2)
+            loop.stop()
 
-        with contextlib.suppress(Exception):  # the exporter is shut down: no caller is left for what its tasks raise
-            asyncio.run_coroutine_threadsafe(cancel_tasks(), loop).result(half)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(half)
+        asyncio.run_coroutine_threadsafe(end(), loop)
+        # A hook that blocks the loop keeps it from running `end`: its daemon thread is then left behind.
+        thread.join(timeout)
         if not thread.is_alive():
             loop.close()
 
