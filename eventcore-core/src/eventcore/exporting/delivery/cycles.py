@@ -103,6 +103,7 @@ class Cycles:
             within_budget: whether to export only as many spans as the processor budget allows.
         """
         begun = time.monotonic()
+        before = self._runner.cpu_seconds
         try:
             if signal == "metrics":
                 items, answers = self._export_metrics(not_before, deadline)
@@ -110,6 +111,9 @@ class Cycles:
                 items, answers = self._export_spans(deadline, within_budget)
         except BaseException as error:  # noqa: BLE001  # whatever an exporter raises is a failed cycle
             return self._failed(signal, begun, error)
+        finally:
+            if signal == "spans":
+                self.clock.budget.spend(self._runner.cpu_seconds - before)
         return self._committed(signal, begun, items, answers)
 
     def deliver_everything(self, deadline: float) -> str:
@@ -133,18 +137,6 @@ class Cycles:
         if "metrics" in self._stats and (problem := self.run("metrics", time.monotonic(), deadline)):
             problems.append(problem)
         return "; ".join(dict.fromkeys(problems))
-
-    def _export_spans(self, deadline: float, within_budget: bool) -> tuple[int, list[Rejected]]:
-        limit = self._settings.span_batch
-        if within_budget:
-            affordable = self.clock.affordable_spans(time.monotonic(), self._sizes["export_spans"].cost)
-            self._queue.token.full_because = "budget" if affordable < limit else "queue_full"
-            limit = max(1, min(limit, affordable))
-        before = self._runner.cpu_seconds
-        try:
-            return self._export_batch(limit, deadline)
-        finally:
-            self.clock.budget.spend(self._runner.cpu_seconds - before)
 
     def _committed(self, signal: Signal, begun: float, items: int, answers: Sequence[Rejected]) -> str:
         now = time.monotonic()
@@ -199,12 +191,17 @@ class Cycles:
                     self._pause(size, begun, deadline)
         return items, [*answers, self._call("flush", deadline)]
 
-    def _export_batch(self, limit: int, deadline: float) -> tuple[int, list[Rejected]]:
-        """Export the batch that is not committed yet, else up to ``limit`` waiting spans, and commit it in the queue."""
+    def _export_spans(self, deadline: float, within_budget: bool) -> tuple[int, list[Rejected]]:
+        """Export the batch that is not committed yet, else a batch of waiting spans, and commit it in the queue."""
         begun = time.monotonic()
+        size = self._sizes["export_spans"]
+        limit = self._settings.span_batch
+        if within_budget:
+            affordable = self.clock.affordable_spans(begun, size.cost)
+            self._queue.token.full_because = "budget" if affordable < limit else "queue_full"
+            limit = max(1, min(limit, affordable))
         batch = self._queue.take(limit)
         answers: list[Rejected] = []
-        size = self._sizes["export_spans"]
         # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
         # committed by itself.
         commits_chunks = "flush" not in self._implemented

@@ -77,6 +77,7 @@ class ExporterManager:
             self._update_tracer()
         worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
         if predecessor is not None:
+            # Beside the caller, which does not wait: the successor's worker waits for the predecessor.
             in_background(lambda: self._stop([predecessor], _REPLACED_TIMEOUT), f"eventcore-replace-{name}")
         worker.launch()
         self._distributor.launch()

@@ -85,7 +85,7 @@ class Worker:
                 status.final_error = status.start_error or "stopped before everything was delivered"
             queue.close()  # without effect if the exporter was replaced: its spans are the successor's
             status.finished.set()
-            self._status.answer_all("the pipeline was stopped")
+            status.answer_all("the pipeline was stopped")
 
     def _start(self) -> bool:
         """Start the exporter, with retries until it succeeds (true) or the pipeline is stopped (false)."""
@@ -163,7 +163,7 @@ class Worker:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
             status.final_error = self._cycles.deliver_everything(deadline - reserved)
-        self._status.answer_all(status.final_error)
+        status.answer_all(status.final_error)
         try:
             runner.call("shutdown", max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
         except BaseException as error:
