@@ -307,3 +307,23 @@ def test_export_now_inside_a_hook_raises_instead_of_waiting_for_itself(bench: Be
     bench.count()
     assert bench.manager.flush(5.0)
     assert "inside a hook" in errors[0]
+
+
+def test_an_async_hook_that_blocks_beyond_its_timeout_and_returns_has_delivered(bench: Bench) -> None:
+    import time
+
+    class Blocking:
+        interval = 3600.0
+        calls = 0
+
+        @hookimpl
+        async def export_spans(self, spans: list[SpanData]) -> None:
+            self.calls += 1
+            time.sleep(0.2)  # noqa: ASYNC251  # blocks the loop, so that the timeout cannot cancel the hook
+
+    exporter = Blocking()
+    pipeline = bench.add(exporter, settings=msgspec.structs.replace(FAST, export_timeout=0.05))
+    bench.end_spans(3)
+    eventually(lambda: account(pipeline.stats().spans)["exported"] == 3)
+    assert exporter.calls == 1
+    assert pipeline.stats().cycles["spans"].counts == {"ok": 1, "retried": 0, "failed": 0}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, final
 
-from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, Labels, SpanData, hookimpl
+from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, MetricData, SpanData, hookimpl
 
 _QUANTILES: Final = (0.5, 0.95, 0.99)
+_TABLES: Final[tuple[tuple[type[MetricData], list[str]], ...]] = (
+    (CounterData, ["counter", "total", "per second"]),
+    (GaugeData, ["gauge", "value"]),
+    (HistogramData, ["histogram", "count", "mean", *(f"p{q * 100:g}" for q in _QUANTILES)]),
+)
 _SCALES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
 
@@ -41,26 +46,24 @@ class ConsoleExporter:
         self._shows_metrics = metrics
         self._shows_spans = spans
         self._rows = rows
-        self._counters: list[CounterData] = []
-        self._gauges: list[GaugeData] = []
-        self._histograms: list[HistogramData] = []
+        self._metrics: list[MetricData] = []
         self._spans: list[SpanData] = []
-        self._totals: dict[tuple[str, Labels], tuple[float, int]] = {}
+        self._totals: dict[tuple[str, object], tuple[float, int]] = {}
 
     # The export hooks only collect what they are given, and `flush` prints the cycle as a whole. If
     # printing fails, the whole cycle is exported again.
 
     @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:
-        self._counters += counters
+        self._metrics += counters
 
     @hookimpl
     def export_gauges(self, gauges: Sequence[GaugeData]) -> None:
-        self._gauges += gauges
+        self._metrics += gauges
 
     @hookimpl
     def export_histograms(self, histograms: Sequence[HistogramData]) -> None:
-        self._histograms += histograms
+        self._metrics += histograms
 
     @hookimpl
     def export_spans(self, spans: Sequence[SpanData]) -> None:
@@ -69,36 +72,38 @@ class ConsoleExporter:
     @hookimpl
     def flush(self) -> None:
         """Print what the export hooks were given."""
-        counters, gauges, histograms, spans = self._counters, self._gauges, self._histograms, self._spans
-        self._counters, self._gauges, self._histograms, self._spans = [], [], [], []
+        metrics, spans = self._metrics, self._spans
+        self._metrics, self._spans = [], []
         lines: list[str] = []
-        if self._shows_metrics and (counters or gauges or histograms):
-            lines += self._table(["counter", "total", "per second"], self._counter_rows(counters))
-            lines += self._table(["gauge", "value"], _gauge_rows(gauges))
-            lines += self._table(
-                ["histogram", "count", "mean", *(f"p{q * 100:g}" for q in _QUANTILES)], _histogram_rows(histograms)
-            )
+        for kind, titles in _TABLES if self._shows_metrics else ():
+            lines += self._table(titles, [row for data in metrics if isinstance(data, kind) for row in self._rows_of(data)])
         if self._shows_spans and spans:
             lines += [self._span_line(span) for span in spans[: self._rows]]
             lines += [f"... and {len(spans) - self._rows} more spans"] if len(spans) > self._rows else []
         if lines:
             self._print(lines)
-        if counters:
-            # After printing: if it fails, the next cycle computes its rates from the same totals as
-            # this one.
+        # After printing: if it fails, the next cycle computes its rates from the same totals as this
+        # one. A cycle of spans has no counters, and keeps the totals.
+        if counters := [data for data in metrics if isinstance(data, CounterData)]:
             self._totals = {(c.name, p.labels): (p.value, p.time_ns) for c in counters for p in c.points}
 
-    def _counter_rows(self, counters: Iterable[CounterData]) -> list[list[str]]:
-        rows: list[list[str]] = []
-        for counter in counters:
-            for point in counter.points:
-                value, since_ns = self._totals.get((counter.name, point.labels), (0, point.start_time_ns))
-                if since_ns < point.start_time_ns:
-                    value, since_ns = 0, point.start_time_ns
-                seconds = (point.time_ns - since_ns) / 1e9
-                rate = f"{(point.value - value) / seconds:,.1f}" if seconds > 0 else "-"
-                rows.append([_series(counter.name, point.labels), _number(point.value, counter.unit), rate])
-        return rows
+    def _rows_of(self, data: MetricData) -> Iterator[list[str]]:
+        for point in data.points:
+            row = [f"{data.name}{{{_labels(point.labels)}}}" if point.labels else data.name]
+            if isinstance(data, HistogramData) and isinstance(point, HistogramPoint):
+                mean = point.sum / point.count if point.count else None
+                values = [mean, *(quantile(point, data.boundaries, q) for q in _QUANTILES)]
+                row += [f"{point.count:,}", *("-" if value is None else _number(value, data.unit) for value in values)]
+            elif not isinstance(point, HistogramPoint):
+                row.append(_number(point.value, data.unit))
+                if isinstance(data, CounterData):
+                    value, since_ns = self._totals.get((data.name, point.labels), (0, 0))
+                    # The series may have begun anew since the last table.
+                    if since_ns < point.start_time_ns:
+                        value, since_ns = 0, point.start_time_ns
+                    seconds = (point.time_ns - since_ns) / 1e9
+                    row.append(f"{(point.value - value) / seconds:,.1f}" if seconds > 0 else "-")
+            yield row
 
     def _table(self, titles: list[str], rows: list[list[str]]) -> list[str]:
         if not rows:
@@ -155,25 +160,6 @@ def quantile(point: HistogramPoint, boundaries: Sequence[float], q: float) -> fl
             return low + (high - low) * (rank - below) / count
         below += count
     return point.max
-
-
-def _gauge_rows(gauges: Iterable[GaugeData]) -> list[list[str]]:
-    return [[_series(gauge.name, point.labels), _number(point.value, gauge.unit)] for gauge in gauges for point in gauge.points]
-
-
-def _histogram_rows(histograms: Iterable[HistogramData]) -> list[list[str]]:
-    rows: list[list[str]] = []
-    for histogram in histograms:
-        for point in histogram.points:
-            mean = point.sum / point.count if point.count else None
-            values = [mean, *(quantile(point, histogram.boundaries, q) for q in _QUANTILES)]
-            shown = ["-" if value is None else _number(value, histogram.unit) for value in values]
-            rows.append([_series(histogram.name, point.labels), f"{point.count:,}", *shown])
-    return rows
-
-
-def _series(name: str, labels: Labels) -> str:
-    return f"{name}{{{_labels(labels)}}}" if labels else name
 
 
 def _labels(labels: Iterable[tuple[str, Any]]) -> str:

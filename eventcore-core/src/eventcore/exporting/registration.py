@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from math import isfinite
-from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
+from math import inf
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Final
 
 import pluggy
@@ -22,7 +22,8 @@ DEFAULT_INTERVAL: Final = 10.0
 def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> ExporterHandle:
     """Check an exporter against the hook specification.
 
-    ``interval`` is the only property that is evaluated: other properties may be expensive, or open connections.
+    ``interval`` is the only property that is evaluated: other properties may be expensive, or open
+    connections.
 
     Args:
         exporter: the instance that an application or a plugin made.
@@ -31,62 +32,60 @@ def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> Expo
     Raises:
         InvalidExporter: the exporter cannot work; the message lists every problem.
     """
-    if (problem := _not_an_instance(exporter)) is not None:
-        raise InvalidExporter(_message(exporter, origin, [problem]))
-    name = type(exporter).__name__
-    # Without a specification, pluggy finds the same hooks as later, but does not stop at the first problem.
-    probe = pluggy.PluginManager(PROJECT)
+    cause: Exception | None = None
     try:
-        probe.register(exporter, name="exporter")
-        implementations = list(implementations_of(probe))
-        problems = [
-            *_hook_problems(name, implementations),
-            *_unmarked(probe, exporter),
-        ]
-        interval, interval_problem = _interval(exporter)
-    except Exception as error:
-        raise InvalidExporter(
-            _message(exporter, origin, [f"its attributes cannot be read: {type(error).__name__}: {error}"])
-        ) from error
-    if interval_problem:
-        problems.append(interval_problem)
-    if not problems and not any(f"export_{kind}" in {hook for hook, _ in implementations} for kind in KINDS):
-        problems.append(_nothing_exported(name, bool(implementations)))
-    if problems:
-        raise InvalidExporter(_message(exporter, origin, problems))
-    try:
-        return ExporterHandle(exporter, origin, interval)
-    except pluggy.PluginValidationError as error:
-        raise InvalidExporter(_message(exporter, origin, [str(error)])) from error
-
-
-def _message(exporter: object, origin: PluginOrigin | None, problems: list[str]) -> str:
+        if wrong_object := _wrong_object(exporter):
+            problems = [wrong_object]
+        else:
+            interval = getattr(exporter, "interval", DEFAULT_INTERVAL)
+            problems = _problems(exporter, interval)
+            if not problems:
+                return ExporterHandle(exporter, origin, None if interval is None else float(interval))
+    except Exception as error:  # noqa: BLE001  # an attribute of the exporter may raise anything; the cause is kept
+        problems, cause = [f"it cannot be examined: {type(error).__name__}: {error}"], error
     cls = exporter if inspect.isclass(exporter) else type(exporter)
     source = f"({origin}) " if origin is not None else ""
     lines = "".join(f"\n  - {problem}" for problem in problems)
-    return f"exporter {cls.__module__}.{cls.__qualname__} {source}does not fit the hook specification:{lines}"
+    raise InvalidExporter(
+        f"exporter {cls.__module__}.{cls.__qualname__} {source}does not fit the hook specification:{lines}"
+    ) from cause
 
 
-def _not_an_instance(exporter: object) -> str | None:
+def _wrong_object(exporter: object) -> str:
+    """What is wrong with an object that is not an instance with hooks; empty for an instance."""
     if inspect.isclass(exporter):
         return f"it is the class {exporter.__name__}; expected an instance of it: {exporter.__name__}(...)"
-    if isinstance(exporter, ModuleType):
-        return (
-            f"it is the module {exporter.__name__!r}; expected an instance of a class whose methods are marked with @hookimpl"
-        )
-    if exporter is None or isinstance(exporter, FunctionType | MethodType) or inspect.isbuiltin(exporter):
-        shown = "None" if exporter is None else f"the function {exporter.__name__!r}"
-        return f"it is {shown}; expected an instance of a class whose methods are marked with @hookimpl"
     if inspect.iscoroutine(exporter):
         exporter.close()
         return "it is a coroutine; expected the instance: a plugin's callable is not 'async def'"
-    return None
+    if isinstance(exporter, ModuleType):
+        shown = f"the module {exporter.__name__!r}"
+    elif isinstance(exporter, FunctionType | MethodType | BuiltinFunctionType):
+        shown = f"the function {exporter.__name__!r}"
+    elif exporter is None:
+        shown = "None"
+    else:
+        return ""
+    return f"it is {shown}; expected an instance of a class whose methods are marked with @hookimpl"
 
 
-def _nothing_exported(name: str, has_hooks: bool) -> str:
-    hooks = ", ".join(f"export_{kind}" for kind in KINDS)
-    found = "it implements hooks, but none that exports" if has_hooks else "it has no hook"
-    return f"{name}: {found}; expected at least one of {hooks}, marked with @hookimpl"
+def _problems(exporter: object, interval: object) -> list[str]:
+    name = type(exporter).__name__
+    # Without a specification, pluggy finds the same hooks as later, but does not stop at the first
+    # problem.
+    probe = pluggy.PluginManager(PROJECT)
+    probe.register(exporter, name="exporter")
+    implementations = list(implementations_of(probe))
+    problems = [*_hook_problems(name, implementations), *_unmarked(probe, exporter)]
+    is_seconds = isinstance(interval, int | float) and interval is not True and 0 < interval < inf
+    if interval is not None and not is_seconds:
+        problems.append(f"{name}.interval is {interval!r:.80}; expected seconds, more than 0, or None for a pull exporter")
+    hooks = {hook for hook, _ in implementations}
+    exporting = [f"export_{kind}" for kind in KINDS]
+    if not problems and hooks.isdisjoint(exporting):
+        found = "it implements hooks, but none that exports" if hooks else "it has no hook"
+        problems.append(f"{name}: {found}; expected at least one of {', '.join(exporting)}, marked with @hookimpl")
+    return problems
 
 
 def _hook_problems(name: str, implementations: list[tuple[str, pluggy.HookImpl]]) -> Iterator[str]:
@@ -121,8 +120,10 @@ def _function_problems(hook: str, arguments: tuple[str, ...], implementation: pl
     except ValueError:
         yield f"it takes no 'self'; expected {expected}"
         return
-    if isinstance(function, MethodType) and _first_parameter(function) in arguments:
-        yield f"'self' is missing: the exporter itself would be passed as {_first_parameter(function)!r}; expected {expected}"
+    # A bound method hides its first parameter, so that a forgotten `self` shows only in the function.
+    first = next(iter(inspect.signature(function.__func__).parameters), None) if isinstance(function, MethodType) else None
+    if first in arguments:
+        yield f"'self' is missing: the exporter itself would be passed as {first!r}; expected {expected}"
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             stars = "*" if parameter.kind == parameter.VAR_POSITIONAL else "**"
@@ -133,10 +134,6 @@ def _function_problems(hook: str, arguments: tuple[str, ...], implementation: pl
             yield f"the argument {parameter.name!r} is keyword-only and would never be passed; expected {expected}"
         elif parameter.default is not parameter.empty:
             yield f"the argument {parameter.name!r} has a default and would never be passed; expected {expected}, without it"
-
-
-def _first_parameter(method: MethodType) -> str | None:
-    return next(iter(inspect.signature(method.__func__).parameters), None)
 
 
 def _unmarked(probe: pluggy.PluginManager, exporter: object) -> Iterator[str]:
@@ -151,13 +148,3 @@ def _unmarked(probe: pluggy.PluginManager, exporter: object) -> Iterator[str]:
         else:
             kind = type(attribute).__name__
             yield f"{name}.{hook}: it has the name of a hook, but is a {kind}; expected a method with @hookimpl"
-
-
-def _interval(exporter: object) -> tuple[float | None, str | None]:
-    interval = getattr(exporter, "interval", DEFAULT_INTERVAL)
-    if interval is None:
-        return None, None
-    if isinstance(interval, int | float) and not isinstance(interval, bool) and isfinite(interval) and interval > 0:
-        return float(interval), None
-    expected = "expected seconds, more than 0, or None for a pull exporter"
-    return DEFAULT_INTERVAL, f"{type(exporter).__name__}.interval is {interval!r:.80}; {expected}"

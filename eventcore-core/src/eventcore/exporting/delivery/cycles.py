@@ -7,19 +7,16 @@ between two chunks, so that the event loop gets the GIL (why and how much:
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, final
+from typing import Any, Final
 
 import msgspec
 
 from eventcore.exporting.context import Rejected, RetryLater
 from eventcore.exporting.delivery.clock import CycleClock, Signal
-from eventcore.exporting.delivery.hook_runner import HookFailed, HookRunner
-from eventcore.exporting.delivery.report import CycleStats
-from eventcore.exporting.delivery.settings import PipelineSettings
-from eventcore.exporting.delivery.span_queue import SpanQueue
+from eventcore.exporting.delivery.hook_runner import HookFailed
+from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground.pacing import THREAD_SLICE
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import MetricData
@@ -39,10 +36,11 @@ _FIRST_COST: Final = 50e-6
 # pipelines that are due at nearly the same time share one.
 _SHARED_COLLECTION: Final = 0.25
 _ITEMS: Final[Mapping[Signal, str]] = {"metrics": "points", "spans": "spans"}
+_NOTHING_REJECTED: Final = Rejected(0, "")
 _METRIC_HOOKS: Final = ("export_counters", "export_gauges", "export_histograms")
 
 
-class ChunkSize:
+class ChunkSize(msgspec.Struct):
     """How many items one call of a hook gets, learnt from the calls before.
 
     Attributes:
@@ -50,11 +48,8 @@ class ChunkSize:
         cost: processor seconds that one item takes, as a moving average.
     """
 
-    __slots__ = ("cost", "items")
-
-    def __init__(self) -> None:
-        self.items = _FIRST_CHUNK
-        self.cost = _FIRST_COST
+    items: int = _FIRST_CHUNK
+    cost: float = _FIRST_COST
 
     def learn(self, items: int, cpu_seconds: float) -> None:
         """Adapt to a call that converted ``items`` in ``cpu_seconds`` of processor time."""
@@ -63,68 +58,35 @@ class ChunkSize:
             self.items = max(1, min(int(THREAD_SLICE / self.cost), self.items * 2, _LARGEST_CHUNK))
 
 
-@final
-class Delivery(msgspec.Struct):
-    """What a committed cycle delivered.
-
-    Attributes:
-        items: spans or points that the hooks were given.
-        rejected: how many of them the backend refused.
-        reason: the first reason that it gave.
-    """
-
-    items: int = 0
-    rejected: int = 0
-    reason: str = ""
-
-    def add(self, items: int, answer: Rejected | None) -> None:
-        """Count ``items`` and the answer of the hook that got them."""
-        self.items += items
-        if answer is not None and answer.count:
-            self.rejected += answer.count
-            self.reason = self.reason or answer.reason
-
-
 class Cycles:
     """Runs the cycles of one exporter, counts and logs how each ended, and has the clock plan the next one.
 
     Used by the worker thread alone.
 
     Args:
-        runner: calls the exporter's hooks.
+        pipeline: the exporter's hooks, spans, counters, settings and logger.
         collector: gives the metrics.
-        queue: gives the spans, and counts those that are delivered.
+
+    Attributes:
         clock: decides when cycles are due.
-        stats: the counters of each signal.
-        settings: limits.
-        logger: the exporter's logger.
     """
 
-    def __init__(
-        self,
-        runner: HookRunner,
-        collector: Collector,
-        queue: SpanQueue,
-        clock: CycleClock,
-        stats: Mapping[Signal, CycleStats],
-        settings: PipelineSettings,
-        logger: logging.Logger,
-    ) -> None:
-        self.runner = runner
-        self.queue = queue
-        self.clock = clock
-        self.settings = settings
+    def __init__(self, pipeline: Pipeline, collector: Collector) -> None:
+        self.clock = CycleClock(pipeline.handle.signals, pipeline.interval, pipeline.settings, time.monotonic())
         self._collector = collector
-        self._stats = stats
-        self._logger = logger
-        self._implemented = runner.handle.implemented
+        self._runner = pipeline.runner
+        self._queue = pipeline.queue
+        self._stats = pipeline.status.cycles
+        self._settings = pipeline.settings
+        self._logger = pipeline.logger
+        self._implemented = pipeline.handle.implemented
         self._sizes = {hook: ChunkSize() for hook in (*_METRIC_HOOKS, "export_spans")}
 
     def plan_spans(self, now: float) -> None:
         """Plan the next span cycle by how many spans wait."""
         if (stats := self._stats.get("spans")) is not None:
             failing = stats.failures_in_a_row > 0
-            self.clock.plan_spans(len(self.queue), now, cost=self._sizes["export_spans"].cost, failing=failing)
+            self.clock.plan_spans(len(self._queue), now, cost=self._sizes["export_spans"].cost, failing=failing)
 
     def run_due(self, signal: Signal) -> None:
         """Run the cycle of a signal that is due."""
@@ -141,14 +103,18 @@ class Cycles:
             within_budget: whether to export only as many spans as the processor budget allows.
         """
         begun = time.monotonic()
+        before = self._runner.cpu_seconds
         try:
             if signal == "metrics":
-                delivery = self._export_metrics(not_before, deadline)
+                items, answers = self._export_metrics(not_before, deadline)
             else:
-                delivery = self._export_spans(deadline, within_budget)
+                items, answers = self._export_spans(deadline, within_budget)
         except BaseException as error:  # noqa: BLE001  # whatever an exporter raises is a failed cycle
             return self._failed(signal, begun, error)
-        return self._committed(signal, begun, delivery)
+        finally:
+            if signal == "spans":
+                self.clock.budget.spend(self._runner.cpu_seconds - before)
+        return self._committed(signal, begun, items, answers)
 
     def deliver_everything(self, deadline: float) -> str:
         """Deliver everything that is recorded now. Returns ``""`` when that succeeded, else why not.
@@ -160,47 +126,38 @@ class Cycles:
         if "spans" in self._stats:
             # Spans that end meanwhile are not waited for, or a busy application could keep this
             # going for ever.
-            remaining = len(self.queue)
+            remaining = len(self._queue)
             while remaining > 0:
-                before = len(self.queue)
+                before = len(self._queue)
                 if problem := self.run("spans", 0.0, deadline, within_budget=False):
                     problems.append(problem)
-                    if len(self.queue) >= before:
+                    if len(self._queue) >= before:
                         break
-                remaining -= min(before, self.settings.span_batch)
+                remaining -= min(before, self._settings.span_batch)
         if "metrics" in self._stats and (problem := self.run("metrics", time.monotonic(), deadline)):
             problems.append(problem)
         return "; ".join(dict.fromkeys(problems))
 
-    def _export_spans(self, deadline: float, within_budget: bool) -> Delivery:
-        limit = self.settings.span_batch
-        if within_budget:
-            affordable = self.clock.affordable_spans(time.monotonic(), self._sizes["export_spans"].cost)
-            self.queue.token.full_because = "budget" if affordable < limit else "queue_full"
-            limit = max(1, min(limit, affordable))
-        before = self.runner.cpu_seconds
-        try:
-            return self._export_batch(limit, deadline)
-        finally:
-            self.clock.budget.spend(self.runner.cpu_seconds - before)
-
-    def _committed(self, signal: Signal, begun: float, delivery: Delivery) -> str:
+    def _committed(self, signal: Signal, begun: float, items: int, answers: Sequence[Rejected]) -> str:
         now = time.monotonic()
         stats = self._stats[signal]
         recovered = stats.failures_in_a_row > 0
+        # A plugin may count more than it was given.
+        rejected = min(_count(answers), items)
         self.clock.committed(signal, now, time.time())
         if signal == "metrics":
-            stats.points_exported += delivery.items - delivery.rejected
-            stats.points_rejected += delivery.rejected
-        if not delivery.rejected:
+            stats.points_exported += items - rejected
+            stats.points_rejected += rejected
+        if not rejected:
             if recovered:
                 self._logger.info("%s are exported again", signal)
             stats.end("ok", now - begun)
             return ""
-        problem = f"the backend rejected {delivery.rejected} of {delivery.items} {_ITEMS[signal]}: {delivery.reason}"
+        reason = next((answer.reason for answer in answers if answer.count and answer.reason), "")
+        problem = f"the backend rejected {rejected} of {items} {_ITEMS[signal]}: {reason}"
         # A backend that rejects everything has a lasting problem, such as a wrong token: the
         # exporter is failing.
-        rejects_all = delivery.rejected >= delivery.items
+        rejects_all = rejected == items
         if rejects_all and not recovered:
             self._logger.warning("%s", problem)
         stats.end("failed" if rejects_all else "ok", now - begun, problem if rejects_all else "")
@@ -213,77 +170,77 @@ class Cycles:
         if not stats.failures_in_a_row:
             self._logger.warning("%s were not exported: %s", signal, problem, exc_info=is_unexpected(error))
         attempts = self.clock.failed(signal, now, error.after if isinstance(error, RetryLater) else None)
-        is_last = attempts >= self.settings.max_attempts
+        is_last = attempts >= self._settings.max_attempts
         stats.end("failed" if is_last else "retried", now - begun, problem)
-        if is_last and signal == "spans" and (count := self.queue.give_up()):
+        if is_last and signal == "spans" and (count := self._queue.give_up()):
             self._logger.warning("gave up %d spans after %d attempts: %s", count, attempts, problem)
         return problem
 
-    def _export_metrics(self, not_before: float, deadline: float) -> Delivery:
+    def _export_metrics(self, not_before: float, deadline: float) -> tuple[int, list[Rejected]]:
         """Collect (not earlier than ``not_before``), export and flush; both times are of ``time.monotonic``."""
         begun = time.monotonic()
         collection = self._collector.collect(not_before, self._time_left(deadline, "collect"))
-        delivery = Delivery()
+        items, answers = 0, list[Rejected]()
         metrics_of_hooks: tuple[Sequence[MetricData], ...] = (collection.counters, collection.gauges, collection.histograms)
         for hook, metrics in zip(_METRIC_HOOKS, metrics_of_hooks, strict=True):
             if hook in self._implemented:
                 size = self._sizes[hook]
                 for chunk, points in metric_chunks(metrics, size):
-                    delivery.add(points, self._export(hook, chunk, points, 0.0, deadline))
+                    items += points
+                    answers.append(self._export(hook, chunk, points, 0.0, deadline))
                     self._pause(size, begun, deadline)
-        delivery.add(0, self._flush(deadline))
-        delivery.rejected = min(delivery.rejected, delivery.items)
-        return delivery
+        return items, [*answers, self._call("flush", deadline)]
 
-    def _export_batch(self, limit: int, deadline: float) -> Delivery:
-        """Export the batch that is not committed yet, else up to ``limit`` waiting spans, and commit it in the queue."""
+    def _export_spans(self, deadline: float, within_budget: bool) -> tuple[int, list[Rejected]]:
+        """Export the batch that is not committed yet, else a batch of waiting spans, and commit it in the queue."""
         begun = time.monotonic()
-        batch = self.queue.take(limit)
-        delivery = Delivery()
         size = self._sizes["export_spans"]
+        limit = self._settings.span_batch
+        if within_budget:
+            affordable = self.clock.affordable_spans(begun, size.cost)
+            self._queue.token.full_because = "budget" if affordable < limit else "queue_full"
+            limit = max(1, min(limit, affordable))
+        batch = self._queue.take(limit)
+        answers: list[Rejected] = []
         # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
         # committed by itself.
         commits_chunks = "flush" not in self._implemented
-        index = 0
-        while index < len(batch):
-            chunk = batch[index : index + size.items]
-            index += len(chunk)
+        begin = 0
+        while chunk := batch[begin : begin + size.items]:
+            begin += len(chunk)
             cpu = time.thread_time()
             values = [span.data() for span in chunk]
             freezing = time.thread_time() - cpu
-            answer = self._export("export_spans", values, len(chunk), freezing, deadline)
-            delivery.add(len(chunk), answer)
+            answers.append(self._export("export_spans", values, len(chunk), freezing, deadline))
             if commits_chunks:
-                self.queue.commit(len(chunk), answer.count if answer else 0)
-            if index < len(batch):
+                self._queue.commit(len(chunk), answers[-1].count)
+            if begin < len(batch):
                 self._pause(size, begun, deadline)
         if not commits_chunks:
-            delivery.add(0, self._flush(deadline))
-            self.queue.commit(len(batch), delivery.rejected)
-        delivery.rejected = min(delivery.rejected, delivery.items)
-        return delivery
+            answers.append(self._call("flush", deadline))
+            self._queue.commit(len(batch), _count(answers))
+        return len(batch), answers
 
-    def _export(self, hook: str, chunk: Sequence[Any], items: int, spent: float, deadline: float) -> Rejected | None:
+    def _export(self, hook: str, chunk: Sequence[Any], items: int, spent: float, deadline: float) -> Rejected:
         """Call an export hook; ``spent`` is the processor time that preparing the chunk took."""
-        before = self.runner.cpu_seconds
+        before = self._runner.cpu_seconds
         answer = self._call(hook, deadline, **{hook.removeprefix("export_"): chunk})
-        self._sizes[hook].learn(items, self.runner.cpu_seconds - before + spent)
+        self._sizes[hook].learn(items, self._runner.cpu_seconds - before + spent)
         return answer
 
-    def _flush(self, deadline: float) -> Rejected | None:
-        return self._call("flush", deadline) if "flush" in self._implemented else None
-
-    def _call(self, hook: str, deadline: float, **arguments: object) -> Rejected | None:
-        answer = self.runner.call(hook, self._time_left(deadline, hook), **arguments)
+    def _call(self, hook: str, deadline: float, **arguments: object) -> Rejected:
+        if hook not in self._implemented:
+            return _NOTHING_REJECTED
+        answer = self._runner.call(hook, self._time_left(deadline, hook), **arguments)
         if answer is None or isinstance(answer, Rejected):
-            return answer
+            return answer or _NOTHING_REJECTED
         raise HookFailed(
             f"hook {hook} returned {answer!r:.80}; expected None when it has delivered, or Rejected(count, reason); raise "
             "RetryLater or any other exception when it has not"
         )
 
     def _time_left(self, deadline: float, hook: str) -> float:
-        left = min(self.settings.export_timeout, deadline - time.monotonic())
+        left = min(self._settings.export_timeout, deadline - time.monotonic())
         if left <= 0:
             raise HookFailed(f"the cycle's time was used up before {hook}")
         return left
@@ -294,6 +251,10 @@ class Cycles:
         # delivers nothing.
         if deadline - now >= (now - begun) / 2:
             time.sleep(min(max(_PAUSE_FACTOR * size.items * size.cost, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+
+
+def _count(answers: Sequence[Rejected]) -> int:
+    return sum(answer.count for answer in answers)
 
 
 def metric_chunks(metrics: Sequence[MetricData], size: ChunkSize) -> Iterator[tuple[list[MetricData], int]]:

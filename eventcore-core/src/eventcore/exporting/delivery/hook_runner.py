@@ -8,17 +8,16 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future
 from typing import Any, Final, final
 
 import msgspec
 
 from eventcore.exporting.delivery.handle import ExporterHandle
-from eventcore.ground import in_background
+from eventcore.ground import cancel_and_wait, in_background, spawn
 
 _logger: Final = logging.getLogger(__name__)
-_SHORTEST_WAIT: Final = 0.01
 
 
 class HookFailed(Exception):
@@ -70,9 +69,8 @@ class HookRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._loop_stopped = False
-        # The task of each ``async def`` hook that has not ended. Used on the loop, and read by a
-        # hook that asks `in_hook`.
-        self._tasks: dict[Future[Any], asyncio.Task[Any]] = {}
+        # The tasks of ``async def`` hooks that have not ended; used on the loop alone.
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def call(self, hook: str, timeout: float, **arguments: Any) -> Any:
         """Call a hook from the worker thread and return its answer.
@@ -87,11 +85,20 @@ class HookRunner:
                 coroutine from a ``def``.
         """
         since = time.monotonic()
-        is_async = self.handle.is_async(hook)
-        thread = self._start_loop() if is_async else threading.current_thread()
-        self.running = RunningHook(hook, since, since + timeout, thread.ident)
+        loop = self._start_loop() if self.handle.is_async(hook) else None
+        thread = threading.current_thread() if loop is None else self._loop_thread
+        self.running = RunningHook(hook, since, since + timeout, thread.ident if thread else None)
         try:
-            return self._call_async(hook, timeout, arguments) if is_async else self._call_sync(hook, timeout, arguments)
+            if loop is not None:
+                # Wait without limit: `_run_async` ends the hook at its timeout. A hook that ignores its
+                # cancellation is waited for, because no second hook may be called beside it.
+                return asyncio.run_coroutine_threadsafe(self._run_async(hook, timeout, arguments), loop).result()
+            with self._measured(hook, Exception):
+                answer = self.handle.call(hook, timeout=timeout, **arguments)
+            if inspect.iscoroutine(answer):
+                answer.close()
+                raise HookFailed(f"hook {hook} returned a coroutine from a plain function: declare it 'async def'")
+            return answer
         finally:
             self.running = None
 
@@ -102,13 +109,13 @@ class HookRunner:
             return False
         if self._loop_thread is None or running.thread_id != self._loop_thread.ident:
             return True
-        return asyncio.current_task() in self._tasks.values()
+        return asyncio.current_task() in self._tasks
 
     def shut_down_beside(self, timeout: float) -> None:
         """Call ``shutdown`` while another hook has not returned, without waiting for either. Any thread."""
+        outcome: Future[Any]
         if self.handle.is_async("shutdown"):
-            self._start_loop()
-            outcome = self._submit("shutdown", {"timeout": timeout})
+            outcome = asyncio.run_coroutine_threadsafe(self._run_async("shutdown", timeout, {}), self._start_loop())
         else:
             outcome = in_background(lambda: self.handle.call("shutdown", timeout=timeout), f"eventcore-shutdown-{self._name}")
         outcome.add_done_callback(self._log_failure)
@@ -120,76 +127,45 @@ class HookRunner:
             return
         # Before the loop is stopped: its thread runs the loop again until it sees this.
         self._loop_stopped = True
-        half = max(timeout / 2, _SHORTEST_WAIT)
 
-        async def cancel_tasks() -> None:
+        async def end() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
             if tasks:
-                await asyncio.wait(tasks, timeout=half)
+                # Half of the time for the tasks: one that ignores its cancellation is left behind.
+                await asyncio.wait(tasks, timeout=timeout / 2)
+            loop.stop()
 
-        with contextlib.suppress(Exception):  # the exporter is shut down: no caller is left for what its tasks raise
-            asyncio.run_coroutine_threadsafe(cancel_tasks(), loop).result(half)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(half)
+        asyncio.run_coroutine_threadsafe(end(), loop)
+        # A hook that blocks the loop keeps it from running `end`: its daemon thread is then left behind.
+        thread.join(timeout)
         if not thread.is_alive():
             loop.close()
 
-    def _call_sync(self, hook: str, timeout: float, arguments: dict[str, Any]) -> Any:
-        with self._measured(hook, "thread", Exception):
-            answer = self.handle.call(hook, timeout=timeout, **arguments)
-        if inspect.iscoroutine(answer):
-            answer.close()
-            raise HookFailed(f"hook {hook} returned a coroutine from a plain function: declare it 'async def'")
-        return answer
-
-    def _call_async(self, hook: str, timeout: float, arguments: dict[str, Any]) -> Any:
-        outcome = self._submit(hook, {"timeout": timeout, **arguments})
-        try:
-            return outcome.result(timeout)
-        except TimeoutError:
-            if outcome.done():
-                raise  # the hook's own TimeoutError
-        self._on_loop(lambda: self._tasks[outcome].cancel() if outcome in self._tasks else None)
-        # Wait without limit: no second hook is called before this one has ended, and it may ignore
-        # its cancellation.
-        outcome.exception()
-        raise HookFailed(f"hook {hook} did not return within {timeout:.3g} s and was cancelled")
-
-    def _submit(self, hook: str, arguments: dict[str, Any]) -> Future[Any]:
-        """Start an ``async def`` hook on the loop.
-
-        The future is done when the hook has really ended, cancelled or not. (The future of
-        ``asyncio.run_coroutine_threadsafe`` would be done as soon as it is cancelled.)
-        """
-        outcome: Future[Any] = Future()
+    async def _run_async(self, hook: str, timeout: float, arguments: dict[str, Any]) -> Any:
+        """Run an ``async def`` hook in a task of its own, and end only when that task has ended, cancelled or not."""
 
         async def run() -> Any:
-            with self._measured(hook, "event loop", Exception, asyncio.CancelledError):
-                return await self.handle.call(hook, **arguments)
+            with self._measured(hook, Exception, asyncio.CancelledError):
+                return await self.handle.call(hook, timeout=timeout, **arguments)
 
-        def settle(task: asyncio.Task[Any]) -> None:
-            del self._tasks[outcome]
-            if task.cancelled():
-                outcome.set_exception(HookFailed(f"hook {hook} was cancelled"))
-            elif error := task.exception():
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(task.result())
-
-        def start() -> None:
-            self._tasks[outcome] = task = asyncio.ensure_future(run())
-            task.add_done_callback(settle)
-
-        self._on_loop(start)
-        return outcome
+        task = spawn(run(), f"eventcore-hook-{hook}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        done, _ = await asyncio.wait([task], timeout=timeout)
+        if not done:
+            await cancel_and_wait(task)
+            raise HookFailed(f"hook {hook} did not return within {timeout:.3g} s and was cancelled")
+        if task.cancelled():
+            raise HookFailed(f"hook {hook} was cancelled")
+        return task.result()
 
     @contextlib.contextmanager
-    def _measured(self, hook: str, home: str, *passed: type[BaseException]) -> Generator[None]:
+    def _measured(self, hook: str, *passed: type[BaseException]) -> Generator[None]:
         """Measure the processor time of a hook, and replace what it raises unless it is ``passed``.
 
-        ``SystemExit`` and its like would end the thread or event loop (``home``) of all hooks.
+        ``SystemExit`` and its like would end the thread or the event loop of all hooks.
         """
         begin = time.thread_time()
         try:
@@ -197,24 +173,20 @@ class HookRunner:
         except passed:
             raise
         except BaseException as error:
-            raise HookFailed(f"hook {hook} raised {type(error).__name__}, which would have ended its {home}") from error
+            raise HookFailed(f"hook {hook} raised {type(error).__name__}; expected a subclass of Exception") from error
         finally:
             self.cpu_seconds += time.thread_time() - begin
 
-    def _on_loop(self, work: Callable[[], object]) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(work)
-
-    def _start_loop(self) -> threading.Thread:
-        if self._loop_thread is None:
+    def _start_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._loop_thread = threading.Thread(target=self._run_loop, name=f"eventcore-loop-{self._name}", daemon=True)
+            self._loop_thread = threading.Thread(
+                target=self._run_loop, args=(self._loop,), name=f"eventcore-loop-{self._name}", daemon=True
+            )
             self._loop_thread.start()
-        return self._loop_thread
+        return self._loop
 
-    def _run_loop(self) -> None:
-        loop = self._loop
-        assert loop is not None
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         while not self._loop_stopped:
             try:
@@ -227,5 +199,6 @@ class HookRunner:
                 )
 
     def _log_failure(self, outcome: Future[Any]) -> None:
-        if error := outcome.exception():
+        # The future is cancelled when the worker ends the event loop in the middle of the hook.
+        if not outcome.cancelled() and (error := outcome.exception()):
             _logger.warning("exporter %r: shutdown raised %s: %s", self._name, type(error).__name__, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Final
 
 from eventcore.exporting.delivery.distributor import Distributor
@@ -13,10 +13,10 @@ from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
-from eventcore.recording.spans import AmbientContext, Tracer
-from eventcore.recording.trace_context import TraceContext
+from eventcore.recording.spans import Tracer
 from eventcore.recording.values import Resource
 
 # Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
@@ -72,24 +72,14 @@ class ExporterManager:
             predecessor = self._pipelines.get(name)
             # Spans that ended before this moment are for the predecessor.
             self._distributor.distribute()
-            pipeline = Pipeline(
-                name,
-                handle,
-                settings,
-                collector=self._collector,
-                resource=self._resource,
-                shown_settings=shown_settings,
-                predecessor=predecessor,
-                on_started=self._update_tracer,
-            )
+            pipeline = Pipeline(name, handle, settings, predecessor)
             self._pipelines[name] = pipeline
             self._update_tracer()
+        worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
         if predecessor is not None:
-            # The first call returns at once and lets the worker stop; the second one waits, and uses
-            # force when the exporter hangs.
-            predecessor.begin_stop(time.monotonic() + _REPLACED_TIMEOUT)
+            # Beside the caller, which does not wait: the successor's worker waits for the predecessor.
             in_background(lambda: self._stop([predecessor], _REPLACED_TIMEOUT), f"eventcore-replace-{name}")
-        pipeline.launch()
+        worker.launch()
         self._distributor.launch()
         return pipeline
 
@@ -113,21 +103,10 @@ class ExporterManager:
         timeout = _checked(timeout)
         deadline = time.monotonic() + timeout
         self._distributor.distribute()
-        pipelines = self.pipelines()
-        answers = [_request_flush(pipeline, deadline) for pipeline in pipelines]
+        requests = [(pipeline, pipeline.status.ask(flush=True, deadline=deadline)) for pipeline in self.pipelines()]
         # Workers that hang do not answer; their requests fail by `Pipeline.tick`.
-        wait(answers, max(deadline - time.monotonic(), 0.0))
-        reports: list[ExporterReport] = []
-        for pipeline, answer in zip(pipelines, answers, strict=True):
-            if not answer.done():
-                problem = f"no answer within {timeout:g} s: {pipeline.problem or 'still exporting'}"
-            elif failure := answer.exception():
-                problem = str(failure)
-            else:
-                reports.append(pipeline.report(answer.result()))
-                continue
-            reports.append(pipeline.report(problem, unknown=pipeline.in_flight))
-        return Report(tuple(reports))
+        wait([request for _, request in requests], max(deadline - time.monotonic(), 0.0))
+        return Report(tuple(pipeline.flush_report(request, timeout) for pipeline, request in requests))
 
     def shutdown(self, timeout: float) -> Report:
         """Deliver what there is and shut every exporter down, within ``timeout`` seconds. Later calls only report."""
@@ -151,8 +130,7 @@ class ExporterManager:
         self._lock = threading.RLock()
         self._closed = True
         self._pipelines = {}
-        self._tracer.wanted = False
-        self._tracer.ambient = ()
+        self._update_tracer()
         self._distributor = Distributor(self._tracer.ring, self.pipelines)
 
     def lateness(self) -> float:
@@ -175,58 +153,19 @@ class ExporterManager:
         last_call = deadline - min(_REPORT_RESERVE, timeout / 4)
         finished = [pipeline.finished for pipeline in pipelines]
         for pipeline in pipelines:
-            pipeline.begin_stop(last_call)
+            pipeline.status.stop(last_call)
         _wait_all(finished, force_at)
         for pipeline in pipelines:
             pipeline.force_stop(last_call)
         _wait_all(finished, last_call)
-        reports: list[ExporterReport] = []
-        for pipeline in pipelines:
-            if pipeline.finished.is_set():
-                problem, unknown = pipeline.status.final_error, 0
-            else:
-                problem = f"not stopped within {timeout:g} s: {pipeline.problem or 'still exporting'}"
-                unknown = pipeline.in_flight
-            # After `in_flight` was read: this empties the queue, also of what a hook is delivering.
-            pipeline.abandon()
-            reports.append(pipeline.report(problem, unknown))
-        return Report(tuple(reports))
+        return Report(tuple(pipeline.final_report(timeout) for pipeline in pipelines))
 
     def _update_tracer(self) -> None:
         """Tell the tracer whether any exporter takes spans, and which ambient trace contexts to ask."""
         with self._lock:
             active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
             self._tracer.wanted = any(pipeline.takes_spans for pipeline in active)
-            self._tracer.ambient = tuple(_GuardedAmbient(pipeline) for pipeline in active if pipeline.status.ambient)
-
-
-class _GuardedAmbient:
-    """The ambient trace context of an exporter, called on the hot path. After an exception it is not called again."""
-
-    __slots__ = ("_ambient", "_pipeline")
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._ambient: AmbientContext | None = pipeline.status.ambient
-
-    def __call__(self) -> TraceContext | None:
-        if self._ambient is None:
-            return None
-        try:
-            return self._ambient()
-        except Exception:
-            self._ambient = self._pipeline.status.ambient = None
-            self._pipeline.logger.exception("its ambient trace context raised, and is not asked again")
-            return None
-
-
-def _request_flush(pipeline: Pipeline, deadline: float) -> Future[str]:
-    try:
-        return pipeline.request_flush(deadline)
-    except RuntimeError as error:
-        refused: Future[str] = Future()
-        refused.set_result(str(error))
-        return refused
+            self._tracer.ambient = tuple(ambient for pipeline in active if (ambient := pipeline.status.ambient))
 
 
 def _checked(timeout: float) -> float:

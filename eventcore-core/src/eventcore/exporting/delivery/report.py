@@ -1,11 +1,9 @@
-"""What a pipeline says about itself: its status and counters at any time, and a report after a flush or a shutdown."""
+"""The counters of a pipeline, and the report after a flush or a shutdown."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Mapping
-from math import inf
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, final
 
 import msgspec
@@ -14,7 +12,6 @@ from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.span_queue import SpanCounts
 from eventcore.recording.cells import HistogramCell
 from eventcore.recording.registry import SECONDS
-from eventcore.recording.spans import AmbientContext
 
 CycleOutcome: TypeAlias = Literal["ok", "retried", "failed"]
 ExporterState: TypeAlias = Literal["running", "failing", "stalled", "stopped"]
@@ -63,36 +60,6 @@ class CycleStats:
     def last_success_age(self) -> float | None:
         """Seconds since the last ``ok`` cycle; ``None`` before the first one."""
         return None if self.last_success is None else time.monotonic() - self.last_success
-
-
-@final
-class PipelineStatus:
-    """What a pipeline's worker thread and other threads know of each other.
-
-    The worker thread writes it and any thread reads it, except for ``stopping`` and
-    ``stop_deadline``, where it is the other way round. Each assignment replaces a whole value, so
-    that no lock is needed.
-
-    Attributes:
-        started: set when the exporter's ``start`` hook has returned.
-        stopping: set when the worker is to stop; the exporter sees it as ``context.stopping``.
-        stop_deadline: when the worker must have shut the exporter down (``time.monotonic``).
-        finished: set when the worker thread has nothing more to do.
-        cycles: the counters of each signal that the exporter takes.
-        ambient: the callable that the exporter's ``trace_context`` returned.
-        start_error: why the exporter has not started yet.
-        final_error: why not everything was delivered at the end.
-    """
-
-    def __init__(self, signals: Iterable[Signal]) -> None:
-        self.started = threading.Event()
-        self.stopping = threading.Event()
-        self.stop_deadline = inf
-        self.finished = threading.Event()
-        self.cycles: dict[Signal, CycleStats] = {signal: CycleStats() for signal in signals}
-        self.ambient: AmbientContext | None = None
-        self.start_error = ""
-        self.final_error = ""
 
 
 @final
@@ -152,12 +119,10 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
             f"spans {self.spans_recorded} = {self.spans_exported} exported + {sum(self.spans_dropped.values())} dropped"
             f"{f' ({dropped})' if dropped else ''} + {self.spans_pending} pending",
             f"points {self.points_exported} exported, {self.points_rejected} rejected",
+            f"{self.spans_unknown} spans were in flight: unknown" if self.spans_unknown else "",
+            self.reason,
         ]
-        if self.spans_unknown:
-            parts.append(f"{self.spans_unknown} spans were in flight: unknown")
-        if self.reason:
-            parts.append(self.reason)
-        return "; ".join(parts)
+        return "; ".join(filter(None, parts))
 
 
 @final
@@ -183,10 +148,7 @@ class Report(msgspec.Struct, frozen=True):
         return self.delivered
 
     def __getitem__(self, name: str) -> ExporterReport:
-        for exporter in self.exporters:
-            if exporter.name == name:
-                return exporter
-        raise KeyError(name)
+        return {exporter.name: exporter for exporter in self.exporters}[name]
 
     def __str__(self) -> str:
         return "\n".join(str(exporter) for exporter in self.exporters) or "no exporters"

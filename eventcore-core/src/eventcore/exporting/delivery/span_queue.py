@@ -39,7 +39,7 @@ class SpanCounts(msgspec.Struct, frozen=True):
 
 
 @final
-class QueueToken:
+class QueueToken(msgspec.Struct, eq=False):
     """One exporter's part in a shared queue. Guarded by the queue's lock, except for ``full_because``.
 
     Attributes:
@@ -53,15 +53,12 @@ class QueueToken:
             so that no lock is needed.
     """
 
-    __slots__ = ("begin", "capacity", "closed", "end", "full_because", "generation")
-
-    def __init__(self, capacity: int, generation: int = 0, begin: int = 0) -> None:
-        self.capacity = capacity
-        self.generation = generation
-        self.begin = begin
-        self.end: float = inf
-        self.closed = False
-        self.full_because: DropReason = "queue_full"
+    capacity: int
+    generation: int = 0
+    begin: int = 0
+    end: float = inf
+    closed: bool = False
+    full_because: DropReason = "queue_full"
 
 
 class _Shared:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from eventcore.exporting.context import ExporterContext
 from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.cycles import Cycles, describe, is_unexpected
-from eventcore.exporting.delivery.report import PipelineStatus
-from eventcore.exporting.delivery.requests import Request, RequestBox
+from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.delivery.status import GuardedAmbient, Request
+from eventcore.recording.collector import Collector
+from eventcore.recording.values import Resource
 
 # Seconds that an exporter waits for the one it replaces to release its ports and files.
 _PREDECESSOR_LIMIT: Final = 5.0
@@ -26,57 +29,69 @@ class Worker:
     """What the thread of one pipeline does.
 
     Args:
-        cycles: exports what is due.
-        requests: what other threads ask for.
-        status: how the exporter does, for other threads to read.
-        context: handed to the exporter's ``start`` hook.
-        predecessor: the status of the pipeline that this one replaces.
-        on_started: called when the exporter has started.
+        pipeline: what it delivers to.
+        collector: gives the metrics.
+        resource: handed to the exporter.
+        shown_settings: the plugin's settings with secrets masked, handed to the exporter.
+        predecessor: the pipeline that this one replaces.
+        on_started: called in the worker thread when the exporter has started.
     """
 
     def __init__(
         self,
-        cycles: Cycles,
-        requests: RequestBox,
-        status: PipelineStatus,
-        context: ExporterContext,
-        predecessor: PipelineStatus | None,
+        pipeline: Pipeline,
+        collector: Collector,
+        resource: Resource,
+        shown_settings: Mapping[str, object],
+        predecessor: Pipeline | None,
         on_started: Callable[[], None],
     ) -> None:
-        self._cycles = cycles
-        self._requests = requests
-        self._status = status
-        self._context = context
-        self._predecessor = predecessor
+        self._pipeline = pipeline
+        self._status = pipeline.status
+        self._cycles = Cycles(pipeline, collector)
+        self._context = ExporterContext(
+            name=pipeline.name,
+            resource=resource,
+            settings=shown_settings,
+            logger=pipeline.logger,
+            stopping=pipeline.status.stopping,
+            export_now=pipeline.export_now,
+        )
+        # Not the pipeline itself, which would keep the replaced exporter in memory.
+        self._predecessor_finished = predecessor.finished if predecessor else None
         self._on_started = on_started
 
+    def launch(self) -> None:
+        """Start the thread, which starts the exporter."""
+        threading.Thread(target=self.run, name=f"eventcore-exporter-{self._pipeline.name}", daemon=True).start()
+
     def run(self) -> None:
-        """The whole life of the exporter; the target of the pipeline's thread."""
-        status = self._status
+        """The whole life of the exporter, from its start to its shutdown."""
+        status, queue = self._status, self._pipeline.queue
         try:
-            if self._predecessor is not None:
+            if self._predecessor_finished is not None:
                 # Both exporters may want the same port or file, so the predecessor is shut down
                 # first. If it hangs beyond the limit, the successor takes its spans over all the
                 # same.
-                self._predecessor.finished.wait(_PREDECESSOR_LIMIT)
-                self._cycles.queue.take_over()
+                self._predecessor_finished.wait(_PREDECESSOR_LIMIT)
+                queue.take_over()
             if self._start():
                 self._export_until_stopped()
                 self._finish()
         except BaseException:
-            self._context.logger.exception("the pipeline ended by an internal error")
+            self._pipeline.logger.exception("the pipeline ended by an internal error")
         finally:
-            if not status.final_error and len(self._cycles.queue):
+            if not status.final_error and len(queue):
                 status.final_error = status.start_error or "stopped before everything was delivered"
-            self._cycles.queue.close()  # without effect if the exporter was replaced: its spans are the successor's
+            queue.close()  # without effect if the exporter was replaced: its spans are the successor's
             status.finished.set()
-            self._requests.answer_all("the pipeline was stopped")
+            status.answer_all("the pipeline was stopped")
 
     def _start(self) -> bool:
         """Start the exporter, with retries until it succeeds (true) or the pipeline is stopped (false)."""
         attempts = 0
-        status, logger, runner = self._status, self._context.logger, self._cycles.runner
-        timeout = self._cycles.settings.export_timeout
+        status, logger, runner = self._status, self._pipeline.logger, self._pipeline.runner
+        timeout = self._pipeline.settings.export_timeout
         while not status.stopping.is_set():
             try:
                 runner.call("start", timeout, context=self._context)
@@ -86,9 +101,13 @@ class Worker:
                 if not status.start_error:
                     logger.warning("cannot start, will try again: %s", describe(error), exc_info=is_unexpected(error))
                 status.start_error = f"start: {describe(error)}"
-                self._refuse_requests_until(time.monotonic() + self._cycles.clock.backoff_seconds(attempts))
+                # In this order: a request that comes after `answer_all` sees the refusal.
+                status.refusal = status.start_error
+                status.answer_all(status.refusal)
+                status.stopping.wait(self._cycles.clock.backoff_seconds(attempts))
+                status.refusal = ""
             else:
-                status.ambient = ambient
+                status.ambient = GuardedAmbient(ambient, logger) if ambient else None
                 if attempts:
                     logger.info("started after %d failed attempts", attempts)
                 status.start_error = ""
@@ -100,23 +119,12 @@ class Worker:
                 return True
         return False
 
-    def _refuse_requests_until(self, time_of_retry: float) -> None:
-        """Answer requests with the reason why the exporter has not started, until the time of the next attempt."""
-        stopping, wake = self._status.stopping, self._requests.wake
-        while not stopping.is_set() and (pause := time_of_retry - time.monotonic()) > 0:
-            self._requests.answer_all(self._status.start_error)
-            with wake:
-                # Look again under the lock: a request that came after `answer_all` has notified
-                # already.
-                if not self._requests and not stopping.is_set():
-                    wake.wait(pause)
-
     def _export_until_stopped(self) -> None:
         while True:
             signals = self._wait()
             if self._status.stopping.is_set():
                 return  # requests that wait are answered by the last delivery, in `_finish`
-            if requests := self._requests.take():
+            if requests := self._status.take():
                 self._serve(requests)
             for signal in signals:
                 self._cycles.run_due(signal)
@@ -126,14 +134,14 @@ class Worker:
         clock = self._cycles.clock
         # New spans, requests and stopping notify under this lock, so none is missed between the
         # checks and the wait.
-        with self._requests.wake:
+        with self._status.wake:
             while True:
                 now = time.monotonic()
                 self._cycles.plan_spans(now)
                 signals = clock.due(now)
-                if signals or self._requests or self._status.stopping.is_set():
+                if signals or self._status.requests or self._status.stopping.is_set():
                     return signals
-                self._requests.wake.wait(min(clock.next_due() - now, _LONGEST_WAIT))
+                self._status.wake.wait(min(clock.next_due() - now, _LONGEST_WAIT))
 
     def _serve(self, requests: Sequence[Request]) -> None:
         """Answer all requests by one flush, or by one metrics cycle when none of them asks for a flush."""
@@ -147,7 +155,7 @@ class Worker:
 
     def _finish(self) -> None:
         """Deliver what there is and shut the exporter down, both before the deadline for stopping."""
-        status, runner = self._status, self._cycles.runner
+        status, runner = self._status, self._pipeline.runner
         deadline = status.stop_deadline
         # A pull exporter without spans has nothing to deliver: its metrics are exported when they
         # are scraped.
@@ -155,10 +163,9 @@ class Worker:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
             status.final_error = self._cycles.deliver_everything(deadline - reserved)
-        self._requests.answer_all(status.final_error)
-        if "shutdown" in runner.handle.implemented:
-            try:
-                runner.call("shutdown", max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
-            except BaseException as error:
-                self._context.logger.warning("shutdown: %s", describe(error), exc_info=is_unexpected(error))
+        status.answer_all(status.final_error)
+        try:
+            runner.call("shutdown", max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
+        except BaseException as error:
+            self._pipeline.logger.warning("shutdown: %s", describe(error), exc_info=is_unexpected(error))
         runner.stop_loop(max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
