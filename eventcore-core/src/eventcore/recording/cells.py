@@ -138,7 +138,9 @@ class _SumCell(Cell):
 
     def read(self) -> int | float:
         """The sum, with what waits in the buffer."""
-        self.fold()
+        # As `fold` does, without the call: a collection reads thousands of cells.
+        if self._buffer is not None:
+            self._buffer.fold()
         return self.total
 
 
@@ -281,13 +283,15 @@ class HistogramCell(Cell):
         """
         return Timing(self)
 
-    def read(self) -> list[Any]:
-        """The state at one instant: a name that all kinds of cells share."""
-        return self.copy()
-
     def copy(self) -> list[Any]:
         """The state at one instant, with what waits in the buffer; the layout is the one of ``state``."""
-        self.fold()
+        return self.read()
+
+    def read(self) -> list[Any]:
+        """Same as ``copy``, by the name that all kinds of cells share."""
+        # As `fold` does, without the call: a collection reads thousands of cells.
+        if self._buffer is not None:
+            self._buffer.fold()
         return self.state.copy()
 
 
@@ -373,7 +377,7 @@ class LockedHistogramCell(HistogramCell):
         with self._lock:
             super().record_many(values)
 
-    def copy(self) -> list[Any]:
+    def read(self) -> list[Any]:
         # Fold first: the thread that folds takes the buffer's lock and then this one.
         self.fold()
         with self._lock:

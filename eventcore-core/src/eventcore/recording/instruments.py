@@ -147,8 +147,13 @@ class Instrument(Generic[CellT]):
     ) -> MetricData | None:
         """The frozen values of all series, or ``None`` when there is none; calls ``pause`` every few hundred series."""
         points: list[Any] = []
-        values = self._values(observations)
-        while part := list(islice(values, _SERIES_BETWEEN_PAUSES)):
+        cells = [*self._series.copy().values(), *([self._overflow] if self._overflow.measurements else [])]
+        for begin in range(0, len(cells), _SERIES_BETWEEN_PAUSES):
+            part = [(cell.labels, cell.read()) for cell in cells[begin : begin + _SERIES_BETWEEN_PAUSES]]
+            points += self._points(part, start_time_ns, time_ns)
+            pause()
+        observed = self._observed(observations)
+        while part := list(islice(observed, _SERIES_BETWEEN_PAUSES)):
             points += self._points(part, start_time_ns, time_ns)
             pause()
         return self._data(tuple(points)) if points else None
@@ -203,12 +208,8 @@ class Instrument(Generic[CellT]):
             )
         return tuple(by_name[name] for name in self.label_names)
 
-    def _values(self, observations: Observations) -> Iterator[tuple[Labels, Any]]:
-        """What each series holds, then what callbacks gave; observations beyond the cap are counted and left out."""
-        for cell in self._series.copy().values():
-            yield cell.labels, cell.read()
-        if self._overflow.measurements:
-            yield self._overflow.labels, self._overflow.read()
+    def _observed(self, observations: Observations) -> Iterator[tuple[Labels, Any]]:
+        """Values from callbacks with their labels; those beyond the cap are counted and left out."""
         self._observed_overflow += max(0, len(observations) - self._limit)
         for values, observation in islice(observations.items(), self._limit):
             yield self._zip(values), observation
