@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from eventcore import recording
@@ -47,33 +48,26 @@ class Metric(Generic[InstrumentT]):
 
     def create(self, telemetry: Telemetry) -> InstrumentT:
         """The instrument of ``telemetry``: the same one each time."""
-        return self._create(
-            telemetry, name=f"eventcore.{self.name}", unit=self.unit, description=self.description, labels=self.labels
-        )
+        # The method of `Telemetry` that creates an instrument has the name of its kind.
+        create: Callable[..., InstrumentT] = getattr(telemetry, self.kind)
+        name = f"eventcore.{self.name}"
+        return create(name, unit=self.unit, description=self.description, labels=self.labels, **self._more())
 
-    def _create(self, telemetry: Telemetry, **common: Any) -> InstrumentT:
-        raise NotImplementedError  # pragma: no cover  # each kind has its own
+    def _more(self) -> dict[str, Any]:
+        """Arguments that only this kind of instrument has."""
+        return {}
 
 
 class Counter(Metric[recording.Counter]):
     kind = recording.Counter.kind
 
-    def _create(self, telemetry: Telemetry, **common: Any) -> recording.Counter:
-        return telemetry.counter(**common)
-
 
 class UpDownCounter(Metric[recording.UpDownCounter]):
     kind = recording.UpDownCounter.kind
 
-    def _create(self, telemetry: Telemetry, **common: Any) -> recording.UpDownCounter:
-        return telemetry.up_down_counter(**common)
-
 
 class Gauge(Metric[recording.Gauge]):
     kind = recording.Gauge.kind
-
-    def _create(self, telemetry: Telemetry, **common: Any) -> recording.Gauge:
-        return telemetry.gauge(**common)
 
 
 class Histogram(Metric[recording.Histogram]):
@@ -87,8 +81,8 @@ class Histogram(Metric[recording.Histogram]):
         super().__init__(name, unit, labels, description)
         self.boundaries = boundaries
 
-    def _create(self, telemetry: Telemetry, **common: Any) -> recording.Histogram:
-        return telemetry.histogram(**common, boundaries=self.boundaries)
+    def _more(self) -> dict[str, Any]:
+        return {"boundaries": self.boundaries}
 
 
 class MetricGroup:

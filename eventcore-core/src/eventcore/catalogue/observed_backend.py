@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, ParamSpec, TypeVar, final
 
 from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.metrics import Operation
@@ -16,16 +16,12 @@ from eventcore.recording import Span, SpanKind, TraceContext
 from eventcore.stores.base import (
     CONFLICT,
     AppendRequest,
-    Apply,
     Backend,
     BackendPage,
     Checkpoint,
-    DeadLetter,
     EventFilter,
-    Lease,
     LogPage,
     ProjectionLedger,
-    ProjectionRecord,
     Purpose,
     Verdict,
     Versions,
@@ -33,6 +29,7 @@ from eventcore.stores.base import (
 from eventcore.stores.judging import last_appended
 from eventcore.telemetry import Telemetry
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _MAX_LINKS: Final = 64
 _CLIENT: Final[SpanKind] = "client"
@@ -68,6 +65,8 @@ class ObservedLog:
         self._telemetry = telemetry
         self._instruments = instruments
         self._backend_instruments = backend_instruments
+        self.head_position = _timed(instruments, "head_position", backend.log.head_position)
+        self._follow = _timed(instruments, "follow", backend.log.follow)
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``. Committed events are counted, also when their commands no longer wait for them."""
@@ -77,12 +76,8 @@ class ObservedLog:
             instruments.active.touch(request.base)
         with self._call("append", "append events", [request.origin for request in requests]) as span:
             verdicts = await self._log.append(requests)
-            written = [
-                new
-                for request, verdict in zip(requests, verdicts, strict=True)
-                if verdict != CONFLICT
-                for new in request.events
-            ]
+            accepted = (request for request, verdict in zip(requests, verdicts, strict=True) if verdict != CONFLICT)
+            written = [new for request in accepted for new in request.events]
             head = last_appended(requests, verdicts).position
             if span.recording:
                 span.set_attribute("eventcore.batch.size", len(requests))
@@ -122,13 +117,9 @@ class ObservedLog:
             self._instruments.read["api"].add(len(rows))
         return rows
 
-    async def head_position(self) -> int:
-        """See ``EventLog.head_position``."""
-        return await _timed(self._instruments, "head_position", self._log.head_position())
-
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
         """See ``EventLog.follow``."""
-        page = await _timed(self._instruments, "follow", self._log.follow(after, limit, wanted))
+        page = await self._follow(after, limit, wanted)
         if page.rows:
             self._instruments.read["projection"].add(len(page.rows))
         return page
@@ -159,61 +150,35 @@ class ObservedLog:
 
 @final
 class ObservedLedger:
-    """Implements ``ProjectionLedger`` by another one. Its calls have no spans, as those of projections to the log."""
+    """Implements ``ProjectionLedger`` by another one. Its calls have no spans, like the calls of projections to the log."""
 
     def __init__(self, ledger: ProjectionLedger, instruments: StoreInstruments) -> None:
-        self._ledger = ledger
-        self._instruments = instruments
-
-    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
-        """See ``ProjectionLedger.acquire_lease``."""
-        return await self._timed("acquire_lease", self._ledger.acquire_lease(projection, owner, seconds))
-
-    async def renew_lease(self, lease: Lease, seconds: float) -> bool:
-        """See ``ProjectionLedger.renew_lease``."""
-        return await self._timed("renew_lease", self._ledger.renew_lease(lease, seconds))
-
-    async def release_lease(self, lease: Lease) -> None:
-        """See ``ProjectionLedger.release_lease``."""
-        await self._timed("release_lease", self._ledger.release_lease(lease))
-
-    async def commit_checkpoint(
-        self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
-    ) -> None:
-        """See ``ProjectionLedger.commit_checkpoint``."""
-        call = self._ledger.commit_checkpoint(lease, before, after, dead_letters, apply)
-        await self._timed("commit_checkpoint", call)
-
-    async def projections(self) -> Sequence[ProjectionRecord]:
-        """See ``ProjectionLedger.projections``."""
-        return await self._timed("projections", self._ledger.projections())
-
-    async def dead_letters(self, projection: str, limit: int) -> Sequence[DeadLetter]:
-        """See ``ProjectionLedger.dead_letters``."""
-        return await self._timed("dead_letters", self._ledger.dead_letters(projection, limit))
-
-    async def remove_dead_letter(self, letter: DeadLetter, apply: Apply = None) -> bool:
-        """See ``ProjectionLedger.remove_dead_letter``."""
-        return await self._timed("remove_dead_letter", self._ledger.remove_dead_letter(letter, apply))
-
-    async def reset_projection(self, projection: str) -> None:
-        """See ``ProjectionLedger.reset_projection``."""
-        await self._timed("reset_projection", self._ledger.reset_projection(projection))
-
-    def _timed(self, operation: Operation, call: Awaitable[T]) -> Awaitable[T]:
-        return _timed(self._instruments, operation, call)
+        self.acquire_lease = _timed(instruments, "acquire_lease", ledger.acquire_lease)
+        self.renew_lease = _timed(instruments, "renew_lease", ledger.renew_lease)
+        self.release_lease = _timed(instruments, "release_lease", ledger.release_lease)
+        self.commit_checkpoint = _timed(instruments, "commit_checkpoint", ledger.commit_checkpoint)
+        self.projections = _timed(instruments, "projections", ledger.projections)
+        self.dead_letters = _timed(instruments, "dead_letters", ledger.dead_letters)
+        self.remove_dead_letter = _timed(instruments, "remove_dead_letter", ledger.remove_dead_letter)
+        self.reset_projection = _timed(instruments, "reset_projection", ledger.reset_projection)
 
 
-async def _timed(instruments: StoreInstruments, operation: Operation, call: Awaitable[T]) -> T:
-    """Await a call and record its duration and outcome."""
-    begun = perf_counter()
-    try:
-        result = await call
-    except StoreError as error:
-        instruments.failed(operation, perf_counter() - begun, error)
-        raise
-    instruments.succeeded(operation, perf_counter() - begun)
-    return result
+def _timed(
+    instruments: StoreInstruments, operation: Operation, function: Callable[P, Coroutine[Any, Any, T]]
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same function, which also records its duration and outcome."""
+
+    async def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+        begun = perf_counter()
+        try:
+            result = await function(*args, **kwargs)
+        except StoreError as error:
+            instruments.failed(operation, perf_counter() - begun, error)
+            raise
+        instruments.succeeded(operation, perf_counter() - begun)
+        return result
+
+    return timed
 
 
 def _family(origins: Sequence[Span | None]) -> tuple[TraceContext | None, list[TraceContext]]:

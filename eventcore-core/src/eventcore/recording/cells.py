@@ -5,7 +5,7 @@ read-modify-write without either is atomic; the methods below make all their cal
 CPython works, not what Python promises, so a stress test checks it on each version. Builds without the GIL use the ``Locked``
 classes.
 
-An ``Overflow`` cell is the one series for all label values beyond the cap; it also counts its measurements. A ``NoOp`` cell
+An ``Overflow`` cell is the one series for all label values beyond the cap; it also counts its measurements. A ``NoOpCell``
 serves telemetry that is switched off.
 """
 
@@ -138,7 +138,9 @@ class _SumCell(Cell):
 
     def read(self) -> int | float:
         """The sum, with what waits in the buffer."""
-        self.fold()
+        # As `fold` does, without the call: a collection reads thousands of cells.
+        if self._buffer is not None:
+            self._buffer.fold()
         return self.total
 
 
@@ -283,7 +285,13 @@ class HistogramCell(Cell):
 
     def copy(self) -> list[Any]:
         """The state at one instant, with what waits in the buffer; the layout is the one of ``state``."""
-        self.fold()
+        return self.read()
+
+    def read(self) -> list[Any]:
+        """Same as ``copy``, by the name that all kinds of cells share."""
+        # As `fold` does, without the call: a collection reads thousands of cells.
+        if self._buffer is not None:
+            self._buffer.fold()
         return self.state.copy()
 
 
@@ -369,7 +377,7 @@ class LockedHistogramCell(HistogramCell):
         with self._lock:
             super().record_many(values)
 
-    def copy(self) -> list[Any]:
+    def read(self) -> list[Any]:
         # Fold first: the thread that folds takes the buffer's lock and then this one.
         self.fold()
         with self._lock:
@@ -391,35 +399,19 @@ class LockedOverflowHistogramCell(LockedHistogramCell, OverflowHistogramCell):
     __slots__ = ()
 
 
-class NoOpCounterCell(CounterCell):
+class NoOpCell(HistogramCell):
+    """Stands for a cell of any kind where telemetry is switched off."""
+
     __slots__ = ()
 
-    def add(self, amount: int | float = 1) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        *boundaries, labels = arguments
+        super().__init__(boundaries[0] if boundaries else (), labels)
+
+    def _ignore(self, *_: Any, **__: Any) -> None:
         pass
 
-
-class NoOpUpDownCounterCell(UpDownCounterCell):
-    __slots__ = ()
-
-    def add(self, amount: int | float) -> None:
-        pass
-
-
-class NoOpGaugeCell(GaugeCell):
-    __slots__ = ()
-
-    def set(self, value: int | float | None) -> None:
-        pass
-
-
-class NoOpHistogramCell(HistogramCell):
-    __slots__ = ()
-
-    def record(self, value: int | float) -> None:
-        pass
-
-    def record_many(self, values: Sequence[int | float]) -> None:
-        pass
+    add = set = count = record = record_many = _ignore
 
 
 class CellClasses(NamedTuple):
@@ -429,25 +421,18 @@ class CellClasses(NamedTuple):
     overflow: type[Any]
     locked: type[Any]
     locked_overflow: type[Any]
-    no_op: type[Any]
 
     def choose(self, *, enabled: bool) -> tuple[type[Any], type[Any]]:
         """The classes for the series and for the overflow series of an instrument, on this interpreter."""
         if not enabled:
-            return self.no_op, self.no_op
+            return NoOpCell, NoOpCell
         gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
         return (self.plain, self.overflow) if gil_enabled else (self.locked, self.locked_overflow)
 
 
-COUNTER: Final = CellClasses(CounterCell, OverflowCounterCell, LockedCounterCell, LockedOverflowCounterCell, NoOpCounterCell)
+COUNTER: Final = CellClasses(CounterCell, OverflowCounterCell, LockedCounterCell, LockedOverflowCounterCell)
 UP_DOWN_COUNTER: Final = CellClasses(
-    UpDownCounterCell,
-    OverflowUpDownCounterCell,
-    LockedUpDownCounterCell,
-    LockedOverflowUpDownCounterCell,
-    NoOpUpDownCounterCell,
+    UpDownCounterCell, OverflowUpDownCounterCell, LockedUpDownCounterCell, LockedOverflowUpDownCounterCell
 )
-GAUGE: Final = CellClasses(GaugeCell, OverflowGaugeCell, GaugeCell, OverflowGaugeCell, NoOpGaugeCell)
-HISTOGRAM: Final = CellClasses(
-    HistogramCell, OverflowHistogramCell, LockedHistogramCell, LockedOverflowHistogramCell, NoOpHistogramCell
-)
+GAUGE: Final = CellClasses(GaugeCell, OverflowGaugeCell, GaugeCell, OverflowGaugeCell)
+HISTOGRAM: Final = CellClasses(HistogramCell, OverflowHistogramCell, LockedHistogramCell, LockedOverflowHistogramCell)

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from eventcore.ground.pacing import THREAD_PAUSE, THREAD_SLICE
 from eventcore.recording.instruments import CallbackHandle, Instrument, Observations
 from eventcore.recording.registry import InstrumentRegistry
-from eventcore.recording.values import Collection, CounterData, GaugeData, HistogramData
+from eventcore.recording.values import Collection, CounterData, GaugeData, HistogramData, MetricData
 
 _CALLBACK_LIMIT: Final = 1.0
 # Seconds: a callback is not given less before another thread asks the callbacks behind it.
@@ -55,22 +55,18 @@ class Collector:
     def _collect(self, callback_limit: float) -> Collection:
         observed = _ask_callbacks(self._registry.instruments(), callback_limit)
         start, now = self._registry.start_time_ns, time.time_ns()
-        counters: list[CounterData] = []
-        gauges: list[GaugeData] = []
-        histograms: list[HistogramData] = []
         pause = _Pacer().pause
+        collected: list[MetricData] = []
         for instrument in self._registry.instruments() if self._registry.enabled else ():
-            match instrument.collect(observed.get(instrument, {}), start, now, pause):
-                case CounterData() as data:
-                    counters.append(data)
-                case GaugeData() as data:
-                    gauges.append(data)
-                case HistogramData() as data:
-                    histograms.append(data)
-                case None:
-                    pass
+            if (data := instrument.collect(observed.get(instrument, {}), start, now, pause)) is not None:
+                collected.append(data)
             pause()
-        return Collection(now, tuple(counters), tuple(gauges), tuple(histograms))
+        return Collection(
+            now,
+            tuple(data for data in collected if isinstance(data, CounterData)),
+            tuple(data for data in collected if isinstance(data, GaugeData)),
+            tuple(data for data in collected if isinstance(data, HistogramData)),
+        )
 
 
 class _Pacer:

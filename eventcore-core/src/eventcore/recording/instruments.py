@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from math import inf
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 
@@ -146,11 +147,14 @@ class Instrument(Generic[CellT]):
     ) -> MetricData | None:
         """The frozen values of all series, or ``None`` when there is none; calls ``pause`` every few hundred series."""
         points: list[Any] = []
-        for part in _parts(self._cells()):
-            points += self._points([(cell.labels, cell) for cell in part], start_time_ns, time_ns)
+        cells = [*self._series.copy().values(), *([self._overflow] if self._overflow.measurements else [])]
+        for begin in range(0, len(cells), _SERIES_BETWEEN_PAUSES):
+            part = [(cell.labels, cell.read()) for cell in cells[begin : begin + _SERIES_BETWEEN_PAUSES]]
+            points += self._points(part, start_time_ns, time_ns)
             pause()
-        for observed in _parts(self._observed(observations)):
-            points += self._observed_points(observed, start_time_ns, time_ns)
+        observed = self._observed(observations)
+        while part := list(islice(observed, _SERIES_BETWEEN_PAUSES)):
+            points += self._points(part, start_time_ns, time_ns)
             pause()
         return self._data(tuple(points)) if points else None
 
@@ -204,23 +208,14 @@ class Instrument(Generic[CellT]):
             )
         return tuple(by_name[name] for name in self.label_names)
 
-    def _cells(self) -> list[CellT]:
-        series = list(self._series.copy().values())
-        if self._overflow.measurements:
-            series.append(self._overflow)
-        return series
-
-    def _observed(self, observations: Observations) -> list[tuple[Labels, Any]]:
+    def _observed(self, observations: Observations) -> Iterator[tuple[Labels, Any]]:
         """Values from callbacks with their labels; those beyond the cap are counted and left out."""
-        if len(observations) > self._limit:
-            self._observed_overflow += len(observations) - self._limit
-        return [(self._zip(values), observation) for values, observation in list(observations.items())[: self._limit]]
+        self._observed_overflow += max(0, len(observations) - self._limit)
+        for values, observation in islice(observations.items(), self._limit):
+            yield self._zip(values), observation
 
     def _points(self, series: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
-        return [NumberPoint(labels, value, start, now) for labels, cell in series if (value := cell.read()) is not None]
-
-    def _observed_points(self, observed: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
-        return [NumberPoint(labels, value, start, now) for labels, value in observed]
+        return [NumberPoint(labels, value, start, now) for labels, value in series if value is not None]
 
     def _data(self, points: tuple[Any, ...]) -> MetricData:
         raise NotImplementedError  # pragma: no cover  # each kind of instrument has its own
@@ -304,21 +299,12 @@ class Histogram(Instrument[HistogramCell]):
 
     def _points(self, series: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
         points: list[HistogramPoint] = []
-        for labels, cell in series:
-            total, low, high, *buckets = cell.copy()
-            if count := sum(buckets):
-                points.append(HistogramPoint(labels, count, total, low, high, tuple(buckets), start, now))
-            else:
-                points.append(HistogramPoint(labels, 0, 0.0, None, None, tuple(buckets), start, now))
+        for labels, state in series:
+            total, low, high, *buckets = state.copy() if isinstance(state, HistogramCell) else state
+            if not (count := sum(buckets)):
+                total, low, high = 0.0, None, None
+            points.append(HistogramPoint(labels, count, total, low, high, tuple(buckets), start, now))
         return points
-
-    def _observed_points(self, observed: list[tuple[Labels, Any]], start: int, now: int) -> list[Any]:
-        return self._points(observed, start, now)
 
     def _data(self, points: tuple[Any, ...]) -> HistogramData:
         return HistogramData(self.name, self.unit, self.description, self.label_names, self.boundaries, points)
-
-
-def _parts(series: list[T]) -> Iterator[list[T]]:
-    for begin in range(0, len(series), _SERIES_BETWEEN_PAUSES):
-        yield series[begin : begin + _SERIES_BETWEEN_PAUSES]

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from time import perf_counter_ns, time_ns
 from types import TracebackType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast, final
+
+import msgspec
 
 from eventcore.recording.ids import IdGenerator
 from eventcore.recording.sampling import RateSampler
@@ -21,6 +23,7 @@ _MAX_ITEMS: Final = 128
 _MAX_TEXT: Final = 4096
 _RING_SIZE: Final = 65_536
 
+_NO_CONTEXT: Final = TraceContext(0, 0)
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
 _current: Final[ContextVar[Span | None]] = ContextVar("eventcore_current_span", default=None)
 
@@ -41,18 +44,19 @@ class SpanRing:
         return [spans.popleft() for _ in range(len(spans))]
 
 
-class _Details:
-    """What few spans have, in an object that the other spans do not make."""
+@final
+class _Details(msgspec.Struct):
+    """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
 
-    __slots__ = ("description", "dropped", "events", "links", "status")
-
-    def __init__(self) -> None:
-        self.events: list[SpanEvent] = []
-        self.links: tuple[SpanLink, ...] = ()
-        self.status: SpanStatus = "unset"
-        self.description = ""
-        # attributes, events, links
-        self.dropped = [0, 0, 0]
+    ambient: TraceContext | None = None
+    events: list[SpanEvent] = []
+    links: tuple[SpanLink, ...] = ()
+    status: SpanStatus = "unset"
+    description: str = ""
+    dropped_attributes: int = 0
+    dropped_events: int = 0
+    dropped_links: int = 0
+    data: SpanData | None = None
 
 
 class Span:
@@ -61,35 +65,28 @@ class Span:
     An exception that leaves the block sets the status ``error``, is recorded as an event, and propagates to the caller.
 
     Attributes:
-        recording: false when the trace is not sampled, or no exporter takes spans. Attributes and events are then ignored, so
-            the caller need not compute them.
         correlation_id, causation_id: given, or inherited from the enclosing span.
     """
 
     # The tracer sets every one of them: calling an `__init__` would cost more than the stores.
     __slots__ = (
         "_attributes",
-        "_counter",
-        "_data",
+        "_begun",
         "_details",
+        "_ring",
         "_token",
-        "_tracer",
-        "ambient",
         "causation_id",
         "correlation_id",
         "end_time_ns",
         "kind",
         "name",
         "parent_span_id",
-        "recording",
         "span_id",
-        "start_time_ns",
         "trace_flags",
         "trace_id",
         "tracestate",
     )
 
-    _tracer: Tracer
     name: str
     kind: SpanKind
     trace_id: int
@@ -97,17 +94,25 @@ class Span:
     trace_flags: int
     tracestate: str
     parent_span_id: int
-    recording: bool
     correlation_id: str | None
     causation_id: str | None
-    ambient: TraceContext | None
-    start_time_ns: int
     end_time_ns: int
-    _counter: int
+    # Time of day and `perf_counter_ns` at the beginning. The end is computed from them, so that setting the clock does not
+    # change a duration. Not set in a span that is not recorded.
+    _begun: tuple[int, int]
+    # Where the span goes when it ends; `None` when it is not recorded.
+    _ring: SpanRing | None
     _attributes: dict[str, AttributeValue] | None
     _details: _Details | None
-    _data: SpanData | None
     _token: Token[Span | None] | None
+
+    @property
+    def recording(self) -> bool:
+        """False when the trace is not sampled, or no exporter takes spans.
+
+        Attributes and events are then ignored, so the caller need not compute them.
+        """
+        return self._ring is not None
 
     @property
     def context(self) -> TraceContext:
@@ -121,38 +126,35 @@ class Span:
     def __exit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.recording:
-            if error is not None:
-                self.record_exception(error)
-                self.set_status("error", f"{type(error).__name__}: {error}")
-            self.end()
-        elif self._token is not None:
-            self._leave(self._token)
+        if error is not None and self._ring is not None:
+            self.record_exception(error)
+            self.set_status("error", f"{type(error).__name__}: {error}")
+        self.end()
 
     def end(self) -> None:
         """End the span now; a second call changes nothing."""
-        if self._token is not None:
-            self._leave(self._token)
-        if self.recording and not self.end_time_ns:
-            self.end_time_ns = self.start_time_ns + perf_counter_ns() - self._counter
-            ring = self._tracer.ring
-            if len(ring.spans) < ring.capacity:
-                ring.spans.append(self)
+        if (token := self._token) is not None:
+            self._token = None
+            try:
+                _current.reset(token)
+            except ValueError:
+                # The block is left in another context than it was entered in: a generator was closed by another task, for
+                # example. The current span of that task must stay as it is.
+                pass
+        ring = self._ring
+        if ring is not None and not self.end_time_ns:
+            # Not `_now()`: the call would take longer than the computation.
+            time_of_day, counter = self._begun
+            self.end_time_ns = time_of_day + perf_counter_ns() - counter
+            spans = ring.spans
+            if len(spans) < ring.capacity:
+                spans.append(self)
             else:
                 ring.dropped += 1
 
-    def _leave(self, token: Token[Span | None]) -> None:
-        self._token = None
-        try:
-            _current.reset(token)
-        except ValueError:
-            # The block is left in another context than it was entered in: a generator was closed by another task, for example.
-            # The current span of that task must stay as it is.
-            pass
-
     def set_attribute(self, name: str, value: AttributeValue) -> None:
         """Set one attribute; at most 128 are kept, and further ones are counted."""
-        if not self.recording:
+        if self._ring is None:
             return
         attributes = self._attributes
         if attributes is None:
@@ -160,7 +162,7 @@ class Span:
         elif len(attributes) < _MAX_ITEMS or name in attributes:
             attributes[name] = value
         else:
-            self._detailed().dropped[0] += 1
+            self._detailed().dropped_attributes += 1
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set several attributes."""
@@ -169,27 +171,26 @@ class Span:
 
     def add_event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         """Record an event that happens now; at most 128 are kept, and further ones are counted."""
-        if not self.recording:
+        if self._ring is None:
             return
         details = self._detailed()
         if len(details.events) < _MAX_ITEMS:
-            now = self.start_time_ns + perf_counter_ns() - self._counter
-            details.events.append(SpanEvent(name[:_MAX_TEXT], now, freeze_attributes(attributes) if attributes else ()))
+            details.events.append(SpanEvent(name[:_MAX_TEXT], self._now(), freeze_attributes(attributes or {})))
         else:
-            details.dropped[1] += 1
+            details.dropped_events += 1
 
     def add_links(self, links: Iterable[SpanLink | TraceContext]) -> None:
         """Link other spans that caused this one; at most 128 links are kept, and further ones are counted."""
-        if not self.recording:
+        if self._ring is None:
             return
         details = self._detailed()
         links_given = (*details.links, *(link if isinstance(link, SpanLink) else SpanLink(link) for link in links))
         details.links = links_given[:_MAX_ITEMS]
-        details.dropped[2] += len(links_given) - len(details.links)
+        details.dropped_links += len(links_given) - len(details.links)
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as the event ``exception``, with the attributes of OpenTelemetry's semantic conventions."""
-        if not self.recording:
+        if self._ring is None:
             return
         kind = type(error)
         self.add_event(
@@ -205,33 +206,40 @@ class Span:
 
     def set_status(self, status: SpanStatus, description: str = "") -> None:
         """Set whether the operation succeeded; the description is kept for ``error`` only."""
-        if self.recording:
+        if self._ring is not None:
             details = self._detailed()
             details.status, details.description = status, description if status == "error" else ""
 
     def data(self) -> SpanData:
         """The frozen value of an ended span: made once, then shared by all exporters."""
-        if (data := self._data) is None:
-            details = self._details or _Details()
-            data = self._data = SpanData(
+        details = self._detailed()
+        if (data := details.data) is None:
+            data = details.data = SpanData(
                 name=self.name[:_MAX_TEXT],
                 kind=self.kind,
                 context=self.context,
                 parent_span_id=self.parent_span_id,
-                start_time_ns=self.start_time_ns,
+                start_time_ns=self._begun[0],
                 end_time_ns=self.end_time_ns,
-                attributes=freeze_attributes(self._attributes) if self._attributes else (),
+                attributes=freeze_attributes(self._attributes or {}),
                 events=tuple(details.events),
                 links=details.links,
                 status=details.status,
                 status_description=details.description[:_MAX_TEXT],
                 correlation_id=self.correlation_id,
                 causation_id=self.causation_id,
-                dropped_attributes=details.dropped[0],
-                dropped_events=details.dropped[1],
-                dropped_links=details.dropped[2],
+                dropped_attributes=details.dropped_attributes,
+                dropped_events=details.dropped_events,
+                dropped_links=details.dropped_links,
             )
         return data
+
+    def _now(self) -> int:
+        time_of_day, counter = self._begun
+        return time_of_day + perf_counter_ns() - counter
+
+    def _ambient(self) -> TraceContext | None:
+        return None if self._details is None else self._details.ambient
 
     def _detailed(self) -> _Details:
         if self._details is None:
@@ -308,7 +316,6 @@ class Tracer:
             correlation_id: one id for everything that follows from one request; inherited when left out.
             causation_id: the id of the message that caused this operation; inherited when left out.
         """
-        span = Span()
         enclosing = _current.get()
         ambient = None
         for ask in self.ambient:
@@ -322,11 +329,12 @@ class Tracer:
                 causation_id = enclosing.causation_id
             if above is None:
                 # An ambient context that appeared since the enclosing span began lies between the two.
-                above = enclosing if ambient is None or ambient == enclosing.ambient else ambient
+                above = enclosing if ambient is None or ambient == enclosing._ambient() else ambient
         elif above is None:
             above = ambient
-        span._tracer, span.name, span.kind = self, name, kind
-        span.correlation_id, span.causation_id, span.ambient = correlation_id, causation_id, ambient
+        span = Span()
+        span.name, span.kind = name, kind
+        span.correlation_id, span.causation_id = correlation_id, causation_id
         bits = self.ids.bits
         span.span_id = bits(64) or 1
         if above is not None:
@@ -335,17 +343,16 @@ class Tracer:
         else:
             span.trace_id, span.parent_span_id, span.tracestate = bits(128) or 1, 0, ""
             span.trace_flags = flags = 1 if self.sampler.sample() else 0
-        span._attributes = span._details = span._data = span._token = None
+        span._ring = span._attributes = span._details = span._token = None
         span.end_time_ns = 0
         if flags & 1 and self.wanted:
-            span.recording, span.start_time_ns, span._counter = True, time_ns(), perf_counter_ns()
+            span._ring, span._begun = self.ring, (time_ns(), perf_counter_ns())
             if attributes:
                 span.set_attributes(attributes)
             if links:
                 span.add_links(links)
-        else:
-            # Nothing reads the times of a span that is not recorded.
-            span.recording, span.start_time_ns, span._counter = False, 0, 0
+        if ambient is not None:
+            span._detailed().ambient = ambient
         return span
 
 
@@ -364,18 +371,16 @@ class SilentTracer(Tracer):
         causation_id: str | None = None,
     ) -> Span:
         """A span with the identity of its parent; without a parent its context is not ``valid``."""
-        span = Span()
         enclosing = _current.get()
-        above: TraceContext | Span = parent or enclosing or NO_CONTEXT
-        span._tracer, span.name, span.kind = self, name, kind
-        span.correlation_id = correlation_id or (enclosing.correlation_id if enclosing else None)
-        span.causation_id = causation_id or (enclosing.causation_id if enclosing else None)
+        above: TraceContext | Span = parent or enclosing or _NO_CONTEXT
+        if enclosing is not None:
+            correlation_id = correlation_id or enclosing.correlation_id
+            causation_id = causation_id or enclosing.causation_id
+        span = Span()
+        span.name, span.kind = name, kind
         span.trace_id, span.span_id = above.trace_id, above.span_id
         span.trace_flags, span.tracestate = above.trace_flags, above.tracestate
-        span.parent_span_id = span.end_time_ns = span.start_time_ns = span._counter = 0
-        span.ambient = span._attributes = span._details = span._data = span._token = None
-        span.recording = False
+        span.correlation_id, span.causation_id = correlation_id, causation_id
+        span.parent_span_id = span.end_time_ns = 0
+        span._ring = span._attributes = span._details = span._token = None
         return span
-
-
-NO_CONTEXT: Final = TraceContext(0, 0)

@@ -53,37 +53,34 @@ class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
 
 
-@final
-class CounterData(msgspec.Struct, frozen=True, gc=False):
-    """A monotonic counter: totals that only grow."""
+class _Described(msgspec.Struct, frozen=True, gc=False):
+    """The fields that the data of every metric begin with."""
 
     name: str
     unit: str
     description: str
     label_names: tuple[str, ...]
+
+
+@final
+class CounterData(_Described, frozen=True, gc=False):
+    """A monotonic counter: totals that only grow."""
+
     points: tuple[NumberPoint, ...]
 
 
 @final
-class GaugeData(msgspec.Struct, frozen=True, gc=False):
+class GaugeData(_Described, frozen=True, gc=False):
     """A current value; ``additive`` is true for an up-down counter, whose series may be summed."""
 
-    name: str
-    unit: str
-    description: str
-    label_names: tuple[str, ...]
     points: tuple[NumberPoint, ...]
     additive: bool = False
 
 
 @final
-class HistogramData(msgspec.Struct, frozen=True, gc=False):
+class HistogramData(_Described, frozen=True, gc=False):
     """A distribution over fixed ``boundaries`` (ascending upper bounds, inclusive; the last bucket has none)."""
 
-    name: str
-    unit: str
-    description: str
-    label_names: tuple[str, ...]
     boundaries: tuple[float, ...]
     points: tuple[HistogramPoint, ...]
 
