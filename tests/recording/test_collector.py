@@ -152,6 +152,34 @@ def test_what_waits_in_a_buffer_is_recorded_when_it_is_collected(registry: Instr
     assert collector.collect(time.monotonic(), 5.0).histograms[0].points[0].sum == 5.5
 
 
+def test_a_total_and_the_count_of_its_durations_agree_however_long_a_collection_takes(
+    registry: InstrumentRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = registry.counter("total", unit="", description="", labels=()).labels()
+    buffer = registry.histogram("h", unit="s", description="", labels=(), boundaries=(1.0,)).labels().buffer()
+    total.count(buffer)
+    # Commands end while the collecting thread pauses between the two instruments.
+    monkeypatch.setattr("eventcore.recording.collector._Pacer.pause", lambda _: buffer.append(0.5))
+    for _ in range(3):
+        buffer.append(0.5)
+        collection = Collector(registry).collect(time.monotonic(), 5.0)
+        assert collection.counters[0].points[0].value == collection.histograms[0].points[0].count
+
+
+def test_what_waits_in_the_buffer_of_an_overflow_series_is_collected_and_counted() -> None:
+    registry = InstrumentRegistry(series_limit=1)
+    histogram = registry.histogram("h", unit="s", description="", labels=("k",), boundaries=(1.0,))
+    histogram.labels("a").record(0.5)
+    buffer = histogram.labels("b").buffer()
+    buffer.append(0.5)
+    buffer.append(0.5)
+    assert registry.overflow() == {"h": 2}
+    buffer.append(0.5)
+    points = Collector(registry).collect(time.monotonic(), 5.0).histograms[0].points
+    assert {dict(point.labels)["k"]: point.count for point in points} == {"a": 1, "_overflow_": 3}
+    assert registry.overflow() == {"h": 3}
+
+
 def test_a_cell_has_one_buffer_which_a_reset_empties(registry: InstrumentRegistry) -> None:
     cell = registry.counter("c", unit="", description="", labels=()).labels()
     buffer = cell.buffer()

@@ -70,7 +70,7 @@ class Buffer:
                 self._record_many(waiting)
                 if self.counter is not None:
                     self.counter.add(len(waiting))
-        except InvalidMeasurement:
+        except (InvalidMeasurement, OverflowError):
             # Raised here, it would fail a command or a collection that has nothing to do with the value.
             _logger.exception("a batch of measurements is dropped")
         finally:
@@ -122,6 +122,15 @@ class Cell:
         if self._buffer is not None:
             self._buffer.fold()
 
+    def current(self) -> Any:
+        """The value, without what waits in the buffer. A collection folds all cells first, so that its values agree."""
+        raise NotImplementedError  # pragma: no cover  # each kind of cell has its own
+
+    def read(self) -> Any:
+        """The value, with what waits in the buffer."""
+        self.fold()
+        return self.current()
+
 
 class _SumCell(Cell):
     __slots__ = ("total",)
@@ -136,11 +145,7 @@ class _SumCell(Cell):
     def record_many(self, values: Sequence[int | float]) -> None:
         self.add(sum(values))
 
-    def read(self) -> int | float:
-        """The sum, with what waits in the buffer."""
-        # As `fold` does, without the call: a collection reads thousands of cells.
-        if self._buffer is not None:
-            self._buffer.fold()
+    def current(self) -> int | float:
         return self.total
 
 
@@ -201,8 +206,7 @@ class GaugeCell(Cell):
                 _refuse(value, "a finite number, or None where it is not known")
         self.value = value
 
-    def read(self) -> int | float | None:
-        """The value."""
+    def current(self) -> int | float | None:
         return self.value
 
 
@@ -285,13 +289,10 @@ class HistogramCell(Cell):
 
     def copy(self) -> list[Any]:
         """The state at one instant, with what waits in the buffer; the layout is the one of ``state``."""
-        return self.read()
+        state: list[Any] = self.read()
+        return state
 
-    def read(self) -> list[Any]:
-        """Same as ``copy``, by the name that all kinds of cells share."""
-        # As `fold` does, without the call: a collection reads thousands of cells.
-        if self._buffer is not None:
-            self._buffer.fold()
+    def current(self) -> list[Any]:
         return self.state.copy()
 
 
@@ -377,9 +378,7 @@ class LockedHistogramCell(HistogramCell):
         with self._lock:
             super().record_many(values)
 
-    def read(self) -> list[Any]:
-        # Fold first: the thread that folds takes the buffer's lock and then this one.
-        self.fold()
+    def current(self) -> list[Any]:
         with self._lock:
             return self.state.copy()
 

@@ -111,6 +111,7 @@ class Instrument(Generic[CellT]):
     @property
     def overflow(self) -> int:
         """How many measurements went to the overflow series because the cap on series was reached."""
+        self._overflow.fold()
         return int(self._overflow.measurements) + self._observed_overflow
 
     def labels(self, *values: str, **by_name: str) -> CellT:
@@ -142,6 +143,13 @@ class Instrument(Generic[CellT]):
         for cell in (self._overflow, *self._series.copy().values()):
             cell.reset()
 
+    def fold(self) -> None:
+        """Record what waits in the buffers of all series."""
+        for cell in (self._overflow, *self._series.copy().values()):
+            # As `Cell.fold` does, without a call for each of thousands of cells that have no buffer.
+            if cell._buffer is not None:
+                cell._buffer.fold()
+
     def collect(
         self, observations: Observations, start_time_ns: int, time_ns: int, pause: Callable[[], None] = _no_pause
     ) -> MetricData | None:
@@ -149,7 +157,7 @@ class Instrument(Generic[CellT]):
         points: list[Any] = []
         cells = [*self._series.copy().values(), *([self._overflow] if self._overflow.measurements else [])]
         for begin in range(0, len(cells), _SERIES_BETWEEN_PAUSES):
-            part = [(cell.labels, cell.read()) for cell in cells[begin : begin + _SERIES_BETWEEN_PAUSES]]
+            part = [(cell.labels, cell.current()) for cell in cells[begin : begin + _SERIES_BETWEEN_PAUSES]]
             points += self._points(part, start_time_ns, time_ns)
             pause()
         observed = self._observed(observations)

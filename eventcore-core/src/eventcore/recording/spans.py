@@ -22,6 +22,7 @@ AmbientContext: TypeAlias = Callable[[], TraceContext | None]
 _MAX_ITEMS: Final = 128
 _MAX_TEXT: Final = 4096
 _RING_SIZE: Final = 65_536
+_UNRECORDED: Final = (0, 0)
 
 _NO_CONTEXT: Final = TraceContext(0, 0)
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
@@ -98,7 +99,7 @@ class Span:
     causation_id: str | None
     end_time_ns: int
     # Time of day and `perf_counter_ns` at the beginning. The end is computed from them, so that setting the clock does not
-    # change a duration. Not set in a span that is not recorded.
+    # change a duration. `_UNRECORDED` in a span that is not recorded.
     _begun: tuple[int, int]
     # Where the span goes when it ends; `None` when it is not recorded.
     _ring: SpanRing | None
@@ -344,7 +345,7 @@ class Tracer:
             span.trace_id, span.parent_span_id, span.tracestate = bits(128) or 1, 0, ""
             span.trace_flags = flags = 1 if self.sampler.sample() else 0
         span._ring = span._attributes = span._details = span._token = None
-        span.end_time_ns = 0
+        span.end_time_ns, span._begun = 0, _UNRECORDED
         if flags & 1 and self.wanted:
             span._ring, span._begun = self.ring, (time_ns(), perf_counter_ns())
             if attributes:
