@@ -10,7 +10,7 @@ from eventcore.errors import Fault
 from eventcore.exporting import Exporter, hookimpl
 from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
 from eventcore.exporting.configuration.settings import Configuration, TelemetrySettings, load_configuration
-from eventcore.exporting.configuration.sources import nested
+from eventcore.exporting.configuration.sources import from_tables, nested
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.registration import check_exporter
 
@@ -328,6 +328,31 @@ def test_a_value_in_place_of_a_table_is_a_fault_also_when_a_variable_sets_a_key_
         (fault,) = faults(project.load())
         assert fault.startswith(f"{project.file}: ")
         assert expected in fault
+
+
+@pytest.mark.parametrize(
+    ("content", "tables", "expected"),
+    [
+        ("telemetry = 3", {"telemetry": {}}, "telemetry: expected a table, got a int"),
+        ("exporters = 3", {"exporters": {}}, "exporters: expected a table, got a int"),
+        ("[exporters]\notel = 3", {"exporters": {"otel": {}}}, "'otel' is no key; expected a table, got a int"),
+    ],
+)
+def test_an_empty_table_of_code_does_not_hide_a_wrong_value_in_the_file(
+    project: Project, content: str, tables: dict[str, Any], expected: str
+) -> None:
+    project.file.write_text(content)
+    for arguments in ({"config": tables}, {"arguments": tables}):
+        (fault,) = faults(project.load(**arguments))
+        assert fault.startswith(f"{project.file}: ")
+        assert expected in fault
+
+
+def test_a_setting_does_not_show_its_value() -> None:
+    project_secret = {("exporters", "otel", "token"): "s3cr3t"}
+    settings, _ = from_tables({"exporters": {"otel": {"token": "s3cr3t"}}})
+    assert nested({path: setting.value for path, setting in settings.items()}) == nested(project_secret)
+    assert "s3cr3t" not in repr(settings)
 
 
 def test_a_value_for_the_whole_table_replaces_what_lower_sources_say_key_by_key(project: Project) -> None:

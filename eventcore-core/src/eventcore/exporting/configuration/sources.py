@@ -54,6 +54,10 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     private: bool = False
     shown: Any = None
 
+    def __repr__(self) -> str:
+        # Without the value, which may be a secret.
+        return f"Setting({self.key!r} of {self.where})"
+
     @property
     def is_table(self) -> bool:
         """Whether this stands for an empty table."""
@@ -79,7 +83,8 @@ def merge(*sources: Settings) -> Settings:
             for path, setting in merged.items()
             if not any(path[:length] in replaced for length in range(1, len(path)))
         }
-        merged = kept | source
+        # Nor does an empty table hide a lower value that stands where a table belongs: the value is a fault.
+        merged = kept | {path: setting for path, setting in source.items() if path in replaced or path not in kept}
     return merged
 
 
