@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Final, ParamSpec, TypeVar, final
+from typing import Any, Final, TypeVar, cast, final
 
 from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.metrics import Operation
@@ -29,8 +29,7 @@ from eventcore.stores.base import (
 from eventcore.stores.judging import last_appended
 from eventcore.telemetry import Telemetry
 
-P = ParamSpec("P")
-T = TypeVar("T")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Coroutine[Any, Any, Any]])
 _MAX_LINKS: Final = 64
 _CLIENT: Final[SpanKind] = "client"
 
@@ -163,12 +162,10 @@ class ObservedLedger:
         self.reset_projection = _timed(instruments, "reset_projection", ledger.reset_projection)
 
 
-def _timed(
-    instruments: StoreInstruments, operation: Operation, function: Callable[P, Coroutine[Any, Any, T]]
-) -> Callable[P, Coroutine[Any, Any, T]]:
+def _timed(instruments: StoreInstruments, operation: Operation, function: FunctionT) -> FunctionT:
     """The same function, which also records its duration and outcome."""
 
-    async def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def timed(*args: Any, **kwargs: Any) -> Any:
         begun = perf_counter()
         try:
             result = await function(*args, **kwargs)
@@ -178,7 +175,7 @@ def _timed(
         instruments.succeeded(operation, perf_counter() - begun)
         return result
 
-    return timed
+    return cast(FunctionT, timed)
 
 
 def _family(origins: Sequence[Span | None]) -> tuple[TraceContext | None, list[TraceContext]]:
