@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from eventcore.cli.checking import add_check
 from eventcore.cli.listing import add_plugins
@@ -38,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # The command prints what an exporter logs as its result. Without a handler, Python would print the log records, too.
     logging.getLogger("eventcore").addHandler(logging.NullHandler())
+    output = Output(as_json=options.json)
     try:
-        with Output(as_json=options.json) as output:
+        # What plugins print goes to standard error: standard output has the answer only.
+        with redirect_stdout(sys.stderr):
             return int(options.run(output, options))
     except KeyboardInterrupt:
         return 130

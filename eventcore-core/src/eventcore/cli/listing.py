@@ -6,6 +6,7 @@ import argparse
 from typing import Any, Literal, TypeAlias, final
 
 import msgspec
+from msgspec.structs import replace
 
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command, add_config
@@ -30,8 +31,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     plugin: str
-    distribution: str | None
-    version: str | None
+    distribution: str | None = None
+    version: str | None = None
     state: State
     reason: str
     kinds: tuple[str, ...] = ()
@@ -123,15 +124,8 @@ def _row(plan: ExporterPlan, loaded: LoadedExporters) -> Row:
         state = "failed"
         failures = (failed.reason for failed in loaded.failed if failed.name == plan.name)
         reason = next(failures, "its configuration has faults")
-    return Row(
-        name=plan.name,
-        plugin=plan.plugin,
-        distribution=plan.found.distribution if plan.found is not None else None,
-        version=plan.found.version if plan.found is not None else None,
-        state=state,
-        reason=reason,
-        kinds=kinds or (),
-    )
+    row = Row(name=plan.name, plugin=plan.plugin, state=state, reason=reason, kinds=kinds or ())
+    return row if plan.found is None else replace(row, distribution=plan.found.distribution, version=plan.found.version)
 
 
 def _ambiguous(plugin: FoundPlugin, configuration: Configuration) -> Row:
@@ -160,7 +154,6 @@ def _not_installed(plugin: str) -> Row:
         name=plugin,
         plugin=plugin,
         distribution=OFFICIAL[plugin],
-        version=None,
         state="not installed",
         reason=f"install it: {install}",
         install=install,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
-from types import TracebackType
 from typing import Any, Final, TextIO, final
 
 import msgspec
@@ -18,23 +16,12 @@ _COLOURS: Final = {"ok": "32", "loaded": "32", "failed": "31"}
 
 @final
 class Output:
-    """Prints to standard output. Inside ``with``, everything that plugins print goes to standard error instead."""
+    """Prints to the standard output of the time when it was made, also while ``sys.stdout`` is redirected."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self._stream: TextIO = sys.stdout
-        self._redirect = redirect_stdout(sys.stderr)
         self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-    def __enter__(self) -> Output:
-        self._redirect.__enter__()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._redirect.__exit__(exc_type, error, traceback)
-        self._stream.flush()
 
     def answer(self, value: Any, print_text: Callable[[], None]) -> None:
         """Print ``value`` as JSON if JSON was asked for; else call ``print_text``."""
@@ -52,9 +39,13 @@ class Output:
             count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
             self._write([f"The configuration has {count}:", *(f"  - {fault}" for fault in faults), ""])
 
-    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows under titles. The last column may have several lines, which are printed below each other."""
+    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], if_empty: str = "") -> None:
+        """Print rows under titles, or the line ``if_empty`` when there are no rows.
+
+        The last column may have several lines, which are printed below each other.
+        """
         if not rows:
+            self._write([if_empty] if if_empty else [])
             return
         widths = [max(len(line[column]) for line in (titles, *rows)) for column in range(len(titles) - 1)]
         indent = "  " * len(widths) + " " * sum(widths)
@@ -73,6 +64,7 @@ class Output:
         encoding = self._stream.encoding or "utf-8"
         for line in lines:
             self._stream.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
+        self._stream.flush()
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:

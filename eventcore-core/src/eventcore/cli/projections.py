@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
@@ -21,8 +21,6 @@ from eventcore.projections import Projection, projection_key
 from eventcore.store import EventStore, open_store
 from eventcore.stores import SqliteBackend, backend_from_url
 from eventcore.stores.base import DeadLetter
-
-_Run: TypeAlias = Callable[[Output, argparse.Namespace], int]
 
 _EPILOG: Final = """\
 STORE_URL is the URL that the application passes to open_store.
@@ -63,7 +61,9 @@ def add_projections(commands: Any) -> None:
             parser.add_argument("--import", dest="source", metavar="MODULE:NAME", required=True, help="the projection in code")
 
 
-def _on_store(action: Callable[[EventStore, Output, argparse.Namespace], Awaitable[int]]) -> _Run:
+def _on_store(
+    action: Callable[[EventStore, Output, argparse.Namespace], Awaitable[int]],
+) -> Callable[[Output, argparse.Namespace], int]:
     """Make a command of ``action``: open the store for it, and answer what it cannot use with an error and exit code 2."""
 
     async def run_on_store(output: Output, options: argparse.Namespace) -> int:
@@ -116,15 +116,11 @@ async def _list(store: EventStore, output: Output, _: argparse.Namespace) -> int
         }
         for record in records
     ]
-
-    def print_text() -> None:
-        if not listed:
-            output.line("No projection was ever run on this store.")
-        columns = ("name", "position", "lag", "dead_letters")
-        rows = [[*(str(each[column]) for column in columns), each["owner"] or "nobody"] for each in listed]
-        output.table(["projection", "position", "lag", "dead letters", "run by"], rows)
-
-    output.answer({"version": 1, "head": head, "projections": listed}, print_text)
+    titles = ["projection", "position", "lag", "dead letters", "run by"]
+    columns = ("name", "position", "lag", "dead_letters")
+    rows = [[*(str(each[column]) for column in columns), each["owner"] or "nobody"] for each in listed]
+    answer = {"version": 1, "head": head, "projections": listed}
+    output.answer(answer, lambda: output.table(titles, rows, "No projection was ever run on this store."))
     return 0
 
 
@@ -137,14 +133,8 @@ async def _dead_letters(store: EventStore, output: Output, options: argparse.Nam
        [{"position", "event_id", "error_type", "error", "attempts", "failed_at"}]}
     """
     letters = await store.dead_letters(options.name, limit=_MAX_DEAD_LETTERS)
-
-    def print_text() -> None:
-        if not letters:
-            output.line(f"{options.name} has no dead letters.")
-        _print_letters(output, letters)
-
     answer = {"version": 1, "projection": options.name, "dead_letters": [_as_json(letter) for letter in letters]}
-    output.answer(answer, print_text)
+    output.answer(answer, lambda: _print_letters(output, letters, f"{options.name} has no dead letters."))
     return int(bool(letters))
 
 
@@ -185,15 +175,9 @@ async def _reset(store: EventStore, output: Output, options: argparse.Namespace)
         await store.reset_projection(options.name)
     except LeadershipLost as error:
         problem = str(error)
-
-    def print_text() -> None:
-        if problem is not None:
-            _print_error(problem)
-        else:
-            output.line(f"{options.name} begins again at the first event when it is run.")
-
     answer = {"version": 1, "projection": options.name, "reset": problem is None, "error": problem}
-    output.answer(answer, print_text)
+    done = f"{options.name} begins again at the first event when it is run."
+    output.answer(answer, lambda: output.line(done) if problem is None else _print_error(problem))
     return int(problem is not None)
 
 
@@ -221,12 +205,12 @@ def _as_json(letter: DeadLetter) -> dict[str, Any]:
     return values
 
 
-def _print_letters(output: Output, letters: Sequence[DeadLetter]) -> None:
+def _print_letters(output: Output, letters: Sequence[DeadLetter], if_empty: str = "") -> None:
     rows = [
         [str(letter.position), _time(letter.failed_at_ns), str(letter.attempts), f"{letter.error_type}: {letter.error}"]
         for letter in letters
     ]
-    output.table(["position", "failed at", "attempts", "error"], rows)
+    output.table(["position", "failed at", "attempts", "error"], rows, if_empty)
 
 
 def _print_error(text: str) -> None:

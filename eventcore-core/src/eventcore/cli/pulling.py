@@ -6,7 +6,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.recording.names import canonical_name
@@ -15,28 +15,14 @@ _MAX_PAGE_BYTES: Final = 64 * 1024 * 1024
 _MIN_TIMEOUT: Final = 1.0
 
 
-@runtime_checkable
-class Scraped(Protocol):
-    """Attributes that a pull exporter may have, so that ``eventcore check`` can fetch its page. Both may be missing."""
-
-    @property
-    def url(self) -> str | None:
-        """The URL of its page; ``None`` while the exporter does not listen."""
-        ...
-
-    @property
-    def configured_url(self) -> str | None:
-        """The URL that its page has according to the settings; ``None`` if the settings do not say."""
-        ...
-
-
 def check_pull(
     exporter: object, metric: str | None, report: ExporterReport, problem: str, deadline: float
 ) -> tuple[bool, str, str | None]:
     """Check that the exporter serves ``metric`` (``None``: any page), or that another process of eventcore has its address.
 
     Args:
-        exporter: the exporter; its attributes are those of ``Scraped``.
+        exporter: the exporter. It may have the attributes ``url``, the URL of its page (``None`` while it does not listen), and
+            ``configured_url``, the URL that its page has according to the settings (``None`` if the settings do not say).
         metric: the name of the test metric.
         report: the result of the flush.
         problem: what the exporter's pipeline reports as its problem; empty for none.
