@@ -38,8 +38,8 @@ _RENEW: Final = """
 """
 _RELEASE: Final = "UPDATE projections SET owner = '', leased_until = 0, leased_for = 0 WHERE name = :name AND token = :token"
 _MOVE: Final = """
-    UPDATE projections SET position = ?5, event_id = ?6
-    WHERE name = ?1 AND token = ?2 AND position = ?3 AND event_id = ?4 AND owner <> ''
+    UPDATE projections SET position = ?, event_id = ?
+    WHERE name = ? AND token = ? AND position = ? AND event_id = ? AND owner <> ''
 """
 _KEEP_LETTER: Final = "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)"
 _REMOVE_LETTER: Final = "DELETE FROM dead_letters WHERE projection = ? AND position = ? AND event_id = ?"
@@ -103,7 +103,7 @@ class SqliteLedger:
 
         def work(connection: StoreConnection) -> None:
             # The checkpoint first: a runner that has lost its lease must not even call `apply`.
-            moved = (lease.projection, lease.token, before.position, before.event_id, after.position, after.event_id)
+            moved = (after.position, after.event_id, lease.projection, lease.token, before.position, before.event_id)
             if connection.execute(_MOVE, moved).rowcount != 1:
                 raise taken_over(lease, before)
             if dead_letters:
