@@ -61,7 +61,7 @@ class Codec:
         self._decode_metadata = msgspec.json.Decoder(EventMetadata).decode
 
     def encode(self, event: Event) -> tuple[bytes, Event]:
-        """Return the JSON of an event, and its twin: the event as read back from the JSON.
+        """Return the JSON of an event, and the event as read back from that JSON.
 
         The twin is equal to the event and shares no object with it, so later changes by the caller cannot reach it.
 

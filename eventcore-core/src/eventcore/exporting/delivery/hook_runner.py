@@ -50,7 +50,7 @@ class RunningHook(msgspec.Struct, frozen=True):
 
 
 class HookRunner:
-    """Calls hooks one at a time, measures the processor time they use, and raises nothing but ``Exception``.
+    """Calls hooks one at a time, measures the processor time they use, and raises only ``Exception``.
 
     The event loop of ``async def`` hooks is created when the first one is called, and then lives
     until ``stop_loop``.
