@@ -19,7 +19,7 @@ LINES_OF_A_FUNCTION: Final = 50
 ATTRIBUTES_OF_A_CLASS: Final = 15
 ENTRIES_OF_A_FOLDER: Final = 12
 # The goal is 10,000. Until it is reached, no change adds to the total: lower this number with every step.
-LINES_OF_CODE: Final = 10_100
+LINES_OF_CODE: Final = 10_050
 
 ENTRIES_OF_CERTAIN_FOLDERS: Final[Mapping[str, int]] = {
     # Layers that are one module each, and one folder for each other layer.

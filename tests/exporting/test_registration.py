@@ -51,7 +51,7 @@ def test_an_exporter_says_what_it_can_do() -> None:
     assert handle.implemented == {"export_spans", "export_gauges", "shutdown"}
     assert handle.kinds == ("gauges", "spans")
     assert handle.interval == 2.0
-    assert [hook for hook in handle.implemented if handle.is_async(hook)] == ["export_gauges"]
+    assert [hook for hook in handle.implemented if hook in handle.async_hooks] == ["export_gauges"]
 
 
 def test_a_hook_gets_the_arguments_that_it_takes_and_its_answer_comes_back() -> None:

@@ -54,7 +54,7 @@ class Codec:
 
     def __init__(self, max_event_bytes: int = 1 << 20, on_error: Callable[[str, str], None] | None = None) -> None:
         self._max_event_bytes = max_event_bytes
-        self._failed = on_error or _ignore
+        self._failed = on_error or (lambda _direction, _event_type: None)
         self._by_class: dict[type[Event], _Decode] = {}
         self._by_type: dict[str, _Decode] = {}
         self._encode = msgspec.json.Encoder(enc_hook=_write).encode
@@ -136,10 +136,6 @@ class Codec:
     def _refuse(self, event: Event, problem: str, cause: Exception | None = None) -> NoReturn:
         self._failed("encode", event.event_type)
         raise InvalidEvent(f"event {event.event_type}: {problem}") from cause
-
-
-def _ignore(_direction: str, _event_type: str) -> None:
-    """The default of ``on_error``."""
 
 
 def _write(value: object) -> str:

@@ -33,11 +33,6 @@ class _RateLimit(logging.Filter):
         return True
 
 
-def exporter_logger(name: str) -> logging.Logger:
-    """The logger ``eventcore.exporters.NAME``, of which at most 20 records pass in 10 seconds."""
-    return bounded_logger(f"eventcore.exporters.{name}")
-
-
 def bounded_logger(name: str) -> logging.Logger:
     """The logger of that name, of which at most 20 records pass in 10 seconds."""
     logger = logging.getLogger(name)

@@ -28,11 +28,9 @@ class LocalHeadWatch:
         """Wake the waiting readers: this backend has appended up to ``head``."""
         if head > self._head:
             self._head = head
-            if self._waiting:
-                for future in self._waiting:
-                    if not future.done():
-                        future.set_result(None)
-                self._waiting.clear()
+            for future in self._waiting:
+                if not future.done():
+                    future.set_result(None)
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
         """See ``EventLog.wait_beyond``."""

@@ -46,12 +46,13 @@ class ExporterHandle:
         exporter: the instance itself.
         origin: the plugin that it comes from; ``None`` when it comes from no plugin.
         implemented: the names of its hooks.
+        async_hooks: the names of those that are ``async def``: ``call`` returns their coroutine.
         kinds: what it exports, of ``KINDS`` and in that order.
         signals: the signals whose cycles it takes part in.
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
     """
 
-    __slots__ = ("_async", "_hooks", "exporter", "implemented", "interval", "kinds", "origin", "signals")
+    __slots__ = ("_hooks", "async_hooks", "exporter", "implemented", "interval", "kinds", "origin", "signals")
 
     def __init__(self, exporter: object, origin: PluginOrigin | None, interval: float | None) -> None:
         manager = pluggy.PluginManager(PROJECT)
@@ -60,7 +61,7 @@ class ExporterHandle:
         functions = {name: implementation.function for name, implementation in implementations_of(manager)}
         self._hooks = manager.hook
         # Looked up once: pluggy would answer only by walking its hook callers at every call.
-        self._async = frozenset(name for name, function in functions.items() if inspect.iscoroutinefunction(function))
+        self.async_hooks = frozenset(name for name, function in functions.items() if inspect.iscoroutinefunction(function))
         self.exporter = exporter
         self.origin = origin
         self.interval = interval
@@ -68,10 +69,6 @@ class ExporterHandle:
         self.kinds = tuple(kind for kind in KINDS if f"export_{kind}" in self.implemented)
         metrics: tuple[Signal, ...] = ("metrics",) if set(self.kinds) - {"spans"} else ()
         self.signals: tuple[Signal, ...] = (*metrics, "spans") if "spans" in self.kinds else metrics
-
-    def is_async(self, hook: str) -> bool:
-        """Whether the hook is ``async def``, so that ``call`` returns its coroutine."""
-        return hook in self._async
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call one hook with all the arguments of its specification; pluggy leaves out those that it does not take.

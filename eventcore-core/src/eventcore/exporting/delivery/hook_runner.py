@@ -85,7 +85,7 @@ class HookRunner:
                 coroutine from a ``def``.
         """
         since = time.monotonic()
-        loop = self._start_loop() if self.handle.is_async(hook) else None
+        loop = self._start_loop() if hook in self.handle.async_hooks else None
         thread = threading.current_thread() if loop is None else self._loop_thread
         self.running = RunningHook(hook, since, since + timeout, thread.ident if thread else None)
         try:
@@ -114,7 +114,7 @@ class HookRunner:
     def shut_down_beside(self, timeout: float) -> None:
         """Call ``shutdown`` while another hook has not returned, without waiting for either. Any thread."""
         outcome: Future[Any]
-        if self.handle.is_async("shutdown"):
+        if "shutdown" in self.handle.async_hooks:
             outcome = asyncio.run_coroutine_threadsafe(self._run_async("shutdown", timeout, {}), self._start_loop())
         else:
             outcome = in_background(lambda: self.handle.call("shutdown", timeout=timeout), f"eventcore-shutdown-{self._name}")

@@ -16,7 +16,7 @@ from eventcore.exporting.delivery.report import CycleStats, ExporterReport, Expo
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
-from eventcore.exporting.logs import exporter_logger
+from eventcore.exporting.logs import bounded_logger
 from eventcore.recording.spans import Span
 
 # A hook that has overrun its time by so many seconds is stalled, and not merely late.
@@ -54,7 +54,7 @@ class Pipeline:
         self.handle = handle
         self.settings = settings
         self.interval = None if handle.interval is None else settings.interval or handle.interval
-        self.logger: logging.Logger = exporter_logger(name)
+        self.logger: logging.Logger = bounded_logger(f"eventcore.exporters.{name}")
         capacity = settings.span_queue
         self.queue: SpanQueue = predecessor.queue.successor(capacity) if predecessor else SpanQueue(capacity)
         self.runner = HookRunner(handle, name)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Final, final
 
-from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnavailable
+from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreUnavailable
 from eventcore.ground import backoff
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect, transaction
 from eventcore.stores.postgres.errors import AnswerLost, explained, leaves_connection_usable
@@ -45,7 +45,13 @@ class Connector:
                 f"the store URL cannot be used ({settings.address}): a host, a port or a setting of asyncpg is wrong"
             ) from None
         except FAILURES as error:
-            raise self._refused(error) from error
+            reason = explained(error, settings.address)
+            if isinstance(reason, AnswerLost):
+                reason = StoreUnavailable(
+                    f"no PostgreSQL server can be reached at {settings.address} ({type(error).__name__}: {error}); start it, "
+                    "or correct the address in the store URL"
+                )
+            raise reason from error
 
     async def patiently(self, deadline: float) -> Connection:
         """A new connection, by repeated attempts until ``deadline`` (of ``time.monotonic``). Raises as ``once`` does."""
@@ -59,16 +65,6 @@ class Connector:
                     raise
             await asyncio.sleep(pause)
             attempt += 1
-
-    def _refused(self, error: BaseException) -> StoreError:
-        address = self.settings.address
-        reason = explained(error, address)
-        if isinstance(reason, AnswerLost):
-            return StoreUnavailable(
-                f"no PostgreSQL server can be reached at {address} ({type(error).__name__}: {error}); start it, or correct "
-                "the address in the store URL"
-            )
-        return reason
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Final, Literal, TypeAlias
 
 from eventcore.errors import IncompatibleStore
@@ -13,45 +14,9 @@ Synchronous: TypeAlias = Literal["full", "normal", "extra"]
 
 _APPLICATION_ID: Final = 0x65766374  # "evct"
 
-_EVENTS: Final = """
-    CREATE TABLE IF NOT EXISTS events (
-        position INTEGER PRIMARY KEY,
-        stream_id TEXT NOT NULL,
-        version INTEGER NOT NULL,
-        event_id TEXT NOT NULL,
-        event_type TEXT NOT NULL,
-        data TEXT NOT NULL,
-        metadata TEXT NOT NULL,
-        recorded_at_ns INTEGER NOT NULL
-    );
-    CREATE UNIQUE INDEX IF NOT EXISTS events_by_stream ON events (stream_id, version);
-    CREATE TRIGGER IF NOT EXISTS events_are_kept BEFORE DELETE ON events
-        BEGIN SELECT RAISE(ABORT, 'events are never deleted: positions must stay dense'); END;
-"""
-_PROJECTIONS: Final = """
-    CREATE TABLE IF NOT EXISTS projections (
-        name TEXT PRIMARY KEY,
-        position INTEGER NOT NULL,
-        event_id TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        token INTEGER NOT NULL,
-        leased_until REAL NOT NULL,
-        leased_for REAL NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS dead_letters (
-        projection TEXT NOT NULL,
-        position INTEGER NOT NULL,
-        event_id TEXT NOT NULL,
-        error_type TEXT NOT NULL,
-        error TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        failed_at_ns INTEGER NOT NULL,
-        PRIMARY KEY (projection, position)
-    ) WITHOUT ROWID;
-"""
-# What brings the schema from each version to the next, beginning with 0, an empty file. Every statement can run again: another
-# process may migrate the same file at the same time.
-_MIGRATIONS: Final = (_EVENTS, _PROJECTIONS)
+# The files that bring the schema from each version to the next, beginning with 0, an empty file. A released one never changes.
+# Every statement can run again: another process may migrate the same file at the same time.
+_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql")
 
 
 def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, busy_timeout: float) -> None:
@@ -74,8 +39,10 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     if version < SCHEMA_VERSION:
+        folder = files(__package__) / "migrations"
+        steps = "".join([(folder / name).read_text("utf-8") for name in _MIGRATIONS[version:]])
         connection.executescript(
-            f"BEGIN IMMEDIATE; {' '.join(_MIGRATIONS[version:])} PRAGMA application_id = {_APPLICATION_ID}; "
+            f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {_APPLICATION_ID}; "
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         )
 

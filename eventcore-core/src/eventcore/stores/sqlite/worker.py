@@ -50,19 +50,16 @@ class Worker:
         self._queue.put(partial(_answer_thread, job, future))
         return future
 
-    async def close(self, last: Callable[[], None], timeout: float) -> bool:
-        """Finish the jobs in the queue, call ``last`` and end the thread; false if ``timeout`` seconds are not enough."""
+    async def close(self, last: Callable[[], None], timeout: float) -> None:
+        """Finish the jobs in the queue, call ``last`` and end the thread; wait for that at most ``timeout`` seconds."""
         if self._closed:
-            return True
+            return
         self._closed = True
         future = self._put(last)
         self._queue.put(None)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await future
-        except TimeoutError:
-            return False
-        return True
 
     def _check_open(self) -> None:
         if self._closed:
