@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import msgspec
 
+from eventcore.errors import StoreError
 from eventcore.events import RecordedEvent, StreamId, StreamPattern
 from eventcore.events.codec import StoredEvent
 
@@ -21,8 +22,11 @@ Verdict: TypeAlias = int
 CONFLICT: Final = -1
 """The verdict on a request that was refused because one of its streams has another version. Nothing of it was stored."""
 
-SCHEMA_VERSION: Final = 2
-"""The version of the stored data, the same for every kind of store: version 1 has events, version 2 adds projections."""
+SCHEMA_VERSION: Final = 4
+"""The version of the stored data, the same for every kind of store.
+
+Version 1 has events; 2 adds projections; 4 adds snapshots and redactions.
+"""
 
 Versions: TypeAlias = Mapping[StreamId, int]
 """A version of each of several streams; 0 is the version of a stream without events."""
@@ -32,6 +36,66 @@ Apply: TypeAlias = Callable[[Any], Any] | None
 
 Purpose: TypeAlias = Literal["command", "projection", "api"]
 """What a read is for: a command, a projection, or a call of the application (``EventStore.read``)."""
+
+
+class EventsRedacted(StoreError):
+    """Events were redacted since commands of this process last read or appended: what it keeps of events may be the old text.
+
+    Nothing was stored. The commands are loaded and decided again; that is no attempt and no conflict. Callers of eventcore
+    never see it.
+    """
+
+
+@final
+class StateKey(msgspec.Struct, frozen=True, gc=False):
+    """Which stored snapshots fit a class of stream states.
+
+    Attributes:
+        state_type: the name of the class.
+        state_version: its declared version.
+    """
+
+    state_type: str
+    state_version: int
+
+
+@final
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
+    """A stored state of one stream.
+
+    Attributes:
+        key: the class of states that it fits.
+        version: the version of the stream that the state has seen.
+        event_id: the id of the event at this version; shows whether the stream is still on the same timeline.
+        redactions: how many redactions of the store the state has seen; a later redaction of its stream makes it unusable.
+        data: the encoded state.
+    """
+
+    key: StateKey
+    version: int
+    event_id: str
+    redactions: int
+    data: bytes
+
+
+@final
+class Redaction(msgspec.Struct, frozen=True, gc=False):
+    """The trace of one redaction: which event no longer says what it said, since when and why.
+
+    Attributes:
+        number: the number of the redaction, counted over the whole store; a later one is larger.
+        stream_id, version, position, event_id: the event.
+        reason: why it was redacted.
+        redacted_at_ns: when, in nanoseconds since 1970.
+    """
+
+    number: int
+    stream_id: str
+    version: int
+    position: int
+    event_id: str
+    reason: str
+    redacted_at_ns: int
 
 
 @final
@@ -73,17 +137,24 @@ class AppendRequest(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class BackendPage(msgspec.Struct, frozen=True, gc=False):
-    """Rows of several streams, read from one snapshot.
+    """Rows of several streams, read from one snapshot of the store.
+
+    A page is bounded in rows per stream and in bytes. So it may hold few rows of a stream, or none, although there are more.
+    It holds at least one row when there is one to read.
 
     Attributes:
         rows: for each stream that was asked for, its rows in order of version.
-        head: the head position of the snapshot.
-        limit: the largest number of rows per stream. A stream that has this many rows here may have more in the store.
+        head: the head position of the snapshot of the store.
+        more: the streams that have further rows in the store behind those of the page.
+        snapshots: for each stream that has a usable stored state: this state. Its rows begin behind the state's version.
+        redactions: the number of redactions in the snapshot of the store.
     """
 
     rows: Mapping[StreamId, Sequence[StoredEvent]]
     head: int
-    limit: int
+    more: frozenset[StreamId] = frozenset()
+    snapshots: Mapping[StreamId, Snapshot] = {}
+    redactions: int = 0
 
 
 @final
@@ -191,6 +262,9 @@ class ProjectionRecord(msgspec.Struct, frozen=True, gc=False):
     dead_letters: int
 
 
+_NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
+
+
 class EventLog(Protocol):
     """The events of a store: appending them, and reading them by stream or in the global order.
 
@@ -203,28 +277,81 @@ class EventLog(Protocol):
         Raises:
             HistoryDiverged: an event that this process has read or appended before is no longer in the store. The requests may
                 build on it, so none of them was stored.
+            EventsRedacted: the store has more redactions than commands of this process have seen. The requests may build on the
+                old text of an event, so none of them was stored. The next call knows the redactions.
         """
         ...
 
     async def read_streams(
-        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
+        self,
+        after: Versions,
+        *,
+        up_to: int | None = None,
+        origins: Sequence[Any] = (),
+        purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = _NO_KEYS,
     ) -> BackendPage:
-        """Read the next events of several streams, all from one snapshot.
+        """Read the next events of several streams, all from one snapshot of the store.
 
         Args:
             after: for each stream, the version after which to read.
             up_to: the highest position to read; ``None``: up to the end.
             origins: the spans of the commands that asked, for observers of the calls.
             purpose: what the read is for.
+            snapshots: for streams that are read from version 0, the class of states of which to return the stored state. A
+                state is returned if the event at its version has its event id, if no later redaction concerns its stream, and
+                if it lies within ``up_to``.
 
         Raises:
             HistoryDiverged: (only when ``purpose`` is ``"command"``) an event that this process has read or appended before is
                 no longer in the store. The versions in ``after`` may count it.
+            EventsRedacted: (only when ``purpose`` is ``"command"``) the store has other redactions than commands of this
+                process have seen. Events that are kept may have their old text. The next call knows the redactions.
+        """
+        ...
+
+    async def save_snapshots(self, snapshots: Mapping[StreamId, Snapshot]) -> None:
+        """Store states of streams. Of each stream and key, the state with the highest version is kept.
+
+        A state that ``read_streams`` would not return (its event is not there, or its stream was redacted since) is left out
+        without an error.
+        """
+        ...
+
+    async def find_event(self, event_id: str) -> StoredEvent | None:
+        """The event with this id, ``None`` when there is none.
+
+        No index helps: the call searches windows of positions, the newest first, and takes seconds on millions of events.
+        """
+        ...
+
+    async def redact(self, event_id: str, data: bytes, reason: str, *, position: int | None = None) -> Redaction | None:
+        """Replace the data of an event, delete the stored states of its stream, and leave a trace, in one transaction.
+
+        Args:
+            event_id: the id of the event.
+            data: its new data as JSON in UTF-8.
+            reason: why, not empty; stored with the trace.
+            position: the position of the event, if it is known; ``None`` searches for it.
+
+        Returns:
+            The trace; ``None`` when there is no such event.
+        """
+        ...
+
+    async def check_redactions(self) -> None:
+        """Check, for a process that has nothing to read or append, whether it must forget the old text of events.
+
+        Raises:
+            EventsRedacted: see ``append``.
         """
         ...
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
-        """At most ``limit`` matching events with ``after < position <= up_to``, in order of position."""
+        """At most ``limit`` matching events with ``after < position <= up_to``, in order of position; fewer if they are large.
+
+        So a short page may have further events behind its last one; an empty page has none.
+        """
         ...
 
     async def head_position(self) -> int:
@@ -232,7 +359,7 @@ class EventLog(Protocol):
         ...
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
-        """At most ``limit`` matching events after a checkpoint, all from one snapshot.
+        """At most ``limit`` matching events after a checkpoint, fewer if they are large, all from one snapshot.
 
         One call searches a bounded number of positions. So a filter that matches few events neither makes the call long nor
         keeps the reader at the same checkpoint.
