@@ -24,9 +24,9 @@ SURFACE = {
         StoppingEvent TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
-        AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog Lease LogPage MemoryBackend
-        NewEvent ProjectionLedger ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict
-        backend_from_url
+        AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog EventsRedacted Lease LogPage
+        MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction SCHEMA_VERSION START Snapshot SqliteBackend
+        StateKey StoredEvent StreamPattern Verdict backend_from_url
     """,
     "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",

@@ -1,4 +1,4 @@
-"""The contract on the store in memory: its stores share one backend, since no other process can see it."""
+"""The contract on the store in memory: its backends share the events of one, as those of other processes share a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class InMemory:
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
         backend = MemoryBackend()
-        return lambda: backend
+        return backend.another
 
 
 class TestStore(InMemory, StoreContract):

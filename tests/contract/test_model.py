@@ -266,8 +266,7 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path, schemas: Iterator[int]
     if request.param == "memory":
 
         def fresh_memory() -> MakeBackend:
-            backend = MemoryBackend()
-            return lambda: backend
+            return MemoryBackend().another
 
         return fresh_memory
     if request.param == "sqlite":

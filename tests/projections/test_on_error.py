@@ -172,6 +172,7 @@ async def test_events_before_one_that_fails_are_not_applied_again(store: EventSt
 
 def change(url: str, sql: str) -> None:
     with closing(sqlite3.connect(Path(url.removeprefix("sqlite:///")))) as database:
+        database.execute("DROP TRIGGER IF EXISTS events_are_only_redacted")
         database.execute(sql)
         database.commit()
 

@@ -68,6 +68,7 @@ async def test_metadata_without_a_valid_span_is_not_linked(
     async with open_store(sqlite_url, telemetry=telemetry) as store:
         await deposit(store, 2)
         with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as database:
+            database.execute("DROP TRIGGER IF EXISTS events_are_only_redacted")
             database.execute("UPDATE events SET metadata = ? WHERE position = 1", (metadata,))
             database.commit()
         run(store, Skipping())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from eventcore import EventStore, StreamId, Telemetry, open_store
@@ -20,6 +21,9 @@ from eventcore.stores import (
     NewEvent,
     ProjectionLedger,
     Purpose,
+    Redaction,
+    Snapshot,
+    StateKey,
     Verdict,
 )
 from tests.store.bank import Deposited
@@ -86,8 +90,21 @@ class SteeredBackend:
         up_to: int | None = None,
         origins: Sequence[Any] = (),
         purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = MappingProxyType({}),
     ) -> BackendPage:
-        return await self.real.log.read_streams(after, up_to=up_to)
+        return await self.real.log.read_streams(after, up_to=up_to, snapshots=snapshots)
+
+    async def save_snapshots(self, snapshots: Mapping[StreamId, Snapshot]) -> None:
+        await self.real.log.save_snapshots(snapshots)
+
+    async def find_event(self, event_id: str) -> StoredEvent | None:
+        return await self.real.log.find_event(event_id)
+
+    async def redact(self, event_id: str, data: bytes, reason: str, *, position: int | None = None) -> Redaction | None:
+        return await self.real.log.redact(event_id, data, reason, position=position)
+
+    async def check_redactions(self) -> None:
+        await self.real.log.check_redactions()
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         return await self.real.log.scan(after, up_to, limit, wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import Mock
 
@@ -14,7 +15,7 @@ from eventcore.commands.attempt import Outcome
 from eventcore.commands.batching import Batcher
 from eventcore.commands.cache import StreamCache
 from eventcore.errors import HistoryDiverged
-from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, Verdict
+from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, StateKey, Verdict
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Deposit, Transfer, account
 
@@ -50,9 +51,10 @@ class RestoredBackend(SteeredBackend):
         up_to: int | None = None,
         origins: Sequence[Any] = (),
         purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = MappingProxyType({}),
     ) -> BackendPage:
         self._tell()
-        return await super().read_streams(after, up_to=up_to, origins=origins, purpose=purpose)
+        return await super().read_streams(after, up_to=up_to, origins=origins, purpose=purpose, snapshots=snapshots)
 
 
 @pytest.fixture

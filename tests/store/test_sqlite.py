@@ -22,7 +22,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def change(path: Path, sql: str, *values: object) -> None:
+    """Change the file by hand: also events, which a trigger protects."""
     with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TRIGGER IF EXISTS events_are_only_redacted")
         database.execute(sql, values)
         database.commit()
 
@@ -87,7 +89,7 @@ async def test_a_store_of_another_schema_version_is_refused(sqlite_url: str, pat
     async with open_store(sqlite_url, exporters=[]):
         pass
     change(path, "PRAGMA user_version = 7")
-    with pytest.raises(IncompatibleStore, match="has schema version 7, this eventcore knows versions up to 2"):
+    with pytest.raises(IncompatibleStore, match="has schema version 7, this eventcore knows versions up to "):
         async with open_store(sqlite_url, exporters=[]):
             pass
 

@@ -17,12 +17,13 @@ from eventcore.catalogue import (
     observe_exporters,
 )
 from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
-from eventcore.errors import StoreClosed, WrongEventLoop
+from eventcore.errors import HistoryDiverged, InvalidInput, StoreClosed, WrongEventLoop
 from eventcore.events import Event, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
-from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
+from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, Redaction, StreamPattern
+from eventcore.stores.failures import check_reason
 from eventcore.stores.paging import MAX_PAGE, window
 from eventcore.stores.urls import as_backend
 from eventcore.telemetry import ExporterReport, Telemetry
@@ -288,7 +289,7 @@ class EventStore:
                 yield self._codec.decode(row, stream)
             version += len(rows)
             remaining -= len(rows)
-            if len(rows) < page.limit:
+            if stream not in page.more:
                 return
 
     async def read_all(
@@ -328,8 +329,57 @@ class EventStore:
             for row in rows:
                 yield self._codec.decode(row, StreamId(row.stream_id))
             remaining -= len(rows)
-            # A full page may have more matches behind its last row. Otherwise the whole window has been searched.
-            position = rows[-1].position if len(rows) == page else end
+            # There may be more matches behind the last row of a page: it is full, or its events are large.
+            position = rows[-1].position if rows else end
+
+    async def redact(self, event_id: str, *, data: Event | Mapping[str, Any], reason: str) -> Redaction:
+        """Replace what an event says, for good, and leave a trace: the number, the reason and the time of the redaction.
+
+        Type, position and metadata stay. The stored states of the event's stream are deleted in the same transaction. This
+        process and others forget the old text with their next read or append, idle ones within a second. What a projection has
+        written, backups and replicas that lag still hold it.
+
+        The event is searched from the newest one on, which takes seconds in a store of millions of events.
+
+        Args:
+            event_id: the ``event_id`` of the event.
+            data: what the event says from now on: an event of the same type, or the values of its fields by name as JSON has
+                them; fields that are left out have their default.
+            reason: why, a printable text; stored with the trace.
+
+        Raises:
+            InvalidEvent: ``data`` could not be read back as an event of this type, or is larger than allowed. Nothing changed.
+            InvalidInput: no event has this id.
+            UnknownEventType: no class in this process has the type of the event.
+            ValueError: ``reason`` is empty or not printable.
+
+        >>> import asyncio
+        >>> from eventcore import Command, Event, StreamId, open_store
+        >>> class Joined(Event):
+        ...     name: str
+        >>> class Join(Command[None]):
+        ...     member: StreamId
+        ...     def handle(self, state):
+        ...         yield self.member, Joined(name="Ada Lovelace")
+        >>> async def main():
+        ...     async with open_store("memory:", exporters="none") as store:
+        ...         [joined] = (await store.execute(Join(member=StreamId("member-1")))).events
+        ...         trace = await store.redact(joined.event_id, data=Joined(name="removed"), reason="asked by the member")
+        ...         return trace.number, [event.data async for event in store.read(StreamId("member-1"))]
+        >>> asyncio.run(main())
+        (1, [Joined(name='removed')])
+        """
+        self._check_open()
+        check_reason(reason)
+        log = self._backend.log
+        row = await log.find_event(event_id)
+        if row is None:
+            raise InvalidInput(f"no event of the store {self.name!r} has the id {event_id!r:.80}; expected its event_id")
+        encoded = self._codec.replacement(row, data)
+        trace = await log.redact(event_id, encoded, reason, position=row.position)
+        if trace is None:
+            raise HistoryDiverged(f"the event {event_id} was at position {row.position} and is no longer there")
+        return trace
 
     async def head_position(self) -> int:
         """The position of the last event in the store; 0 if it is empty."""
@@ -424,8 +474,9 @@ class EventStore:
 
 
 def _at_least_0(name: str, value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name}={value!r}; expected an int, 0 or more")
+    # Every store counts in 64 bits.
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{name}={value!r}; expected an int, 0 or more and less than 2**63")
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeVar, cast, final
@@ -11,6 +11,7 @@ from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.metrics import Operation
 from eventcore.catalogue.store import StoreInstruments
 from eventcore.errors import StoreError
+from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
 from eventcore.stores.base import (
@@ -23,6 +24,7 @@ from eventcore.stores.base import (
     LogPage,
     ProjectionLedger,
     Purpose,
+    StateKey,
     Verdict,
     Versions,
 )
@@ -32,6 +34,7 @@ from eventcore.telemetry import Telemetry
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Coroutine[Any, Any, Any]])
 _MAX_LINKS: Final = 64
 _CLIENT: Final[SpanKind] = "client"
+_NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 
 
 @final
@@ -66,6 +69,11 @@ class ObservedLog:
         self._backend_instruments = backend_instruments
         self.head_position = _timed(instruments, "head_position", backend.log.head_position)
         self._follow = _timed(instruments, "follow", backend.log.follow)
+        self.save_snapshots = _timed(instruments, "save_snapshots", backend.log.save_snapshots)
+        self.find_event = _timed(instruments, "find_event", backend.log.find_event)
+        self.redact = _timed(instruments, "redact", backend.log.redact)
+        # Not timed: a process calls it every second, and what it raises is no failure.
+        self.check_redactions = backend.log.check_redactions
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``. Committed events are counted, also when their commands no longer wait for them."""
@@ -89,13 +97,19 @@ class ObservedLog:
         return verdicts
 
     async def read_streams(
-        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
+        self,
+        after: Versions,
+        *,
+        up_to: int | None = None,
+        origins: Sequence[Any] = (),
+        purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = _NO_KEYS,
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
         if purpose == "command":
             self._instruments.active.touch(after)
         with self._call("read_streams", "read streams", origins) as span:
-            page = await self._log.read_streams(after, up_to=up_to, origins=origins, purpose=purpose)
+            page = await self._log.read_streams(after, up_to=up_to, origins=origins, purpose=purpose, snapshots=snapshots)
             events = sum(map(len, page.rows.values()))
             if span.recording:
                 span.set_attribute("eventcore.streams", len(after))

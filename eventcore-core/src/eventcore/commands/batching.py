@@ -31,7 +31,7 @@ from eventcore.commands.gathering import AT_ONCE, answer, answer_all, until_sett
 from eventcore.errors import HistoryDiverged, StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, Verdict
+from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, EventsRedacted, Verdict
 from eventcore.stores.failures import as_store_error, own_copy
 
 _MAX_COMMANDS: Final = 512
@@ -255,7 +255,7 @@ class Batcher:
             return [CONFLICT] * len(requests)
         try:
             return await self._log.append(requests)
-        except HistoryDiverged:
+        except (HistoryDiverged, EventsRedacted):
             self._cache.forget(self._epoch)
             return [CONFLICT] * len(requests)
         except StoreUnavailable as error:

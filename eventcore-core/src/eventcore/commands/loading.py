@@ -16,7 +16,7 @@ from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import BackendPage, EventLog
+from eventcore.stores.base import BackendPage, EventLog, EventsRedacted
 from eventcore.stores.failures import as_store_error, own_copy
 
 _MAX_STREAMS: Final = 512
@@ -121,7 +121,7 @@ class Loader:
         if not streams:
             return Loaded({}, 0, self._cache.epoch)
         for _ in range(_MAX_LOADS - 1):
-            with suppress(HistoryDiverged):
+            with suppress(HistoryDiverged, EventsRedacted):
                 return await self._load(streams, origin)
         return await self._load(streams, origin)
 
@@ -140,7 +140,7 @@ class Loader:
             if failure := first.failures.get(stream):
                 raise own_copy(failure)
             # Most streams end within the first page; the cache holds them now, and perhaps newer events.
-            cached = self._cache.events(stream) if len(first.page.rows[stream]) < first.page.limit else None
+            cached = None if stream in first.page.more else self._cache.events(stream)
             events[stream] = cached if cached is not None else await self._read_on(stream, first)
         return Loaded(events, first.page.head, first.cache_epoch)
 
@@ -219,7 +219,7 @@ class Loader:
             # The first page lies behind events that the cache has evicted since: read from the beginning.
             events, version, decoded, full = [], 0, [], True
         else:
-            decoded, full = first.decoded[stream], len(first.page.rows[stream]) >= first.page.limit
+            decoded, full = first.decoded[stream], stream in first.page.more
         while True:
             events += decoded
             if first.cache_epoch == self._cache.epoch:
@@ -229,13 +229,13 @@ class Loader:
                 return events
             page = await self._read({stream: version}, first.page.head, first.cache_epoch)
             decoded = await self._decode(stream, page.rows[stream])
-            full = len(decoded) >= page.limit
+            full = stream in page.more
 
     async def _read(
         self, after: Mapping[StreamId, int], up_to: int | None, cache_epoch: int, origins: Sequence[Any] = ()
     ) -> BackendPage:
         try:
             return await self._log.read_streams(after, up_to=up_to, origins=origins)
-        except HistoryDiverged:
+        except (HistoryDiverged, EventsRedacted):
             self._cache.forget(cache_epoch)
             raise

@@ -107,6 +107,32 @@ class Codec:
             raise CorruptEvent(f"{_address(row)}: its metadata cannot be read: {error}; the row was changed by hand") from error
         return RecordedEvent(stream, row.version, row.position, data, metadata, row.event_id, event_type, row.recorded_at_ns)
 
+    def replacement(self, row: StoredEvent, data: Event | Mapping[str, Any]) -> bytes:
+        """The JSON of ``data``, which is to replace the data of ``row``: an event of its type, or the values of its fields.
+
+        Raises:
+            InvalidEvent: ``data`` could not be read back as an event of this type, or is larger than allowed.
+            UnknownEventType: no class in this process has the event type.
+        """
+        event_type = row.event_type
+        if not isinstance(data, Event):
+            decode = self._by_type.get(event_type) or self._find_class(row)
+            try:
+                written = self._encode(dict(data))
+                event = decode(written)
+            except _CODEC_ERRORS as error:
+                self._failed("encode", event_type)
+                raise InvalidEvent(f"{_address(row)} could not be read back as {event_type}: {error}") from error
+            if unknown := set(data) - set(event.__struct_encode_fields__):
+                raise InvalidEvent(
+                    f"{_address(row)}: {event_type} has no fields {sorted(unknown)}; expected some of "
+                    f"{list(event.__struct_encode_fields__)}"
+                )
+            data = event
+        elif data.event_type != event_type:
+            raise InvalidEvent(f"{_address(row)} is of type {event_type}, not {data.event_type}: a redaction keeps the type")
+        return self.encode(data)[0]
+
     def encode_metadata(self, metadata: EventMetadata) -> bytes:
         """The JSON of metadata whose headers and ids have been checked."""
         return self._encode(metadata)

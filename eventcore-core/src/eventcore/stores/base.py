@@ -38,6 +38,11 @@ Purpose: TypeAlias = Literal["command", "projection", "api"]
 """What a read is for: a command, a projection, or a call of the application (``EventStore.read``)."""
 
 
+def version_of(migration: str) -> int:
+    """The version of the stored data that a migration leads to: ``"4_snapshots.sql"`` leads to 4."""
+    return int(migration.partition("_")[0])
+
+
 class EventsRedacted(StoreError):
     """Events were redacted since commands of this process last read or appended: what it keeps of events may be the old text.
 

@@ -43,3 +43,9 @@ def taken_over(lease: Lease, before: Checkpoint) -> LeadershipLost:
 def still_running(projection: str) -> LeadershipLost:
     """The error for a reset of a projection whose lease a runner holds."""
     return LeadershipLost(f"projection {projection!r} is running: stop it before you reset it")
+
+
+def check_reason(reason: object) -> None:
+    """Refuse a reason for a redaction that not every store can keep, or that says nothing."""
+    if not isinstance(reason, str) or not reason.strip() or "\0" in reason or not reason.isprintable():
+        raise ValueError(f"reason={reason!r:.80}; expected a printable text that says why the event is redacted: it is stored")

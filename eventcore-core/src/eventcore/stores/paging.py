@@ -5,15 +5,23 @@ A page holds rows; a window is a range of positions. Both are bounded, so that n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
+from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import EventFilter
 
 MAX_PAGE: Final = 500
 """The largest number of rows of one stream, or of the global order, that one call returns."""
 
+PAGE_BYTES: Final = 4 << 20
+"""The largest size of a page: data and metadata of its rows. Only a single row may be larger."""
+
 LAST_POSITION: Final = 2**62
 """A position that no store reaches: "up to the end"."""
+
+SEARCH_WINDOW: Final = 100_000
+"""How many positions one call searches for an event id."""
 
 _MIN_PAGE: Final = 16
 _ROWS_PER_CALL: Final = 4096
@@ -33,3 +41,21 @@ def window(wanted: EventFilter, limit: int) -> int:
     larger window.
     """
     return limit if wanted == _EVERY_EVENT else _WINDOW
+
+
+def cut(rows: Iterable[StoredEvent], limit: int, room: int) -> tuple[list[StoredEvent], int, bool]:
+    """The first rows that fit into a page, the bytes that remain, and whether rows were left out.
+
+    Args:
+        rows: rows in the order of the page.
+        limit: the largest number of rows.
+        room: the bytes that they may take. A page that is empty so far (``room`` is ``PAGE_BYTES``) takes any first row.
+    """
+    taken: list[StoredEvent] = []
+    for row in rows:
+        size = len(row.data) + len(row.metadata)
+        if len(taken) == limit or (size > room and room < PAGE_BYTES):
+            return taken, room, True
+        taken.append(row)
+        room -= size
+    return taken, room, False

@@ -7,6 +7,7 @@ from typing import Final
 
 from eventcore.errors import InvalidStoreUrl
 from eventcore.stores.base import Backend, EventLog, ProjectionLedger
+from eventcore.stores.memory import MemoryBackend
 
 # The built-in stores by URL scheme: the module that reads the URL, and what such a URL looks like. The module is imported when
 # a URL with its scheme is used, and has `backend_from_url(url, *, migrate)`. A new store needs a folder and a line here.
@@ -21,6 +22,9 @@ _FORMS: Final = ", ".join(form for _, form in _SCHEMES.values() if form)
 
 def as_backend(store: str | Backend, *, migrate: bool = True) -> Backend:
     """The backend that a URL names, not yet opened; a backend that an application has made itself is returned as it is.
+
+    Of a store in memory, each store that is opened has a backend of its own on the same events: what its commands have seen is
+    its own.
 
     Raises:
         InvalidStoreUrl: ``store`` is neither; the message says what it lacks.
@@ -37,7 +41,7 @@ def as_backend(store: str | Backend, *, migrate: bool = True) -> Backend:
             f"a {type(store).__name__} is no store: expected one of {_FORMS}, or a backend of your own, which would need "
             f"{', '.join(missing)} as well (eventcore.stores.Backend)"
         )
-    return store
+    return store.another() if isinstance(store, MemoryBackend) else store
 
 
 def _missing_from(store: object) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any, final
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, final
+
+import msgspec
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
@@ -16,63 +18,161 @@ from eventcore.stores.base import (
     LogPage,
     NewEvent,
     Purpose,
+    Redaction,
+    Snapshot,
+    StateKey,
     Verdict,
     Versions,
 )
-from eventcore.stores.failures import diverged
+from eventcore.stores.failures import check_reason, diverged
 from eventcore.stores.head_watch import LocalHeadWatch
 from eventcore.stores.judging import judge, verdicts
-from eventcore.stores.paging import MAX_PAGE, window
+from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, cut, window
+from eventcore.stores.seen import SeenRedactions, redacted
+
+_NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
+
+
+@final
+class MemoryEvents:
+    """What a store in memory holds besides the state of projections; several logs may share it.
+
+    Attributes:
+        rows: every event in order of position, which is the index plus 1.
+        streams: the same events by stream.
+        snapshots: the newest stored state by stream and key.
+        redactions: the traces in order; the number of a redaction is its index plus 1.
+        watch: wakes readers.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[StoredEvent] = []
+        self.streams: dict[str, list[StoredEvent]] = {}
+        self.snapshots: dict[tuple[str, StateKey], Snapshot] = {}
+        self.redactions: list[Redaction] = []
+        self.watch = LocalHeadWatch()
 
 
 @final
 class MemoryLog:
     """Implements ``EventLog``. No method awaits before it has finished its work, so each is one transaction.
 
-    Attributes:
-        rows: every event in order of position, which is the index plus 1.
+    Args:
+        events: what the log reads and writes; other logs may share it, as processes share a file.
     """
 
-    def __init__(self) -> None:
-        self.rows: list[StoredEvent] = []
-        self._streams: dict[str, list[StoredEvent]] = {}
-        self._watch = LocalHeadWatch()
+    def __init__(self, events: MemoryEvents) -> None:
+        self._events = events
+        self._seen = SeenRedactions()
+
+    @property
+    def rows(self) -> Sequence[StoredEvent]:
+        """Every event in order of position, which is the index plus 1."""
+        return self._events.rows
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
-        head = len(self.rows)
-        began = {stream: len(self._streams.get(stream, ())) for request in requests for stream in request.base}
+        events = self._events
+        if len(events.redactions) > self._seen.at_most:
+            self._seen.forget()
+            raise redacted(len(events.redactions))
+        head = len(events.rows)
+        began = {stream: len(events.streams.get(stream, ())) for request in requests for stream in request.base}
         accepted = judge(requests, began)
         for request, is_accepted in zip(requests, accepted, strict=True):
             if is_accepted:
                 self._store(request.events)
-        self._watch.advance(len(self.rows))
+        events.watch.advance(len(events.rows))
         return verdicts(requests, accepted, head)
 
     def _store(self, events: Sequence[NewEvent]) -> None:
-        for position, new in enumerate(events, len(self.rows) + 1):
+        rows, streams = self._events.rows, self._events.streams
+        for position, new in enumerate(events, len(rows) + 1):
             row = _row(position, new)
-            self.rows.append(row)
-            self._streams.setdefault(row.stream_id, []).append(row)
+            rows.append(row)
+            streams.setdefault(row.stream_id, []).append(row)
 
     async def read_streams(
-        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
+        self,
+        after: Versions,
+        *,
+        up_to: int | None = None,
+        origins: Sequence[Any] = (),
+        purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = _NO_KEYS,
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
+        events = self._events
+        if purpose == "command":
+            self._seen.observe(len(events.redactions))
+        last = len(events.rows) if up_to is None else up_to
+        room = PAGE_BYTES
         rows: dict[StreamId, Sequence[StoredEvent]] = {}
+        more: set[StreamId] = set()
+        found: dict[StreamId, Snapshot] = {}
         for stream, version in after.items():
-            page = self._streams.get(stream, [])[version : version + MAX_PAGE]
+            key = None if version else snapshots.get(stream)
+            stored = None if key is None else events.snapshots.get((stream, key))
+            if stored is not None and self._fits(stream, stored, last):
+                found[stream], version = stored, stored.version  # the rows begin behind the state
+            page = events.streams.get(stream, [])[version : version + MAX_PAGE + 1]
             if up_to is not None and page and page[-1].position > up_to:
                 page = [row for row in page if row.position <= up_to]
-            rows[stream] = page
-        return BackendPage(rows, len(self.rows), MAX_PAGE)
+            rows[stream], room, has_more = cut(page, MAX_PAGE, room)
+            if has_more:
+                more.add(stream)
+        return BackendPage(rows, len(events.rows), frozenset(more), found, len(events.redactions))
+
+    def _fits(self, stream: str, snapshot: Snapshot, up_to: int) -> bool:
+        """Whether a stored state may be used: its event is there, and no later redaction concerns its stream."""
+        rows = self._events.streams.get(stream, [])
+        if not 0 < snapshot.version <= len(rows):
+            return False
+        event = rows[snapshot.version - 1]
+        later = self._events.redactions[snapshot.redactions :]
+        return event.event_id == snapshot.event_id and event.position <= up_to and all(one.stream_id != stream for one in later)
+
+    async def save_snapshots(self, snapshots: Mapping[StreamId, Snapshot]) -> None:
+        """See ``EventLog.save_snapshots``."""
+        kept, last = self._events.snapshots, len(self._events.rows)
+        for stream, snapshot in snapshots.items():
+            older = kept.get((stream, snapshot.key))
+            is_newest = older is None or older.version <= snapshot.version or not self._fits(stream, older, last)
+            if is_newest and self._fits(stream, snapshot, last):
+                kept[stream, snapshot.key] = snapshot
+
+    async def find_event(self, event_id: str) -> StoredEvent | None:
+        """See ``EventLog.find_event``."""
+        return next((row for row in reversed(self._events.rows) if row.event_id == event_id), None)
+
+    async def redact(self, event_id: str, data: bytes, reason: str, *, position: int | None = None) -> Redaction | None:
+        """See ``EventLog.redact``."""
+        events = self._events
+        check_reason(reason)
+        row = await self.find_event(event_id)
+        if row is None or position not in (None, row.position):
+            return None
+        changed = msgspec.structs.replace(row, data=data.decode())
+        events.rows[row.position - 1] = events.streams[row.stream_id][row.version - 1] = changed
+        for stream, key in [one for one in events.snapshots if one[0] == row.stream_id]:
+            del events.snapshots[stream, key]
+        trace = Redaction(
+            len(events.redactions) + 1, row.stream_id, row.version, row.position, event_id, reason, time.time_ns()
+        )
+        events.redactions.append(trace)
+        return trace
+
+    async def check_redactions(self) -> None:
+        """See ``EventLog.check_redactions``."""
+        if self._seen.is_known:
+            self._seen.observe(len(self._events.redactions))
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """See ``EventLog.scan``."""
-        return list(islice(self._matching(after, up_to, wanted), limit))
+        return cut(self._matching(after, up_to, wanted), limit, PAGE_BYTES)[0]
 
     def _matching(self, after: int, up_to: int, wanted: EventFilter) -> Iterator[StoredEvent]:
-        for row in self.rows[after:up_to]:
+        for row in self._events.rows[after:up_to]:
             if wanted.event_types is not None and row.event_type not in wanted.event_types:
                 continue
             if wanted.pattern is not None and not wanted.pattern.regex.fullmatch(row.stream_id):
@@ -81,22 +181,23 @@ class MemoryLog:
 
     async def head_position(self) -> int:
         """See ``EventLog.head_position``."""
-        return len(self.rows)
+        return len(self._events.rows)
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
         """See ``EventLog.follow``."""
-        head = len(self.rows)
-        found = self.rows[after.position - 1].event_id if 0 < after.position <= head else ""
+        rows = self._events.rows
+        head = len(rows)
+        found = rows[after.position - 1].event_id if 0 < after.position <= head else ""
         if found != after.event_id:
             raise diverged(after, found)
         last = min(after.position + window(wanted, limit), head)
-        rows = list(islice(self._matching(after.position, last, wanted), limit))
-        end = rows[-1].position if len(rows) == limit else last
-        return LogPage(rows, Checkpoint(end, self.rows[end - 1].event_id) if end else after, head)
+        page, _, has_more = cut(self._matching(after.position, last, wanted), limit, PAGE_BYTES)
+        end = page[-1].position if has_more or (page and len(page) == limit) else last
+        return LogPage(page, Checkpoint(end, rows[end - 1].event_id) if end else after, head)
 
     async def wait_beyond(self, position: int, timeout: float) -> int:
         """See ``EventLog.wait_beyond``; the next append wakes the caller."""
-        return await self._watch.wait_beyond(position, timeout)
+        return await self._events.watch.wait_beyond(position, timeout)
 
 
 def _row(position: int, new: NewEvent) -> StoredEvent:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final, final
 
 from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
+from eventcore.stores.base import EventsRedacted
 from eventcore.stores.postgres.driver import InvalidArgument, PostgresError
 
 # SQLSTATE codes and their classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _READ_ONLY: Final = "25006"
 # Raised by the store's own functions.
 _DIVERGED: Final = "EC001"
+_REDACTED: Final = "EC002"
 _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
     "28P01": (AccessDenied, "refuses the password: correct it in the URL, in PGPASSWORD or in the password file"),
     "28000": (AccessDenied, "refuses the user: correct the user in the URL, or the server's pg_hba.conf"),
@@ -62,6 +64,8 @@ def explained(error: BaseException, address: str) -> StoreError:
         return HistoryDiverged(
             f"PostgreSQL at {address} has lost events (failover, restore): one that was read or appended is not there {detail}"
         )
+    if code == _REDACTED:
+        return EventsRedacted(f"PostgreSQL at {address} has redacted events that were read before {detail}")
     if known := _KNOWN.get(code):
         kind, advice = known
         return kind(f"PostgreSQL at {address} {advice} {detail}")

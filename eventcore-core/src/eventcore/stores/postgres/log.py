@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import HistoryDiverged, StoreError, StoreUnavailable
+from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import (
     START,
@@ -17,18 +18,23 @@ from eventcore.stores.base import (
     BackendPage,
     Checkpoint,
     EventFilter,
+    EventsRedacted,
     LogPage,
     Purpose,
+    Redaction,
+    Snapshot,
+    StateKey,
     Verdict,
     Versions,
 )
-from eventcore.stores.failures import diverged
+from eventcore.stores.failures import check_reason, diverged
 from eventcore.stores.judging import last_appended, verdicts
-from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, rows_per_stream, window
+from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, rows_per_stream, window
 from eventcore.stores.postgres.arguments import append_arguments, conditions
 from eventcore.stores.postgres.connections import Pool, one_try
 from eventcore.stores.postgres.errors import AnswerLost
 from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
+from eventcore.stores.seen import SeenRedactions
 
 # Seconds before an append whose answer was lost is sent again.
 _RESEND_DELAY: Final = 0.05
@@ -37,13 +43,21 @@ _WARM_UP: Final = 1.0
 _by_position: Final = attrgetter("position")
 
 _APPEND: Final = """
-    SELECT head, verdicts, waited FROM {schema}.append_events(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+    SELECT head, verdicts, waited FROM {schema}.append_batch(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
     )
 """
-_READ: Final = "SELECT * FROM {schema}.read_streams($1, $2, $3, $4, $5, $6)"
-_SCAN: Final = "SELECT * FROM {schema}.scan_events($1, $2, $3, $4, $5)"
-_FOLLOW: Final = "SELECT * FROM {schema}.follow_events($1, $2, $3, $4, $5)"
+_READ: Final = "SELECT * FROM {schema}.load_streams($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_SCAN: Final = "SELECT * FROM {schema}.scan_page($1, $2, $3, $4, $5, $6)"
+_FOLLOW: Final = "SELECT * FROM {schema}.follow_page($1, $2, $3, $4, $5, $6)"
+_FIND: Final = "SELECT * FROM {schema}.find_event($1, $2, $3)"
+_SAVE: Final = "SELECT {schema}.save_snapshots($1, $2, $3, $4, $5, $6, $7)"
+_REDACT: Final = """
+    SELECT number, stream_id, version, (extract(epoch FROM redacted_at) * 1000000000)::bigint
+    FROM {schema}.redact($1, $2, $3, $4)
+"""
+_REDACTIONS: Final = "SELECT coalesce(max(redaction), 0) FROM {schema}.redactions"
+_NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 
 
 @final
@@ -66,6 +80,7 @@ class PostgresLog:
         # The newest event that commands of this process have read or appended. The server checks that it is still there, before
         # it trusts versions that this process has seen: a failover may have lost events.
         self._newest_seen = START
+        self._redactions = SeenRedactions()
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``. One call of an SQL function checks and commits the batch.
@@ -76,9 +91,9 @@ class PostgresLog:
 
         Raises:
             StoreUnavailable: ``may_have_committed`` is true when the answer was lost and every repetition failed, too.
-            HistoryDiverged: see ``EventLog.append``.
+            HistoryDiverged, EventsRedacted: see ``EventLog.append``.
         """
-        arguments = append_arguments(requests)
+        arguments = (*append_arguments(requests), self._redactions.at_most)
         # Every repetition names the same event. A newer one, read meanwhile, could be lost in a failover, and the repetition
         # would then fail although the first call has committed the batch.
         seen = self._newest_seen
@@ -89,6 +104,9 @@ class PostgresLog:
                 head, judged, waited = await self._call_append(arguments, seen, deadline, settling=settling)
             except HistoryDiverged:
                 self._forget(seen)
+                raise
+            except EventsRedacted:
+                self._redactions.forget()
                 raise
             except StoreError as error:
                 settling = settling or isinstance(error, AnswerLost)
@@ -134,35 +152,98 @@ class PostgresLog:
         deadline = monotonic() + _WARM_UP
         # Another process may hold the append lock for long, or the server may be a standby. The store is open all the same.
         with suppress(StoreError):
-            await self._loading.fetch(_READ, [], [], LAST_POSITION, 1, 0, "", timeout=_WARM_UP)
-            await self._call_append(append_arguments(()), START, deadline, settling=False)
+            await self._loading.fetch(_READ, [], [], LAST_POSITION, 1, PAGE_BYTES, 0, "", [], [], timeout=_WARM_UP)
+            arguments = (*append_arguments(()), self._redactions.at_most)
+            await self._call_append(arguments, START, deadline, settling=False)
 
     async def read_streams(
-        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
+        self,
+        after: Versions,
+        *,
+        up_to: int | None = None,
+        origins: Sequence[Any] = (),
+        purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = _NO_KEYS,
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
-        limit = rows_per_stream(len(after))
         # Only commands have versions from earlier reads, in the stream cache.
         seen, pool = (self._newest_seen, self._loading) if purpose == "command" else (START, self._reading)
         last = LAST_POSITION if up_to is None else up_to
-        arguments = (list(after), list(after.values()), last, limit, seen.position, seen.event_id)
+        keys = [None if version else snapshots.get(stream) for stream, version in after.items()] if snapshots else []
+        arguments = (
+            list(after),
+            list(after.values()),
+            last,
+            rows_per_stream(len(after)),
+            PAGE_BYTES,
+            seen.position,
+            seen.event_id,
+            [key and key.state_type for key in keys],
+            [key and key.state_version for key in keys],
+        )
         try:
             head, *records = await pool.fetch(_READ, *arguments)
         except HistoryDiverged:
             self._forget(seen)
             raise
-        rows: dict[str, list[StoredEvent]] = {stream: [] for stream in after}
-        stored = self._stored(records)
+        if purpose == "command":
+            self._redactions.observe(head[2])
+        rows: dict[StreamId, list[StoredEvent]] = {stream: [] for stream in after}
+        found = {}
+        if snapshots:
+            found = {record[1]: _snapshot(record, snapshots[record[1]]) for record in records if record[0] is None}
+        fitting = [record for record in records if record[5] is not None and record[0] is not None]
+        stored = self._stored(fitting)
         for row in stored:
-            rows[row.stream_id].append(row)
+            rows[row.stream_id].append(row)  # type: ignore[index]  # they are the keys of `after`
         if stored and purpose == "command":
             newest = max(stored, key=_by_position)
             self._saw(Checkpoint(newest.position, newest.event_id))
-        return BackendPage(rows, head[0], limit)  # type: ignore[arg-type]  # its keys are those of after
+        more = frozenset() if len(fitting) + len(found) == len(records) else {one[1] for one in records if one[5] is None}
+        return BackendPage(rows, head[0], frozenset(more), found, head[2])
+
+    async def save_snapshots(self, snapshots: Mapping[StreamId, Snapshot]) -> None:
+        """See ``EventLog.save_snapshots``."""
+        states = list(snapshots.values())
+        await self._reading.fetch(
+            _SAVE,
+            list(snapshots),
+            [one.key.state_type for one in states],
+            [one.key.state_version for one in states],
+            [one.version for one in states],
+            [one.event_id for one in states],
+            [one.redactions for one in states],
+            [one.data for one in states],
+        )
+
+    async def find_event(self, event_id: str) -> StoredEvent | None:
+        """See ``EventLog.find_event``."""
+        up_to = await self.head_position()
+        while up_to > 0:
+            if records := await self._reading.fetch(_FIND, event_id, up_to, SEARCH_WINDOW):
+                return self._stored(records)[0]
+            up_to -= SEARCH_WINDOW
+        return None
+
+    async def redact(self, event_id: str, data: bytes, reason: str, *, position: int | None = None) -> Redaction | None:
+        """See ``EventLog.redact``. When the answer was lost and the call is sent again, the event may have two traces."""
+        check_reason(reason)
+        if position is None:
+            if (event := await self.find_event(event_id)) is None:
+                return None
+            position = event.position
+        for number, stream, version, at in await self._reading.fetch(_REDACT, position, event_id, data, reason):
+            return Redaction(number, stream, version, position, event_id, reason, at)
+        return None
+
+    async def check_redactions(self) -> None:
+        """See ``EventLog.check_redactions``: one query, none while commands keep nothing."""
+        if self._redactions.is_known:
+            self._redactions.observe((await self._reading.fetch(_REDACTIONS))[0][0])
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """See ``EventLog.scan``."""
-        return self._stored(await self._reading.fetch(_SCAN, after, up_to, limit, *conditions(wanted)))
+        return self._stored(await self._reading.fetch(_SCAN, after, up_to, limit, PAGE_BYTES, *conditions(wanted)))
 
     async def head_position(self) -> int:
         """See ``EventLog.head_position``."""
@@ -172,13 +253,14 @@ class PostgresLog:
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
         """See ``EventLog.follow``. The same statement returns the event at the checkpoint, which is checked here."""
         limit = min(limit, MAX_PAGE)
-        arguments = (after.position, window(wanted, limit), limit, *conditions(wanted))
+        arguments = (after.position, window(wanted, limit), limit, PAGE_BYTES, *conditions(wanted))
         snapshot, *records = await self._reading.fetch(_FOLLOW, *arguments)
         head, _, end, end_id, found = snapshot[:5]
         if after.position and found != after.event_id:
             raise diverged(after, found or "")
-        rows = self._stored(records)
-        if len(rows) == limit:
+        is_cut = bool(records) and records[-1][5] is None
+        rows = self._stored(records[:-1] if is_cut else records)
+        if is_cut or len(rows) == limit:
             end, end_id = rows[-1].position, rows[-1].event_id
         return LogPage(rows, Checkpoint(end, end_id or ""), head)
 
@@ -204,6 +286,11 @@ class PostgresLog:
         except UnicodeDecodeError:
             # Bytes that are not UTF-8 become escapes that are not JSON: the codec then refuses this row only.
             return _decoded(records, "backslashreplace")
+
+
+def _snapshot(record: Any, key: StateKey) -> Snapshot:
+    _, _, version, event_id, _, data, _, redactions = record
+    return Snapshot(key, version, event_id, redactions, data)
 
 
 def _decoded(records: Sequence[Any], errors: str) -> list[StoredEvent]:

@@ -11,15 +11,15 @@ from importlib.resources import files
 from typing import Any, Final
 
 from eventcore.errors import IncompatibleStore
-from eventcore.stores.base import SCHEMA_VERSION
+from eventcore.stores.base import SCHEMA_VERSION, version_of
 from eventcore.stores.postgres.driver import Connection, transaction
 from eventcore.stores.postgres.schema import for_schema, lock_key
 from eventcore.stores.postgres.settings import PostgresSettings
 
 logger: Final = logging.getLogger("eventcore.stores.postgres")
 
-# The files that bring the schema from each version to the next, beginning with version 0, an empty schema.
-_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql")
+# The files that bring the schema to the version in their name, in this order, beginning with an empty schema.
+_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "4_snapshots.sql")
 _OLDEST_SERVER: Final = 150000
 _ABOUT: Final = """
     SELECT current_setting('server_version_num')::integer AS server_version, current_setting('server_version') AS release,
@@ -105,12 +105,11 @@ async def _migrate(connection: Connection, settings: PostgresSettings) -> int:
                 return version
             if version == 0:
                 await _create_schema(connection, settings)
-            statements = (
-                files("eventcore.stores.postgres").joinpath("migrations", _MIGRATIONS[version]).read_text(encoding="utf-8")
-            )
+            reached, name = next((new, name) for name in _MIGRATIONS if (new := version_of(name)) > version)
+            statements = files("eventcore.stores.postgres").joinpath("migrations", name).read_text(encoding="utf-8")
             await connection.execute(for_schema(statements, schema))
-            await connection.execute(for_schema(_MIGRATED, schema), version + 1)
-        logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.address, version, version + 1)
+            await connection.execute(for_schema(_MIGRATED, schema), reached)
+        logger.info("migrated the schema %s at %s from version %d to %d", schema, settings.address, version, reached)
 
 
 async def _create_schema(connection: Connection, settings: PostgresSettings) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from eventcore.errors import CorruptEvent, StoreClosed
 from eventcore.stores.sampling import BackendCounters
 from eventcore.stores.sqlite.errors import explained
+from eventcore.stores.sqlite.files import location
 from eventcore.stores.sqlite.worker import Worker
 
 T = TypeVar("T")
@@ -94,7 +95,8 @@ class ConnectionThread:
     def _call(self, job: Callable[[StoreConnection], T]) -> T:
         try:
             if self._connection is None:
-                connection = sqlite3.connect(self._path, isolation_level=None, factory=StoreConnection)
+                database, is_uri = location(self._path)
+                connection = sqlite3.connect(database, isolation_level=None, factory=StoreConnection, uri=is_uri)
                 # Texts come as bytes: bytes that are not UTF-8 must fail one row only, not the whole page.
                 connection.text_factory = bytes
                 connection.counters = self._counters

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, final
+from typing import Any, Final, final
 
+from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Purpose, Verdict, Versions
+from eventcore.stores.base import (
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    EventFilter,
+    EventsRedacted,
+    LogPage,
+    Purpose,
+    Redaction,
+    Snapshot,
+    StateKey,
+    Verdict,
+    Versions,
+)
+from eventcore.stores.failures import check_reason
 from eventcore.stores.head_watch import LocalHeadWatch
 from eventcore.stores.judging import last_appended
-from eventcore.stores.paging import LAST_POSITION, rows_per_stream
+from eventcore.stores.paging import LAST_POSITION, SEARCH_WINDOW, rows_per_stream
+from eventcore.stores.seen import SeenRedactions
 from eventcore.stores.sqlite.connection import ConnectionThread
 from eventcore.stores.sqlite.following import Follower
-from eventcore.stores.sqlite.statements import append, head, read_streams, scan
+from eventcore.stores.sqlite.snapshots import read_behind_snapshots, redact, save_snapshots
+from eventcore.stores.sqlite.statements import append, count_redactions, find_event, head, read_streams, scan
+
+_NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 
 
 @final
@@ -32,19 +51,63 @@ class SqliteLog:
         self._scanner = follower
         self._follower = Follower(follower)
         self._watch = LocalHeadWatch(self.head_position)
+        self._redactions = SeenRedactions()
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
-        verdicts = await self._writer.run(partial(append, requests))
+        try:
+            verdicts = await self._writer.run(partial(append, requests, self._redactions.at_most))
+        except EventsRedacted:
+            self._redactions.forget()
+            raise
         self._watch.advance(last_appended(requests, verdicts).position)
         return verdicts
 
     async def read_streams(
-        self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"
+        self,
+        after: Versions,
+        *,
+        up_to: int | None = None,
+        origins: Sequence[Any] = (),
+        purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = _NO_KEYS,
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
-        last = LAST_POSITION if up_to is None else up_to
-        return await self._reader.run(partial(read_streams, after, last, rows_per_stream(len(after))))
+        last, limit = LAST_POSITION if up_to is None else up_to, rows_per_stream(len(after))
+        if snapshots:
+            page = await self._reader.run(partial(read_behind_snapshots, after, last, limit, snapshots))
+        else:
+            page = await self._reader.run(partial(read_streams, after, last, limit))
+        if purpose == "command":
+            self._redactions.observe(page.redactions)
+        return page
+
+    async def save_snapshots(self, snapshots: Mapping[StreamId, Snapshot]) -> None:
+        """See ``EventLog.save_snapshots``."""
+        await self._writer.run(partial(save_snapshots, snapshots))
+
+    async def find_event(self, event_id: str) -> StoredEvent | None:
+        """See ``EventLog.find_event``."""
+        up_to = await self.head_position()
+        while up_to > 0:
+            if (event := await self._scanner.run(partial(find_event, event_id, up_to))) is not None:
+                return event
+            up_to -= SEARCH_WINDOW
+        return None
+
+    async def redact(self, event_id: str, data: bytes, reason: str, *, position: int | None = None) -> Redaction | None:
+        """See ``EventLog.redact``."""
+        check_reason(reason)
+        if position is None:
+            if (event := await self.find_event(event_id)) is None:
+                return None
+            position = event.position
+        return await self._writer.run(partial(redact, position, event_id, data.decode(), reason))
+
+    async def check_redactions(self) -> None:
+        """See ``EventLog.check_redactions``."""
+        if self._redactions.is_known:
+            self._redactions.observe(await self._reader.run(count_redactions))
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """See ``EventLog.scan``."""

@@ -6,24 +6,25 @@ from importlib.resources import files
 from typing import Final, Literal, TypeAlias
 
 from eventcore.errors import IncompatibleStore
-from eventcore.stores.base import SCHEMA_VERSION
+from eventcore.stores.base import SCHEMA_VERSION, version_of
 from eventcore.stores.sqlite.connection import StoreConnection
+from eventcore.stores.sqlite.files import is_read_only
 
 Synchronous: TypeAlias = Literal["full", "normal", "extra"]
 """How a commit is made durable: the values of SQLite's ``PRAGMA synchronous``, see ``SqliteBackend``."""
 
 _APPLICATION_ID: Final = 0x65766374  # "evct"
 
-# The files that bring the schema from each version to the next, beginning with 0, an empty file. A released one never changes.
+# The files that bring the schema to the version in their name, beginning with an empty file. A released one never changes.
 # Every statement can run again: another process may migrate the same file at the same time.
-_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql")
+_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "4_snapshots.sql")
 
 
 def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, busy_timeout: float) -> None:
     """Check that the file is a store or empty, set up the connection that appends, and create or migrate the schema.
 
     Raises:
-        IncompatibleStore: the file is something else, or has a later schema version.
+        IncompatibleStore: the file is something else, has a later schema version, or has an earlier one and cannot be written.
     """
     connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -36,11 +37,19 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
             f"{path} has schema version {version}, this eventcore knows versions up to {SCHEMA_VERSION}; "
             "open it with the eventcore that made it, or upgrade"
         )
+    if is_read_only(path):
+        if version < SCHEMA_VERSION:
+            raise IncompatibleStore(
+                f"{path} has schema version {version}, this eventcore reads version {SCHEMA_VERSION}, and the file or its "
+                "directory cannot be written to migrate it: allow that, or migrate a copy"
+            )
+        return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     if version < SCHEMA_VERSION:
         folder = files(__package__) / "migrations"
-        steps = "".join([(folder / name).read_text("utf-8") for name in _MIGRATIONS[version:]])
+        missing = [name for name in _MIGRATIONS if version_of(name) > version]
+        steps = "".join([(folder / name).read_text("utf-8") for name in missing])
         connection.executescript(
             f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {_APPLICATION_ID}; "
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"

@@ -19,16 +19,18 @@ from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict, Versions
 from eventcore.stores.failures import diverged
 from eventcore.stores.judging import base_versions, judge, verdicts
-from eventcore.stores.paging import window
+from eventcore.stores.paging import PAGE_BYTES, SEARCH_WINDOW, window
+from eventcore.stores.seen import redacted
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 
 T = TypeVar("T")
 
 # Appends all events of `new`, an array of [stream, version, id, type, data, metadata, time], if every stream has its version in
-# `base`, an object of stream to version; else nothing. The statement is one transaction: SQLite takes the write lock before
-# the snapshot, so no other process can append between the check and the insert.
+# `base`, an object of stream to version, and the store has at most `redactions` redactions; else nothing. The statement is one
+# transaction: SQLite takes the write lock before the snapshot, so no other process can append between the check and the insert.
+# The columns are named: an operator may have added another one.
 _APPEND: Final = """
-    INSERT INTO events
+    INSERT INTO events (position, stream_id, version, event_id, event_type, data, metadata, recorded_at_ns)
     SELECT head.position + 1 + new.key,
         json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'),
         json_extract(new.value, '$[3]'), json_extract(new.value, '$[4]'), json_extract(new.value, '$[5]'),
@@ -37,7 +39,7 @@ _APPEND: Final = """
     WHERE NOT EXISTS (
         SELECT 1 FROM json_each(:base) AS wanted
         WHERE coalesce((SELECT max(version) FROM events WHERE stream_id = wanted.key), 0) <> wanted.value
-    )
+    ) AND coalesce((SELECT max(redaction) FROM redactions), 0) <= :redactions
 """
 _VERSIONS: Final = """
     SELECT json_group_object(key, coalesce((SELECT max(version) FROM events WHERE stream_id = key), 0)) FROM json_each(:base)
@@ -46,15 +48,54 @@ _VERSIONS: Final = """
 _ROW: Final = (
     "json_array(position, stream_id, version, event_id, event_type, CAST(data AS TEXT), CAST(metadata AS TEXT), recorded_at_ns)"
 )
-# after: an object of stream to the version after which to read; up_to: the highest position; limit: rows per stream.
+_SIZE: Final = "length(event.data) + length(event.metadata)"
+_COUNTS: Final = """'{"head":' || (SELECT coalesce(max(position), 0) FROM events)
+    || ',"redactions":' || (SELECT coalesce(max(redaction), 0) FROM redactions)"""
+# after: an object of stream to the version after which to read; up_to: the highest position; limit: rows per stream. One row
+# more of each stream is read: it shows that there are more. NULL if there are large events: a page of them must be measured.
 _READ: Final = f"""
-    SELECT '{{"head":' || (SELECT coalesce(max(position), 0) FROM events) || ',"rows":[' || coalesce(group_concat((
+    SELECT CASE WHEN NOT EXISTS (
+        SELECT 1 FROM json_each(:after) AS asked CROSS JOIN events AS event INDEXED BY large_events_by_stream
+        ON event.stream_id = asked.key AND event.version > asked.value AND event.version <= asked.value + :limit
+        WHERE {_SIZE} > 2048
+    ) THEN {_COUNTS} || ',"rows":[' || coalesce(group_concat((
         SELECT '[' || coalesce(group_concat(found), '') || ']' FROM (
             SELECT {_ROW} AS found FROM events
             WHERE stream_id = asked.key AND version > asked.value AND position <= :up_to
-            ORDER BY version LIMIT :limit
+            ORDER BY version LIMIT :limit + 1
         )
-    )), '') || ']}}' FROM json_each(:after) AS asked
+    )), '') || ']}}' END FROM json_each(:after) AS asked
+"""  # noqa: S608  # put together from constants
+# The same for large events: `fitting` walks through the events of all streams until the page is full. `next` are the versions
+# of the events behind those of the page, 0 where there are none.
+_READ_MEASURED: Final = f"""
+    WITH RECURSIVE asked(number, stream_id, version) AS MATERIALIZED (
+        SELECT row_number() OVER (), key, value FROM json_each(:after)
+    ), wanted(number, asked, version, position) AS MATERIALIZED (
+        SELECT row_number() OVER (ORDER BY asked.number, event.version), asked.number, event.version, event.position
+        FROM asked CROSS JOIN events AS event ON event.stream_id = asked.stream_id
+            AND event.version > asked.version AND event.version <= asked.version + :limit
+        WHERE event.position <= :up_to
+    ), fitting(number, asked, version, position, size) AS (
+        SELECT 0, 0, 0, 0, 0
+        UNION ALL
+        SELECT wanted.number, wanted.asked, wanted.version, wanted.position, fitting.size + {_SIZE}
+        FROM fitting JOIN wanted ON wanted.number = fitting.number + 1 JOIN events AS event ON event.position = wanted.position
+        WHERE fitting.number = 0 OR fitting.size + {_SIZE} <= :bytes
+    ), page(number, asked, version, position, size) AS MATERIALIZED (SELECT * FROM fitting WHERE number > 0)
+    SELECT {_COUNTS} || ',"rows":[' || coalesce(group_concat((
+        SELECT '[' || coalesce(group_concat(found), '') || ']' FROM (
+            SELECT {_ROW} AS found FROM events
+            WHERE stream_id = asked.stream_id AND version > asked.version
+                AND version <= (SELECT max(page.version) FROM page WHERE page.asked = asked.number)
+            ORDER BY version
+        )
+    )), '') || '],"next":[' || coalesce(group_concat(coalesce((
+        SELECT event.version FROM events AS event WHERE event.stream_id = asked.stream_id AND event.position <= :up_to
+            AND event.version = 1 + coalesce(
+                (SELECT max(page.version) FROM page WHERE page.asked = asked.number), asked.version
+            )
+    ), 0)), '') || ']}}' FROM (SELECT * FROM asked ORDER BY number) AS asked
 """  # noqa: S608  # put together from constants
 # The head position, the id of the event at :after, the last event of the window (or of the store, if that comes first), and the
 # rows. They are columns: copying the long text of the rows into one JSON text would take a fifth of the time.
@@ -66,13 +107,40 @@ _FOLLOW: Final = """
         WHERE position > :after AND position <= :up_to ORDER BY position DESC LIMIT 1
     ) AS last
 """
+# The matching rows in a range of positions, as JSON without brackets. NULL if there are none, 0 if some events of the range are
+# large: a page of them must be measured.
+_LOG: Final = f"""
+    (SELECT CASE WHEN EXISTS (
+        SELECT 1 FROM events AS event INDEXED BY large_events
+        WHERE event.position > :after AND event.position <= :up_to AND {_SIZE} > 2048
+    ) THEN 0 ELSE (SELECT group_concat(found) FROM (
+        SELECT {_ROW} AS found FROM events WHERE {{conditions}} ORDER BY position LIMIT :limit
+    )) END)
+"""  # noqa: S608  # put together from constants
+_LOG_MEASURED: Final = f"""
+    (WITH RECURSIVE wanted(number, position) AS MATERIALIZED (
+        SELECT row_number() OVER (ORDER BY position), position FROM events WHERE {{conditions}} ORDER BY position LIMIT :limit
+    ), fitting(number, position, size) AS (
+        SELECT 0, 0, 0
+        UNION ALL
+        SELECT wanted.number, wanted.position, fitting.size + {_SIZE}
+        FROM fitting JOIN wanted ON wanted.number = fitting.number + 1 JOIN events AS event ON event.position = wanted.position
+        WHERE fitting.number = 0 OR fitting.size + {_SIZE} <= :bytes
+    )
+    SELECT group_concat(found) FROM (
+        SELECT {_ROW} AS found FROM events
+        WHERE position IN (SELECT position FROM fitting) ORDER BY position
+    ))
+"""  # noqa: S608  # put together from constants
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class _Found(msgspec.Struct):
     head: int
+    redactions: int
     rows: list[list[StoredEvent]]
+    next: list[int] = []
 
 
 _decode_found: Final = msgspec.json.Decoder(_Found).decode
@@ -81,26 +149,32 @@ _decode_versions: Final = cast("Callable[[bytes], dict[StreamId, int]]", msgspec
 _decode_rows: Final = msgspec.json.Decoder(list[StoredEvent]).decode
 
 
-def append(requests: Sequence[AppendRequest], connection: StoreConnection) -> Sequence[Verdict]:
-    """See ``EventLog.append``."""
+def append(requests: Sequence[AppendRequest], redactions: int, connection: StoreConnection) -> Sequence[Verdict]:
+    """See ``EventLog.append``.
+
+    Raises:
+        EventsRedacted: the store has more than ``redactions`` redactions.
+    """
     base = base_versions(requests)
     if all(judge(requests, base)) and any(request.events for request in requests):
         # The usual case: if no other process has written these streams, every request is accepted and one statement will do.
         rows = _rows(requests)
-        cursor = connection.execute(_APPEND, {"new": rows, "base": _object(base)})
+        cursor = connection.execute(_APPEND, {"new": rows, "base": _object(base), "redactions": redactions})
         if cursor.rowcount:
             _count_written(connection, rows)
             return verdicts(requests, [True] * len(requests), (cursor.lastrowid or 0) - cursor.rowcount)
     # Another process has written one of the streams, or a request contradicts one before it: decide each request by the
     # versions that the streams have under the write lock.
     with write_transaction(connection):
+        if (found := count_redactions(connection)) > redactions:
+            raise redacted(found)
         began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
         accepted = judge(requests, began)
         winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
         first = head(connection)
         rows = _rows(winners) if any(request.events for request in winners) else ""
         if rows:
-            connection.execute(_APPEND, {"new": rows, "base": "{}"})
+            connection.execute(_APPEND, {"new": rows, "base": "{}", "redactions": redactions})
     _count_written(connection, rows)
     return verdicts(requests, accepted, first)
 
@@ -121,34 +195,53 @@ def _object(versions: Versions) -> str:
 
 
 def read_streams(after: Versions, up_to: int, limit: int, connection: StoreConnection) -> BackendPage:
-    """See ``EventLog.read_streams``."""
+    """See ``EventLog.read_streams``; without stored states."""
     asked: dict[str, str | int] = {"after": _object(after), "up_to": up_to, "limit": limit}
-    found = _decode_page(_decode_found, connection.execute(_READ, asked).fetchone()[0], connection)
-    return BackendPage(dict(zip(after, found.rows, strict=True)), found.head, limit)
+    page = connection.execute(_READ, asked).fetchone()[0]
+    if page is None:
+        page = connection.execute(_READ_MEASURED, {**asked, "bytes": PAGE_BYTES}).fetchone()[0]
+    found = _decode_page(_decode_found, page, connection)
+    rows = dict(zip(after, found.rows, strict=True))
+    more = {stream for stream, version in zip(rows, found.next, strict=False) if version}
+    for stream, of_stream in rows.items():
+        if len(of_stream) > limit:
+            more.add(stream)
+            del of_stream[limit:]
+    return BackendPage(rows, found.head, frozenset(more), {}, found.redactions)
 
 
 def scan(after: int, up_to: int, limit: int, wanted: EventFilter, connection: StoreConnection) -> Sequence[StoredEvent]:
     """See ``EventLog.scan``."""
-    asked: dict[str, str | int] = {"after": after, "up_to": up_to, "limit": limit}
-    return _rows_of(connection.execute(f"SELECT {_log(wanted, asked)}", asked).fetchone()[0], connection)
+    asked: dict[str, str | int] = {"after": after, "up_to": up_to, "limit": limit, "bytes": PAGE_BYTES}
+    matching = _conditions(wanted, asked)
+    log = connection.execute(f"SELECT {_LOG.format(conditions=matching)}", asked).fetchone()[0]
+    if log == 0:
+        log = connection.execute(f"SELECT {_LOG_MEASURED.format(conditions=matching)}", asked).fetchone()[0]
+    return _rows_of(log, connection)
 
 
 def follow(after: Checkpoint, limit: int, wanted: EventFilter, connection: StoreConnection) -> LogPage:
     """See ``EventLog.follow``."""
     up_to = after.position + window(wanted, limit)
-    asked: dict[str, str | int] = {"after": after.position, "up_to": up_to, "limit": limit}
-    head, at, end, end_id, log = connection.execute(_FOLLOW.format(log=_log(wanted, asked)), asked).fetchone()
-    found = "" if at is None else at.decode(errors="replace")
-    if after != START and found != after.event_id:
-        raise diverged(after, found)
+    asked: dict[str, str | int] = {"after": after.position, "up_to": up_to, "limit": limit, "bytes": PAGE_BYTES}
+    matching = _conditions(wanted, asked)
+    found = connection.execute(_FOLLOW.format(log=_LOG.format(conditions=matching)), asked).fetchone()
+    is_measured = found[4] == 0
+    if is_measured:
+        found = connection.execute(_FOLLOW.format(log=_LOG_MEASURED.format(conditions=matching)), asked).fetchone()
+    head, at, end, end_id, log = found
+    found_id = "" if at is None else at.decode(errors="replace")
+    if after != START and found_id != after.event_id:
+        raise diverged(after, found_id)
     rows = _rows_of(log, connection)
-    if len(rows) == limit:
+    # Behind measured rows there may be others that did not fit.
+    if rows and (is_measured or len(rows) == limit):
         return LogPage(rows, Checkpoint(rows[-1].position, rows[-1].event_id), head)
     return LogPage(rows, after if end is None else Checkpoint(end, end_id.decode(errors="replace")), head)
 
 
-def _log(wanted: EventFilter, asked: dict[str, str | int]) -> str:
-    """The SQL expression of the matching rows in a range of positions, as JSON without brackets; adds values to ``asked``."""
+def _conditions(wanted: EventFilter, asked: dict[str, str | int]) -> str:
+    """The SQL condition of the matching rows in a range of positions; adds values to ``asked``."""
     conditions = ["position > :after AND position <= :up_to"]
     if wanted.pattern is not None:
         conditions.append("stream_id GLOB :glob")
@@ -156,11 +249,7 @@ def _log(wanted: EventFilter, asked: dict[str, str | int]) -> str:
     if wanted.event_types is not None:
         conditions.append("event_type IN (SELECT value FROM json_each(:types))")
         asked["types"] = _encode(wanted.event_types).decode()
-    return f"""
-        (SELECT group_concat(found) FROM (
-            SELECT {_ROW} AS found FROM events WHERE {" AND ".join(conditions)} ORDER BY position LIMIT :limit
-        ))
-    """  # noqa: S608  # put together from constants; the values are bound
+    return " AND ".join(conditions)
 
 
 def _rows_of(log: bytes | None, connection: StoreConnection) -> list[StoredEvent]:
@@ -183,6 +272,22 @@ def _count_written(connection: StoreConnection, rows: str) -> None:
 def head(connection: StoreConnection) -> int:
     position: int = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
     return position
+
+
+def count_redactions(connection: StoreConnection) -> int:
+    """How many redactions the store has."""
+    count: int = connection.execute("SELECT coalesce(max(redaction), 0) FROM redactions").fetchone()[0]
+    return count
+
+
+def find_event(event_id: str, up_to: int, connection: StoreConnection) -> StoredEvent | None:
+    """The event with this id among the ``SEARCH_WINDOW`` positions up to ``up_to``."""
+    asked: dict[str, str | int] = {"id": event_id, "up_to": up_to, "after": up_to - SEARCH_WINDOW}
+    found = connection.execute(
+        f"SELECT {_ROW} FROM events WHERE position > :after AND position <= :up_to AND event_id = :id",  # noqa: S608
+        asked,
+    ).fetchone()
+    return None if found is None else _rows_of(found[0], connection)[0]
 
 
 def last_append(connection: StoreConnection) -> tuple[int, int | None]:

@@ -24,7 +24,7 @@ class StoreContract(AppendContract, ReadContract, FollowContract, CommandContrac
     ...     @pytest.fixture
     ...     def make_backend(self):
     ...         backend = MemoryBackend()
-    ...         return lambda: backend
+    ...         return backend.another
     """
 
 
