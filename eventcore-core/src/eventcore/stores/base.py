@@ -150,7 +150,7 @@ class BackendPage(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         rows: for each stream that was asked for, its rows in order of version.
         head: the head position of the snapshot of the store.
-        more: the streams that have further rows in the store behind those of the page.
+        more: the streams that have further rows in the store behind those of the page, up to the highest position to read.
         snapshots: for each stream that has a usable stored state: this state. Its rows begin behind the state's version.
         redactions: the number of redactions in the snapshot of the store.
     """

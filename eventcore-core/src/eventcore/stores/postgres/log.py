@@ -258,9 +258,13 @@ class PostgresLog:
         head, _, end, end_id, found = snapshot[:5]
         if after.position and found != after.event_id:
             raise diverged(after, found or "")
-        is_cut = bool(records) and records[-1][5] is None
-        rows = self._stored(records[:-1] if is_cut else records)
-        if is_cut or len(rows) == limit:
+        if records and records[-1][5] is None:
+            # Only this event did not fit: there are more behind the page.
+            records.pop()
+            limit = len(records)
+        rows = self._stored(records)
+        # An event that is larger than a page is alone in it.
+        if rows and (len(rows) == limit or len(records[0][5]) + len(records[0][6]) > PAGE_BYTES):
             end, end_id = rows[-1].position, rows[-1].event_id
         return LogPage(rows, Checkpoint(end, end_id or ""), head)
 

@@ -11,7 +11,17 @@ from eventcore.errors import HistoryDiverged
 from eventcore.stores import CONFLICT, START, Backend, Checkpoint
 from eventcore.testing.contract.accounts import account
 from eventcore.testing.contract.fixtures import ContractFixtures
-from eventcore.testing.contract.requests import EVERYTHING, everything, fill, log, matching, positions, request
+from eventcore.testing.contract.requests import (
+    EVERYTHING,
+    check_size,
+    everything,
+    fill,
+    fill_large,
+    log,
+    matching,
+    positions,
+    request,
+)
 
 A: Final = account("a")
 B: Final = account("b")
@@ -60,6 +70,21 @@ class FollowContract(ContractFixtures):
             at, calls = page.end, calls + 1
         assert found == [12_001]
         assert calls < 1000
+
+    @pytest.mark.parametrize("pattern", [None, "account-b"])
+    async def test_pages_of_large_events_are_bounded_in_bytes_and_miss_nothing(
+        self, backend: Backend, pattern: str | None
+    ) -> None:
+        await fill_large(backend, (A, B), 9, 1_000_000)
+        await fill_large(backend, (account("c"),), 30, 100)
+        at, found = START, list[int]()
+        while at.position < 48:
+            page = await backend.log.follow(at, 100, matching(pattern))
+            check_size(page.rows)
+            assert page.end.position > at.position
+            found += positions(page.rows)
+            at = page.end
+        assert found == (list(range(1, 49)) if pattern is None else list(range(2, 19, 2)))
 
     async def test_a_checkpoint_is_resumed_on_another_backend(self, backend: Backend, another_backend: Backend) -> None:
         await fill(backend, *[A, B] * 300)

@@ -10,10 +10,20 @@ import pytest
 from eventcore.errors import CorruptEvent, InvalidEvent, UnknownEventType
 from eventcore.events import StreamId
 from eventcore.store import EventStore
-from eventcore.stores import CONFLICT, AppendRequest, Backend, NewEvent
+from eventcore.stores import CONFLICT, START, AppendRequest, Backend, NewEvent
 from eventcore.testing.contract.accounts import Deposit, Deposited, Link, Linked, Look, account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, opened_store
-from eventcore.testing.contract.requests import EVERYTHING, fill, matching, new_event, positions, request
+from eventcore.testing.contract.requests import (
+    EVERYTHING,
+    check_size,
+    everything,
+    fill,
+    fill_large,
+    matching,
+    new_event,
+    positions,
+    request,
+)
 
 A: Final = account("a")
 B: Final = account("b")
@@ -86,6 +96,60 @@ class ReadContract(ContractFixtures):
             if A not in page.more:
                 break
         assert versions == list(range(1, 1235))
+
+    @pytest.mark.parametrize("size", [3_000, 60_000, 1_000_000])
+    async def test_pages_of_large_events_are_bounded_in_bytes(self, backend: Backend, size: int) -> None:
+        await fill_large(backend, (A, B, C), 9, size)
+        found: dict[StreamId, list[int]] = {A: [], B: [], C: [], account("none"): []}
+        wanted, calls = set(found), 0
+        while wanted:
+            page = await backend.log.read_streams({stream: len(found[stream]) for stream in wanted})
+            check_size([row for rows in page.rows.values() for row in rows])
+            assert page.rows.keys() == wanted
+            assert any(page.rows.values()) or not page.more, "each page holds at least one event while there are some"
+            for stream, rows in page.rows.items():
+                found[stream] += [row.version for row in rows]
+                assert (len(found[stream]) < 9) == (stream in page.more) or stream == account("none"), (
+                    "`more` names exactly the streams that have further events"
+                )
+            wanted = set(page.more)
+            calls += 1
+        assert list(found.values()) == [list(range(1, 10))] * 3 + [[]]
+        assert calls > 3 or size < 1_000_000
+
+    async def test_events_behind_the_highest_position_are_not_more(self, backend: Backend) -> None:
+        await fill_large(backend, (A, B), 4, 3_000)
+        for count in range(9):
+            page = await backend.log.read_streams({A: 0, B: 0}, up_to=count)
+            assert (len(page.rows[A]) + len(page.rows[B]), page.more) == (count, frozenset())
+        await backend.log.append([request({C: 0}, *[C] * 600)])
+        page = await backend.log.read_streams({C: 400}, up_to=508)
+        assert (len(page.rows[C]), page.more) == (100, frozenset())
+
+    async def test_an_event_larger_than_a_page_is_a_page_of_its_own(self, backend: Backend) -> None:
+        await fill_large(backend, (A, B), 2, 9 << 20)
+        page = await backend.log.read_streams({A: 0, B: 0})
+        assert ([len(page.rows[A]), len(page.rows[B])], page.more) == ([1, 0], frozenset({A, B}))
+        page = await backend.log.read_streams({A: 1, B: 1})
+        assert ([len(page.rows[A]), len(page.rows[B])], page.more) == ([1, 0], frozenset({B}))
+        assert positions(await backend.log.scan(0, 9, 9, EVERYTHING)) == [1]
+        assert positions(await everything(backend)) == [1, 2, 3, 4]
+        at = START
+        for position in range(1, 5):
+            followed = await backend.log.follow(at, 9, EVERYTHING)
+            at = followed.end
+            assert (positions(followed.rows), at.position) == ([position], position), "the page ends at its only event"
+
+    @pytest.mark.parametrize("pattern", [None, "account-b"])
+    async def test_ranges_of_large_events_come_in_pages_that_are_bounded_in_bytes(
+        self, backend: Backend, pattern: str | None
+    ) -> None:
+        await fill_large(backend, (A, B), 12, 1_000_000)
+        found: list[int] = []
+        while rows := await backend.log.scan(found[-1] if found else 0, 24, 100, matching(pattern)):
+            check_size(rows)
+            found += positions(rows)
+        assert found == (list(range(1, 25)) if pattern is None else list(range(2, 25, 2)))
 
     async def test_a_thousand_streams_are_read_at_once(self, backend: Backend) -> None:
         streams = [account(number) for number in range(1000)]
@@ -169,6 +233,27 @@ class ReadContract(ContractFixtures):
         assert [event async for event in store.read(A, after_version=1200)] == []
         assert [event async for event in store.read(A, limit=0)] == []
         assert [event async for event in store.read(C)] == []
+
+    async def test_large_events_are_all_read(self, store: EventStore) -> None:
+        for note in ("x" * 1_000_000, "y" * 3_000):
+            for stream in (A, B):
+                await store.execute(Deposit(account=stream, note=note, times=6))
+        assert [event.version async for event in store.read(A)] == list(range(1, 13))
+        assert [event.position async for event in store.read_all()] == list(range(1, 25))
+        assert [event.position async for event in store.read_all(pattern=str(B), limit=9)] == [7, 8, 9, 10, 11, 12, 19, 20, 21]
+        assert (await store.execute(Look(accounts=(A, B)))).position == 24
+
+    async def test_positions_and_versions_beyond_64_bits_are_refused(self, store: EventStore) -> None:
+        await store.execute(Deposit(account=A))
+        assert [event async for event in store.read(A, after_version=2**63 - 1)] == []
+        assert [event async for event in store.read_all(after=2**63 - 1)] == []
+        for number in (2**63, 2**64, 10**30):
+            with pytest.raises(ValueError, match=r"expected an int, 0 or more and less than 2\*\*63"):
+                await anext(store.read(A, after_version=number))
+            with pytest.raises(ValueError, match="less than"):
+                await anext(store.read_all(after=number))
+            with pytest.raises(ValueError, match="less than"):
+                await store.wait_for("projection", number)
 
     async def test_all_events_are_read_from_a_position_up_to_a_limit(self, store: EventStore) -> None:
         await store.execute(Deposit(account=A, times=1200))

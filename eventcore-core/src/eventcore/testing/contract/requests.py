@@ -13,6 +13,9 @@ from eventcore.testing.contract.accounts import Deposited
 
 EVERYTHING: Final = EventFilter()
 
+LARGEST_PAGE: Final = 8 << 20
+"""The bytes that a page may have, if it has more than one event."""
+
 _codec: Final = Codec()
 _ids: Final = IdGenerator()
 _TIME: Final = 1_700_000_000_123_456_789
@@ -56,7 +59,24 @@ async def fill(backend: Backend, *streams: StreamId) -> None:
 
 
 async def everything(backend: Backend) -> list[StoredEvent]:
-    return list(await backend.log.scan(0, 1 << 40, 1 << 20, EVERYTHING))
+    rows: list[StoredEvent] = []
+    while page := await backend.log.scan(rows[-1].position if rows else 0, 1 << 40, 1 << 20, EVERYTHING):
+        rows += page
+    return rows
+
+
+async def fill_large(backend: Backend, streams: Iterable[StreamId], count: int, size: int) -> None:
+    """Append ``count`` events to each of ``streams`` of an empty store, in turns; each has ``size`` bytes of data."""
+    data = b'{"amount":1,"note":"' + b"x" * (size - 22) + b'"}'
+    for version in range(1, count + 1):
+        for stream in streams:
+            new = [new_event(stream, version, data=data)]
+            await backend.log.append([AppendRequest({stream: version - 1}, {stream: version - 1}, new)])
+
+
+def check_size(rows: Iterable[StoredEvent]) -> None:
+    sizes = [len(row.data) for row in rows]
+    assert len(sizes) <= 1 or sum(sizes) <= LARGEST_PAGE, "a page must be bounded in bytes, whatever the size of its events"
 
 
 async def log(backend: Backend) -> list[tuple[int, str, int]]:

@@ -190,8 +190,8 @@ BEGIN
         CASE WHEN found.nth <= page AND (found.total <= bytes OR found.total = found.size) THEN found.data END,
         found.metadata, found.recorded_at_ns
     FROM found
-    -- Of the events that do not fit, one of each stream is enough.
-    WHERE found.total <= bytes OR found.total = found.size OR found.total - found.size <= bytes OR found.nth = 1;
+    -- Of the events that do not fit, one or two of each stream are enough (two: the first event may be larger than the page).
+    WHERE found.total <= bytes OR found.total = found.size OR found.total - found.size <= bytes OR found.nth <= 2;
 END $$;
 
 -- At most page matching events in a range of positions, and at most bytes in all (but a first event of any size).
@@ -242,7 +242,7 @@ BEGIN
         NULL::bytea, NULL::bytea, NULL::bigint
     FROM snapshot
     UNION ALL
-    -- The first event that does not fit says so by its missing data.
+    -- The first event that does not fit says so by its missing data, unless it follows one that is larger than the page.
     SELECT found.position, found.stream_id, found.version, found.event_id, found.event_type,
         CASE WHEN found.total <= bytes OR found.total = found.size THEN found.data END, found.metadata, found.recorded_at_ns
     FROM (
