@@ -43,19 +43,13 @@ def window(wanted: EventFilter, limit: int) -> int:
     return limit if wanted == _EVERY_EVENT else _WINDOW
 
 
-def cut(rows: Iterable[StoredEvent], limit: int, room: int) -> tuple[list[StoredEvent], int, bool]:
-    """The first rows that fit into a page, the bytes that remain, and whether rows were left out.
-
-    Args:
-        rows: rows in the order of the page.
-        limit: the largest number of rows.
-        room: the bytes that they may take. A page that is empty so far (``room`` is ``PAGE_BYTES``) takes any first row.
-    """
+def cut(rows: Iterable[StoredEvent], limit: int) -> tuple[list[StoredEvent], bool]:
+    """The first rows that fit into a page, at most ``limit``, and whether others were left out."""
     taken: list[StoredEvent] = []
+    room = PAGE_BYTES
     for row in rows:
-        size = len(row.data) + len(row.metadata)
-        if len(taken) == limit or (size > room and room < PAGE_BYTES):
-            return taken, room, True
+        room -= len(row.data) + len(row.metadata)
+        if len(taken) == limit or (room < 0 and taken):
+            return taken, True
         taken.append(row)
-        room -= size
-    return taken, room, False
+    return taken, False

@@ -41,5 +41,5 @@ class MemoryBackend:
 
     async def sample(self) -> DatabaseSample:
         """The head position and its time; a store in memory has no size on disk."""
-        rows = self._events.rows
+        rows = self._events.all.rows
         return DatabaseSample(len(rows), rows[-1].recorded_at_ns if rows else None)

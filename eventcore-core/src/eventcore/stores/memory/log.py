@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, final
 
 import msgspec
@@ -31,6 +33,49 @@ from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, cut, window
 from eventcore.stores.seen import SeenRedactions, redacted
 
 _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
+_EVERY_EVENT: Final = EventFilter()
+_position: Final = attrgetter("position")
+
+
+@final
+class Rows:
+    """Rows in order, and how many bytes of data and metadata the rows up to each of them have."""
+
+    __slots__ = ("rows", "sizes")
+
+    def __init__(self) -> None:
+        self.rows: list[StoredEvent] = []
+        self.sizes: list[int] = [0]
+
+    def append(self, row: StoredEvent) -> None:
+        """Add a row at the end."""
+        self.rows.append(row)
+        self.sizes.append(self.sizes[-1] + len(row.data) + len(row.metadata))
+
+    def replace(self, index: int, row: StoredEvent) -> None:
+        """Put a row in the place of another one."""
+        self.rows[index] = row
+        for following in range(index, len(self.rows)):
+            one = self.rows[following]
+            self.sizes[following + 1] = self.sizes[following] + len(one.data) + len(one.metadata)
+
+    def page(self, start: int, end: int, room: int) -> tuple[list[StoredEvent], int]:
+        """The rows from ``start`` to ``end`` that fit into ``room`` bytes, and what remains of it.
+
+        A page that is empty so far (``room`` is ``PAGE_BYTES``) takes any first row.
+        """
+        sizes = self.sizes
+        end = min(end, len(self.rows))
+        if start >= end:
+            return [], room
+        if sizes[end] - sizes[start] > room:
+            end = max(start, bisect_right(sizes, sizes[start] + room, start, end) - 1)
+            if room == PAGE_BYTES:
+                end = max(end, start + 1)
+        return self.rows[start:end], room - (sizes[end] - sizes[start])
+
+
+_NONE: Final = Rows()
 
 
 @final
@@ -38,7 +83,7 @@ class MemoryEvents:
     """What a store in memory holds besides the state of projections; several logs may share it.
 
     Attributes:
-        rows: every event in order of position, which is the index plus 1.
+        all: every event in order of position, which is the index plus 1.
         streams: the same events by stream.
         snapshots: the newest stored state by stream and key.
         redactions: the traces in order; the number of a redaction is its index plus 1.
@@ -46,8 +91,8 @@ class MemoryEvents:
     """
 
     def __init__(self) -> None:
-        self.rows: list[StoredEvent] = []
-        self.streams: dict[str, list[StoredEvent]] = {}
+        self.all = Rows()
+        self.streams: dict[str, Rows] = {}
         self.snapshots: dict[tuple[str, StateKey], Snapshot] = {}
         self.redactions: list[Redaction] = []
         self.watch = LocalHeadWatch()
@@ -68,7 +113,7 @@ class MemoryLog:
     @property
     def rows(self) -> Sequence[StoredEvent]:
         """Every event in order of position, which is the index plus 1."""
-        return self._events.rows
+        return self._events.all.rows
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
@@ -76,21 +121,23 @@ class MemoryLog:
         if len(events.redactions) > self._seen.at_most:
             self._seen.forget()
             raise redacted(len(events.redactions))
-        head = len(events.rows)
-        began = {stream: len(events.streams.get(stream, ())) for request in requests for stream in request.base}
+        head = len(events.all.rows)
+        began = {stream: len(events.streams.get(stream, _NONE).rows) for request in requests for stream in request.base}
         accepted = judge(requests, began)
         for request, is_accepted in zip(requests, accepted, strict=True):
             if is_accepted:
                 self._store(request.events)
-        events.watch.advance(len(events.rows))
+        events.watch.advance(len(events.all.rows))
         return verdicts(requests, accepted, head)
 
     def _store(self, events: Sequence[NewEvent]) -> None:
-        rows, streams = self._events.rows, self._events.streams
-        for position, new in enumerate(events, len(rows) + 1):
+        every, streams = self._events.all, self._events.streams
+        for position, new in enumerate(events, len(every.rows) + 1):
             row = _row(position, new)
-            rows.append(row)
-            streams.setdefault(row.stream_id, []).append(row)
+            every.append(row)
+            if (stream := streams.get(row.stream_id)) is None:
+                stream = streams[row.stream_id] = Rows()
+            stream.append(row)
 
     async def read_streams(
         self,
@@ -105,7 +152,7 @@ class MemoryLog:
         events = self._events
         if purpose == "command":
             self._seen.observe(len(events.redactions))
-        last = len(events.rows) if up_to is None else up_to
+        last = len(events.all.rows) if up_to is None else up_to
         room = PAGE_BYTES
         rows: dict[StreamId, Sequence[StoredEvent]] = {}
         more: set[StreamId] = set()
@@ -115,17 +162,19 @@ class MemoryLog:
             stored = None if key is None else events.snapshots.get((stream, key))
             if stored is not None and self._fits(stream, stored, last):
                 found[stream], version = stored, stored.version  # the rows begin behind the state
-            page = events.streams.get(stream, [])[version : version + MAX_PAGE + 1]
-            if up_to is not None and page and page[-1].position > up_to:
-                page = [row for row in page if row.position <= up_to]
-            rows[stream], room, has_more = cut(page, MAX_PAGE, room)
-            if has_more:
+            of_stream = events.streams.get(stream, _NONE)
+            end = len(of_stream.rows)
+            if up_to is not None:
+                end = bisect_right(of_stream.rows, up_to, key=_position)
+            page, room = of_stream.page(version, min(end, version + MAX_PAGE), room)
+            rows[stream] = page
+            if version + len(page) < end:
                 more.add(stream)
-        return BackendPage(rows, len(events.rows), frozenset(more), found, len(events.redactions))
+        return BackendPage(rows, len(events.all.rows), frozenset(more), found, len(events.redactions))
 
     def _fits(self, stream: str, snapshot: Snapshot, up_to: int) -> bool:
         """Whether a stored state may be used: its event is there, and no later redaction concerns its stream."""
-        rows = self._events.streams.get(stream, [])
+        rows = self._events.streams.get(stream, _NONE).rows
         if not 0 < snapshot.version <= len(rows):
             return False
         event = rows[snapshot.version - 1]
@@ -134,7 +183,7 @@ class MemoryLog:
 
     async def save_snapshots(self, snapshots: Mapping[StreamId, Snapshot]) -> None:
         """See ``EventLog.save_snapshots``."""
-        kept, last = self._events.snapshots, len(self._events.rows)
+        kept, last = self._events.snapshots, len(self._events.all.rows)
         for stream, snapshot in snapshots.items():
             older = kept.get((stream, snapshot.key))
             is_newest = older is None or older.version <= snapshot.version or not self._fits(stream, older, last)
@@ -143,7 +192,7 @@ class MemoryLog:
 
     async def find_event(self, event_id: str) -> StoredEvent | None:
         """See ``EventLog.find_event``."""
-        return next((row for row in reversed(self._events.rows) if row.event_id == event_id), None)
+        return next((row for row in reversed(self._events.all.rows) if row.event_id == event_id), None)
 
     async def redact(self, event_id: str, data: bytes, reason: str, *, position: int | None = None) -> Redaction | None:
         """See ``EventLog.redact``."""
@@ -153,7 +202,8 @@ class MemoryLog:
         if row is None or position not in (None, row.position):
             return None
         changed = msgspec.structs.replace(row, data=data.decode())
-        events.rows[row.position - 1] = events.streams[row.stream_id][row.version - 1] = changed
+        events.all.replace(row.position - 1, changed)
+        events.streams[row.stream_id].replace(row.version - 1, changed)
         for stream, key in [one for one in events.snapshots if one[0] == row.stream_id]:
             del events.snapshots[stream, key]
         trace = Redaction(
@@ -169,10 +219,12 @@ class MemoryLog:
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """See ``EventLog.scan``."""
-        return cut(self._matching(after, up_to, wanted), limit, PAGE_BYTES)[0]
+        if wanted == _EVERY_EVENT:
+            return self._events.all.page(after, min(up_to, after + limit), PAGE_BYTES)[0]
+        return cut(self._matching(after, up_to, wanted), limit)[0]
 
     def _matching(self, after: int, up_to: int, wanted: EventFilter) -> Iterator[StoredEvent]:
-        for row in self._events.rows[after:up_to]:
+        for row in self._events.all.rows[after:up_to]:
             if wanted.event_types is not None and row.event_type not in wanted.event_types:
                 continue
             if wanted.pattern is not None and not wanted.pattern.regex.fullmatch(row.stream_id):
@@ -181,18 +233,22 @@ class MemoryLog:
 
     async def head_position(self) -> int:
         """See ``EventLog.head_position``."""
-        return len(self._events.rows)
+        return len(self._events.all.rows)
 
     async def follow(self, after: Checkpoint, limit: int, wanted: EventFilter) -> LogPage:
         """See ``EventLog.follow``."""
-        rows = self._events.rows
+        rows = self._events.all.rows
         head = len(rows)
         found = rows[after.position - 1].event_id if 0 < after.position <= head else ""
         if found != after.event_id:
             raise diverged(after, found)
         last = min(after.position + window(wanted, limit), head)
-        page, _, has_more = cut(self._matching(after.position, last, wanted), limit, PAGE_BYTES)
-        end = page[-1].position if has_more or (page and len(page) == limit) else last
+        if wanted == _EVERY_EVENT:
+            page, _ = self._events.all.page(after.position, last, PAGE_BYTES)
+            end = after.position + len(page)
+        else:
+            page, has_more = cut(self._matching(after.position, last, wanted), limit)
+            end = page[-1].position if has_more or (page and len(page) == limit) else last
         return LogPage(page, Checkpoint(end, rows[end - 1].event_id) if end else after, head)
 
     async def wait_beyond(self, position: int, timeout: float) -> int:

@@ -48,7 +48,6 @@ _APPEND: Final = """
     )
 """
 _READ: Final = "SELECT * FROM {schema}.load_streams($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-_SCAN: Final = "SELECT * FROM {schema}.scan_page($1, $2, $3, $4, $5, $6)"
 _FOLLOW: Final = "SELECT * FROM {schema}.follow_page($1, $2, $3, $4, $5, $6)"
 _FIND: Final = "SELECT * FROM {schema}.find_event($1, $2, $3)"
 _SAVE: Final = "SELECT {schema}.save_snapshots($1, $2, $3, $4, $5, $6, $7)"
@@ -56,6 +55,7 @@ _REDACT: Final = """
     SELECT number, stream_id, version, (extract(epoch FROM redacted_at) * 1000000000)::bigint
     FROM {schema}.redact($1, $2, $3, $4)
 """
+_EVERY_EVENT: Final = EventFilter()
 _REDACTIONS: Final = "SELECT coalesce(max(redaction), 0) FROM {schema}.redactions"
 _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 
@@ -243,7 +243,9 @@ class PostgresLog:
 
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """See ``EventLog.scan``."""
-        return self._stored(await self._reading.fetch(_SCAN, after, up_to, limit, PAGE_BYTES, *conditions(wanted)))
+        arguments = (after, max(0, up_to - after), limit, PAGE_BYTES, *conditions(wanted))
+        _, *records = await self._reading.fetch(_FOLLOW, *arguments)
+        return self._stored(_fitting(records))
 
     async def head_position(self) -> int:
         """See ``EventLog.head_position``."""
@@ -258,13 +260,12 @@ class PostgresLog:
         head, _, end, end_id, found = snapshot[:5]
         if after.position and found != after.event_id:
             raise diverged(after, found or "")
-        if records and records[-1][5] is None:
-            # Only this event did not fit: there are more behind the page.
-            records.pop()
-            limit = len(records)
-        rows = self._stored(records)
-        # An event that is larger than a page is alone in it.
-        if rows and (len(rows) == limit or len(records[0][5]) + len(records[0][6]) > PAGE_BYTES):
+        fitting = _fitting(records)
+        rows = self._stored(fitting)
+        # There may be more in the window if the page is full, by number or by bytes. One event may be larger than a page.
+        # Without a filter, the window ends at the last event in any case.
+        is_cut = len(rows) == limit or len(fitting) < len(records) or bool(rows and _size(fitting[0]) > PAGE_BYTES)
+        if rows and (is_cut or wanted == _EVERY_EVENT):
             end, end_id = rows[-1].position, rows[-1].event_id
         return LogPage(rows, Checkpoint(end, end_id or ""), head)
 
@@ -290,6 +291,15 @@ class PostgresLog:
         except UnicodeDecodeError:
             # Bytes that are not UTF-8 become escapes that are not JSON: the codec then refuses this row only.
             return _decoded(records, "backslashreplace")
+
+
+def _fitting(records: list[Any]) -> list[Any]:
+    """The records without the last one if it stands for an event that did not fit into the page."""
+    return records[:-1] if records and records[-1][5] is None else records
+
+
+def _size(record: Any) -> int:
+    return len(record[5]) + len(record[6])
 
 
 def _snapshot(record: Any, key: StateKey) -> Snapshot:

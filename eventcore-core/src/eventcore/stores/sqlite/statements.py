@@ -19,7 +19,7 @@ from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict, Versions
 from eventcore.stores.failures import diverged
 from eventcore.stores.judging import base_versions, judge, verdicts
-from eventcore.stores.paging import PAGE_BYTES, SEARCH_WINDOW, window
+from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, window
 from eventcore.stores.seen import redacted
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 
@@ -107,15 +107,19 @@ _FOLLOW: Final = """
         WHERE position > :after AND position <= :up_to ORDER BY position DESC LIMIT 1
     ) AS last
 """
-# The matching rows in a range of positions, as JSON without brackets. NULL if there are none, 0 if some events of the range are
-# large: a page of them must be measured.
-_LOG: Final = f"""
-    (SELECT CASE WHEN EXISTS (
+# Whether some events of a range of positions are large: a page of them must be measured.
+_LARGE: Final = f"""
+    EXISTS (
         SELECT 1 FROM events AS event INDEXED BY large_events
         WHERE event.position > :after AND event.position <= :up_to AND {_SIZE} > 2048
-    ) THEN 0 ELSE (SELECT group_concat(found) FROM (
-        SELECT {_ROW} AS found FROM events WHERE {{conditions}} ORDER BY position LIMIT :limit
-    )) END)
+    )
+"""  # noqa: S608  # put together from constants
+# The matching rows in a range of positions, as JSON without brackets; and whether they must be measured, then no rows. Two
+# columns: a CASE would copy the long text.
+_LOG: Final = f"""
+    (SELECT group_concat(found) FROM (
+        SELECT {_ROW} AS found FROM events WHERE NOT {_LARGE} AND {{conditions}} ORDER BY position LIMIT :limit
+    )), {_LARGE}
 """  # noqa: S608  # put together from constants
 _LOG_MEASURED: Final = f"""
     (WITH RECURSIVE wanted(number, position) AS MATERIALIZED (
@@ -130,7 +134,7 @@ _LOG_MEASURED: Final = f"""
     SELECT group_concat(found) FROM (
         SELECT {_ROW} AS found FROM events
         WHERE position IN (SELECT position FROM fitting) ORDER BY position
-    ))
+    )), 0
 """  # noqa: S608  # put together from constants
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _encode: Final = msgspec.json.Encoder().encode
@@ -214,9 +218,10 @@ def scan(after: int, up_to: int, limit: int, wanted: EventFilter, connection: St
     """See ``EventLog.scan``."""
     asked: dict[str, str | int] = {"after": after, "up_to": up_to, "limit": limit, "bytes": PAGE_BYTES}
     matching = _conditions(wanted, asked)
-    log = connection.execute(f"SELECT {_LOG.format(conditions=matching)}", asked).fetchone()[0]
-    if log == 0:
-        log = connection.execute(f"SELECT {_LOG_MEASURED.format(conditions=matching)}", asked).fetchone()[0]
+    expression = _LOG_MEASURED if limit > MAX_PAGE else _LOG
+    log, is_large = connection.execute(f"SELECT {expression.format(conditions=matching)}", asked).fetchone()
+    if is_large:
+        log, _ = connection.execute(f"SELECT {_LOG_MEASURED.format(conditions=matching)}", asked).fetchone()
     return _rows_of(log, connection)
 
 
@@ -225,11 +230,13 @@ def follow(after: Checkpoint, limit: int, wanted: EventFilter, connection: Store
     up_to = after.position + window(wanted, limit)
     asked: dict[str, str | int] = {"after": after.position, "up_to": up_to, "limit": limit, "bytes": PAGE_BYTES}
     matching = _conditions(wanted, asked)
-    found = connection.execute(_FOLLOW.format(log=_LOG.format(conditions=matching)), asked).fetchone()
-    is_measured = found[4] == 0
-    if is_measured:
+    is_measured = limit > MAX_PAGE
+    expression = _LOG_MEASURED if is_measured else _LOG
+    found = connection.execute(_FOLLOW.format(log=expression.format(conditions=matching)), asked).fetchone()
+    if found[5]:
+        is_measured = True
         found = connection.execute(_FOLLOW.format(log=_LOG_MEASURED.format(conditions=matching)), asked).fetchone()
-    head, at, end, end_id, log = found
+    head, at, end, end_id, log, _ = found
     found_id = "" if at is None else at.decode(errors="replace")
     if after != START and found_id != after.event_id:
         raise diverged(after, found_id)

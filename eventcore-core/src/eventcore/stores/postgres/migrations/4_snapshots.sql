@@ -170,7 +170,9 @@ BEGIN
         ) AS state ON true
     ), found AS (
         SELECT event.*, event.version - asked.version AS nth, octet_length(event.data) + octet_length(event.metadata) AS size,
-            sum(octet_length(event.data) + octet_length(event.metadata)) OVER (ORDER BY asked.number, event.version) AS total
+            sum(octet_length(event.data) + octet_length(event.metadata)) OVER (
+                ORDER BY asked.number, event.version ROWS UNBOUNDED PRECEDING
+            ) AS total
         FROM asked CROSS JOIN LATERAL (
             SELECT event.position, event.stream_id, event.version, event.event_id, event.event_type,
                 event.data, event.metadata, event.recorded_at_ns
@@ -194,35 +196,12 @@ BEGIN
     WHERE found.total <= bytes OR found.total = found.size OR found.total - found.size <= bytes OR found.nth <= 2;
 END $$;
 
--- At most page matching events in a range of positions, and at most bytes in all (but a first event of any size).
-CREATE FUNCTION {schema}.scan_page(after bigint, up_to bigint, page integer, bytes bigint, pattern text, types text[])
-RETURNS TABLE (
-    "position" bigint, stream_id text, version bigint, event_id text, event_type text,
-    data bytea, metadata bytea, recorded_at_ns bigint
-) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    SELECT found.position, found.stream_id, found.version, found.event_id, found.event_type,
-        found.data, found.metadata, found.recorded_at_ns
-    FROM (
-        SELECT event.*, octet_length(event.data) + octet_length(event.metadata) AS size,
-            sum(octet_length(event.data) + octet_length(event.metadata)) OVER (ORDER BY event.position) AS total
-        FROM (
-            SELECT event.position, event.stream_id, event.version, event.event_id, event.event_type,
-                event.data, event.metadata, event.recorded_at_ns
-            FROM {schema}.events AS event
-            WHERE event.position > after AND event.position <= up_to
-                AND (pattern IS NULL OR event.stream_id ~ pattern)
-                AND (types IS NULL OR event.event_type = ANY (types))
-            ORDER BY event.position LIMIT page
-        ) AS event
-    ) AS found
-    WHERE found.total <= bytes OR found.total = found.size;
-END $$;
-
--- The same after a checkpoint, in a window of width positions. The first row describes the snapshot: the head position, the end
--- of the window (as version), the event there (as event_id) and the event at the checkpoint (as event_type).
+-- At most page matching events in a window of width positions after a checkpoint, and at most bytes in all (but a first event of
+-- any size).
+--
+-- The first row describes the snapshot: the head position, the end of the window (as version), the event there (as event_id) and
+-- the event at the checkpoint (as event_type). With a filter, a last row without data says that the next event did not fit,
+-- unless it follows one that is larger than the page. Without a filter, positions say it: they have no gaps.
 CREATE FUNCTION {schema}.follow_page(
     after bigint, width bigint, page integer, bytes bigint, pattern text, types text[]
 ) RETURNS TABLE (
@@ -230,35 +209,61 @@ CREATE FUNCTION {schema}.follow_page(
     data bytea, metadata bytea, recorded_at_ns bigint
 ) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
+DECLARE
+    up_to bigint := after + width;
 BEGIN
-    RETURN QUERY
-    WITH snapshot AS (
+    RETURN QUERY WITH snapshot AS (
         SELECT coalesce(max(event.position), 0) AS head FROM {schema}.events AS event
     )
-    SELECT snapshot.head, NULL, greatest(after, least(after + width, snapshot.head)),
+    SELECT snapshot.head, NULL, greatest(after, least(up_to, snapshot.head)),
         (SELECT event.event_id FROM {schema}.events AS event
-         WHERE event.position = greatest(after, least(after + width, snapshot.head))),
+         WHERE event.position = greatest(after, least(up_to, snapshot.head))),
         (SELECT event.event_id FROM {schema}.events AS event WHERE event.position = after),
         NULL::bytea, NULL::bytea, NULL::bigint
-    FROM snapshot
-    UNION ALL
-    -- The first event that does not fit says so by its missing data, unless it follows one that is larger than the page.
-    SELECT found.position, found.stream_id, found.version, found.event_id, found.event_type,
-        CASE WHEN found.total <= bytes OR found.total = found.size THEN found.data END, found.metadata, found.recorded_at_ns
-    FROM (
-        SELECT event.*, octet_length(event.data) + octet_length(event.metadata) AS size,
-            sum(octet_length(event.data) + octet_length(event.metadata)) OVER (ORDER BY event.position) AS total
+    FROM snapshot;
+    IF pattern IS NOT NULL OR types IS NOT NULL THEN
+        RETURN QUERY SELECT found.position, found.stream_id, found.version, found.event_id, found.event_type,
+            CASE WHEN found.total <= bytes OR found.total = found.size THEN found.data END,
+            found.metadata, found.recorded_at_ns
         FROM (
-            SELECT event.position, event.stream_id, event.version, event.event_id, event.event_type,
-                event.data, event.metadata, event.recorded_at_ns
-            FROM {schema}.events AS event
-            WHERE event.position > after AND event.position <= after + width
-                AND (pattern IS NULL OR event.stream_id ~ pattern)
-                AND (types IS NULL OR event.event_type = ANY (types))
-            ORDER BY event.position LIMIT page
-        ) AS event
-    ) AS found
-    WHERE found.total <= bytes OR found.total = found.size OR found.total - found.size <= bytes;
+            SELECT event.*, octet_length(event.data) + octet_length(event.metadata) AS size,
+                sum(octet_length(event.data) + octet_length(event.metadata)) OVER (
+                    ORDER BY event.position ROWS UNBOUNDED PRECEDING
+                ) AS total
+            FROM (
+                SELECT event.position, event.stream_id, event.version, event.event_id, event.event_type,
+                    event.data, event.metadata, event.recorded_at_ns
+                FROM {schema}.events AS event
+                WHERE event.position > after AND event.position <= up_to
+                    AND (pattern IS NULL OR event.stream_id ~ pattern)
+                    AND (types IS NULL OR event.event_type = ANY (types))
+                ORDER BY event.position LIMIT page
+            ) AS event
+        ) AS found
+        WHERE found.total <= bytes OR found.total = found.size OR found.total - found.size <= bytes;
+        RETURN;
+    END IF;
+    -- Usually all events fit. One sum shows that, and costs a third of the time that measuring each event takes.
+    IF bytes < (
+        SELECT sum(octet_length(found.data) + octet_length(found.metadata)) FROM (
+            SELECT event.data, event.metadata FROM {schema}.events AS event
+            WHERE event.position > after AND event.position <= up_to ORDER BY event.position LIMIT page
+        ) AS found
+    ) THEN
+        page := count(*) FROM (
+            SELECT one.size, sum(one.size) OVER (ORDER BY one.position ROWS UNBOUNDED PRECEDING) AS total FROM (
+                SELECT event.position, octet_length(event.data) + octet_length(event.metadata) AS size
+                FROM {schema}.events AS event
+                WHERE event.position > after AND event.position <= up_to ORDER BY event.position LIMIT page
+            ) AS one
+        ) AS found
+        WHERE found.total <= bytes OR found.total = found.size;
+    END IF;
+    RETURN QUERY SELECT event.position, event.stream_id, event.version, event.event_id, event.event_type,
+        event.data, event.metadata, event.recorded_at_ns
+    FROM {schema}.events AS event
+    WHERE event.position > after AND event.position <= up_to
+    ORDER BY event.position LIMIT page;
 END $$;
 
 -- The event with an id, in a window of width positions up to up_to.
