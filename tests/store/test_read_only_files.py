@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.store.bank import Deposit, account
 READER: Final = """
 import asyncio, os, sys
 import eventcore.stores.sqlite.url
+from urllib.parse import quote
 from eventcore import Command, Event, StreamId, open_store
 from eventcore.errors import StoreUnavailable
 class Deposited(Event):
@@ -38,7 +40,7 @@ async def main():
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
-    async with open_store("sqlite:///" + sys.argv[1], exporters="none") as store:
+    async with open_store("sqlite:///" + quote(sys.argv[1]), exporters="none") as store:
         print([event.data.amount async for event in store.read_all()], await store.projections())
         try:
             await store.execute(Deposit(account=StreamId("account-2")))
@@ -64,7 +66,7 @@ def read(path: Path) -> tuple[str, str]:
 
 
 async def fill(path: Path) -> None:
-    async with open_store(f"sqlite:///{path}", exporters=[]) as store:
+    async with open_store(f"sqlite:///{quote(str(path))}", exporters=[]) as store:
         for amount in (1, 2, 3):
             await store.execute(Deposit(account=account(1), amount=amount))
 
@@ -84,7 +86,7 @@ def test_a_file_in_a_read_only_directory_can_be_read_and_not_written(directory: 
 
 async def test_a_file_that_another_process_is_writing_can_be_read(directory: Path) -> None:
     path = directory / "bank.db"
-    async with open_store(f"sqlite:///{path}", exporters=[]) as store:
+    async with open_store(f"sqlite:///{quote(str(path))}", exporters=[]) as store:
         await store.execute(Deposit(account=account(1), amount=7))
         output, errors = read(path)
     assert errors == ""

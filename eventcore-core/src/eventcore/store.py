@@ -372,7 +372,8 @@ class EventStore:
         self._check_open()
         check_reason(reason)
         log = self._backend.log
-        row = await log.find_event(event_id)
+        # An id is printable: PostgreSQL could not even look for another text.
+        row = await log.find_event(event_id) if event_id.isprintable() else None
         if row is None:
             raise InvalidInput(f"no event of the store {self.name!r} has the id {event_id!r:.80}; expected its event_id")
         encoded = self._codec.replacement(row, data)

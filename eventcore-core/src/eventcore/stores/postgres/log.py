@@ -199,8 +199,10 @@ class PostgresLog:
         if stored and purpose == "command":
             newest = max(stored, key=_by_position)
             self._saw(Checkpoint(newest.position, newest.event_id))
-        more = frozenset() if len(fitting) + len(found) == len(records) else {one[1] for one in records if one[5] is None}
-        return BackendPage(rows, head[0], frozenset(more), found, head[2])
+        more: frozenset[StreamId] = frozenset()
+        if len(fitting) + len(found) < len(records):
+            more = frozenset({record[1] for record in records if record[5] is None})
+        return BackendPage(rows, head[0], more, found, head[2])
 
     async def save_snapshots(self, snapshots: Mapping[StreamId, Snapshot]) -> None:
         """See ``EventLog.save_snapshots``."""

@@ -48,23 +48,27 @@ _VERSIONS: Final = """
 _ROW: Final = (
     "json_array(position, stream_id, version, event_id, event_type, CAST(data AS TEXT), CAST(metadata AS TEXT), recorded_at_ns)"
 )
-_SIZE: Final = "length(event.data) + length(event.metadata)"
+_SIZE: Final = "length(CAST(event.data AS BLOB)) + length(CAST(event.metadata AS BLOB))"
 _COUNTS: Final = """'{"head":' || (SELECT coalesce(max(position), 0) FROM events)
     || ',"redactions":' || (SELECT coalesce(max(redaction), 0) FROM redactions)"""
-# after: an object of stream to the version after which to read; up_to: the highest position; limit: rows per stream. One row
-# more of each stream is read: it shows that there are more. NULL if there are large events: a page of them must be measured.
-_READ: Final = f"""
-    SELECT CASE WHEN NOT EXISTS (
+# Whether some of the events that a page may hold are large: the page must be measured.
+_LARGE_OF_STREAMS: Final = f"""
+    EXISTS (
         SELECT 1 FROM json_each(:after) AS asked CROSS JOIN events AS event INDEXED BY large_events_by_stream
         ON event.stream_id = asked.key AND event.version > asked.value AND event.version <= asked.value + :limit
         WHERE {_SIZE} > 2048
-    ) THEN {_COUNTS} || ',"rows":[' || coalesce(group_concat((
+    )
+"""  # noqa: S608  # put together from constants
+# after: an object of stream to the version after which to read; up_to: the highest position; limit: rows per stream. One row
+# more of each stream is read: it shows that there are more. No rows if the page must be measured.
+_READ: Final = f"""
+    SELECT {_COUNTS} || ',"rows":[' || coalesce(group_concat((
         SELECT '[' || coalesce(group_concat(found), '') || ']' FROM (
             SELECT {_ROW} AS found FROM events
-            WHERE stream_id = asked.key AND version > asked.value AND position <= :up_to
+            WHERE NOT {_LARGE_OF_STREAMS} AND stream_id = asked.key AND version > asked.value AND position <= :up_to
             ORDER BY version LIMIT :limit + 1
         )
-    )), '') || ']}}' END FROM json_each(:after) AS asked
+    )), '') || ']}}', {_LARGE_OF_STREAMS} FROM json_each(:after) AS asked
 """  # noqa: S608  # put together from constants
 # The same for large events: `fitting` walks through the events of all streams until the page is full. `next` are the versions
 # of the events behind those of the page, 0 where there are none.
@@ -201,8 +205,8 @@ def _object(versions: Versions) -> str:
 def read_streams(after: Versions, up_to: int, limit: int, connection: StoreConnection) -> BackendPage:
     """See ``EventLog.read_streams``; without stored states."""
     asked: dict[str, str | int] = {"after": _object(after), "up_to": up_to, "limit": limit}
-    page = connection.execute(_READ, asked).fetchone()[0]
-    if page is None:
+    page, is_large = connection.execute(_READ, asked).fetchone()
+    if is_large:
         page = connection.execute(_READ_MEASURED, {**asked, "bytes": PAGE_BYTES}).fetchone()[0]
     found = _decode_page(_decode_found, page, connection)
     rows = dict(zip(after, found.rows, strict=True))

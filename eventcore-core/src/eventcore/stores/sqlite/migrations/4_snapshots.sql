@@ -49,8 +49,8 @@ CREATE TRIGGER IF NOT EXISTS events_are_only_redacted BEFORE UPDATE ON events
         OR NOT EXISTS (SELECT 1 FROM redactions WHERE position = OLD.position AND new_data IS NEW.data)
     BEGIN SELECT RAISE(ABORT, 'what has happened stays: events change only by redact, which leaves a trace'); END;
 
--- Events of more than 2,048 characters. While there are none in a range, a page of it cannot be too large, and its events need
+-- Events of more than 2,048 bytes (the length of a text would count its characters, which takes long). While there are none in a range, a page of it cannot be too large, and its events need
 -- not be measured one by one.
-CREATE INDEX IF NOT EXISTS large_events ON events (position) WHERE length(data) + length(metadata) > 2048;
+CREATE INDEX IF NOT EXISTS large_events ON events (position) WHERE length(CAST(data AS BLOB)) + length(CAST(metadata AS BLOB)) > 2048;
 CREATE INDEX IF NOT EXISTS large_events_by_stream ON events (stream_id, version)
-    WHERE length(data) + length(metadata) > 2048;
+    WHERE length(CAST(data AS BLOB)) + length(CAST(metadata AS BLOB)) > 2048;
