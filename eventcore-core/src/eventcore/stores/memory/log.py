@@ -118,7 +118,7 @@ class MemoryLog:
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
         events = self._events
-        if len(events.redactions) > self._seen.at_most:
+        if events.redactions and len(events.redactions) > self._seen.at_most:
             self._seen.forget()
             raise redacted(len(events.redactions))
         head = len(events.all.rows)
