@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator
@@ -9,13 +10,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar, final
+from urllib.parse import quote
 
 import msgspec
 
 from eventcore.errors import CorruptEvent, StoreClosed
 from eventcore.stores.sampling import BackendCounters
 from eventcore.stores.sqlite.errors import explained
-from eventcore.stores.sqlite.files import location
 from eventcore.stores.sqlite.worker import Worker
 
 T = TypeVar("T")
@@ -106,3 +107,26 @@ class ConnectionThread:
             raise explained(error, self._path) from error
         except msgspec.DecodeError as error:
             raise CorruptEvent(f"{self._path} holds a row that cannot be read ({error}); it was changed by hand") from error
+
+
+def is_read_only(path: str) -> bool:
+    """Whether this process may read the file and may not write it, or not create a write-ahead log in its directory."""
+    if not os.path.exists(path):
+        return False
+    return not os.access(path, os.W_OK) or not (_is_in_use(path) or os.access(os.path.dirname(path) or ".", os.W_OK))
+
+
+def location(path: str) -> tuple[str, bool]:
+    """What to open as the database at ``path``, and whether that is a URI.
+
+    A file in a directory that cannot be written is opened as immutable: SQLite then reads it without a write-ahead log and
+    without locks. This is right as long as no other process writes the file.
+    """
+    if not is_read_only(path):
+        return path, False
+    immutable = "" if _is_in_use(path) else "&immutable=1"
+    return f"file:{quote(path)}?mode=ro{immutable}", True
+
+
+def _is_in_use(path: str) -> bool:
+    return os.path.exists(f"{path}-wal")

@@ -7,8 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from eventcore.errors import IncompatibleStore
 from eventcore.stores.base import SCHEMA_VERSION, version_of
-from eventcore.stores.sqlite.connection import StoreConnection
-from eventcore.stores.sqlite.files import is_read_only
+from eventcore.stores.sqlite.connection import StoreConnection, is_read_only
 
 Synchronous: TypeAlias = Literal["full", "normal", "extra"]
 """How a commit is made durable: the values of SQLite's ``PRAGMA synchronous``, see ``SqliteBackend``."""
