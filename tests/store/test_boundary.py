@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from eventcore import Command, Event, RecordedEvent, StreamId, StreamState, Telemetry, open_store
+from eventcore.commands.fields import VERSION
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import InvalidCommand
 from tests.store.backends import SteeredBackend
@@ -155,7 +156,7 @@ def test_a_class_that_hides_a_stream_is_refused_when_it_is_defined(hint: Any, hi
 
 @pytest.mark.parametrize("hint", [int, str, dict[str, int], Callable[[int], str], list[dict[str, tuple[int, ...]]]])
 def test_fields_without_streams_are_no_part_of_the_boundary(hint: Any) -> None:
-    assert dict(CommandPlan(command_with(hint)).streams(command_with(hint)(own=A, it=None))) == {A: None}
+    assert dict(CommandPlan(command_with(hint)).streams(command_with(hint)(own=A, it=None))) == {A: VERSION}
 
 
 def test_a_forward_reference_is_judged_when_the_class_is_first_used() -> None:
@@ -209,7 +210,7 @@ STATES: list[tuple[Any, Any]] = [
 @pytest.mark.parametrize(("hint", "value"), STATES, ids=lambda value: str(value)[:60])
 def test_an_annotated_stream_has_the_class_of_its_state(hint: Any, value: Any) -> None:
     guarded = command_with(hint)
-    assert dict(CommandPlan(guarded).streams(guarded(own=A, it=value))) == {A: None, B: Account}
+    assert dict(CommandPlan(guarded).streams(guarded(own=A, it=value))) == {A: VERSION, B: Account}
 
 
 @pytest.mark.parametrize(

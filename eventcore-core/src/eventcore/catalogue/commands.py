@@ -30,11 +30,11 @@ class CommandInstruments(CommandMetrics):
 
     def count_snapshot_read(self, result: SnapshotResult) -> None:
         """Count a look-up of a stored state."""
-        self.snapshot_reads.labels(self.store, result).add(1)
+        self.snapshots_reads.labels(self.store, result).add(1)
 
     def count_snapshot_write(self, result: SnapshotResult, count: int) -> None:
         """Count states that were to be stored."""
-        self.snapshot_writes.labels(self.store, result).add(count)
+        self.snapshots_writes.labels(self.store, result).add(count)
 
     def bind(self, command_type: str) -> CommandSeries:
         """The series of one command type."""

@@ -111,10 +111,10 @@ class CommandMetrics(MetricGroup):
         "or raised to the caller (escaped).")
     retries = Counter("commands.retries", "{retry}", (_STORE, _COMMAND_TYPE, _RETRY_REASON),
         "Attempts after the first, by their reason.")
-    snapshot_reads = Counter("snapshots.reads", "{snapshot}", (_STORE, _SNAPSHOT_RESULT),
+    snapshots_reads = Counter("snapshots.reads", "{snapshot}", (_STORE, _SNAPSHOT_RESULT),
         "Stored states of streams that were looked up: used (hit), not there (miss), outdated by a redaction or a failover "
         "during the read (stale), or not readable by their class (error).")
-    snapshot_writes = Counter("snapshots.writes", "{snapshot}", (_STORE, _SNAPSHOT_RESULT),
+    snapshots_writes = Counter("snapshots.writes", "{snapshot}", (_STORE, _SNAPSHOT_RESULT),
         "States of streams that were to be stored: done (hit), outdated before (stale), or failed (error).")
 
 

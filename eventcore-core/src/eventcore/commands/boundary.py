@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
@@ -11,10 +11,10 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.commands.context import CommandContext
-from eventcore.commands.fields import StateType
-from eventcore.commands.streams.folding import CommandFold, States, feed_all
+from eventcore.commands.fields import Needs
+from eventcore.commands.streams.folding import CommandFold, States, feed_all, fold_all
 from eventcore.commands.streams.loading import Loader
-from eventcore.commands.streams.requests import EVENTS, VERSION, Loaded, Need
+from eventcore.commands.streams.requests import Loaded
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
 
@@ -72,7 +72,7 @@ async def load_boundary(loader: Loader, states: States, context: CommandContext,
         InvalidCommand: discovery does not end, or the command has no stream.
     """
     name = context.plan.name
-    streams = dict(context.plan.streams(context.command))
+    streams = context.plan.streams(context.command)
     begun = perf_counter()
     boundary = await _read(loader, states, context, streams, from_cache)
     loaded_at = perf_counter()
@@ -84,7 +84,7 @@ async def load_boundary(loader: Loader, states: States, context: CommandContext,
                 raise InvalidCommand(
                     f"{name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary"
                 )
-            streams.update(new)
+            streams = {**streams, **new}
             # Read all streams again, not only the new ones: the state must be of one snapshot.
             boundary = await _read(loader, states, context, streams, from_cache)
         if rounds:
@@ -95,12 +95,8 @@ async def load_boundary(loader: Loader, states: States, context: CommandContext,
     return boundary
 
 
-async def _read(
-    loader: Loader, states: States, context: CommandContext, streams: Mapping[StreamId, StateType], from_cache: bool
-) -> BoundaryState:
+async def _read(loader: Loader, states: States, context: CommandContext, needs: Needs, from_cache: bool) -> BoundaryState:
     plan = context.plan
-    needs: Mapping[StreamId, Need]
-    needs = dict.fromkeys(streams, EVENTS) if plan.folds else {stream: kind or VERSION for stream, kind in streams.items()}
     loaded = loader.from_cache(needs) if from_cache else None
     if loaded is None:
         loaded = await loader.load(needs, partial(CommandFold, context.command) if plan.folds else None, context.span)
@@ -111,20 +107,19 @@ async def _read(
     state: Any = None
     events, from_states = 0, False
     if plan.folds:
-        fold = loaded.fold
-        if fold is None:
-            fold = CommandFold(context.command)
+        if loaded.fold is not None:
+            state, events = loaded.fold.state, loaded.fold.events
+        else:
             together = _together(loaded)
-            await feed_all(fold, together)
+            state, events = await fold_all(context.command, together), len(together)
             if together:
                 head = max(head, together[-1].position)
-        state, events = fold.state, fold.events
     elif plan.has_states:
         state = StreamStates()
-        for stream, kind in streams.items():
-            if kind is not None:
+        for stream, need in needs.items():
+            if not isinstance(need, str):
                 one = loaded.streams[stream]
-                stream_fold = states.fold(kind, one.base)
+                stream_fold = states.fold(need, one.base)
                 await feed_all(stream_fold, one.events)
                 state[stream] = states.copy(stream, stream_fold, loaded.cache_epoch)
                 events += stream_fold.events + one.folded

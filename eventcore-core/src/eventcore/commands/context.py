@@ -9,7 +9,7 @@ import msgspec
 
 from eventcore.catalogue import CommandInstruments
 from eventcore.commands.command import Command
-from eventcore.commands.fields import StateType
+from eventcore.commands.fields import Need, Needs
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import InvalidCommand
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
@@ -84,35 +84,35 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
                     stream_state.apply(event)
         return state
 
-    def discover(self, state: Any, versions: Mapping[StreamId, int]) -> dict[StreamId, StateType]:
+    def discover(self, state: Any, versions: Mapping[StreamId, int]) -> Needs:
         """Call ``discover_streams``; return the streams that ``versions`` lacks, and those whose states ``state`` lacks.
 
         Raises:
             InvalidCommand: the command returns something other than stream ids and classes of states, two classes for one
                 stream, or needs more than 1,000 streams.
         """
-        new: dict[StreamId, StateType] = {}
+        new: dict[StreamId, Need] = {}
         found = self.command.discover_streams(state)
         state_types = cast(Mapping[object, object], found if isinstance(found, Mapping) else {})
         for stream in found:
             if type(stream) is not StreamId:
                 kind = type(stream).__name__
                 raise self._invalid(f"discover_streams names {stream!r:.80} of type {kind}; expected StreamId")
-            state_type = self._state_type(stream, state_types.get(stream))
+            need = self._need(stream, state_types.get(stream))
             if stream not in versions:
-                self.plan.add(new, stream, state_type)
-            elif state_type is not None:
+                self.plan.add(new, stream, need)
+            elif not isinstance(need, str):
                 if (known := state.get(stream)) is None:
-                    new[stream] = state_type
-                elif type(known) is not state_type:
-                    self.plan.add({stream: type(known)}, stream, state_type)
+                    new[stream] = need
+                else:
+                    self.plan.add({stream: type(known)}, stream, need)
         if len(versions) + len(new) > _MAX_STREAMS:
             raise self._invalid(f"discover_streams asks for more than {_MAX_STREAMS} streams; narrow the boundary")
         return new
 
-    def _state_type(self, stream: StreamId, state_type: object) -> StateType:
+    def _need(self, stream: StreamId, state_type: object) -> Need:
         if state_type is None:
-            return None
+            return self.plan.default
         if not (isinstance(state_type, type) and issubclass(state_type, StreamState)):
             raise self._invalid(f"discover_streams asks for {stream!r} as {state_type!r:.80}; expected a class of StreamState")
         if self.plan.folds:

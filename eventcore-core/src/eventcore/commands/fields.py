@@ -33,6 +33,14 @@ import msgspec
 from eventcore.errors import InvalidCommand
 from eventcore.events import StreamId, StreamState
 
+EVENTS: Final = "events"
+VERSION: Final = "version"
+
+Need: TypeAlias = str | type[StreamState]
+"""What a command needs of a stream: its ``EVENTS``, its ``VERSION`` alone, or its state of a class."""
+
+Needs: TypeAlias = Mapping[StreamId, Need]
+
 StateType: TypeAlias = type[StreamState] | None
 """The class of the state of a stream; ``None``: the stream is checked, and not folded on its own."""
 

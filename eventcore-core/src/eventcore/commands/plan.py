@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast, final
 
 from eventcore.commands.command import Command
-from eventcore.commands.fields import EXPECTED, StateType, field_types
+from eventcore.commands.fields import EVENTS, EXPECTED, VERSION, Need, Needs, field_types
 from eventcore.errors import InvalidCommand
 from eventcore.events import StreamId
 
@@ -44,9 +44,13 @@ class CommandPlan:
         self.folds: Final = bool(methods)
         self.discovers: Final = cls.discover_streams is not base.discover_streams
         types = field_types(cls)
-        self._fields: Final = types.streams
+        # What the command needs of a stream that has no state of its own.
+        self.default: Final[Need] = EVENTS if self.folds else VERSION
+        self._fields: Final = {
+            name: (field.exactly_one, field.state_type or self.default) for name, field in types.streams.items()
+        }
         self._untyped: Final = types.untyped
-        annotated = [name for name, field in self._fields.items() if field.state_type is not None]
+        annotated = [name for name, field in types.streams.items() if field.state_type is not None]
         if annotated and self.folds:
             raise InvalidCommand(
                 f"{self.name} defines initial_state and apply beside {self.name}.{annotated[0]}, whose state is folded by its "
@@ -59,24 +63,24 @@ class CommandPlan:
                 f"{self.name} has no field of type {EXPECTED}, so there is no stream that it could read or write"
             )
 
-    def streams(self, command: Command[Any]) -> Mapping[StreamId, StateType]:
-        """The streams that the fields of ``command`` name, without duplicates, each with the class of its state.
+    def streams(self, command: Command[Any]) -> Needs:
+        """The streams that the fields of ``command`` name, without duplicates, and what is needed of each.
 
         Raises:
             InvalidCommand: a field holds another value, a stream has states of two classes, or the command names no stream.
         """
-        found: dict[StreamId, StateType] = {}
-        for name, field in self._fields.items():
+        found: dict[StreamId, Need] = {}
+        for name, (exactly_one, need) in self._fields.items():
             value = getattr(command, name)
             if type(value) is StreamId:
-                self.add(found, value, field.state_type)
-            elif field.exactly_one or isinstance(value, str):
+                self.add(found, value, need)
+            elif exactly_one or isinstance(value, str):
                 raise self._wrong(name, value)
             elif value is not None:
                 for member in value:
                     if type(member) is not StreamId:
                         raise self._wrong(name, member)
-                    self.add(found, member, field.state_type)
+                    self.add(found, member, need)
         for name in self._untyped if not self.discovers else ():
             value = getattr(command, name)
             if any(type(part) is StreamId and part not in found for part in _parts(value)):
@@ -88,20 +92,20 @@ class CommandPlan:
             raise InvalidCommand(f"{self.name} names no stream: empty are {', '.join(self._fields)}")
         return found
 
-    def add(self, found: dict[StreamId, StateType], stream: StreamId, state_type: StateType) -> None:
+    def add(self, found: dict[StreamId, Need], stream: StreamId, need: Need) -> None:
         """Add a stream to a boundary. A stream that is named twice, once with the class of a state, has this state.
 
         Raises:
             InvalidCommand: the stream has another class of states already.
         """
-        known = found.setdefault(stream, state_type)
-        if known is not state_type:
-            if known is not None and state_type is not None:
+        known = found.setdefault(stream, need)
+        if known is not need:
+            if not isinstance(known, str) and not isinstance(need, str):
                 raise InvalidCommand(
-                    f"{self.name} asks for the stream {stream!r} as {known.__name__} and as {state_type.__name__}; one "
+                    f"{self.name} asks for the stream {stream!r} as {known.__name__} and as {need.__name__}; one "
                     "stream has one class of states in a command"
                 )
-            found[stream] = known or state_type
+            found[stream] = need if isinstance(known, str) else known
 
     def _check_method(self, name: str) -> None:
         method = getattr(self._cls, name)

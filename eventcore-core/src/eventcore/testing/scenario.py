@@ -12,6 +12,7 @@ import msgspec
 from eventcore.commands import Command
 from eventcore.commands.boundary import StreamStates
 from eventcore.commands.context import CommandContext
+from eventcore.commands.fields import Needs
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import BusinessRuleViolation, InvalidCommand, InvalidEvent
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
@@ -219,12 +220,12 @@ def _load(context: CommandContext, history: Sequence[RecordedEvent]) -> tuple[An
         versions = dict.fromkeys(streams, 0)
         state = command.initial_state()
         if plan.has_states:
-            state = StreamStates({stream: kind() for stream, kind in streams.items() if kind is not None})
+            state = StreamStates({stream: kind() for stream, kind in streams.items() if not isinstance(kind, str)})
         for event in history:
             if event.stream_id in versions:
                 versions[event.stream_id] = event.version
                 state = context.apply(state, [event])
-        new = context.discover(state, versions) if plan.discovers else {}
+        new: Needs = context.discover(state, versions) if plan.discovers else {}
         if not new:
             if not streams:
                 raise InvalidCommand(f"{plan.name} has no stream: its fields name none, and discover_streams found none")

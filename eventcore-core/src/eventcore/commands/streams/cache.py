@@ -98,6 +98,15 @@ class _CachedStream(msgspec.Struct, gc=False):
         events = tuple(chain(chain.from_iterable(block.events for block in self.blocks), self.events))
         return events[version - self.start :] if version > self.start else events
 
+    def add_one(self, event: RecordedEvent, size: int) -> bool:
+        """Add the event that follows, unless it begins a new block."""
+        if len(self.events) >= _BLOCK_EVENTS or self.size + size > _BLOCK_BYTES:
+            return False
+        self.version += 1
+        self.events = (*self.events, event)
+        self.size += size
+        return True
+
     def add(self, events: Sequence[RecordedEvent], sizes: Sequence[int]) -> None:
         """Add the events that follow."""
         self.version += len(events)
@@ -242,6 +251,14 @@ class StreamCache:
 
     def extend(self, stream: StreamId, events: Sequence[RecordedEvent], sizes: Sequence[int], after: int) -> None:
         """Add the events behind version ``after``, with their bytes. Events that are already known are not replaced."""
+        cached = self._streams.get(stream)
+        if cached is not None and cached.version == after and len(events) == 1 and cached.add_one(events[0], sizes[0]):
+            # Nearly all calls: a command wrote one event.
+            self._streams.move_to_end(stream)
+            self._held += sizes[0]
+            if self._held > self._budget:
+                self._evict()
+            return
         cached = self._entry(stream, after)
         held = cached.total
         if after == 0 < cached.start <= len(events):

@@ -158,7 +158,18 @@ def _read(kind: type[Any], value: Any) -> Any:
 _encode: Final = msgspec.json.Encoder(enc_hook=_write).encode
 
 
-async def feed_all(fold: CommandFold | StateFold, events: Sequence[RecordedEvent]) -> None:
+async def fold_all(command: Command[Any], events: Sequence[RecordedEvent]) -> Any:
+    """The state that a command folds from all events of its streams; the event loop runs in between."""
+    apply, state = command.apply, command.initial_state()
+    for start in range(0, len(events), FOLD_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        for event in events[start : start + FOLD_AT_ONCE] if len(events) > FOLD_AT_ONCE else events:
+            state = apply(state, event)
+    return state
+
+
+async def feed_all(fold: StateFold, events: Sequence[RecordedEvent]) -> None:
     """Apply events, however many; the event loop runs in between."""
     if len(events) <= FOLD_AT_ONCE:
         fold.feed(events)

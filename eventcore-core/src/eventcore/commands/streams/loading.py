@@ -9,19 +9,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, final
 
+from eventcore.commands.fields import EVENTS, VERSION, Need, Needs
 from eventcore.commands.gathering import answer, answer_all, until_settled
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States
 from eventcore.commands.streams.paged_read import Page, PagedRead
 from eventcore.commands.streams.requests import (
-    EVENTS,
-    VERSION,
     Answer,
     FirstPage,
     Loaded,
     LoadedStream,
-    Need,
-    Needs,
     Request,
 )
 from eventcore.errors import HistoryDiverged, StoreClosed, StoreError

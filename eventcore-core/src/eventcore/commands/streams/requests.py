@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias, final
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, final
 
 import msgspec
 
+from eventcore.commands.fields import Need, Needs
 from eventcore.commands.streams.cache import KeptState
 from eventcore.commands.streams.folding import CommandFold, StateFold
 from eventcore.commands.streams.paged_read import PagedRead
 from eventcore.errors import StoreError
-from eventcore.events import RecordedEvent, StreamId, StreamState
+from eventcore.events import RecordedEvent, StreamId
 from eventcore.stores.base import BackendPage
-
-EVENTS: Final = "events"
-VERSION: Final = "version"
-
-Need: TypeAlias = str | type[StreamState]
-"""What a command needs of a stream: its ``EVENTS``, its ``VERSION`` alone, or its state of a class."""
-
-Needs: TypeAlias = Mapping[StreamId, Need]
 
 
 @final
