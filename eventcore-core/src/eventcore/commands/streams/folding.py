@@ -93,6 +93,11 @@ class StateFold:
         return self._kept
 
     @property
+    def is_new(self) -> bool:
+        """Whether it began at the first event."""
+        return self._base is None
+
+    @property
     def is_worth_keeping(self) -> bool:
         """Whether its newer version is worth the time of encoding it."""
         return self._base is None or len(self._base.data) <= _BYTES_PER_EVENT * self.events
@@ -209,8 +214,9 @@ class States:
         """A copy for one command, after the fold. The state is kept if that saves later commands more than it costs now."""
         if fold.events and fold.is_worth_keeping:
             kept = self.keep(stream, fold, cache_epoch)
-            # Read back, so that every command sees the same values, whether or not it folded the events itself.
-            return self.codec(kept.state_type).decode(kept.data)
+            if fold.is_new:
+                # Read back once, so that a state which is not what its fields say is found by the first command that asks.
+                return self.codec(kept.state_type).decode(kept.data)
         return fold.own_copy()
 
     def keep(self, stream: StreamId, fold: StateFold, cache_epoch: int) -> KeptState:
