@@ -12,7 +12,7 @@ import msgspec
 
 from eventcore.commands.context import CommandContext
 from eventcore.commands.fields import Needs
-from eventcore.commands.streams.folding import CommandFold, States, feed_all, fold_all
+from eventcore.commands.streams.folding import CommandFold, States, fold_all
 from eventcore.commands.streams.loading import Loader
 from eventcore.commands.streams.requests import Loaded
 from eventcore.errors import InvalidCommand
@@ -119,10 +119,8 @@ async def _read(loader: Loader, states: States, context: CommandContext, needs: 
         for stream, need in needs.items():
             if not isinstance(need, str):
                 one = loaded.streams[stream]
-                stream_fold = states.fold(need, one.base)
-                await feed_all(stream_fold, one.events)
-                state[stream] = states.copy(stream, stream_fold, loaded.cache_epoch)
-                events += stream_fold.events + one.folded
+                state[stream] = states.copy(stream, need, one.base, one.events, loaded.cache_epoch)
+                events += len(one.events) + one.folded
                 from_states = from_states or (one.base is not None and not one.folded)
                 head = max(head, one.position)
     return BoundaryState(state, versions, events, from_states, head, loaded.read_from_store, one_snapshot, loaded.cache_epoch)

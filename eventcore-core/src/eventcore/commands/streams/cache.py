@@ -285,6 +285,17 @@ class StreamCache:
         cached = self._entry(stream, state.version)
         if state.version < cached.start:
             return
+        known = cached.states
+        if len(known) == 1 and known[0].state_type is state.state_type and not cached.blocks:
+            # Nearly all calls.
+            if known[0].version <= state.version:
+                grown = len(state.data) - len(known[0].data)
+                cached.states = (state,)
+                cached.states_size += grown
+                self._held += grown
+                if self._held > self._budget:
+                    self._evict()
+            return
         held = cached.total
         others = tuple(other for other in cached.states if other.state_type is not state.state_type)
         if any(other.version > state.version for other in cached.states if other.state_type is state.state_type):

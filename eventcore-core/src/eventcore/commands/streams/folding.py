@@ -76,10 +76,6 @@ class StateFold:
             self.version = last.version
             self.events += len(events)
 
-    def own_copy(self) -> StreamState:
-        """The state itself, for a command that is its only owner."""
-        return self._state
-
     def kept(self) -> KeptState:
         """The state, encoded once, however many commands share the fold."""
         if self._kept is None:
@@ -91,16 +87,6 @@ class StateFold:
                 stored = base.stored_version if base is not None else 0
                 self._kept = KeptState(self._state_type, last.version, last.event_id, last.position, data, stored)
         return self._kept
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it began at the first event."""
-        return self._base is None
-
-    @property
-    def is_worth_keeping(self) -> bool:
-        """Whether its newer version is worth the time of encoding it."""
-        return self._base is None or len(self._base.data) <= _BYTES_PER_EVENT * self.events
 
 
 @final
@@ -174,16 +160,6 @@ async def fold_all(command: Command[Any], events: Sequence[RecordedEvent]) -> An
     return state
 
 
-async def feed_all(fold: StateFold, events: Sequence[RecordedEvent]) -> None:
-    """Apply events, however many; the event loop runs in between."""
-    if len(events) <= FOLD_AT_ONCE:
-        fold.feed(events)
-        return
-    for start in range(0, len(events), FOLD_AT_ONCE):
-        await asyncio.sleep(0)
-        fold.feed(events[start : start + FOLD_AT_ONCE])
-
-
 @final
 class States:
     """The codecs of the classes of states that the commands of one store use, and what they count."""
@@ -210,25 +186,48 @@ class States:
         """A fold that begins at a kept state, or at the first event."""
         return StateFold(state_type, self.codec(state_type), base)
 
-    def copy(self, stream: StreamId, fold: StateFold, cache_epoch: int) -> StreamState:
-        """A copy for one command, after the fold. The state is kept if that saves later commands more than it costs now."""
-        if fold.events and fold.is_worth_keeping:
-            kept = self.keep(stream, fold, cache_epoch)
-            if fold.is_new:
-                # Read back once, so that a state which is not what its fields say is found by the first command that asks.
-                return self.codec(kept.state_type).decode(kept.data)
-        return fold.own_copy()
+    def copy(
+        self,
+        stream: StreamId,
+        state_type: type[StreamState],
+        base: KeptState | None,
+        events: Sequence[RecordedEvent],
+        cache_epoch: int,
+    ) -> StreamState:
+        """A copy for one command: a kept state, or a new one, after few ``events``.
+
+        The newer state is kept if that saves later commands more than it costs now.
+        """
+        codec = self._codecs.get(state_type) or self.codec(state_type)
+        state = state_type() if base is None else codec.decode(base.data)
+        if not events:
+            return state
+        apply = state.apply
+        for event in events:
+            apply(event)
+        if base is not None and len(base.data) > _BYTES_PER_EVENT * len(events):
+            return state
+        last, data = events[-1], codec.encode(state)
+        stored = 0 if base is None else base.stored_version
+        self._keep(stream, KeptState(state_type, last.version, last.event_id, last.position, data, stored), cache_epoch)
+        # A state that is not what its fields say is found by the first command that asks.
+        return codec.decode(data) if base is None else state
 
     def keep(self, stream: StreamId, fold: StateFold, cache_epoch: int) -> KeptState:
-        """Encode the state, and keep it unless the cache was emptied since ``cache_epoch``."""
+        """Encode the state after a fold, and keep it."""
         kept = fold.kept()
-        if cache_epoch == self._cache.epoch:
-            every = kept.state_type.snapshot_every
-            if every is not None and kept.version - kept.stored_version >= every:
-                self._snapshot_due(stream, kept, self.codec(kept.state_type).key)
-                kept = msgspec.structs.replace(kept, stored_version=kept.version)
-            self._cache.keep(stream, kept)
+        self._keep(stream, kept, cache_epoch)
         return kept
+
+    def _keep(self, stream: StreamId, kept: KeptState, cache_epoch: int) -> None:
+        """Keep a state unless the cache was emptied since ``cache_epoch``, and store it if it is due."""
+        if cache_epoch != self._cache.epoch:
+            return
+        every = kept.state_type.snapshot_every
+        if every is not None and kept.version - kept.stored_version >= every:
+            self._snapshot_due(stream, kept, self.codec(kept.state_type).key)
+            kept = msgspec.structs.replace(kept, stored_version=kept.version)
+        self._cache.keep(stream, kept)
 
     def from_snapshot(self, state_type: type[StreamState], snapshot: Snapshot, head: int) -> KeptState | None:
         """A stored state as a kept one; ``None`` if the class cannot read it."""
