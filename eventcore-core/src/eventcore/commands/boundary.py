@@ -12,7 +12,7 @@ import msgspec
 
 from eventcore.commands.context import CommandContext
 from eventcore.commands.fields import Needs
-from eventcore.commands.streams.folding import CommandFold, States, fold_all
+from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States, fold_all
 from eventcore.commands.streams.loading import Loader
 from eventcore.commands.streams.requests import Loaded
 from eventcore.errors import InvalidCommand
@@ -111,7 +111,14 @@ async def _read(loader: Loader, states: States, context: CommandContext, needs: 
             state, events = loaded.fold.state, loaded.fold.events
         else:
             together = _together(loaded)
-            state, events = await fold_all(context.command, together), len(together)
+            events = len(together)
+            if events <= FOLD_AT_ONCE:
+                # Without a coroutine for what nearly all commands need.
+                apply, state = context.command.apply, context.command.initial_state()
+                for event in together:
+                    state = apply(state, event)
+            else:
+                state = await fold_all(context.command, together)
             if together:
                 head = max(head, together[-1].position)
     elif plan.has_states:

@@ -73,7 +73,8 @@ class CommandPlan:
         for name, (exactly_one, need) in self._fields.items():
             value = getattr(command, name)
             if type(value) is StreamId:
-                self.add(found, value, need)
+                if found.setdefault(value, need) is not need:
+                    self.add(found, value, need)
             elif exactly_one or isinstance(value, str):
                 raise self._wrong(name, value)
             elif value is not None:

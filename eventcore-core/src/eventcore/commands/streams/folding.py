@@ -155,7 +155,7 @@ async def fold_all(command: Command[Any], events: Sequence[RecordedEvent]) -> An
     for start in range(0, len(events), FOLD_AT_ONCE):
         if start:
             await asyncio.sleep(0)
-        for event in events[start : start + FOLD_AT_ONCE] if len(events) > FOLD_AT_ONCE else events:
+        for event in events[start : start + FOLD_AT_ONCE]:
             state = apply(state, event)
     return state
 
