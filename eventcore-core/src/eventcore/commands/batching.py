@@ -275,18 +275,25 @@ class Batcher:
 
     def _learn(self, request: AppendRequest, first: int) -> None:
         """Give committed events their positions, from ``first``, and add them to the cache."""
+        # The events are frozen and may be changed here only: until now, only commands of this batch have seen them, and their
+        # `apply` must not keep their position, which was 0. Events of an earlier epoch must not come back into the cache.
+        if len(request.events) == 1:
+            # Most commands write one event.
+            (new,) = request.events
+            event = new.recorded
+            _set_position(event, "position", first)
+            if self._epoch == self._cache.epoch:
+                self._cache.extend(event.stream_id, (event,), (self._cache.sizes.of(event, len(new.data)),), event.version - 1)
+            return
         by_stream: dict[StreamId, tuple[list[RecordedEvent], list[int]]] = {}
         size_of, metadata = self._cache.sizes.of, None
         for position, new in enumerate(request.events, first):
             event = new.recorded
-            # The event is frozen and may be changed here only: until now, only commands of this batch have seen it, and their
-            # `apply` must not keep its position, which was 0.
             _set_position(event, "position", position)
             events, sizes = by_stream.setdefault(event.stream_id, ([], []))
             events.append(event)
             sizes.append(size_of(event, len(new.data), metadata))
             metadata = event.metadata
-        # Events of an earlier epoch must not come back into the cache.
         if self._epoch == self._cache.epoch:
             for stream, (events, sizes) in by_stream.items():
                 self._cache.extend(stream, events, sizes, events[0].version - 1)

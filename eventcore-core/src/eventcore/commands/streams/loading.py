@@ -83,12 +83,17 @@ class Loader:
         for stream, need in needs.items():
             if not cache.knows(stream):
                 return None
+            if need is EVENTS:
+                if (events := cache.events(stream)) is None:
+                    return None
+                streams[stream] = LoadedStream(len(events), events[-1].position if events else 0, events)
+                continue
             if need is VERSION:
                 streams[stream] = LoadedStream(cache.version(stream))
                 continue
             loaded = self._cached(stream, need)
             # Many events to fold into a state are left to a load, which folds them once for all commands that ask.
-            if loaded is None or (need is not EVENTS and len(loaded.events) > FOLD_AT_ONCE):
+            if loaded is None or len(loaded.events) > FOLD_AT_ONCE:
                 return None
             streams[stream] = loaded
         return Loaded(streams, 0, cache.epoch, read_from_store=False)
