@@ -56,7 +56,7 @@ def test_a_plugin_floors_its_core_and_caps_the_next_major(installed: Distributio
 
 def test_core_needs_two_packages_and_offers_the_rest() -> None:
     required = distribution("eventcore-core").requires or []
-    assert sorted(one for one in required if "extra ==" not in one) == ["msgspec>=0.19", "pluggy>=1.7"]
+    assert sorted(one for one in required if "extra ==" not in one) == ["msgspec>=0.20", "pluggy>=1.7"]
     assert distribution("eventcore-core").metadata.get_all("Provides-Extra") == [
         "all-exporters",
         "otel",

@@ -1,15 +1,18 @@
 """The domain: events, rules and commands of aircraft and airports. It knows neither stores nor telemetry."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
-from eventcore import BusinessRuleViolation, Command, Event, RecordedEvent, StreamId
+import msgspec
+
+from eventcore import BusinessRuleViolation, Command, Event, RecordedEvent, StreamId, StreamState
 
 __all__ = [
+    "Aircraft",
     "AircraftInTheAir",
     "AircraftNotInTheAir",
+    "Airport",
     "AlreadyDeparted",
     "CancelFlight",
     "DepartFlight",
@@ -108,100 +111,94 @@ class AircraftNotInTheAir(Refusal):
     reason = "not_in_the_air"
 
 
+# States of streams
+
+
+class Aircraft(StreamState, version=1, snapshot_every=500):
+    """The flight that an aircraft is on."""
+
+    in_the_air_as: str | None = None
+
+    def apply(self, event: RecordedEvent) -> None:
+        self.in_the_air_as = event.data.flight if isinstance(event.data, FlightDeparted) else None
+
+
+class Airport(StreamState, version=1, snapshot_every=500):
+    """The flights that have left an airport on one day, and those that do not leave."""
+
+    departed: set[str] = msgspec.field(default_factory=set)
+    cancelled: set[str] = msgspec.field(default_factory=set)
+
+    def apply(self, event: RecordedEvent) -> None:
+        match event.data:
+            case FlightDeparted(flight=flight):
+                self.departed.add(flight)
+            case FlightCancelled(flight=flight):
+                self.cancelled.add(flight)
+            case _:
+                pass
+
+
 # Commands
 
 
-@dataclass(slots=True)
-class Departure:
-    """The state that decides about a departure. It holds no lists, so applying a thousand events costs little."""
-
-    in_the_air_as: str | None = None
-    departed: bool = False
-    cancelled: bool = False
-
-
-class DepartFlight(Command[Departure]):
+class DepartFlight(Command[Mapping[StreamId, Any]]):
     """A flight leaves: writes to the streams of the aircraft and of the origin, or to neither."""
 
-    aircraft: StreamId | None
-    airport: StreamId
+    aircraft: Annotated[StreamId | None, Aircraft]
+    airport: Annotated[StreamId, Airport]
     flight: str
     destination: str
     at: datetime
 
-    def initial_state(self) -> Departure:
-        return Departure()
-
-    def apply(self, state: Departure, event: RecordedEvent) -> Departure:
-        happened = event.data
-        if event.stream_id == self.aircraft:
-            state.in_the_air_as = happened.flight if isinstance(happened, FlightDeparted) else None
-        elif isinstance(happened, FlightDeparted):
-            state.departed |= happened.flight == self.flight
-        elif isinstance(happened, FlightCancelled):
-            state.cancelled |= happened.flight == self.flight
-        return state
-
-    def handle(self, state: Departure) -> Iterator[tuple[StreamId, Event]]:
+    def handle(self, state: Mapping[StreamId, Any]) -> Iterator[tuple[StreamId, Event]]:
+        airport: Airport = state[self.airport]
         if self.aircraft is None:
             raise NoAircraft(f"{self.flight} has no aircraft")
-        if state.cancelled:
+        if self.flight in airport.cancelled:
             raise FlightIsCancelled(f"{self.flight} is cancelled")
-        if state.departed:
+        if self.flight in airport.departed:
             raise AlreadyDeparted(f"{self.flight} has left")
-        if state.in_the_air_as is not None:
-            raise AircraftInTheAir(f"{self.flight} cannot leave: {self.aircraft} is in the air as {state.in_the_air_as}")
+        aircraft: Aircraft = state[self.aircraft]
+        if aircraft.in_the_air_as is not None:
+            raise AircraftInTheAir(f"{self.flight} cannot leave: {self.aircraft} is in the air as {aircraft.in_the_air_as}")
         departed = FlightDeparted(flight=self.flight, destination=self.destination, at=self.at)
         yield self.aircraft, departed
         yield self.airport, departed
 
 
-class CancelFlight(Command[bool]):
-    """Cancels a flight before it leaves. A second call writes nothing. The state is whether it is cancelled."""
+class CancelFlight(Command[Mapping[StreamId, Airport]]):
+    """Cancels a flight before it leaves. A second call writes nothing."""
 
-    airport: StreamId
+    airport: Annotated[StreamId, Airport]
     flight: str
     at: datetime
 
-    def initial_state(self) -> bool:
-        return False
-
-    def apply(self, state: bool, event: RecordedEvent) -> bool:
-        happened = event.data
-        return state or (isinstance(happened, FlightCancelled) and happened.flight == self.flight)
-
-    def handle(self, state: bool) -> Iterator[tuple[StreamId, Event]]:
-        if not state:
+    def handle(self, state: Mapping[StreamId, Airport]) -> Iterator[tuple[StreamId, Event]]:
+        if self.flight not in state[self.airport].cancelled:
             yield self.airport, FlightCancelled(flight=self.flight, at=self.at)
 
 
-class EndFlight(Command[str | None]):
-    """Base of commands that end a flight. The state is the flight that the aircraft is on."""
+class EndFlight(Command[Mapping[StreamId, Aircraft]]):
+    """Base of commands that end a flight."""
 
-    aircraft: StreamId
+    aircraft: Annotated[StreamId, Aircraft]
     flight: str
     at: datetime
 
-    def initial_state(self) -> str | None:
-        return None
-
-    def apply(self, state: str | None, event: RecordedEvent) -> str | None:
-        if event.stream_id != self.aircraft:
-            return state
-        return event.data.flight if isinstance(event.data, FlightDeparted) else None
-
-    def check(self, state: str | None) -> None:
+    def check(self, state: Mapping[StreamId, Aircraft]) -> None:
         """Refuse the command when the aircraft is not on this flight."""
-        if state != self.flight:
-            raise AircraftNotInTheAir(f"{self.flight} cannot end: {self.aircraft} is {state or 'on the ground'}")
+        flight = state[self.aircraft].in_the_air_as
+        if flight != self.flight:
+            raise AircraftNotInTheAir(f"{self.flight} cannot end: {self.aircraft} is {flight or 'on the ground'}")
 
 
 class LandFlight(EndFlight):
-    """A flight arrives: writes to the streams of the aircraft and of the destination."""
+    """A flight arrives: writes to the streams of the aircraft and of the destination, whose events do not matter for it."""
 
     airport: StreamId
 
-    def handle(self, state: str | None) -> Iterator[tuple[StreamId, Event]]:
+    def handle(self, state: Mapping[StreamId, Aircraft]) -> Iterator[tuple[StreamId, Event]]:
         self.check(state)
         landed = FlightLanded(flight=self.flight, at=self.at)
         yield self.aircraft, landed
@@ -211,6 +208,6 @@ class LandFlight(EndFlight):
 class DivertFlight(EndFlight):
     """A flight lands at an airport that the data do not name."""
 
-    def handle(self, state: str | None) -> Iterator[tuple[StreamId, Event]]:
+    def handle(self, state: Mapping[StreamId, Aircraft]) -> Iterator[tuple[StreamId, Event]]:
         self.check(state)
         yield self.aircraft, FlightDiverted(flight=self.flight, at=self.at)

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
-from eventcore import EventStore, OnError, RetryPolicy, Telemetry, open_store
+from eventcore import (
+    Command,
+    Event,
+    EventStore,
+    OnError,
+    RecordedEvent,
+    RetryPolicy,
+    StreamId,
+    StreamState,
+    Telemetry,
+    open_store,
+)
 from eventcore.errors import ConcurrencyConflict, EventCoreError, StoreUnavailable
 from eventcore.exporting import Exporter, MetricData, SpanData, hookimpl
 from eventcore.recording import Instrument
 from eventcore.stores import AppendRequest
 from tests.projections.models import Seen
 from tests.store.backends import SteeredBackend
-from tests.store.bank import Collect, Deposit, Link, Transfer, account
+from tests.store.bank import Collect, Deposit, Deposited, Link, Transfer, account
 
 SERIES_LIMIT = 100
 
@@ -32,6 +43,21 @@ class Swallowing(Exporter):
     @hookimpl
     def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:
         pass
+
+
+class Balance(StreamState, snapshot_every=1):
+    balance: int = 0
+
+    def apply(self, event: RecordedEvent) -> None:
+        if isinstance(event.data, Deposited):
+            self.balance += event.data.amount
+
+
+class Double(Command[Mapping[StreamId, Balance]]):
+    account: Annotated[StreamId, Balance]
+
+    def handle(self, state: Mapping[StreamId, Balance]) -> Iterable[tuple[StreamId, Event]]:
+        yield self.account, Deposited(amount=state[self.account].balance)
 
 
 class Poisoned(Seen):
@@ -79,6 +105,8 @@ async def _execute_commands(store: EventStore) -> None:
     await store.execute(Collect(account=c))
     with contextlib.suppress(EventCoreError):
         await store.execute(Transfer(source=c, target=a, amount=1))
+    for _ in range(3):
+        await store.execute(Double(account=account("doubled")))
     with contextlib.suppress(ValueError):
         await store.execute(Deposit(account=a, amount="x"))  # type: ignore[arg-type]  # that is the point
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from eventcore import Command, Event, EventMetadata, RecordedEvent, StreamId
+from eventcore import Command, Event, StreamId
+from eventcore.testing import given
 from examples.flights.domain import (
     AircraftInTheAir,
     AircraftNotInTheAir,
@@ -46,20 +47,7 @@ History = Sequence[tuple[StreamId, Event]]
 
 
 def decide(command: Command[Any], history: History = ()) -> list[tuple[StreamId, Event]]:
-    state = command.initial_state()
-    for position, (stream, event) in enumerate(history, 1):
-        recorded = RecordedEvent(
-            stream_id=stream,
-            version=position,
-            position=position,
-            data=event,
-            metadata=EventMetadata(),
-            event_id=f"{position:032x}",
-            event_type=event.event_type,
-            recorded_at_ns=0,
-        )
-        state = command.apply(state, recorded)
-    return list(command.handle(state) or ())
+    return list(given(*history).when(command).events)
 
 
 def test_a_departure_changes_the_aircraft_and_the_airport() -> None:
@@ -108,8 +96,7 @@ def test_other_flights_at_the_airport_do_not_prevent_a_departure() -> None:
     ],
 )
 def test_a_rule_refuses(command: Command[Any], history: History, refusal: type[Refusal]) -> None:
-    with pytest.raises(refusal):
-        decide(command, history)
+    given(*history).when(command).then_refused(refusal)
 
 
 def test_every_rule_has_a_unique_name_in_metrics() -> None:

@@ -13,7 +13,7 @@ import pytest
 from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
 from eventcore.commands.attempt import Outcome
 from eventcore.commands.batching import Batcher
-from eventcore.commands.cache import StreamCache
+from eventcore.commands.streams.cache import StreamCache
 from eventcore.errors import HistoryDiverged
 from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, StateKey, Verdict
 from tests.store.backends import SteeredBackend

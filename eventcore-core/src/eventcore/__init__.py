@@ -2,7 +2,7 @@
 
 from eventcore.commands import Command, CommandResult, RetryPolicy
 from eventcore.errors import BusinessRuleViolation, EventCoreError
-from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
+from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
 from eventcore.projections import OnError, Projection
 from eventcore.recording import TraceContext
 from eventcore.store import EventStore, open_store
@@ -22,6 +22,7 @@ __all__ = [
     "RecordedEvent",
     "RetryPolicy",
     "StreamId",
+    "StreamState",
     "Telemetry",
     "TraceContext",
     "__version__",

@@ -16,7 +16,7 @@ from eventcore.catalogue import (
     StoreInstruments,
     observe_exporters,
 )
-from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
+from eventcore.commands import DEFAULT_CACHE_BYTES, Command, CommandExecutor, CommandResult, RetryPolicy
 from eventcore.errors import HistoryDiverged, InvalidInput, StoreClosed, WrongEventLoop
 from eventcore.events import Event, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
@@ -46,6 +46,7 @@ def open_store(
     max_event_bytes: int = 1 << 20,
     migrate: bool = True,
     timeout: float | None = None,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
 ) -> EventStore:
     """Create a store. Use it with ``async with``, which opens it, and closes it at the end of the block.
 
@@ -74,11 +75,14 @@ def open_store(
         migrate: whether opening the store may create or upgrade the schema on a server. If false, run
             ``eventcore migrate``. A backend of your own decides this itself.
         timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit.
+        cache_bytes: memory for what commands keep of the streams that they used last, in bytes, 0 or more. A stream whose
+            events fit into a quarter of it is not read again; a larger one is read page by page.
 
     Raises:
         InvalidStoreUrl: the URL names no store.
         MissingDependency: the store needs a package that is not installed.
-        ValueError: ``timeout`` is not more than 0, or ``telemetry`` was passed with ``exporters`` or ``config``.
+        ValueError: ``timeout`` is not more than 0, ``cache_bytes`` is negative, or ``telemetry`` was passed with ``exporters``
+            or ``config``.
         ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
             are listed.
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
@@ -103,13 +107,23 @@ def open_store(
     """
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout={timeout!r}; expected seconds, more than 0, or None")
+    if type(cache_bytes) is not int or cache_bytes < 0:
+        raise ValueError(f"cache_bytes={cache_bytes!r}; expected a number of bytes, 0 or more")
     backend = as_backend(url, migrate=migrate)
     if telemetry is not None and (exporters is not None or config is not None):
         raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")
     owns_telemetry = telemetry is None
     if telemetry is None:
         telemetry = Telemetry(config=config, exporters=exporters, on_config_error=on_config_error)
-    return EventStore(backend, name, telemetry, owns_telemetry=owns_telemetry, max_event_bytes=max_event_bytes, timeout=timeout)
+    return EventStore(
+        backend,
+        name,
+        telemetry,
+        owns_telemetry=owns_telemetry,
+        max_event_bytes=max_event_bytes,
+        timeout=timeout,
+        cache_bytes=cache_bytes,
+    )
 
 
 @final
@@ -146,6 +160,7 @@ class EventStore:
         owns_telemetry: bool,
         max_event_bytes: int,
         timeout: float | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         self.name: Final = name
         self.telemetry: Final = telemetry
@@ -153,7 +168,8 @@ class EventStore:
         self._instruments = _Instruments(telemetry, name, backend)
         self._backend = ObservedBackend(backend, telemetry, self._instruments.store, self._instruments.backend)
         self._codec = Codec(max_event_bytes, self._instruments.store.codec_failed)
-        self._executor = CommandExecutor(self._backend.log, self._codec, telemetry, self._instruments.commands, timeout)
+        commands = self._instruments.commands
+        self._executor = CommandExecutor(self._backend.log, self._codec, telemetry, commands, timeout, cache_bytes)
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None

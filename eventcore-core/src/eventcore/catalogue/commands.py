@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, final
 
-from eventcore.catalogue.metrics import CommandMetrics, CommandOutcome, Resolution, RetryReason
+from eventcore.catalogue.metrics import CommandMetrics, CommandOutcome, Resolution, RetryReason, SnapshotResult
 from eventcore.recording import Buffer, HistogramCell, UpDownCounterCell
 from eventcore.telemetry import Telemetry
 
@@ -28,6 +28,14 @@ class CommandInstruments(CommandMetrics):
         super().__init__(telemetry)
         self.store = store
 
+    def count_snapshot_read(self, result: SnapshotResult) -> None:
+        """Count a look-up of a stored state."""
+        self.snapshots_reads.labels(self.store, result).add(1)
+
+    def count_snapshot_write(self, result: SnapshotResult, count: int) -> None:
+        """Count states that were to be stored."""
+        self.snapshots_writes.labels(self.store, result).add(count)
+
     def bind(self, command_type: str) -> CommandSeries:
         """The series of one command type."""
         return CommandSeries(self, command_type)
@@ -40,7 +48,7 @@ class CommandSeries:
     Attributes:
         active: append 1 when a command begins; ``ended`` appends -1.
         load, decide, append: seconds of each phase of an attempt.
-        streams_read, streams_written, loaded, emitted: numbers of streams and events.
+        streams_read, streams_written, loaded, loaded_from_states, emitted: numbers of streams and events.
     """
 
     def __init__(self, instruments: CommandInstruments, command_type: str) -> None:
@@ -57,6 +65,7 @@ class CommandSeries:
         self.streams_read: Final = self._buffer(instruments.streams.labels(store, "read")).append
         self.streams_written: Final = self._buffer(instruments.streams.labels(store, "written")).append
         self.loaded: Final = self._buffer(instruments.events_loaded.labels(store, command_type, "full")).append
+        self.loaded_from_states: Final = self._buffer(instruments.events_loaded.labels(store, command_type, "snapshot")).append
         self.emitted: Final = self._buffer(instruments.events_emitted.labels(store, command_type)).append
 
     def ended(self, outcome: CommandOutcome, seconds: float, attempts: int) -> None:

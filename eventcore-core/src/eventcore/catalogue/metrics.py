@@ -21,6 +21,7 @@ CommandOutcome: TypeAlias = Literal["committed", "no_events", "rejected", "confl
 CommandPhase: TypeAlias = Literal["load", "discover", "decide", "append", "backoff"]
 Resolution: TypeAlias = Literal["chained", "absorbed", "escaped"]
 RetryReason: TypeAlias = Literal["version"]
+SnapshotResult: TypeAlias = Literal["hit", "miss", "stale", "error"]
 CallOutcome: TypeAlias = Literal["ok", "error"]
 Operation: TypeAlias = Literal[
     "read_streams",
@@ -62,9 +63,10 @@ _INSTRUMENT: Final = Label("instrument", open=True)
 _COMMAND_OUTCOME: Final = Label("outcome", get_args(CommandOutcome))
 _COMMAND_PHASE: Final = Label("phase", get_args(CommandPhase))
 _STREAM_MODE: Final = Label("mode", ("read", "written"))
-_LOAD_SOURCE: Final = Label("source", ("full",))
+_LOAD_SOURCE: Final = Label("source", ("full", "snapshot"))
 _RESOLUTION: Final = Label("resolution", get_args(Resolution))
 _RETRY_REASON: Final = Label("reason", get_args(RetryReason))
+_SNAPSHOT_RESULT: Final = Label("result", get_args(SnapshotResult))
 _OPERATION: Final = Label("operation", get_args(Operation))
 _CALL_OUTCOME: Final = Label("outcome", get_args(CallOutcome))
 _IO_DIRECTION: Final = Label("direction", ("read", "write"))
@@ -101,7 +103,7 @@ class CommandMetrics(MetricGroup):
     streams = Histogram("commands.streams", "{stream}", (_STORE, _STREAM_MODE), _SMALL,
         "Streams that a command read and wrote.")
     events_loaded = Histogram("commands.events.loaded", "{event}", (_STORE, _COMMAND_TYPE, _LOAD_SOURCE), _COUNTS,
-        "Events folded into the state of a command.")
+        "Events folded into the state of a command; from the first event (full), or from a kept or stored state (snapshot).")
     events_emitted = Histogram("commands.events.emitted", "{event}", (_STORE, _COMMAND_TYPE), _COUNTS,
         "Events that a command wrote, of commands that wrote any.")
     conflicts = Counter("commands.conflicts", "{conflict}", (_STORE, _COMMAND_TYPE, _RESOLUTION),
@@ -109,6 +111,11 @@ class CommandMetrics(MetricGroup):
         "or raised to the caller (escaped).")
     retries = Counter("commands.retries", "{retry}", (_STORE, _COMMAND_TYPE, _RETRY_REASON),
         "Attempts after the first, by their reason.")
+    snapshots_reads = Counter("snapshots.reads", "{snapshot}", (_STORE, _SNAPSHOT_RESULT),
+        "Stored states of streams that were looked up: used (hit), not there (miss), outdated by a redaction or a failover "
+        "during the read (stale), or not readable by their class (error).")
+    snapshots_writes = Counter("snapshots.writes", "{snapshot}", (_STORE, _SNAPSHOT_RESULT),
+        "States of streams that were to be stored: done (hit), outdated before (stale), or failed (error).")
 
 
 class StoreMetrics(MetricGroup):

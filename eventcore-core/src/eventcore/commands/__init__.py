@@ -3,5 +3,6 @@
 from eventcore.commands.command import Command, CommandResult, Decision
 from eventcore.commands.executor import CommandExecutor
 from eventcore.commands.retry import RetryPolicy
+from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
 
-__all__ = ["Command", "CommandExecutor", "CommandResult", "Decision", "RetryPolicy"]
+__all__ = ["DEFAULT_CACHE_BYTES", "Command", "CommandExecutor", "CommandResult", "Decision", "RetryPolicy"]

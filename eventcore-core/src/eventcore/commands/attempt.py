@@ -67,11 +67,8 @@ class Attempt(msgspec.Struct, eq=False):
         # The command's code runs in the batcher's task. Its exceptions are for the caller of this command only, and the other
         # commands of the batch must go on, so every exception is caught, `BaseException` included.
         try:
-            apply, state = context.command.apply, boundary.state
-            for event in events:
-                state = apply(state, event)
-            boundary.state = state
-            return not context.plan.discovers or not context.discover(state, boundary.versions)
+            boundary.state = context.apply(boundary.state, events)
+            return not context.plan.discovers or not context.discover(boundary.state, boundary.versions)
         except BaseException as error:  # noqa: BLE001  # see above
             self.failure = _as_failure(error)
             return True

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Final, final
 
 import msgspec
 
-from eventcore.catalogue import CommandOutcome, CommandSeries
+from eventcore.catalogue import CommandInstruments, CommandOutcome, CommandSeries
 from eventcore.commands.attempt import Attempt, Outcome
 from eventcore.commands.batching import Batcher
 from eventcore.commands.boundary import load_boundary
-from eventcore.commands.cache import StreamCache
 from eventcore.commands.command import CommandResult
 from eventcore.commands.context import CommandContext
-from eventcore.commands.loading import Loader
+from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.folding import States
+from eventcore.commands.streams.loading import Loader
+from eventcore.commands.streams.redaction_watch import RedactionWatch
+from eventcore.commands.streams.snapshots import SnapshotWriter
+from eventcore.errors import StoreError
 from eventcore.events.codec import Codec
 from eventcore.stores.base import EventLog
 
 # Loads in one attempt; after that many, the attempt counts as a conflict.
 _MAX_LOADS: Final = 100
+# Seconds of closing that storing the last snapshots may take.
+_SAVING: Final = 1.0
 
 
 @final
@@ -79,21 +85,29 @@ class Execution(msgspec.Struct, eq=False):
 class AttemptRunner:
     """The stream cache, loader and batcher of one store, and the way of an attempt through them."""
 
-    def __init__(self, log: EventLog, codec: Codec) -> None:
-        cache = StreamCache()
-        self._loader = Loader(log, codec, cache)
+    def __init__(self, log: EventLog, codec: Codec, instruments: CommandInstruments, cache_bytes: int) -> None:
+        cache = StreamCache(cache_bytes)
+        self._snapshots = SnapshotWriter(log, cache, instruments)
+        self._states = States(cache, self._snapshots.due, instruments.count_snapshot_read)
+        self._loader = Loader(log, codec, cache, self._states)
         self._batcher = Batcher(log, cache)
+        self._redactions = RedactionWatch(log, cache)
 
     def start(self) -> None:
-        """Start the tasks of loader and batcher on the running loop."""
+        """Start the tasks on the running loop."""
         self._loader.start()
         self._batcher.start()
+        self._snapshots.start()
+        self._redactions.start()
 
     async def close(self, timeout: float) -> None:
         """Commit waiting commands within ``timeout`` seconds; fail the others with ``StoreClosed``."""
+        deadline = monotonic() + timeout
+        await self._redactions.close()
         await self._batcher.close(timeout)
         # After the batcher: a waiting command may have to load again before it can be committed.
         await self._loader.close()
+        await self._snapshots.close(min(_SAVING, max(0.0, deadline - monotonic())))
 
     async def run(self, execution: Execution) -> Attempt | None:
         """Run one attempt. Returns it once it is decided, or ``None`` after a conflict.
@@ -108,7 +122,17 @@ class AttemptRunner:
         load = discover = decide = 0.0
         from_cache = execution.attempts == 1
         for _ in range(_MAX_LOADS):
-            boundary = await load_boundary(self._loader, context, from_cache=from_cache)
+            try:
+                boundary = await load_boundary(self._loader, self._states, context, from_cache=from_cache)
+            except StoreError:
+                raise
+            except Exception:
+                # What the command's code raises on cached streams may come from a state that never existed, when one of them is
+                # behind the others: only what it raises on streams that were read counts.
+                if not from_cache:
+                    raise
+                from_cache = False
+                continue
             attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future())
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
@@ -129,7 +153,7 @@ class AttemptRunner:
             series.decide(decide)
             series.append(perf_counter() - submitted - attempt.decide_seconds)
             series.streams_read(len(boundary.versions))
-            series.loaded(boundary.events)
+            (series.loaded_from_states if boundary.from_states else series.loaded)(boundary.events)
             if answer is Outcome.COMMITTED:
                 return attempt
             if answer is Outcome.CONFLICT:

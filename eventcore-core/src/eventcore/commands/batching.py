@@ -26,12 +26,13 @@ from typing import Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands.attempt import Answer, Attempt, Outcome
-from eventcore.commands.cache import StreamCache
 from eventcore.commands.gathering import AT_ONCE, answer, answer_all, until_settled
-from eventcore.errors import HistoryDiverged, StoreClosed, StoreError, StoreUnavailable
+from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.loading import BEGIN_ANEW
+from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, EventsRedacted, Verdict
+from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, Verdict
 from eventcore.stores.failures import as_store_error, own_copy
 
 _MAX_COMMANDS: Final = 512
@@ -40,6 +41,8 @@ _MAX_BYTES: Final = 8 << 20
 _SMALLEST_HALF: Final = 64
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
 _UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may be stored")
+# The answer to a request that was not appended because its command must be loaded again.
+_RELOAD: Final[Verdict] = -2
 _set_position: Final = msgspec.structs.force_setattr
 _by_order: Final = itemgetter(0)
 _by_position: Final = attrgetter("position")
@@ -240,6 +243,8 @@ class Batcher:
             result: Answer = Outcome.COMMITTED
             if isinstance(verdict, StoreError):
                 result = own_copy(verdict)
+            elif verdict == _RELOAD:
+                result = Outcome.RELOAD
             elif verdict == CONFLICT:
                 for stream in request.base:
                     self._cache.contest(stream)
@@ -252,12 +257,13 @@ class Batcher:
 
     async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict | StoreError]:
         if self._epoch != self._cache.epoch:
-            return [CONFLICT] * len(requests)
+            return [_RELOAD] * len(requests)
         try:
             return await self._log.append(requests)
-        except (HistoryDiverged, EventsRedacted):
+        except BEGIN_ANEW:
+            # Nothing was stored. The commands are decided again on what the store holds now; that is no conflict.
             self._cache.forget(self._epoch)
-            return [CONFLICT] * len(requests)
+            return [_RELOAD] * len(requests)
         except StoreUnavailable as error:
             return [error] * len(requests)
         except Exception as error:  # noqa: BLE001  # becomes the answer of the request that causes it
@@ -269,14 +275,25 @@ class Batcher:
 
     def _learn(self, request: AppendRequest, first: int) -> None:
         """Give committed events their positions, from ``first``, and add them to the cache."""
-        by_stream: dict[StreamId, list[RecordedEvent]] = {}
+        # The events are frozen and may be changed here only: until now, only commands of this batch have seen them, and their
+        # `apply` must not keep their position, which was 0. Events of an earlier epoch must not come back into the cache.
+        if len(request.events) == 1:
+            # Most commands write one event.
+            (new,) = request.events
+            event = new.recorded
+            _set_position(event, "position", first)
+            if self._epoch == self._cache.epoch:
+                self._cache.extend(event.stream_id, (event,), (self._cache.sizes.of(event, len(new.data)),), event.version - 1)
+            return
+        by_stream: dict[StreamId, tuple[list[RecordedEvent], list[int]]] = {}
+        size_of, metadata = self._cache.sizes.of, None
         for position, new in enumerate(request.events, first):
             event = new.recorded
-            # The event is frozen and may be changed here only: until now, only commands of this batch have seen it, and their
-            # `apply` must not keep its position, which was 0.
             _set_position(event, "position", position)
-            by_stream.setdefault(event.stream_id, []).append(event)
-        # Events of an earlier epoch must not come back into the cache.
+            events, sizes = by_stream.setdefault(event.stream_id, ([], []))
+            events.append(event)
+            sizes.append(size_of(event, len(new.data), metadata))
+            metadata = event.metadata
         if self._epoch == self._cache.epoch:
-            for stream, events in by_stream.items():
-                self._cache.extend(stream, events, events[0].version - 1)
+            for stream, (events, sizes) in by_stream.items():
+                self._cache.extend(stream, events, sizes, events[0].version - 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Generic, TypeAlias, TypeVar, cast, dataclass_transform, final
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Generic, TypeAlias, TypeVar, cast, dataclass_transform, final
 
 import msgspec
 
+from eventcore.commands.fields import StateType, UnresolvedAnnotation, field_types
 from eventcore.events import Event, RecordedEvent, StreamId
 
 State = TypeVar("State")
@@ -24,7 +26,16 @@ class Command(msgspec.Struct, Generic[State], frozen=True):
     ``discover_streams`` returns. The events of these streams are folded to the state. The command
     commits only if none of the streams has changed since it was read; otherwise it is decided again.
 
+    There are two ways to a state. Either the command folds the events of all its streams itself, in ``initial_state`` and
+    ``apply``. Or its fields are annotated with classes of stream states, ``Annotated[StreamId, Account]``; then the state is a
+    mapping of these streams to their states, ``Command[Mapping[StreamId, Account]]``: copies that the command may change. Such
+    states are kept between commands (see ``StreamState``); streams without such a class are checked and not folded.
+
     Methods are pure: eventcore may call each of them several times, so they do no I/O.
+
+    Raises:
+        InvalidCommand: (when the class is defined, or first used if an annotation cannot be resolved before) a field may hold
+            a stream that would not be part of the boundary.
 
     >>> class SeatReserved(Event):
     ...     seat: str
@@ -39,6 +50,11 @@ class Command(msgspec.Struct, Generic[State], frozen=True):
     ...         if self.seat not in state:
     ...             yield self.flight, SeatReserved(seat=self.seat)
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        with suppress(UnresolvedAnnotation):
+            field_types(cls)
 
     def initial_state(self) -> State:
         """The state before the first event: a new object each time if the state is mutable.
@@ -61,10 +77,11 @@ class Command(msgspec.Struct, Generic[State], frozen=True):
         """
         raise NotImplementedError
 
-    def discover_streams(self, state: State) -> Iterable[StreamId]:
+    def discover_streams(self, state: State) -> Iterable[StreamId] | Mapping[StreamId, StateType]:
         """Return further streams that the command needs, judging by ``state``.
 
-        Called again with the state of all streams read so far, until it returns no new stream.
+        A mapping of streams to classes of stream states asks for these states. Called again with the state of all streams read
+        so far, until it returns no new stream.
         """
         return ()
 

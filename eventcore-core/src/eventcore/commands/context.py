@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import msgspec
 
 from eventcore.catalogue import CommandInstruments
 from eventcore.commands.command import Command
+from eventcore.commands.fields import Need, Needs
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import InvalidCommand
-from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
+from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec
 from eventcore.recording import IdGenerator, Span, traceparent_of
 from eventcore.stores.base import NewEvent
@@ -71,22 +72,55 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
                 raise self._invalid(f"handle yields more than {_MAX_EVENTS} events; split the command")
         return events
 
-    def discover(self, state: Any, versions: Mapping[StreamId, int]) -> list[StreamId]:
-        """Call ``discover_streams``; return the streams that ``versions`` lacks.
+    def apply(self, state: Any, events: Sequence[RecordedEvent]) -> Any:
+        """The state after further events of its streams, in order of position."""
+        if self.plan.folds:
+            apply = self.command.apply
+            for event in events:
+                state = apply(state, event)
+        elif self.plan.has_states:
+            for event in events:
+                if (stream_state := state.get(event.stream_id)) is not None:
+                    stream_state.apply(event)
+        return state
+
+    def discover(self, state: Any, versions: Mapping[StreamId, int]) -> Needs:
+        """Call ``discover_streams``; return the streams that ``versions`` lacks, and those whose states ``state`` lacks.
 
         Raises:
-            InvalidCommand: the command returns something other than stream ids, or needs more than 1,000 streams.
+            InvalidCommand: the command returns something other than stream ids and classes of states, two classes for one
+                stream, or needs more than 1,000 streams.
         """
-        new: dict[StreamId, None] = {}
-        for stream in self.command.discover_streams(state):
+        new: dict[StreamId, Need] = {}
+        found = self.command.discover_streams(state)
+        state_types = cast(Mapping[object, object], found if isinstance(found, Mapping) else {})
+        for stream in found:
             if type(stream) is not StreamId:
                 kind = type(stream).__name__
                 raise self._invalid(f"discover_streams names {stream!r:.80} of type {kind}; expected StreamId")
+            need = self._need(stream, state_types.get(stream))
             if stream not in versions:
-                new[stream] = None
+                self.plan.add(new, stream, need)
+            elif not isinstance(need, str):
+                if (known := state.get(stream)) is None:
+                    new[stream] = need
+                else:
+                    self.plan.add({stream: type(known)}, stream, need)
         if len(versions) + len(new) > _MAX_STREAMS:
             raise self._invalid(f"discover_streams asks for more than {_MAX_STREAMS} streams; narrow the boundary")
-        return list(new)
+        return new
+
+    def _need(self, stream: StreamId, state_type: object) -> Need:
+        if state_type is None:
+            return self.plan.default
+        if not (isinstance(state_type, type) and issubclass(state_type, StreamState)):
+            raise self._invalid(f"discover_streams asks for {stream!r} as {state_type!r:.80}; expected a class of StreamState")
+        if self.plan.folds:
+            raise self._invalid(
+                f"discover_streams asks for {stream!r} as {state_type.__name__}, but the command folds its events itself; "
+                "remove initial_state and apply, or return only the streams"
+            )
+        return state_type
 
     def _invalid(self, problem: str) -> InvalidCommand:
         return InvalidCommand(f"{self.plan.name}.{problem}")

@@ -12,6 +12,7 @@ from eventcore.commands.attempt_runner import AttemptRunner, Execution
 from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
 from eventcore.commands.retry import RetryPolicy
+from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand
 from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.recording import IdGenerator, TraceContext
@@ -33,12 +34,19 @@ class CommandExecutor:
         telemetry: where the spans of commands go.
         instruments: where the metrics of commands go.
         timeout: seconds for a command that names no timeout; ``None`` for no limit.
+        cache_bytes: memory for the events and states of streams that are kept between commands.
     """
 
     def __init__(
-        self, log: EventLog, codec: Codec, telemetry: Telemetry, instruments: CommandInstruments, timeout: float | None
+        self,
+        log: EventLog,
+        codec: Codec,
+        telemetry: Telemetry,
+        instruments: CommandInstruments,
+        timeout: float | None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        self._runner = AttemptRunner(log, codec)
+        self._runner = AttemptRunner(log, codec, instruments, cache_bytes)
         self._codec = codec
         self._telemetry = telemetry
         self._instruments = instruments

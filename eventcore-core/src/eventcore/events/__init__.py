@@ -3,5 +3,6 @@
 from eventcore.events.event import Event, EventMetadata, RecordedEvent
 from eventcore.events.pattern import StreamPattern
 from eventcore.events.stream_id import StreamId
+from eventcore.events.stream_state import StreamState
 
-__all__ = ["Event", "EventMetadata", "RecordedEvent", "StreamId", "StreamPattern"]
+__all__ = ["Event", "EventMetadata", "RecordedEvent", "StreamId", "StreamPattern", "StreamState"]

@@ -10,7 +10,9 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands import Command
+from eventcore.commands.boundary import StreamStates
 from eventcore.commands.context import CommandContext
+from eventcore.commands.fields import Needs
 from eventcore.commands.plan import CommandPlan
 from eventcore.errors import BusinessRuleViolation, InvalidCommand, InvalidEvent
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
@@ -213,20 +215,22 @@ def _decide(command: Command[Any], history: Sequence[RecordedEvent]) -> _Decisio
 def _load(context: CommandContext, history: Sequence[RecordedEvent]) -> tuple[Any, dict[StreamId, int]]:
     """Fold the streams of the command, discovered ones included. Returns the state and the versions of the streams."""
     command, plan = context.command, context.plan
-    streams = plan.streams(command)
+    streams = dict(plan.streams(command))
     for _ in range(_MAX_ROUNDS):
         versions = dict.fromkeys(streams, 0)
         state = command.initial_state()
+        if plan.has_states:
+            state = StreamStates({stream: kind() for stream, kind in streams.items() if not isinstance(kind, str)})
         for event in history:
             if event.stream_id in versions:
                 versions[event.stream_id] = event.version
-                state = command.apply(state, event)
-        new = context.discover(state, versions) if plan.discovers else []
+                state = context.apply(state, [event])
+        new: Needs = context.discover(state, versions) if plan.discovers else {}
         if not new:
             if not streams:
                 raise InvalidCommand(f"{plan.name} has no stream: its fields name none, and discover_streams found none")
             return state, versions
-        streams = (*streams, *new)
+        streams.update(new)
     raise InvalidCommand(f"{plan.name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary")
 
 

@@ -1,0 +1,1 @@
+"""The streams that commands read: loading them, folding them, and what is kept of them between commands."""

@@ -1,0 +1,346 @@
+"""The stream cache: events and states of recently used streams, always a prefix of what the store holds.
+
+Other processes write to the store, too, so the cache may be behind at any time. It is safe to decide on because every append
+names the versions that the decision saw, and the store refuses the append if one of them is old.
+
+Loader and batcher share one cache and use it on the event loop only. No method awaits, so each of them is atomic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import chain
+from typing import Final, final
+
+import msgspec
+
+from eventcore.commands.streams.sizes import EventSizes
+from eventcore.events import RecordedEvent, StreamId, StreamState
+
+DEFAULT_CACHE_BYTES: Final = 64 << 20
+
+# A stream, or a state, that takes more than this part of the budget is not kept: it would displace too many others.
+_LARGEST_PART: Final = 4
+# Events are held in blocks, so that adding one does not copy all.
+_BLOCK_EVENTS: Final = 64
+_BLOCK_BYTES: Final = 128 << 10
+# Bytes of a stream without events: its id, its struct and its entry in the dictionary. Measured.
+_STREAM_BYTES: Final = 470
+_STATE_BYTES: Final = 320
+# Seconds after an append of another writer was seen during which the cache does not answer for that stream: it would most
+# likely be behind, and each decision on it would cost a refused append.
+_CONTESTED: Final = 1.0
+
+
+@final
+class KeptState(msgspec.Struct, frozen=True, gc=False):
+    """The state of one stream at one version, encoded.
+
+    Attributes:
+        state_type: its class.
+        version: the version of the stream that it has seen; 0 before the first event.
+        event_id: the id of the event at this version.
+        position: the position of this event, or a later one up to which the stream has no further event.
+        data: the encoded state.
+        stored_version: the version of the newest stored snapshot, as far as this process knows; 0 without one.
+    """
+
+    state_type: type[StreamState]
+    version: int
+    event_id: str
+    position: int
+    data: bytes
+    stored_version: int = 0
+
+
+class _Block(msgspec.Struct, frozen=True, gc=False):
+    events: tuple[RecordedEvent, ...]
+    size: int
+
+
+class _CachedStream(msgspec.Struct, gc=False):
+    """Consecutive events of one stream: versions ``start + 1`` to ``version``; and its states at some of these versions.
+
+    Attributes:
+        blocks: the events that come before ``events``.
+        events, size: the newest events, and their bytes.
+        blocks_size: the bytes of ``blocks``.
+        states: at most one for each class.
+        is_folded_whole: whether commands fold the stream from its first event. If not, events before its states need not be
+            held.
+
+    The events are tuples, and the struct is not tracked by the garbage collector: a full collection would otherwise walk tens
+    of thousands of lists.
+    """
+
+    start: int
+    version: int
+    blocks: tuple[_Block, ...] = ()
+    blocks_size: int = 0
+    events: tuple[RecordedEvent, ...] = ()
+    size: int = 0
+    states: tuple[KeptState, ...] = ()
+    states_size: int = 0
+    contested_until: float = 0.0
+    is_folded_whole: bool = False
+
+    @property
+    def total(self) -> int:
+        return _STREAM_BYTES + self.blocks_size + self.size + self.states_size
+
+    def behind(self, version: int) -> tuple[RecordedEvent, ...]:
+        """The events behind a version, which is not below ``start``."""
+        first = self.version - len(self.events)
+        if version >= first:
+            return self.events[version - first :] if version > first else self.events
+        events = tuple(chain(chain.from_iterable(block.events for block in self.blocks), self.events))
+        return events[version - self.start :] if version > self.start else events
+
+    def add_one(self, event: RecordedEvent, size: int) -> bool:
+        """Add the event that follows, unless it begins a new block."""
+        if len(self.events) >= _BLOCK_EVENTS or self.size + size > _BLOCK_BYTES:
+            return False
+        self.version += 1
+        self.events = (*self.events, event)
+        self.size += size
+        return True
+
+    def add(self, events: Sequence[RecordedEvent], sizes: Sequence[int]) -> None:
+        """Add the events that follow."""
+        self.version += len(events)
+        size = sum(sizes)
+        if len(self.events) + len(events) <= _BLOCK_EVENTS and self.size + size <= _BLOCK_BYTES:
+            self.events = (*self.events, *events)
+            self.size += size
+            return
+        blocks: list[_Block] = []
+        block, block_size = list(self.events), self.size
+        for event, event_size in zip(events, sizes, strict=True):
+            if block and (len(block) >= _BLOCK_EVENTS or block_size + event_size > _BLOCK_BYTES):
+                blocks.append(_Block(tuple(block), block_size))
+                self.blocks_size += block_size
+                block, block_size = [], 0
+            block.append(event)
+            block_size += event_size
+        self.blocks = (*self.blocks, *blocks)
+        self.events, self.size = tuple(block), block_size
+
+    def drop_blocks(self, count: int) -> None:
+        """Drop the oldest events, and the states that can no longer be brought up to date without them."""
+        for block in self.blocks[:count]:
+            self.start += len(block.events)
+            self.blocks_size -= block.size
+        self.blocks = self.blocks[count:]
+        self._drop_early_states()
+
+    def drop_events(self) -> None:
+        """Drop all events."""
+        self.start, self.blocks, self.blocks_size, self.events, self.size = self.version, (), 0, (), 0
+        self._drop_early_states()
+
+    def _drop_early_states(self) -> None:
+        if any(state.version < self.start for state in self.states):
+            self.put_states(tuple(state for state in self.states if state.version >= self.start))
+
+    def put_states(self, states: tuple[KeptState, ...]) -> None:
+        self.states = states
+        self.states_size = sum(len(state.data) + _STATE_BYTES for state in states)
+
+
+@final
+class StreamCache:
+    """Least recently used streams are evicted when what is held takes more than ``budget`` bytes.
+
+    A stream whose events fit into a quarter of the budget is held whole, whatever its length; of a larger one, the newest
+    events: enough to bring waiting commands up to date.
+
+    Args:
+        budget: bytes of memory, as ``EventSizes`` estimates them.
+
+    Attributes:
+        epoch: how often the cache was emptied because the store went back in time or events were redacted. Events that were
+            taken from the cache in an earlier epoch may no longer exist: loader and batcher compare epochs before they use such
+            events.
+        sizes: how the memory of events is estimated.
+        redactions: how many redactions of the store everything in the cache has seen.
+    """
+
+    def __init__(self, budget: int = DEFAULT_CACHE_BYTES) -> None:
+        self._budget = budget
+        self._held = 0
+        self._streams: OrderedDict[StreamId, _CachedStream] = OrderedDict()
+        self.sizes: Final = EventSizes()
+        self.epoch = 0
+        self.redactions = 0
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held."""
+        return self._held
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest stream that is held whole, and of the largest state."""
+        return self._budget // _LARGEST_PART
+
+    def forget(self, epoch: int) -> None:
+        """Empty the cache: the store has gone back in time, or events were redacted.
+
+        Only the first of several calls with one epoch does something.
+        """
+        if epoch == self.epoch:
+            self.epoch += 1
+            self._streams.clear()
+            self._held = 0
+
+    def knows(self, stream: StreamId) -> bool:
+        """Whether the cache holds something of the stream, and no other writer was seen in it lately."""
+        cached = self._streams.get(stream)
+        return cached is not None and not (cached.contested_until and cached.contested_until > time.monotonic())
+
+    def version(self, stream: StreamId) -> int:
+        """The highest known version of a stream; 0 if the cache does not hold it."""
+        cached = self._streams.get(stream)
+        return cached.version if cached is not None else 0
+
+    def events(self, stream: StreamId) -> tuple[RecordedEvent, ...] | None:
+        """All events of a stream that are known; ``None`` if the cache lacks its beginning."""
+        cached = self._streams.get(stream)
+        if cached is None:
+            return None
+        cached.is_folded_whole = True
+        if cached.start:
+            return None
+        self._streams.move_to_end(stream)
+        return cached.events if not cached.blocks else cached.behind(0)
+
+    def state(self, stream: StreamId, state_type: type[StreamState]) -> KeptState | None:
+        """The state of a stream, from which ``tail`` leads to its highest known version."""
+        cached = self._streams.get(stream)
+        if cached is None:
+            return None
+        self._streams.move_to_end(stream)
+        for state in cached.states:
+            if state.state_type is state_type:
+                return state
+        return None
+
+    def begins(self, stream: StreamId) -> bool:
+        """Whether the cache holds the stream from its first event."""
+        cached = self._streams.get(stream)
+        return cached is not None and cached.start == 0
+
+    def contest(self, stream: StreamId) -> None:
+        """Note that another writer appended to the stream."""
+        if (cached := self._streams.get(stream)) is not None:
+            cached.contested_until = time.monotonic() + _CONTESTED
+
+    def tail(self, stream: StreamId, after: int) -> tuple[RecordedEvent, ...] | None:
+        """The known events behind version ``after``; ``None`` if some of them were evicted."""
+        cached = self._streams.get(stream)
+        if cached is None or cached.version <= after:
+            return ()
+        if after < cached.start:
+            return None
+        return cached.behind(after)
+
+    def extend(self, stream: StreamId, events: Sequence[RecordedEvent], sizes: Sequence[int], after: int) -> None:
+        """Add the events behind version ``after``, with their bytes. Events that are already known are not replaced."""
+        cached = self._streams.get(stream)
+        if cached is not None and cached.version == after and len(events) == 1 and cached.add_one(events[0], sizes[0]):
+            # Nearly all calls: a command wrote one event.
+            self._streams.move_to_end(stream)
+            self._held += sizes[0]
+            if self._held > self._budget:
+                self._evict()
+            return
+        cached = self._entry(stream, after)
+        held = cached.total
+        if after == 0 < cached.start <= len(events):
+            # The beginning of the stream was dropped, and is back.
+            known, states = cached.behind(cached.start), cached.states
+            renewed = _CachedStream(0, 0, contested_until=cached.contested_until, is_folded_whole=cached.is_folded_whole)
+            renewed.add(events[: cached.start], sizes[: cached.start])
+            renewed.add(known, [(cached.size + cached.blocks_size) // max(1, len(known))] * len(known))
+            renewed.put_states(states)
+            self._streams[stream] = cached = renewed
+        if skipped := cached.version - after:
+            events, sizes = events[skipped:], sizes[skipped:]
+        if events:
+            cached.add(events, sizes)
+            if cached.blocks_size + cached.size > self.largest:
+                self._shorten(cached)
+        self._held += cached.total - held
+        self._evict()
+
+    def keep(self, stream: StreamId, state: KeptState) -> None:
+        """Keep a state. A newer one of the same class, or one that the known events do not lead on from, stays away."""
+        if len(state.data) > self.largest:
+            return
+        cached = self._entry(stream, state.version)
+        if state.version < cached.start:
+            return
+        known = cached.states
+        if len(known) == 1 and known[0].state_type is state.state_type and not cached.blocks:
+            # Nearly all calls.
+            if known[0].version <= state.version:
+                grown = len(state.data) - len(known[0].data)
+                cached.states = (state,)
+                cached.states_size += grown
+                self._held += grown
+                if self._held > self._budget:
+                    self._evict()
+            return
+        held = cached.total
+        others = tuple(other for other in cached.states if other.state_type is not state.state_type)
+        if any(other.version > state.version for other in cached.states if other.state_type is state.state_type):
+            return
+        cached.put_states((*others, state))
+        if not cached.is_folded_whole and len(cached.blocks) > 1 and not others:
+            # Commands that wait were read some events ago: one block is left for them.
+            earlier = (cached.version - len(cached.events) - len(cached.blocks[-1].events)) <= state.version
+            cached.drop_blocks(len(cached.blocks) - 1 if earlier else 0)
+        self._held += cached.total - held
+        self._evict()
+
+    def know(self, stream: StreamId, version: int) -> None:
+        """Note the version of a stream whose events are not wanted."""
+        self._entry(stream, version)
+        self._evict()
+
+    def _entry(self, stream: StreamId, version: int) -> _CachedStream:
+        """The entry of a stream, the most recently used now. It begins anew behind a gap, if ``version`` is beyond it."""
+        cached = self._streams.get(stream)
+        if cached is None or cached.version < version:
+            if cached is not None:
+                self._held -= cached.total
+            renewed = _CachedStream(version, version)
+            if cached is not None:
+                renewed.contested_until, renewed.is_folded_whole = cached.contested_until, cached.is_folded_whole
+            self._streams[stream] = cached = renewed
+            self._held += cached.total
+        self._streams.move_to_end(stream)
+        return cached
+
+    def _shorten(self, cached: _CachedStream) -> None:
+        """Drop the oldest events of a large stream."""
+        size, count = cached.blocks_size + cached.size, 0
+        for block in cached.blocks:
+            if size <= self.largest // 2:
+                break
+            size -= block.size
+            count += 1
+        cached.drop_blocks(count)
+        if cached.size > self.largest:
+            cached.drop_events()
+
+    def _evict(self) -> None:
+        while self._held > self._budget and len(self._streams) > 1:
+            # An `OrderedDict` finds its first key at once. A `dict` searches for it behind all keys that were deleted before.
+            _, oldest = self._streams.popitem(last=False)
+            self._held -= oldest.total
