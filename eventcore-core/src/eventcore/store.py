@@ -24,6 +24,7 @@ from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters
 from eventcore.recording import TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
 from eventcore.stores.paging import MAX_PAGE, window
+from eventcore.stores.sampling import LimitsCalls
 from eventcore.stores.urls import as_backend
 from eventcore.telemetry import ExporterReport, Telemetry
 
@@ -152,7 +153,10 @@ class EventStore:
         self._instruments = _Instruments(telemetry, name, backend)
         self._backend = ObservedBackend(backend, telemetry, self._instruments.store, self._instruments.backend)
         self._codec = Codec(max_event_bytes, self._instruments.store.codec_failed)
-        self._executor = CommandExecutor(self._backend.log, self._codec, telemetry, self._instruments.commands, timeout)
+        call_timeout = backend.call_timeout if isinstance(backend, LimitsCalls) else None
+        self._executor = CommandExecutor(
+            self._backend.log, self._codec, telemetry, self._instruments.commands, timeout, call_timeout
+        )
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,12 +191,12 @@ class EventStore:
         await self.close()
 
     async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Commit waiting commands, stop projections, close the backend, and shut down the telemetry if the store owns it.
+        """Let running commands end, stop projections, close the backend, and shut down the telemetry if the store owns it.
 
         A second call waits until the first one has ended.
 
         Args:
-            timeout: seconds for all of it. Commands that are not committed by then fail.
+            timeout: seconds for all of it. Commands that have not ended by then fail.
         """
         if self._loop is not None:
             self._loop = None
@@ -209,9 +213,11 @@ class EventStore:
 
         try:
             await self._instruments.backend.stop()
-            # Projections and commands use the backend, so both end before it.
-            await self._projections.close(timeout)
-            await self._executor.close(remaining())
+            # Projections and commands use the backend, so both end before it. Side by side: a handler that does not end leaves
+            # the commands their time.
+            async with asyncio.TaskGroup() as ending:
+                ending.create_task(self._projections.close(timeout))
+                ending.create_task(self._executor.close(timeout))
             await self._backend.close(remaining())
         finally:
             self._instruments.closed()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from time import perf_counter
+from contextlib import suppress
+from time import monotonic, perf_counter
 from typing import Any, Final, final
 
 from eventcore.catalogue import CommandInstruments, CommandOutcome
@@ -12,7 +13,7 @@ from eventcore.commands.attempt_runner import AttemptRunner, Execution
 from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
 from eventcore.commands.retry import RetryPolicy
-from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand
+from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
 from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores.base import EventLog
@@ -21,6 +22,9 @@ from eventcore.telemetry import Telemetry
 # Commands in progress; further ones wait. It bounds memory: each holds its state and its decision.
 _MAX_ACTIVE: Final = 16_384
 _DEFAULT_RETRY: Final = RetryPolicy()
+# Seconds, and part of the timeout of a call to the store, by which a command may take longer than one call.
+_LATER: Final = 0.5
+_LATER_PART: Final = 0.05
 
 
 @final
@@ -33,27 +37,49 @@ class CommandExecutor:
         telemetry: where the spans of commands go.
         instruments: where the metrics of commands go.
         timeout: seconds for a command that names no timeout; ``None`` for no limit.
+        store_timeout: seconds that one call to the store may take, and so a whole command; ``None`` for no limit.
     """
 
     def __init__(
-        self, log: EventLog, codec: Codec, telemetry: Telemetry, instruments: CommandInstruments, timeout: float | None
+        self,
+        log: EventLog,
+        codec: Codec,
+        telemetry: Telemetry,
+        instruments: CommandInstruments,
+        timeout: float | None,
+        store_timeout: float | None = None,
     ) -> None:
         self._runner = AttemptRunner(log, codec)
         self._codec = codec
         self._telemetry = telemetry
         self._instruments = instruments
         self._timeout = timeout
+        # A call that fails by its own timeout says more about the reason, so it comes first.
+        self._store_timeout = None if store_timeout is None else store_timeout + min(_LATER, _LATER_PART * store_timeout)
         self._ids = IdGenerator()
         self._command_types: dict[type[Command[Any]], CommandType] = {}
         self._slots = asyncio.Semaphore(_MAX_ACTIVE)
+        self._running = 0
+        # Set when the last command has ended, once the executor is being closed.
+        self._none_running: asyncio.Event | None = None
 
     def start(self) -> None:
         """Start serving commands on the running loop."""
         self._runner.start()
 
     async def close(self, timeout: float) -> None:
-        """Commit waiting commands within ``timeout`` seconds; fail the others with ``StoreClosed``."""
-        await self._runner.close(timeout)
+        """Let the commands that are running end, within ``timeout`` seconds; fail the others with ``StoreClosed``.
+
+        The caller sees to it that no command begins from now on.
+        """
+        deadline = monotonic() + timeout
+        if self._running:
+            # First the commands, then the batcher: a command that is still loading is yet to be submitted to it.
+            self._none_running = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._none_running.wait()
+        await self._runner.close(max(0.0, deadline - monotonic()))
 
     async def execute(
         self,
@@ -81,9 +107,10 @@ class CommandExecutor:
             command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
             execution = Execution(command_type.context(command, span, checked_headers), series)
+            self._running += 1
             try:
-                # Most commands have no timeout and do not pay for one.
-                if timeout is None:
+                # Most commands on a local store have no timeout and do not pay for one.
+                if timeout is None and self._store_timeout is None:
                     answer = await self._attempts(execution, retry or _DEFAULT_RETRY)
                 else:
                     answer = await self._attempts_within(timeout, execution, retry or _DEFAULT_RETRY)
@@ -99,6 +126,9 @@ class CommandExecutor:
                 outcome = "cancelled"
                 raise
             finally:
+                self._running -= 1
+                if not self._running and self._none_running is not None:
+                    self._none_running.set()
                 series.ended(outcome, perf_counter() - begun, execution.attempts)
                 if span.recording:
                     execution.set_span_attributes(outcome)
@@ -115,8 +145,11 @@ class CommandExecutor:
         command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments)
         return command_type
 
-    async def _attempts_within(self, timeout: float, execution: Execution, retry: RetryPolicy) -> CommandResult:
-        limit = asyncio.timeout(timeout)
+    async def _attempts_within(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> CommandResult:
+        # One deadline for loading, appending and retries together.
+        store_timeout = self._store_timeout
+        by_store = store_timeout is not None and (timeout is None or store_timeout < timeout)
+        limit = asyncio.timeout(store_timeout if by_store else timeout)
         try:
             async with limit:
                 return await self._attempts(execution, retry)
@@ -130,6 +163,12 @@ class CommandExecutor:
                 if sent
                 else "nothing was written, so it may be sent again"
             )
+            if by_store:
+                raise StoreUnavailable(
+                    f"{execution.context.plan.name} had no answer of the store within {store_timeout:g} s, all "
+                    f"attempts together ({execution.attempts}); {consequence}",
+                    may_have_committed=sent,
+                ) from error
             raise CommandTimeout(
                 f"{execution.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
             ) from error
