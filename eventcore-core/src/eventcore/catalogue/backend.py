@@ -15,6 +15,8 @@ from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsS
 from eventcore.telemetry import Telemetry
 
 _SAMPLE_INTERVAL: Final = 5.0
+# After a failure: soon, so that the store is shown as up again.
+_RETRY_INTERVAL: Final = 1.0
 
 
 @final
@@ -84,7 +86,7 @@ class BackendInstruments(BackendMetrics):
                 sample = DatabaseSample()
                 self._answers = False
             self._keep(sample)
-            await asyncio.sleep(_SAMPLE_INTERVAL)
+            await asyncio.sleep(_SAMPLE_INTERVAL if self._answers else _RETRY_INTERVAL)
 
     def _keep(self, sample: DatabaseSample) -> None:
         # This process may have appended more while the database was asked.
