@@ -15,6 +15,7 @@ from eventcore.commands.context import CommandType
 from eventcore.commands.retry import RetryPolicy
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
 from eventcore.events.codec import Codec, check_headers, check_id
+from eventcore.ground import CommonTimeout
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores.base import EventLog
 from eventcore.telemetry import Telemetry
@@ -54,8 +55,10 @@ class CommandExecutor:
         self._telemetry = telemetry
         self._instruments = instruments
         self._timeout = timeout
-        # A call that fails by its own timeout says more about the reason, so it comes first.
-        self._store_timeout = None if store_timeout is None else store_timeout + min(_LATER, _LATER_PART * store_timeout)
+        self._limit: CommonTimeout | None = None
+        if store_timeout is not None:
+            # A call that fails by its own timeout says more about the reason, so it comes first.
+            self._limit = CommonTimeout(store_timeout + min(_LATER, _LATER_PART * store_timeout))
         self._ids = IdGenerator()
         self._command_types: dict[type[Command[Any]], CommandType] = {}
         self._slots = asyncio.Semaphore(_MAX_ACTIVE)
@@ -80,6 +83,8 @@ class CommandExecutor:
                 async with asyncio.timeout(timeout):
                     await self._none_running.wait()
         await self._runner.close(max(0.0, deadline - monotonic()))
+        if self._limit is not None:
+            self._limit.close()
 
     async def execute(
         self,
@@ -109,11 +114,14 @@ class CommandExecutor:
             execution = Execution(command_type.context(command, span, checked_headers), series)
             self._running += 1
             try:
-                # Most commands on a local store have no timeout and do not pay for one.
-                if timeout is None and self._store_timeout is None:
-                    answer = await self._attempts(execution, retry or _DEFAULT_RETRY)
+                # Most commands have no timeout of their own and do not pay for one.
+                limit, retry = self._limit, retry or _DEFAULT_RETRY
+                if timeout is not None and (limit is None or timeout < limit.seconds):
+                    answer = await self._attempts_within(timeout, execution, retry)
+                elif limit is not None:
+                    answer = await self._attempts_within_call(limit, execution, retry)
                 else:
-                    answer = await self._attempts_within(timeout, execution, retry or _DEFAULT_RETRY)
+                    answer = await self._attempts(execution, retry)
                 outcome = "committed" if answer.events else "no_events"
             except BusinessRuleViolation as refusal:
                 # A refusal is a normal answer of the domain. Raised inside the `with` block it would mark the span as an
@@ -145,11 +153,8 @@ class CommandExecutor:
         command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments)
         return command_type
 
-    async def _attempts_within(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> CommandResult:
-        # One deadline for loading, appending and retries together.
-        store_timeout = self._store_timeout
-        by_store = store_timeout is not None and (timeout is None or store_timeout < timeout)
-        limit = asyncio.timeout(store_timeout if by_store else timeout)
+    async def _attempts_within(self, timeout: float, execution: Execution, retry: RetryPolicy) -> CommandResult:
+        limit = asyncio.timeout(timeout)
         try:
             async with limit:
                 return await self._attempts(execution, retry)
@@ -157,21 +162,27 @@ class CommandExecutor:
             # Another TimeoutError, for instance one that the command's code raised, is passed on.
             if not limit.expired():
                 raise
-            sent = execution.attempt is not None and execution.attempt.sent
-            consequence = (
-                "its append was sent, so its events may be stored: read its streams to find out"
-                if sent
-                else "nothing was written, so it may be sent again"
-            )
-            if by_store:
-                raise StoreUnavailable(
-                    f"{execution.context.plan.name} had no answer of the store within {store_timeout:g} s, all "
-                    f"attempts together ({execution.attempts}); {consequence}",
-                    may_have_committed=sent,
-                ) from error
+            consequence, sent = _consequence(execution)
             raise CommandTimeout(
                 f"{execution.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
             ) from error
+
+    async def _attempts_within_call(self, limit: CommonTimeout, execution: Execution, retry: RetryPolicy) -> CommandResult:
+        """All attempts within the time that one call to the store may take: one deadline for loading, appending and retries."""
+        task = limit.begin()
+        try:
+            return await self._attempts(execution, retry)
+        except asyncio.CancelledError as error:
+            if not limit.expired(task):
+                raise
+            consequence, sent = _consequence(execution)
+            raise StoreUnavailable(
+                f"{execution.context.plan.name} had no answer of the store within {limit.seconds:g} s, all attempts together "
+                f"({execution.attempts}); {consequence}",
+                may_have_committed=sent,
+            ) from error
+        finally:
+            limit.end(task)
 
     async def _attempts(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
         async with self._slots:
@@ -192,3 +203,10 @@ class CommandExecutor:
                     begun = perf_counter()
                     await asyncio.sleep(delay)
                     execution.series.phase("backoff", perf_counter() - begun)
+
+
+def _consequence(execution: Execution) -> tuple[str, bool]:
+    """What has become of a command without answer, and whether its events may be stored."""
+    if execution.attempt is not None and execution.attempt.sent:
+        return "its append was sent, so its events may be stored: read its streams to find out", True
+    return "nothing was written, so it may be sent again", False

@@ -2,6 +2,7 @@
 
 from eventcore.ground.backoff import backoff
 from eventcore.ground.breaker import Breaker, BreakerState
+from eventcore.ground.common_timeout import CommonTimeout
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
@@ -10,6 +11,7 @@ from eventcore.ground.yielding import LoopYielder
 __all__ = [
     "Breaker",
     "BreakerState",
+    "CommonTimeout",
     "LoopYielder",
     "OwnedTask",
     "backoff",
