@@ -3,7 +3,7 @@
 **How many.** The store never has more than ``PostgresSettings.limit`` connections on the server. A connection counts from the
 attempt to open it until the server has ended its side of it: a call that timed out leaves a statement running there, which
 waits perhaps for a lock. So such a connection is *ended* in a task of its own: the server is asked to cancel the statement,
-and its answer is awaited.
+and its answer is awaited. If none comes, the session is terminated by its number, over another connection.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Final, final
 
-from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreUnavailable
+from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnavailable
 from eventcore.ground import Breaker, OwnedTask, backoff, cancel_and_wait, spawn
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect
 from eventcore.stores.postgres.errors import explained, is_away, leaves_connection_usable, refuses_start
@@ -32,6 +32,12 @@ _END_PART: Final = 0.25
 # Seconds, and part of the timeout, after which an attempt to connect without answer shows that the server is away.
 _AWAY_AFTER: Final = 1.0
 _AWAY_PART: Final = 0.2
+# Ends a session that has not confirmed its end. By its start, it is told from a later session with the same number. The row is
+# there as long as the session is.
+_TERMINATE: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+    WHERE pid = $1 AND backend_start < clock_timestamp() - make_interval(secs => $2)
+"""
 
 
 @final
@@ -52,6 +58,7 @@ class Connector:
         self._allowed = asyncio.Semaphore(settings.limit)
         self._waiting = 0
         self._ending: set[OwnedTask[None]] = set()
+        self._remaining: set[OwnedTask[None]] = set()
         self._is_open = False
         self._is_closed = False
 
@@ -81,7 +88,7 @@ class Connector:
         if self._ending:
             await asyncio.wait(self._ending, timeout=max(0.05, deadline - monotonic()))
         self._is_closed = True
-        await asyncio.gather(*(cancel_and_wait(task) for task in self._ending))
+        await asyncio.gather(*(cancel_and_wait(task) for task in (*self._ending, *self._remaining)))
 
     async def once(self, timeout: float) -> Connection:
         """A new connection, by one attempt of at most ``timeout`` seconds. It counts towards the limit.
@@ -137,20 +144,33 @@ class Connector:
         task.add_done_callback(self._ending.discard)
 
     async def _end(self, connection: Connection, began: float | None) -> None:
-        timeout = self.settings.timeout
-        remaining = 0.0
+        pid = connection.get_server_pid() if began is not None and not connection.is_closed() else None
+        confirmed = False
         try:
-            confirmed = await close(connection, max(0.05, min(_END_TIMEOUT, _END_PART * timeout)))
-            # Nothing shows what the server does. At the latest its statement_timeout ends the statement; it then finds that the
-            # connection is closed. Behind pgbouncer there is none, and pgbouncer limits the connections to the server itself.
-            if not confirmed and began is not None and self.settings.statement_cache:
-                remaining = began + timeout - monotonic()
+            confirmed = await close(connection, max(0.05, min(_END_TIMEOUT, _END_PART * self.settings.timeout)))
         finally:
-            if remaining > 0:
-                # Not a task that sleeps: closing the store does not wait for this.
-                asyncio.get_running_loop().call_later(remaining, self._gone)
-            else:
+            # Behind pgbouncer there is nothing to wait for: it limits the connections to the server itself.
+            if confirmed or began is None or pid is None or not self.settings.statement_cache or self._is_closed:
                 self._gone()
+            else:
+                task = spawn(self._until_gone(pid, began), "eventcore-postgres-gone")
+                self._remaining.add(task)
+                task.add_done_callback(self._remaining.discard)
+
+    async def _until_gone(self, pid: int, began: float) -> None:
+        """Wait until the server no longer has a session whose end it has not confirmed."""
+        ended, checks = monotonic(), 1
+        timeout = self.settings.timeout
+        try:
+            # The pool that was made last serves short calls only.
+            while await self.pools[-1].fetch(_TERMINATE, pid, monotonic() - ended, timeout=timeout / 2, probing=True):
+                await asyncio.sleep(backoff(checks, _FIRST_DELAY, _MAX_DELAY))
+                checks += 1
+        except StoreError:
+            # The server is away. At the latest its statement_timeout ends the statement; it then finds the connection closed.
+            await asyncio.sleep(max(0.0, began + timeout - monotonic()))
+        finally:
+            self._gone()
 
     def count_timeout(self) -> None:
         """Count a wait for a connection that ended without one."""
