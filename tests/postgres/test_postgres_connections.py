@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -248,6 +249,58 @@ async def test_the_error_after_a_held_lock_says_where_to_look(url: str, open_bac
             await backend.log.follow(START, 1, EventFilter())
     assert type(failure.value) is StoreUnavailable
     assert not failure.value.may_have_committed, "it was a read"
+
+
+async def test_a_cancelled_statement_says_who_may_have_cancelled_it(
+    server: Server, url: str, open_backend: OpenBackend, database: str
+) -> None:
+    backend = await open_backend(f"{url}?options=-c%20statement_timeout%3D300")
+    async with locked(url):
+        with pytest.raises(StoreUnavailable, match=r"cancelled the statement: it took longer than statement_timeout"):
+            await backend.log.head_position()
+    backend, observer = await open_backend(url), await asyncpg.connect(server.url())
+    async with locked(url):
+        reading = asyncio.create_task(backend.log.head_position())
+        cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'"
+        async with asyncio.timeout(5):
+            while not await observer.fetchval(cancel, database):
+                await asyncio.sleep(0.01)
+        with pytest.raises(StoreUnavailable, match="or an administrator ended it"):
+            await reading
+    await observer.close()
+    assert await backend.log.head_position() == 0
+
+
+async def test_both_ends_of_a_connection_find_out_that_the_other_one_has_vanished(url: str, open_backend: OpenBackend) -> None:
+    backend = await open_backend(f"{url}?timeout=6")
+    async with backend.log._reading.connection(monotonic() + 5) as connection:  # type: ignore[attr-defined]
+        names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+        assert [await connection.fetchval("SELECT current_setting($1)", name) for name in names] == ["6", "2", "3"]
+        end = connection._transport.get_extra_info("socket")
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        assert [end.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [6, 2, 3, 12_000]
+
+
+async def test_a_session_that_does_not_confirm_its_end_is_terminated(
+    server: Server, url: str, open_backend: OpenBackend, database: str, sessions: Sessions
+) -> None:
+    """Connections that exist are broken in a way that the server does not notice; new ones work."""
+    observer = await asyncpg.connect(server.url())
+    numbers = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = $1"
+    async with Proxy.before(url) as proxy:
+        backend = await open_backend(f"{proxy.url}?timeout=2&pool=1")
+        await backend.log.head_position()
+        broken = await observer.fetchval(numbers, database)
+        assert len(broken) == 3
+        proxy.freeze_all()
+        watching = asyncio.create_task(most(sessions, 4))
+        assert await backend.log.head_position() == 0
+        assert await backend.log.append([request({"a": 0}, "a")]) == [1]
+        assert await watching <= 4
+        # Those that were used have ended; the third may be there, since it was not.
+        assert len(set(broken) & set(await observer.fetchval(numbers, database))) <= 1
+    await observer.close()
 
 
 async def test_the_append_lock_is_free_before_the_answer_of_an_append_arrives(url: str, open_backend: OpenBackend) -> None:

@@ -58,9 +58,10 @@ def open_store(
             - ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``, with ``?synchronous=normal`` and
               ``&busy_timeout=5`` (seconds) if wanted.
             - ``"postgresql://user:password@host:port/database"``, with ``?schema=eventcore``, ``&pool=4``
-              (connections for reading), ``&timeout=10`` (seconds for one call, reconnecting included),
+              (connections for reading), ``&timeout=10`` (seconds for one call or command, reconnecting included),
               ``&statement_cache=off`` (for pgbouncer in transaction mode), ``&listen=off`` (where notifications
-              are not delivered), and the settings that asyncpg reads itself, such as ``&sslmode=``.
+              are not delivered), ``&application_name=`` and ``&options=`` (for the server's sessions), and the
+              settings that asyncpg reads itself, such as ``&sslmode=``.
 
         name: the value of the label ``store`` on every metric of this store.
         telemetry: the telemetry to record to, which several stores may share. The store does not close it.
@@ -73,7 +74,7 @@ def open_store(
         max_event_bytes: the largest event to accept, in bytes of JSON.
         migrate: whether opening the store may create or upgrade the schema on a server. If false, run
             ``eventcore migrate``. A backend of your own decides this itself.
-        timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit.
+        timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit but that of the URL.
 
     Raises:
         InvalidStoreUrl: the URL names no store.
@@ -257,7 +258,9 @@ class EventStore:
             CommandTimeout: no answer in time; ``may_have_committed`` says whether the events may be stored.
             InvalidCommand, InvalidEvent, InvalidMetadata: an argument or the decision is not usable.
             UnknownEventType, CorruptEvent: a stream of the command cannot be read.
-            StoreUnavailable, StoreClosed, WrongEventLoop: the store cannot serve.
+            StoreUnavailable: the store gave no answer within the timeout of its URL; ``may_have_committed`` says whether the
+                events may be stored.
+            StoreClosed, WrongEventLoop: the store cannot serve.
         """
         self._check_open()
         return await self._executor.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from time import monotonic, perf_counter
 from typing import Any, Final, final
@@ -114,14 +114,7 @@ class CommandExecutor:
             execution = Execution(command_type.context(command, span, checked_headers), series)
             self._running += 1
             try:
-                # Most commands have no timeout of their own and do not pay for one.
-                limit, retry = self._limit, retry or _DEFAULT_RETRY
-                if timeout is not None and (limit is None or timeout < limit.seconds):
-                    answer = await self._attempts_within(timeout, execution, retry)
-                elif limit is not None:
-                    answer = await self._attempts_within_call(limit, execution, retry)
-                else:
-                    answer = await self._attempts(execution, retry)
+                answer = await self._limited(timeout, execution, retry or _DEFAULT_RETRY)
                 outcome = "committed" if answer.events else "no_events"
             except BusinessRuleViolation as refusal:
                 # A refusal is a normal answer of the domain. Raised inside the `with` block it would mark the span as an
@@ -152,6 +145,15 @@ class CommandExecutor:
             )
         command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments)
         return command_type
+
+    def _limited(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> Coroutine[Any, Any, CommandResult]:
+        # Most commands have no timeout of their own and do not pay for one.
+        limit = self._limit
+        if timeout is not None and (limit is None or timeout < limit.seconds):
+            return self._attempts_within(timeout, execution, retry)
+        if limit is not None:
+            return self._attempts_within_call(limit, execution, retry)
+        return self._attempts(execution, retry)
 
     async def _attempts_within(self, timeout: float, execution: Execution, retry: RetryPolicy) -> CommandResult:
         limit = asyncio.timeout(timeout)

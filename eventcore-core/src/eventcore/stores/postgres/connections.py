@@ -57,6 +57,7 @@ class Connector:
         self.pools: Final[list[Pool]] = []
         self._allowed = asyncio.Semaphore(settings.limit)
         self._waiting = 0
+        self._checking = asyncio.Lock()
         self._ending: set[OwnedTask[None]] = set()
         self._remaining: set[OwnedTask[None]] = set()
         self._is_open = False
@@ -133,7 +134,7 @@ class Connector:
         """Whether a call waits until it may open a connection."""
         return self._waiting > 0
 
-    def end(self, connection: Connection, began: float | None) -> None:
+    def end(self, connection: Connection, began: float) -> None:
         """End a connection. If a statement is running on it, it was sent after ``began`` (of ``time.monotonic``)."""
         if self._is_closed:
             # A call that has outlasted the closing of the store: nobody is there who could wait for a task.
@@ -143,14 +144,14 @@ class Connector:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end(self, connection: Connection, began: float | None) -> None:
-        pid = connection.get_server_pid() if began is not None and not connection.is_closed() else None
+    async def _end(self, connection: Connection, began: float) -> None:
+        pid = None if connection.is_closed() else connection.get_server_pid()
         confirmed = False
         try:
             confirmed = await close(connection, max(0.05, min(_END_TIMEOUT, _END_PART * self.settings.timeout)))
         finally:
             # Behind pgbouncer there is nothing to wait for: it limits the connections to the server itself.
-            if confirmed or began is None or pid is None or not self.settings.statement_cache or self._is_closed:
+            if confirmed or pid is None or not self.settings.statement_cache or not self._is_open:
                 self._gone()
             else:
                 task = spawn(self._until_gone(pid, began), "eventcore-postgres-gone")
@@ -160,17 +161,26 @@ class Connector:
     async def _until_gone(self, pid: int, began: float) -> None:
         """Wait until the server no longer has a session whose end it has not confirmed."""
         ended, checks = monotonic(), 1
-        timeout = self.settings.timeout
         try:
-            # The pool that was made last serves short calls only.
-            while await self.pools[-1].fetch(_TERMINATE, pid, monotonic() - ended, timeout=timeout / 2, probing=True):
+            while await self._terminated(pid, ended):
                 await asyncio.sleep(backoff(checks, _FIRST_DELAY, _MAX_DELAY))
                 checks += 1
         except StoreError:
             # The server is away. At the latest its statement_timeout ends the statement; it then finds the connection closed.
-            await asyncio.sleep(max(0.0, began + timeout - monotonic()))
+            await asyncio.sleep(max(0.0, began + self.settings.timeout - monotonic()))
         finally:
             self._gone()
+
+    async def _terminated(self, pid: int, ended: float) -> bool:
+        """Terminate a session over another connection. Returns whether there was one to terminate."""
+        # One after the other: if every connection hangs, the first check gets none and gives its session up, and with that one
+        # the others can check.
+        async with self._checking:
+            if (reason := self.breaker.open_reason()) is not None:
+                raise StoreUnavailable(reason)
+            # The pool that was made last serves short calls only.
+            pool, timeout = self.pools[-1], self.settings.timeout / 2
+            return bool(await pool.fetch(_TERMINATE, pid, monotonic() - ended, timeout=timeout, probing=True))
 
     def count_timeout(self) -> None:
         """Count a wait for a connection that ended without one."""
@@ -376,7 +386,7 @@ class Pool:
             connection = self._take()
             if not connection.is_closed():
                 return connection
-            self._connector.end(connection, None)
+            self._connector.end(connection, monotonic())
         return await self._connector.patiently(deadline)
 
     def _give_back(self, connection: Connection, began: float) -> None:
@@ -395,7 +405,7 @@ class Pool:
         """End a free connection. Returns false when there is none."""
         if not self._free:
             return False
-        self._connector.end(self._take(), None)
+        self._connector.end(self._take(), monotonic())
         return True
 
     def _take(self) -> Connection:
