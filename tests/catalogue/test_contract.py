@@ -16,7 +16,10 @@ from tests.catalogue.script import SERIES_LIMIT, Emitted, run
 CONTRACT: dict[str, Any] = tomllib.loads(Path(__file__).with_name("contract.toml").read_text())
 METRICS: dict[str, dict[str, Any]] = {f"eventcore.{name}": metric for name, metric in CONTRACT["metrics"].items()}
 # Only a backend with a pool of connections, which PostgreSQL's has, gives this.
-NEEDS_A_POOL = {"eventcore.store.pool.connections"}
+NEEDS_A_POOL = {
+    *("eventcore.store.pool.connections", "eventcore.store.pool.limit", "eventcore.store.pool.timeouts"),
+    "eventcore.store.breaker.state",
+}
 NEEDS_A_FILE = {"eventcore.store.io", "eventcore.store.size", "eventcore.store.lock.wait"}
 NEEDS_FAILURES = {"eventcore.commands.retries", "eventcore.store.errors"}
 

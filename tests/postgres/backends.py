@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias, TypeVar
 
 from eventcore import RecordedEvent, StreamId
+from eventcore.errors import StoreUnavailable
 from eventcore.events import EventMetadata
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.recording import IdGenerator
@@ -13,6 +15,7 @@ from eventcore.stores import AppendRequest, Backend, EventFilter, NewEvent
 from tests.real_parts.postgres import ForeignPostgres, PostgresServer
 from tests.store.bank import Deposited
 
+T = TypeVar("T")
 Server: TypeAlias = PostgresServer | ForeignPostgres
 
 
@@ -47,6 +50,16 @@ def request(
         now[stream] += 1
         made.append(new_event(stream, now[stream]))
     return AppendRequest(began, expected, made)
+
+
+async def as_soon_as_it_answers(call: Callable[[], Awaitable[T]], timeout: float = 10) -> T:
+    """Make a call until it does not raise StoreUnavailable: a probe finds within about a second that a server is back."""
+    async with asyncio.timeout(timeout):
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
 
 
 async def everything(backend: Backend) -> Sequence[StoredEvent]:

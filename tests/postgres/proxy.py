@@ -20,6 +20,7 @@ class Proxy:
         hold_answer: asked of each of those how many seconds it comes late.
         silent: while true, answers are swallowed and connections stay open.
         refusing: while true, new connections are closed at once.
+        frozen: how many of the first connections pass nothing any more, not even that their client has closed them.
     """
 
     def __init__(self, url: str) -> None:
@@ -36,6 +37,9 @@ class Proxy:
         self.cuts = 0
         self.silent = False
         self.refusing = False
+        self.frozen = 0
+        self._count = 0
+        self._ended = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -50,6 +54,7 @@ class Proxy:
             yield proxy
         finally:
             proxy._listener.close()
+            proxy._ended.set()
             proxy.cut_all()
             await proxy._listener.wait_closed()
 
@@ -57,6 +62,10 @@ class Proxy:
         """Cut every connection."""
         for writer in self._writers:
             writer.transport.abort()
+
+    def freeze_all(self) -> None:
+        """Freeze every connection that exists now."""
+        self.frozen = self._count
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
@@ -68,11 +77,15 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, upstream}
+        number = self._count
+        self._count += 1
         marked = False
 
         async def requests() -> None:
             nonlocal marked
             while data := await reader.read(1 << 16):
+                if number < self.frozen:
+                    continue
                 now_marked = bool(self.mark and self.mark in data)
                 marked = marked or now_marked
                 upstream.write(data)
@@ -80,11 +93,13 @@ class Proxy:
                 if now_marked and self.cut_request():
                     self.cuts += 1
                     return
+            if number < self.frozen:
+                await self._ended.wait()
 
         async def answers() -> None:
             nonlocal marked
             while data := await to_server.read(1 << 16):
-                if self.silent:
+                if self.silent or number < self.frozen:
                     continue
                 if marked:
                     if self.cut_answer():

@@ -240,7 +240,7 @@ async def test_a_server_without_fsync_is_reported(
             "statement_cache='no' in the store URL; expected one of on, off",
         ),
         (f"postgresql://u:{PASSWORD}@host/db?listen=1", "listen='1'"),
-        (f"postgresql://u:{PASSWORD}@host/db?options=-cfsync=off", "unknown setting 'options'"),
+        (f"postgresql://u:{PASSWORD}@host/db?option=-cfsync=off", "unknown setting 'option'"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused_without_its_password(url: str, problem: str) -> None:

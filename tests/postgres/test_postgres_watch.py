@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 
 from eventcore.errors import StoreClosed, StoreUnavailable
-from eventcore.stores.postgres.connections import Connector
+from eventcore.stores.postgres.connections import Pool
 from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.postgres.watch import PostgresHeadWatch
 
 
 class HeldServer:
-    """Stands in for the connector and its connection: the test answers each poll itself.
+    """Stands in for the pools: the test answers each poll itself.
 
     Attributes:
         settings: the settings of the store.
         polls: polls that wait for their answer.
-        failure: raised by each attempt to connect.
+        failure: raised by each attempt to get a connection.
     """
 
     def __init__(self) -> None:
@@ -28,28 +29,20 @@ class HeldServer:
         self.polls: asyncio.Queue[asyncio.Future[int]] = asyncio.Queue()
         self.failure: StoreUnavailable | None = None
 
-    async def patiently(self, deadline: float) -> HeldServer:
+    @asynccontextmanager
+    async def connection(self, deadline: float) -> AsyncIterator[None]:
         if self.failure is not None:
             raise self.failure
-        return self
+        yield
 
-    async def fetchval(self, query: str) -> int:
+    async def rows(self, connection: None, query: str) -> list[tuple[int]]:
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.polls.put_nowait(answer)
-        return await answer
+        return [(await answer,)]
 
-    def transaction(self, *, isolation: str) -> HeldServer:
-        return self
-
-    async def start(self) -> None: ...
-
-    async def commit(self) -> None: ...
-
-    async def rollback(self) -> None: ...
-
-    async def close(self, *, timeout: float) -> None: ...
-
-    def terminate(self) -> None: ...
+    async def fetch(self, query: str, timeout: float) -> list[tuple[int]]:
+        async with self.connection(timeout) as connection:
+            return await self.rows(connection, query)
 
 
 @pytest.fixture
@@ -59,7 +52,8 @@ def server() -> HeldServer:
 
 @pytest.fixture
 async def watch(server: HeldServer) -> AsyncIterator[PostgresHeadWatch]:
-    watch = PostgresHeadWatch(cast(Connector, cast(Any, server)))
+    pool = cast(Pool, cast(Any, server))
+    watch = PostgresHeadWatch(pool, pool)
     yield watch
     await watch.close()
 

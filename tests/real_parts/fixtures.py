@@ -100,11 +100,11 @@ def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
 
 
 @pytest.fixture
-def start_pgbouncer() -> Iterator[Callable[[PostgresServer], PgBouncer]]:
+def start_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
     """A function that starts pgbouncer in transaction mode in front of a server."""
     program = _program("pgbouncer")
     with ExitStack() as started:
-        yield lambda server: started.enter_context(closing(PgBouncer(program, server)))
+        yield lambda server, settings="": started.enter_context(closing(PgBouncer(program, server, settings)))
 
 
 @pytest.fixture(scope="session")

@@ -148,9 +148,15 @@ class PostgresServer(_Databases):
 
 
 class PgBouncer:
-    """pgbouncer in transaction mode, in front of one server."""
+    """pgbouncer in transaction mode, in front of one server.
 
-    def __init__(self, program: Path, server: PostgresServer) -> None:
+    Args:
+        program: the path of ``pgbouncer``.
+        server: where it connects to.
+        settings: further lines of its configuration.
+    """
+
+    def __init__(self, program: Path, server: PostgresServer, settings: str = "") -> None:
         self._user = _unprivileged()
         self._directory = Path(tempfile.mkdtemp(prefix="eventcore-pgbouncer-"))
         self._directory.chmod(0o755)
@@ -170,6 +176,7 @@ class PgBouncer:
             pool_mode = transaction
             default_pool_size = 3
             max_client_conn = 100
+            {settings}
             """
         )
         self._process = ServerProcess(

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from eventcore import Command, Event, EventStore, RecordedEvent, StreamId, open_store
+from eventcore import Command, Event, EventStore, RecordedEvent, RetryPolicy, StreamId, Telemetry, open_store
 from eventcore.errors import InvalidCommand, InvalidEvent, StoreClosed, WrongEventLoop
+from tests.store.backends import SteeredBackend
 from tests.store.bank import Deposit, Deposited, account
 
 
@@ -159,18 +160,32 @@ async def test_a_store_is_used_within_its_block_only(url: str) -> None:
         await store.__aenter__()
 
 
-async def test_closing_commits_what_waits(sqlite_url: str) -> None:
-    async with open_store(sqlite_url, exporters=[]) as store:
-        calls = [asyncio.ensure_future(store.execute(Deposit(account=account(number)))) for number in range(200)]
-        while await store.head_position() == 0:
-            await asyncio.sleep(0)
-        await store.close()
-        results = await asyncio.gather(*calls, return_exceptions=True)
-    done = [result for result in results if not isinstance(result, BaseException)]
-    assert done
-    assert {type(result) for result in results if isinstance(result, BaseException)} <= {StoreClosed}
-    async with open_store(sqlite_url, exporters=[]) as store:
-        assert await store.head_position() == len(done)
+async def test_closing_lets_the_commands_in_flight_end(url: str, telemetry: Telemetry) -> None:
+    async with open_store(url, telemetry=telemetry) as store:
+        calls = [asyncio.ensure_future(store.execute(Deposit(account=account(number % 100)))) for number in range(300)]
+        # They have begun: some are loading, some wait to be appended.
+        await asyncio.sleep(0)
+        await store.close(timeout=20)
+        positions = sorted([result.position for result in await asyncio.gather(*calls)])
+    assert positions == list(range(1, 301))
+
+
+async def test_a_command_that_waits_for_its_retry_ends_before_the_store_closes(telemetry: Telemetry) -> None:
+    backend = SteeredBackend()
+    stream = account("a")
+    async with backend.store(telemetry) as store:
+        versions = iter([1, 2, 3])
+
+        def overtake(requests: object) -> None:
+            if (version := next(versions, None)) is not None:
+                backend.overtake(stream, version, 1)
+
+        backend.before_append = overtake
+        retry = RetryPolicy(attempts=5, base_delay=0.1, max_delay=0.1)
+        command = asyncio.ensure_future(store.execute(Deposit(account=stream), retry=retry))
+        await asyncio.sleep(0)
+        await store.close(timeout=10)
+        assert (await command).attempts > 1
 
 
 async def test_another_event_loop_is_refused(url: str) -> None:

@@ -25,6 +25,7 @@ from eventcore.recording import TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, Redaction, StreamPattern
 from eventcore.stores.failures import check_reason
 from eventcore.stores.paging import MAX_PAGE, window
+from eventcore.stores.sampling import LimitsCalls
 from eventcore.stores.urls import as_backend
 from eventcore.telemetry import ExporterReport, Telemetry
 
@@ -59,9 +60,10 @@ def open_store(
             - ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``, with ``?synchronous=normal`` and
               ``&busy_timeout=5`` (seconds) if wanted.
             - ``"postgresql://user:password@host:port/database"``, with ``?schema=eventcore``, ``&pool=4``
-              (connections for reading), ``&timeout=10`` (seconds for one call, reconnecting included),
+              (connections for reading), ``&timeout=10`` (seconds for one call or command, reconnecting included),
               ``&statement_cache=off`` (for pgbouncer in transaction mode), ``&listen=off`` (where notifications
-              are not delivered), and the settings that asyncpg reads itself, such as ``&sslmode=``.
+              are not delivered), ``&application_name=`` and ``&options=`` (for the server's sessions), and the
+              settings that asyncpg reads itself, such as ``&sslmode=``.
 
         name: the value of the label ``store`` on every metric of this store.
         telemetry: the telemetry to record to, which several stores may share. The store does not close it.
@@ -74,7 +76,7 @@ def open_store(
         max_event_bytes: the largest event to accept, in bytes of JSON.
         migrate: whether opening the store may create or upgrade the schema on a server. If false, run
             ``eventcore migrate``. A backend of your own decides this itself.
-        timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit.
+        timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit but that of the URL.
         cache_bytes: memory for what commands keep of the streams that they used last, in bytes, 0 or more. A stream whose
             events fit into a quarter of it is not read again; a larger one is read page by page.
 
@@ -169,7 +171,10 @@ class EventStore:
         self._backend = ObservedBackend(backend, telemetry, self._instruments.store, self._instruments.backend)
         self._codec = Codec(max_event_bytes, self._instruments.store.codec_failed)
         commands = self._instruments.commands
-        self._executor = CommandExecutor(self._backend.log, self._codec, telemetry, commands, timeout, cache_bytes)
+        call_timeout = backend.call_timeout if isinstance(backend, LimitsCalls) else None
+        self._executor = CommandExecutor(
+            self._backend.log, self._codec, telemetry, commands, timeout, cache_bytes, call_timeout
+        )
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -204,12 +209,12 @@ class EventStore:
         await self.close()
 
     async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Commit waiting commands, stop projections, close the backend, and shut down the telemetry if the store owns it.
+        """Let running commands end, stop projections, close the backend, and shut down the telemetry if the store owns it.
 
         A second call waits until the first one has ended.
 
         Args:
-            timeout: seconds for all of it. Commands that are not committed by then fail.
+            timeout: seconds for all of it. Commands that have not ended by then fail.
         """
         if self._loop is not None:
             self._loop = None
@@ -226,9 +231,11 @@ class EventStore:
 
         try:
             await self._instruments.backend.stop()
-            # Projections and commands use the backend, so both end before it.
-            await self._projections.close(timeout)
-            await self._executor.close(remaining())
+            # Projections and commands use the backend, so both end before it. Side by side: a handler that does not end leaves
+            # the commands their time.
+            async with asyncio.TaskGroup() as ending:
+                ending.create_task(self._projections.close(timeout))
+                ending.create_task(self._executor.close(timeout))
             await self._backend.close(remaining())
         finally:
             self._instruments.closed()
@@ -268,7 +275,9 @@ class EventStore:
             CommandTimeout: no answer in time; ``may_have_committed`` says whether the events may be stored.
             InvalidCommand, InvalidEvent, InvalidMetadata: an argument or the decision is not usable.
             UnknownEventType, CorruptEvent: a stream of the command cannot be read.
-            StoreUnavailable, StoreClosed, WrongEventLoop: the store cannot serve.
+            StoreUnavailable: the store gave no answer within the timeout of its URL; ``may_have_committed`` says whether the
+                events may be stored.
+            StoreClosed, WrongEventLoop: the store cannot serve.
         """
         self._check_open()
         return await self._executor.execute(

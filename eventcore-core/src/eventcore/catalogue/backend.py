@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from time import monotonic
-from typing import Final, final
+from typing import Final, final, get_args
 
 from eventcore.catalogue.metrics import BackendMetrics
-from eventcore.ground import OwnedTask, cancel_and_wait, spawn
+from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
 from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
 
 _SAMPLE_INTERVAL: Final = 5.0
+# After a failure: soon, so that the store is shown as up again.
+_RETRY_INTERVAL: Final = 1.0
 
 
 @final
@@ -31,6 +33,8 @@ class BackendInstruments(BackendMetrics):
         self._head: int | None = None
         self._last_append: float | None = None
         self._size: int | None = None
+        # Whether the store answered when it was asked last; `None` while it is not open.
+        self._answers: bool | None = None
         self._task: OwnedTask[None] | None = None
         counters = self._counters
         self._handles: list[CallbackHandle] = [
@@ -41,10 +45,15 @@ class BackendInstruments(BackendMetrics):
             self.head_position.add_callback(lambda: {(store, backend.system): self._head}),
             self.last_append_age.add_callback(lambda: {(store,): self._age()}),
             self.size.add_callback(lambda: {(store,): self._size}),
+            self.pool_limit.add_callback(lambda: {(store,): counters.connections_limit}),
+            self.pool_timeouts.add_callback(lambda: {(store,): counters.connection_timeouts}),
+            self.breaker_state.add_callback(lambda: self._breaker_states(store, counters.breaker)),
+            self.up.add_callback(lambda: {(store,): self._is_up()}),
         ]
 
     def opened(self) -> None:
         """Start to sample the database every few seconds, on the running loop."""
+        self._answers = True
         if self._backend is not None:
             self._counters.on_wait = self._waited
             self._task = spawn(self._sample_for_ever(self._backend), "eventcore-store-stats")
@@ -72,10 +81,12 @@ class BackendInstruments(BackendMetrics):
             try:
                 async with asyncio.timeout(_SAMPLE_INTERVAL):
                     sample = await backend.sample()
+                self._answers = True
             except Exception:  # noqa: BLE001  # after any failure the values are unknown
                 sample = DatabaseSample()
+                self._answers = False
             self._keep(sample)
-            await asyncio.sleep(_SAMPLE_INTERVAL)
+            await asyncio.sleep(_SAMPLE_INTERVAL if self._answers else _RETRY_INTERVAL)
 
     def _keep(self, sample: DatabaseSample) -> None:
         # This process may have appended more while the database was asked.
@@ -90,6 +101,16 @@ class BackendInstruments(BackendMetrics):
     def _age(self) -> float | None:
         last_append = self._last_append
         return None if last_append is None else max(0.0, monotonic() - last_append)
+
+    def _is_up(self) -> int | None:
+        if self._answers is None:
+            return None
+        return int(self._answers and self._counters.breaker in (None, "closed"))
+
+    def _breaker_states(self, store: str, current: BreakerState | None) -> dict[tuple[str, ...], int | None]:
+        if current is None:
+            return {}
+        return {(store, state): int(state == current) for state in get_args(BreakerState)}
 
     def _waited(self, wait: Wait, lock: str, seconds: float) -> None:
         if wait == "lock":

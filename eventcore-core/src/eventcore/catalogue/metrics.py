@@ -12,6 +12,7 @@ from eventcore.catalogue.declaring import Counter, Gauge, Histogram, Metric, Met
 from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.report import CycleOutcome, ExporterState
 from eventcore.exporting.delivery.span_queue import DropReason
+from eventcore.ground import BreakerState
 from eventcore.recording import SECONDS, Label
 from eventcore.stores.base import Purpose
 
@@ -62,6 +63,7 @@ _INSTRUMENT: Final = Label("instrument", open=True)
 # Fixed.
 _COMMAND_OUTCOME: Final = Label("outcome", get_args(CommandOutcome))
 _COMMAND_PHASE: Final = Label("phase", get_args(CommandPhase))
+_BREAKER_STATE: Final = Label("state", get_args(BreakerState))
 _STREAM_MODE: Final = Label("mode", ("read", "written"))
 _LOAD_SOURCE: Final = Label("source", ("full", "snapshot"))
 _RESOLUTION: Final = Label("resolution", get_args(Resolution))
@@ -146,7 +148,17 @@ class BackendMetrics(MetricGroup):
     size = Gauge("store.size", "By", (_STORE,), "Bytes that the store takes on its disk.")
     pool_connections = Gauge("store.pool.connections", "{connection}", (_STORE, _CONNECTION_STATE),
         "Connections in the pool of the backend; absent where the backend has no pool.")
-    pool_wait = Histogram("store.pool.wait", "s", (_STORE,), SECONDS, "Waits for a free connection of the pool.")
+    pool_wait = Histogram("store.pool.wait", "s", (_STORE,), SECONDS,
+        "Waits for a free connection of the pool, with those that got none.")
+    pool_limit = Gauge("store.pool.limit", "{connection}", (_STORE,),
+        "The most connections that the backend opens; absent where the backend has no pool.")
+    pool_timeouts = Counter("store.pool.timeouts", "{wait}", (_STORE,),
+        "Waits for a connection that ended without one, by the timeout of the call.")
+    breaker_state = Gauge("store.breaker.state", "{state}", (_STORE, _BREAKER_STATE),
+        "1 for the current state, 0 for all others; open and half_open: calls fail at once, since the server is away. Absent "
+        "where the backend has no circuit breaker.")
+    up = Gauge("store.up", "1", (_STORE,),
+        "1 while the store answers, 0 while it does not; asked every 5 seconds, and 0 at once when the circuit breaker opens.")
 
 
 class ProjectionMetrics(MetricGroup):

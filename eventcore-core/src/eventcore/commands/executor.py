@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from time import perf_counter
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from time import monotonic, perf_counter
 from typing import Any, Final, final
 
 from eventcore.catalogue import CommandInstruments, CommandOutcome
@@ -13,8 +14,9 @@ from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
 from eventcore.commands.retry import RetryPolicy
 from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
-from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand
+from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
 from eventcore.events.codec import Codec, check_headers, check_id
+from eventcore.ground import CommonTimeout
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores.base import EventLog
 from eventcore.telemetry import Telemetry
@@ -22,6 +24,9 @@ from eventcore.telemetry import Telemetry
 # Commands in progress; further ones wait. It bounds memory: each holds its state and its decision.
 _MAX_ACTIVE: Final = 16_384
 _DEFAULT_RETRY: Final = RetryPolicy()
+# Seconds, and part of the timeout of a call to the store, by which a command may take longer than one call.
+_LATER: Final = 0.5
+_LATER_PART: Final = 0.05
 
 
 @final
@@ -35,6 +40,7 @@ class CommandExecutor:
         instruments: where the metrics of commands go.
         timeout: seconds for a command that names no timeout; ``None`` for no limit.
         cache_bytes: memory for the events and states of streams that are kept between commands.
+        store_timeout: seconds that one call to the store may take, and so a whole command; ``None`` for no limit.
     """
 
     def __init__(
@@ -45,23 +51,43 @@ class CommandExecutor:
         instruments: CommandInstruments,
         timeout: float | None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        store_timeout: float | None = None,
     ) -> None:
         self._runner = AttemptRunner(log, codec, instruments, cache_bytes)
         self._codec = codec
         self._telemetry = telemetry
         self._instruments = instruments
         self._timeout = timeout
+        self._limit: CommonTimeout | None = None
+        if store_timeout is not None:
+            # A call that fails by its own timeout says more about the reason, so it comes first.
+            self._limit = CommonTimeout(store_timeout + min(_LATER, _LATER_PART * store_timeout))
         self._ids = IdGenerator()
         self._command_types: dict[type[Command[Any]], CommandType] = {}
         self._slots = asyncio.Semaphore(_MAX_ACTIVE)
+        self._running = 0
+        # Set when the last command has ended, once the executor is being closed.
+        self._none_running: asyncio.Event | None = None
 
     def start(self) -> None:
         """Start serving commands on the running loop."""
         self._runner.start()
 
     async def close(self, timeout: float) -> None:
-        """Commit waiting commands within ``timeout`` seconds; fail the others with ``StoreClosed``."""
-        await self._runner.close(timeout)
+        """Let the commands that are running end, within ``timeout`` seconds; fail the others with ``StoreClosed``.
+
+        The caller sees to it that no command begins from now on.
+        """
+        deadline = monotonic() + timeout
+        if self._running:
+            # First the commands, then the batcher: a command that is still loading is yet to be submitted to it.
+            self._none_running = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._none_running.wait()
+        await self._runner.close(max(0.0, deadline - monotonic()))
+        if self._limit is not None:
+            self._limit.close()
 
     async def execute(
         self,
@@ -89,12 +115,9 @@ class CommandExecutor:
             command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
             execution = Execution(command_type.context(command, span, checked_headers), series)
+            self._running += 1
             try:
-                # Most commands have no timeout and do not pay for one.
-                if timeout is None:
-                    answer = await self._attempts(execution, retry or _DEFAULT_RETRY)
-                else:
-                    answer = await self._attempts_within(timeout, execution, retry or _DEFAULT_RETRY)
+                answer = await self._limited(timeout, execution, retry or _DEFAULT_RETRY)
                 outcome = "committed" if answer.events else "no_events"
             except BusinessRuleViolation as refusal:
                 # A refusal is a normal answer of the domain. Raised inside the `with` block it would mark the span as an
@@ -107,6 +130,9 @@ class CommandExecutor:
                 outcome = "cancelled"
                 raise
             finally:
+                self._running -= 1
+                if not self._running and self._none_running is not None:
+                    self._none_running.set()
                 series.ended(outcome, perf_counter() - begun, execution.attempts)
                 if span.recording:
                     execution.set_span_attributes(outcome)
@@ -123,6 +149,15 @@ class CommandExecutor:
         command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments)
         return command_type
 
+    def _limited(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> Coroutine[Any, Any, CommandResult]:
+        # Most commands have no timeout of their own and do not pay for one.
+        limit = self._limit
+        if timeout is not None and (limit is None or timeout < limit.seconds):
+            return self._attempts_within(timeout, execution, retry)
+        if limit is not None:
+            return self._attempts_within_call(limit, execution, retry)
+        return self._attempts(execution, retry)
+
     async def _attempts_within(self, timeout: float, execution: Execution, retry: RetryPolicy) -> CommandResult:
         limit = asyncio.timeout(timeout)
         try:
@@ -132,15 +167,27 @@ class CommandExecutor:
             # Another TimeoutError, for instance one that the command's code raised, is passed on.
             if not limit.expired():
                 raise
-            sent = execution.attempt is not None and execution.attempt.sent
-            consequence = (
-                "its append was sent, so its events may be stored: read its streams to find out"
-                if sent
-                else "nothing was written, so it may be sent again"
-            )
+            consequence, sent = _consequence(execution)
             raise CommandTimeout(
                 f"{execution.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
             ) from error
+
+    async def _attempts_within_call(self, limit: CommonTimeout, execution: Execution, retry: RetryPolicy) -> CommandResult:
+        """All attempts within the time that one call to the store may take: one deadline for loading, appending and retries."""
+        task = limit.begin()
+        try:
+            return await self._attempts(execution, retry)
+        except asyncio.CancelledError as error:
+            if not limit.expired(task):
+                raise
+            consequence, sent = _consequence(execution)
+            raise StoreUnavailable(
+                f"{execution.context.plan.name} had no answer of the store within {limit.seconds:g} s, all attempts together "
+                f"({execution.attempts}); {consequence}",
+                may_have_committed=sent,
+            ) from error
+        finally:
+            limit.end(task)
 
     async def _attempts(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
         async with self._slots:
@@ -161,3 +208,10 @@ class CommandExecutor:
                     begun = perf_counter()
                     await asyncio.sleep(delay)
                     execution.series.phase("backoff", perf_counter() - begun)
+
+
+def _consequence(execution: Execution) -> tuple[str, bool]:
+    """What has become of a command without answer, and whether its events may be stored."""
+    if execution.attempt is not None and execution.attempt.sent:
+        return "its append was sent, so its events may be stored: read its streams to find out", True
+    return "nothing was written, so it may be sent again", False

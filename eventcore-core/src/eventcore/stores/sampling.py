@@ -7,6 +7,8 @@ from typing import Literal, Protocol, TypeAlias, final, runtime_checkable
 
 import msgspec
 
+from eventcore.ground import BreakerState
+
 Wait: TypeAlias = Literal["lock", "pool"]
 """What a call waited for before it could start: a lock of the database, or a free connection of the pool."""
 
@@ -20,7 +22,11 @@ class BackendCounters(msgspec.Struct, gc=False):
 
     Attributes:
         bytes_read, bytes_written: bytes of rows from and to the database, since the backend was made.
-        connections_idle, connections_used: connections of the pool, now.
+        connections_idle, connections_used: connections to the server now: free, and all others. An ended one counts as used
+            until the server has ended its side of it.
+        connections_limit: the most connections that the backend opens.
+        connection_timeouts: waits for a connection that ended without one.
+        breaker: whether calls fail at once since the server is known to be away.
         on_wait: called after each wait; ``None``: waits are not observed.
     """
 
@@ -28,6 +34,9 @@ class BackendCounters(msgspec.Struct, gc=False):
     bytes_written: int | None = None
     connections_idle: int | None = None
     connections_used: int | None = None
+    connections_limit: int | None = None
+    connection_timeouts: int | None = None
+    breaker: BreakerState | None = None
     on_wait: WaitObserver | None = None
 
 
@@ -44,6 +53,16 @@ class DatabaseSample(msgspec.Struct, frozen=True, gc=False):
     head: int | None = None
     last_append_ns: int | None = None
     size: int | None = None
+
+
+@runtime_checkable
+class LimitsCalls(Protocol):
+    """A backend whose calls end by a timeout. A command as a whole then takes no longer than that."""
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds that one call may take."""
+        ...
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ import asyncio
 from time import monotonic
 from typing import Final, final
 
+from eventcore.ground import Breaker, BreakerState
 from eventcore.stores.postgres.connections import Connector, Pool
 from eventcore.stores.postgres.ledger import PostgresLedger
 from eventcore.stores.postgres.log import PostgresLog
@@ -15,6 +16,7 @@ from eventcore.stores.postgres.watch import PostgresHeadWatch
 from eventcore.stores.sampling import BackendCounters, DatabaseSample
 
 _CLOSE_AFTER_FAILURE: Final = 1.0
+_PROBE_TIMEOUT: Final = 2.0
 _SAMPLE: Final = """
     SELECT coalesce(last.position, 0), last.recorded_at_ns, (
         SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_catalog.pg_class
@@ -38,16 +40,25 @@ class PostgresBackend:
     system = "postgresql"
 
     def __init__(self, settings: PostgresSettings, *, migrate: bool = True) -> None:
-        self.counters = BackendCounters()
+        self.counters = BackendCounters(breaker="closed")
         self._migrate = migrate
-        self._connector = Connector(settings)
-        # Three pools, so that appends never wait for reads, and reads of commands never wait for projections.
-        self._appending = Pool(self._connector, 1, self.counters)
-        self._loading = Pool(self._connector, 1, self.counters)
-        self._reading = Pool(self._connector, settings.pool, self.counters)
-        self._watch = PostgresHeadWatch(self._connector)
+        self._breaker = Breaker(self._probe, self._breaker_changed)
+        self._connector = Connector(settings, self.counters, self._breaker)
+        # Several pools, so that appends never wait for reads, reads of commands never for projections, and leases never for
+        # the handlers of projections. Their sizes add up to `settings.limit`.
+        self._appending = Pool(self._connector, 1)
+        self._loading = Pool(self._connector, 1)
+        self._reading = Pool(self._connector, settings.pool)
+        # Listens for new events, and serves short calls that must not wait for long ones.
+        self._listening = Pool(self._connector, 1)
+        self._watch = PostgresHeadWatch(self._listening, self._reading)
         self.log = PostgresLog(self._appending, self._loading, self._reading, self._watch)
         self.ledger = PostgresLedger(self._reading, settings)
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds that one call may take."""
+        return self._connector.settings.timeout
 
     async def open(self) -> None:
         """Connect, check the server, and create or check the schema.
@@ -56,16 +67,20 @@ class PostgresBackend:
             StoreUnavailable: no server answers at this address.
             AccessDenied: the server refuses the user, or the user has too few rights.
             IncompatibleStore: the database does not exist, or it or its schema cannot be used.
+            InvalidStoreUrl: a setting in the URL is wrong; behind pgbouncer, ``statement_cache=off`` is missing.
         """
         settings = self._connector.settings
-        for pool in (self._appending, self._loading, self._reading):
-            pool.open()
+        deadline = monotonic() + settings.timeout
+        self._connector.open()
         try:
             # One attempt to connect: an application that starts with a wrong address must hear of it at once.
             self._appending.add(await self._connector.once(settings.timeout))
-            async with self._appending.connection(self._appending.deadline()) as connection, asyncio.timeout(settings.timeout):
+            async with (
+                self._appending.connection(deadline) as connection,
+                asyncio.timeout(max(0.05, deadline - monotonic())),
+            ):
                 await prepare(connection, settings, migrate=self._migrate)
-            await self.log.warm_up()
+            await self.log.warm_up(deadline)
         except BaseException:
             await self.close(_CLOSE_AFTER_FAILURE)
             raise
@@ -74,8 +89,14 @@ class PostgresBackend:
         """Finish the calls that are running, then close all connections."""
         deadline = monotonic() + timeout
         await self._watch.close()
-        for pool in (self._loading, self._reading, self._appending):
-            await pool.close(max(0.05, deadline - monotonic()))
+        await self._connector.close(max(0.05, deadline - monotonic()))
+
+    async def _probe(self) -> None:
+        timeout = min(_PROBE_TIMEOUT, self._connector.settings.timeout)
+        await self._listening.fetch("SELECT 1", timeout=timeout, probing=True)
+
+    def _breaker_changed(self, state: BreakerState) -> None:
+        self.counters.breaker = state
 
     async def sample(self) -> DatabaseSample:
         """The last event, and the size of all tables with their indexes."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none: hence this module
@@ -60,6 +61,8 @@ class Connection(Protocol):
 
     async def add_listener(self, channel: str, callback: Callable[[Any, int, str, str], None]) -> None: ...
 
+    def get_server_pid(self) -> int: ...
+
     def is_closed(self) -> bool: ...
 
     async def close(self, *, timeout: float | None = None) -> None: ...
@@ -71,7 +74,8 @@ class Connection(Protocol):
 async def transaction(connection: Connection) -> AsyncGenerator[None]:
     """A transaction in which each statement sees what other transactions have committed before it (READ COMMITTED).
 
-    When it is cancelled, its connection is closed: rolling back would mean to wait for the server.
+    When it is cancelled, or cannot be rolled back, the connection is left inside of it: rolling back would mean to wait for the
+    server. The pool ends such a connection.
     """
     opened = connection.transaction(isolation="read_committed")
     try:
@@ -79,20 +83,49 @@ async def transaction(connection: Connection) -> AsyncGenerator[None]:
         yield
         await opened.commit()
     except Exception:
-        try:
+        with suppress(*FAILURES):
             async with asyncio.timeout(_ROLLBACK_TIMEOUT):
                 await opened.rollback()
-        except FAILURES:
-            connection.terminate()
-        raise
-    except BaseException:
-        connection.terminate()
         raise
 
 
-async def connect(dsn: str, timeout: float, *, statement_cache: bool) -> Connection:
-    """Connect within ``timeout`` seconds. With ``statement_cache``, a connection prepares each statement once."""
+async def connect(
+    dsn: str, timeout: float, *, statement_cache: bool, server_settings: Mapping[str, str], keep_alive: float
+) -> Connection:
+    """Connect within ``timeout`` seconds.
+
+    Args:
+        dsn: the URL for asyncpg.
+        timeout: seconds.
+        statement_cache: whether the connection prepares each statement once.
+        server_settings: sent to the server as start-up parameters.
+        keep_alive: seconds after which the operating system asks a silent server whether it is still there.
+    """
     connected: Connection = await _asyncpg.connect(
-        dsn, timeout=timeout, statement_cache_size=100 if statement_cache else 0, max_cached_statement_lifetime=0
+        dsn,
+        timeout=timeout,
+        statement_cache_size=100 if statement_cache else 0,
+        max_cached_statement_lifetime=0,
+        server_settings=dict(server_settings),
     )
+    _keep_alive(connected, max(1, round(keep_alive)))
     return connected
+
+
+def _keep_alive(connection: Connection, seconds: int) -> None:
+    """Find out that the server's machine has vanished, which the operating system does by default after two hours."""
+    # asyncpg offers no way to its socket; where a release hides it, only this setting is lost.
+    transport: Any = getattr(connection, "_transport", None)
+    found = transport.get_extra_info("socket") if transport is not None else None
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Not every system has all of these options. The last one is in milliseconds: how long sent bytes may stay unconfirmed.
+    for option, value in (
+        ("TCP_KEEPIDLE", seconds),
+        ("TCP_KEEPINTVL", max(1, seconds // 3)),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 2000 * seconds),
+    ):
+        if (number := getattr(socket, option, None)) is not None:
+            found.setsockopt(socket.IPPROTO_TCP, number, value)

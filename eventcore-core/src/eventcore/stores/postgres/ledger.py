@@ -35,8 +35,10 @@ _MOVE: Final = """
     UPDATE {schema}.projections SET position = $5, event_id = $6
     WHERE name = $1 AND token = $2 AND position = $3 AND event_id = $4 AND owner <> '' RETURNING token
 """
+# Between this statement and the checkpoint, the handler of a projection runs its own statements. They may take longer than a
+# call of the store may.
 _IS_HELD: Final = """
-    SELECT FROM {schema}.projections
+    SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true) FROM {schema}.projections
     WHERE name = $1 AND token = $2 AND position = $3 AND event_id = $4 AND owner <> ''
 """
 _KEEP: Final = """
@@ -57,7 +59,8 @@ _LETTERS: Final = """
     FROM {schema}.dead_letters WHERE projection = $1 ORDER BY position LIMIT $2
 """
 _REMOVE: Final = """
-    DELETE FROM {schema}.dead_letters WHERE projection = $1 AND position = $2 AND event_id = $3 RETURNING position
+    DELETE FROM {schema}.dead_letters WHERE projection = $1 AND position = $2 AND event_id = $3
+    RETURNING position, set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)
 """
 _RESET: Final = """
     UPDATE {schema}.projections SET position = 0, event_id = '', owner = '', token = token + 1, leased_until = 'epoch'

@@ -32,7 +32,6 @@ from eventcore.stores.judging import last_appended, verdicts
 from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, rows_per_stream, window
 from eventcore.stores.postgres.arguments import append_arguments, conditions
 from eventcore.stores.postgres.connections import Pool, one_try
-from eventcore.stores.postgres.errors import AnswerLost
 from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
 from eventcore.stores.seen import SeenRedactions
 
@@ -109,7 +108,7 @@ class PostgresLog:
                 self._redactions.forget()
                 raise
             except StoreError as error:
-                settling = settling or isinstance(error, AnswerLost)
+                settling = settling or (isinstance(error, StoreUnavailable) and error.may_have_committed)
                 if not settling:
                     raise
                 # The batch may be committed, so whatever fails now, the caller must not send its requests again.
@@ -147,12 +146,13 @@ class PostgresLog:
         row: Sequence[Any] = rows[0]
         return row
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, deadline: float) -> None:
         """Call the functions of commands once: the first call of a connection takes many times as long as later ones."""
-        deadline = monotonic() + _WARM_UP
+        deadline = min(deadline, monotonic() + _WARM_UP)
         # Another process may hold the append lock for long, or the server may be a standby. The store is open all the same.
         with suppress(StoreError):
-            await self._loading.fetch(_READ, [], [], LAST_POSITION, 1, PAGE_BYTES, 0, "", [], [], timeout=_WARM_UP)
+            timeout = deadline - monotonic()
+            await self._loading.fetch(_READ, [], [], LAST_POSITION, 1, PAGE_BYTES, 0, "", [], [], timeout=timeout)
             arguments = (*append_arguments(()), self._redactions.at_most)
             await self._call_append(arguments, START, deadline, settling=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final, final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,8 +15,7 @@ from eventcore.stores.url_settings import chosen, number
 # At most 48 characters: the notification channel is named after the schema, and PostgreSQL cuts names off at 63 bytes.
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _SWITCH: Final = ("on", "off")
-# The settings that asyncpg reads itself. It would send any other to the server as a start-up parameter, and pgbouncer refuses
-# those.
+# The settings that asyncpg reads itself. It would send any other to the server as a start-up parameter, a misspelt one, too.
 _OF_ASYNCPG: Final = (
     *("host", "port", "user", "passfile", "service", "servicefile", "target_session_attrs", "krbsrvname", "gsslib"),
     *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword"),
@@ -23,7 +23,9 @@ _OF_ASYNCPG: Final = (
 _FORM: Final = (
     "postgresql://user:password@host:port/database?schema=eventcore, with special characters in user and password as %XX"
 )
-_OWN: Final = ("schema", "pool", "statement_cache", "listen", "timeout")
+_OWN: Final = ("schema", "pool", "statement_cache", "listen", "timeout", "application_name", "options")
+# Beside the connections for reading: one appends, one reads for commands, one listens and holds leases.
+_BESIDE_READING: Final = 3
 
 
 @final
@@ -34,10 +36,12 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         dsn: the URL for asyncpg. It may contain a password.
         address: host, port and database, for messages.
         schema: the schema that holds the store's tables.
-        pool: connections for reading, 1 to 100. Appending, reading for commands and listening have one more connection each.
+        pool: connections for reading and for the transactions of projections, 1 to 100; ``limit`` counts the others, too.
         statement_cache: whether statements stay prepared on their connection; off behind pgbouncer in transaction mode.
         listen: whether a connection waits for notifications; off where they do not arrive. The default is ``statement_cache``.
         timeout: seconds that one call may take, reconnecting included; 0.1 to 3600.
+        application_name: how the server lists the connections in ``pg_stat_activity``; empty: it shows no name.
+        options: command-line options for the server's sessions, such as ``-c work_mem=64MB``.
     """
 
     dsn: str
@@ -47,6 +51,33 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     statement_cache: bool = True
     listen: bool = True
     timeout: float = 10.0
+    application_name: str = ""
+    options: str = ""
+
+    @property
+    def limit(self) -> int:
+        """The most connections that the store has on the server at the same time."""
+        return self.pool + _BESIDE_READING
+
+    @property
+    def server_settings(self) -> Mapping[str, str]:
+        """The start-up parameters of each connection.
+
+        They end what this process can no longer end, since it was killed or cut off: a statement at the latest after
+        ``timeout``, an idle connection when its machine no longer confirms that it is there. Behind pgbouncer they are left
+        out: its connections belong to all its clients, and it refuses them.
+        """
+        seconds, milliseconds = str(max(1, round(self.timeout))), str(round(1000 * self.timeout))
+        limits = {
+            "statement_timeout": milliseconds,
+            "lock_timeout": milliseconds,
+            "tcp_keepalives_idle": seconds,
+            "tcp_keepalives_interval": str(max(1, round(self.timeout / 3))),
+            "tcp_keepalives_count": "3",
+        }
+        found = {name: value for name, value in limits.items() if self.statement_cache and name not in self.options}
+        named = {"application_name": self.application_name, "options": self.options}
+        return found | {name: value for name, value in named.items() if value}
 
     def __repr__(self) -> str:
         return f"PostgresSettings({self.address!r}, schema={self.schema!r})"
@@ -85,7 +116,16 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             statement_cache=statement_cache == "on",
             listen=chosen("listen", own.get("listen", statement_cache), _SWITCH) == "on",
             timeout=number("timeout", own.get("timeout", "10"), 0.1, 3600, "seconds"),
+            application_name=_text("application_name", own, 63),
+            options=_text("options", own, 2000),
         )
+
+
+def _text(name: str, given: Mapping[str, str], longest: int) -> str:
+    value = given.get(name, "")
+    if len(value.encode()) > longest or not value.isprintable():
+        raise InvalidStoreUrl(f"{name}={value!r:.80} in the store URL; expected at most {longest} bytes of printable text")
+    return value
 
 
 def _schema(value: str) -> str:

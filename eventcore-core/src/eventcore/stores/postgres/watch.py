@@ -6,13 +6,12 @@ import asyncio
 from time import monotonic
 from typing import Any, Final, final
 
-from eventcore.errors import StoreClosed, StoreError
+from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.stores.failures import as_store_error, own_copy
-from eventcore.stores.postgres.connections import Connector, close
-from eventcore.stores.postgres.driver import FAILURES, Connection, PostgresError, transaction
-from eventcore.stores.postgres.errors import explained
-from eventcore.stores.postgres.schema import channel, for_schema
+from eventcore.stores.postgres.connections import Pool, one_try
+from eventcore.stores.postgres.driver import Connection, PostgresError
+from eventcore.stores.postgres.schema import channel
 
 HEAD: Final = "SELECT coalesce(max(position), 0) FROM {schema}.events"
 """The statement that returns the head position."""
@@ -22,19 +21,27 @@ _POLL_LISTENING: Final = 1.0
 _POLL_ALONE: Final = 0.1
 # Seconds after a failure.
 _RETRY: Final = 0.5
-_CLOSE_TIMEOUT: Final = 1.0
+# The part of the timeout in which the listening connection must answer, and seconds without another attempt when it does not.
+_LISTENING_PART: Final = 0.25
+_WITHOUT: Final = 5.0
 
 
 @final
 class PostgresHeadWatch:
-    """Watches over one connection, in a task that the first call of ``wait_beyond`` starts. Belongs to one event loop.
+    """Watches in a task that the first call of ``wait_beyond`` starts. Belongs to one event loop.
 
     Args:
-        connector: opens the connection.
+        listening: the pool of the one connection that listens. It also serves other short calls: between two polls it is free,
+            and notifications arrive all the same.
+        reading: polls while there is no such connection: the server grants no further one, or a call has it for long.
     """
 
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
+    def __init__(self, listening: Pool, reading: Pool) -> None:
+        self._listening = listening
+        self._reading = reading
+        self._without_until = 0.0
+        # The connection on which a standby has refused LISTEN.
+        self._refused: Connection | None = None
         self._head = 0
         # Whether the server was polled since the task started. Before that, `_head` is only what this process has appended.
         self._polled = False
@@ -72,7 +79,7 @@ class PostgresHeadWatch:
             self._wake()
 
     async def close(self) -> None:
-        """End the task, which closes its connection."""
+        """End the task."""
         if self._task is not None:
             await cancel_and_wait(self._task)
             self._task = None
@@ -88,44 +95,51 @@ class PostgresHeadWatch:
         self._changed = asyncio.Event()
 
     async def _run(self) -> None:
-        settings = self._connector.settings
         while True:
             try:
-                connection = await self._connector.patiently(monotonic() + settings.timeout)
-                try:
-                    await self._poll(connection)
-                except FAILURES as error:
-                    connection.terminate()
-                    raise explained(error, settings.address) from error
-                finally:
-                    await close(connection, _CLOSE_TIMEOUT)
+                pause = await self._poll()
             except Exception as error:  # noqa: BLE001  # raised to the callers that wait
                 self._fail(as_store_error(error))
-            await asyncio.sleep(_RETRY)
-
-    async def _poll(self, connection: Connection) -> None:
-        settings = self._connector.settings
-        pause = _POLL_LISTENING if settings.listen and await self._listen(connection) else _POLL_ALONE
-        query = for_schema(HEAD, settings.schema)
-        while True:
-            before = self._head
-            async with asyncio.timeout(settings.timeout), transaction(connection):
-                head = await connection.fetchval(query)
-            # A lower position counts, too: a failover to a server that lagged has lost events. But an append during the query
-            # is newer than its answer.
-            if head > self._head or self._head == before:
-                self._head = head
-            self._polled, self._failure = True, None
-            self._wake()
+                pause = _RETRY
             await asyncio.sleep(pause)
 
+    async def _poll(self) -> float:
+        """Ask the server once. Returns the seconds until the next poll."""
+        before = self._head
+        head, listens = await self._ask()
+        # A lower position counts, too: a failover to a server that lagged has lost events. But an append during the query is
+        # newer than its answer.
+        if head > self._head or self._head == before:
+            self._head = head
+        self._polled, self._failure = True, None
+        self._wake()
+        return _POLL_LISTENING if listens else _POLL_ALONE
+
+    async def _ask(self) -> tuple[int, bool]:
+        """The head position, and whether notifications will arrive."""
+        pool = self._listening
+        timeout = pool.settings.timeout
+        if monotonic() >= self._without_until:
+            try:
+                deadline = monotonic() + _LISTENING_PART * timeout
+                async with pool.connection(deadline) as connection, asyncio.timeout(one_try(deadline)):
+                    listens = pool.settings.listen and await self._listen(connection)
+                    [(head,)] = await pool.rows(connection, HEAD)
+                    return head, listens
+            except StoreUnavailable:
+                self._without_until = monotonic() + _WITHOUT
+        [(head,)] = await self._reading.fetch(HEAD, timeout=(1 - _LISTENING_PART) * timeout)
+        return head, False
+
     async def _listen(self, connection: Connection) -> bool:
-        settings = self._connector.settings
+        if connection is self._refused:
+            return False
         try:
-            async with asyncio.timeout(settings.timeout):
-                await connection.add_listener(channel(settings.schema), self._notified)
+            # On a connection that listens already, this does nothing.
+            await connection.add_listener(channel(self._listening.settings.schema), self._notified)
         except PostgresError:
             # A standby refuses LISTEN.
+            self._refused = connection
             return False
         return True
 
