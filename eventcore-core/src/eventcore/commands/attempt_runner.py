@@ -52,7 +52,8 @@ class Execution(msgspec.Struct, eq=False):
             raise attempt.failure
         if attempt.later_events:
             series.conflict("chained")
-        events = tuple([new.recorded for new in attempt.events])
+        own_copy = self.context.codec.own_copy
+        events = tuple([own_copy(new.recorded, new.data) for new in attempt.events])
         if events:
             series.emitted(len(events))
             series.streams_written(1 if len(events) == 1 else len({event.stream_id for event in events}))
