@@ -19,7 +19,9 @@ from eventcore.catalogue import (
 from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
 from eventcore.errors import StoreClosed, WrongEventLoop
 from eventcore.events import Event, RecordedEvent, StreamId
+from eventcore.events.classes import stored_types
 from eventcore.events.codec import Codec
+from eventcore.ground import forget_earlier_raises
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
@@ -32,6 +34,8 @@ __all__ = ["EventStore", "open_store"]
 _CLOSE_TIMEOUT: Final = 10.0
 # Seconds that each step of closing gets, even if the steps before it have used up the timeout.
 _SHORTEST_STEP: Final = 0.1
+# The largest position, version and number: what a signed integer of 64 bits can hold.
+_LARGEST: Final = 2**63 - 1
 
 
 def open_store(
@@ -100,8 +104,8 @@ def open_store(
     >>> asyncio.run(main())
     (1, ['Greeted'])
     """
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout={timeout!r}; expected seconds, more than 0, or None")
+    if timeout is not None:
+        _seconds("timeout", timeout)
     backend = as_backend(url, migrate=migrate)
     if telemetry is not None and (exporters is not None or config is not None):
         raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")
@@ -239,7 +243,7 @@ class EventStore:
         Args:
             command: an instance of a class derived from ``Command``.
             retry: how often to retry when other writers change the streams; left out, 10 attempts in all.
-            timeout: seconds for all attempts together; left out, the store's timeout.
+            timeout: seconds for all attempts together, more than 0; left out, the store's timeout.
             parent: the remote span that caused the command; left out, the enclosing span.
             correlation_id: stored with the events, 1 to 128 characters; left out, that of the enclosing span.
             causation_id: like ``correlation_id``.
@@ -250,19 +254,26 @@ class EventStore:
             ConcurrencyConflict: other writers changed the streams in every attempt.
             CommandTimeout: no answer in time; ``may_have_committed`` says whether the events may be stored.
             InvalidCommand, InvalidEvent, InvalidMetadata: an argument or the decision is not usable.
+            ValueError: ``timeout`` is not a number of seconds above 0.
             UnknownEventType, CorruptEvent: a stream of the command cannot be read.
             StoreUnavailable, StoreClosed, WrongEventLoop: the store cannot serve.
         """
         self._check_open()
-        return await self._executor.execute(
-            command,
-            retry=retry,
-            timeout=timeout,
-            parent=parent,
-            correlation_id=correlation_id,
-            causation_id=causation_id,
-            headers=headers,
-        )
+        if timeout is not None:
+            _seconds("timeout", timeout)
+        try:
+            return await self._executor.execute(
+                command,
+                retry=retry,
+                timeout=timeout,
+                parent=parent,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                headers=headers,
+            )
+        except BaseException as error:
+            forget_earlier_raises(error)
+            raise
 
     async def read(self, stream: StreamId, *, after_version: int = 0, limit: int | None = None) -> AsyncIterator[RecordedEvent]:
         """Iterate over the events of one stream in order of version.
@@ -316,7 +327,7 @@ class EventStore:
         self._check_open()
         wanted = EventFilter(
             None if pattern is None else StreamPattern.parse(pattern),
-            None if event_types is None else tuple(kind if isinstance(kind, str) else kind.event_type for kind in event_types),
+            None if event_types is None else stored_types(event_types),
         )
         positions = window(wanted, MAX_PAGE)
         position, remaining = _at_least_0("after", after), _limit(limit)
@@ -364,12 +375,14 @@ class EventStore:
         Args:
             projection: the projection or its name (``name@version`` from version 2 on).
             position: a position, 0 or more.
-            timeout: seconds to wait.
+            timeout: seconds to wait; 0 looks once.
 
         Raises:
             ProjectionTimeout: the projection has not reached the position in time.
+            ValueError: an argument is out of its range.
         """
         self._check_open()
+        _seconds("timeout", timeout, or_0=True)
         await self._projections.wait_for(projection, _at_least_0("position", position), timeout)
 
     async def projections(self) -> Sequence[ProjectionRecord]:
@@ -424,10 +437,18 @@ class EventStore:
 
 
 def _at_least_0(name: str, value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name}={value!r}; expected an int, 0 or more")
+    """A position, version or number of events. No store counts further, so all of them refuse the same values."""
+    if not isinstance(value, int) or not 0 <= value <= _LARGEST:
+        raise ValueError(f"{name}={value!r:.80}; expected an int from 0 to {_LARGEST}")
     return value
 
 
 def _limit(limit: int | None) -> int:
-    return 2**62 if limit is None else _at_least_0("limit", limit)
+    return _LARGEST if limit is None else _at_least_0("limit", limit)
+
+
+def _seconds(name: str, value: object, *, or_0: bool = False) -> float:
+    # NaN compares false with everything, so it is refused, too.
+    if isinstance(value, (int, float)) and (value > 0 or (or_0 and value == 0)):
+        return value
+    raise ValueError(f"{name}={value!r:.80}; expected seconds, {'0 or more' if or_0 else 'more than 0'}")

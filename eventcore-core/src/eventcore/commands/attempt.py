@@ -14,6 +14,7 @@ from eventcore.commands.boundary import BoundaryState
 from eventcore.commands.context import CommandContext
 from eventcore.errors import InvalidCommand, StoreError
 from eventcore.events import RecordedEvent
+from eventcore.ground import forget_earlier_raises
 from eventcore.stores.base import NewEvent
 
 
@@ -90,6 +91,7 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 def _as_failure(error: BaseException) -> BaseException:
+    forget_earlier_raises(error)
     if not isinstance(error, asyncio.CancelledError):
         return error
     # A CancelledError of the command's code must not be raised in the caller's task: it would look like its cancellation.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeAlias, get_origin, get_type_hints
 from weakref import ref
@@ -99,6 +99,28 @@ def known_types() -> list[str]:
 
 def _existing(event_type: str) -> list[type[Any]]:
     return [cls for reference in _classes.get(event_type, ()) if (cls := reference()) is not None]
+
+
+def stored_types(kinds: object) -> tuple[str, ...]:
+    """The stored types of a collection of event classes and stored types, in order.
+
+    Raises:
+        ValueError: ``kinds`` is a single one, or holds something else.
+    """
+    if isinstance(kinds, (str, type)) or not isinstance(kinds, Iterable):
+        one = kinds.__name__ if isinstance(kinds, type) else repr(kinds)
+        raise ValueError(
+            f"event_types is {kinds!r:.80}; expected a sequence of event classes or stored types, for example ({one:.80},)"
+        )
+    return tuple(map(_stored_type, kinds))
+
+
+def _stored_type(kind: Any) -> str:
+    # An event class has a type; the class `Event` itself has none.
+    event_type = getattr(kind, "event_type", "") if isinstance(kind, type) else kind
+    if not isinstance(event_type, str) or not event_type:
+        raise ValueError(f"event_types has {kind!r:.80}; expected event classes or stored types")
+    return event_type
 
 
 def class_name(cls: type[Any]) -> str:

@@ -4,6 +4,16 @@ from eventcore.ground.backoff import backoff
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
+from eventcore.ground.tracebacks import forget_earlier_raises
 from eventcore.ground.yielding import LoopYielder
 
-__all__ = ["LoopYielder", "OwnedTask", "backoff", "cancel_and_wait", "did_you_mean", "in_background", "spawn"]
+__all__ = [
+    "LoopYielder",
+    "OwnedTask",
+    "backoff",
+    "cancel_and_wait",
+    "did_you_mean",
+    "forget_earlier_raises",
+    "in_background",
+    "spawn",
+]

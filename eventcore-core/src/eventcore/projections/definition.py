@@ -10,7 +10,7 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.errors import InvalidPattern, InvalidProjection
-from eventcore.events import Event
+from eventcore.events.classes import stored_types
 from eventcore.projections.projection import OnError, Projection
 from eventcore.stores import EventFilter, StreamPattern
 
@@ -113,19 +113,13 @@ def _pattern(projection: Projection, where: str) -> StreamPattern | None:
 def _event_types(projection: Projection, where: str) -> tuple[str, ...] | None:
     if (kinds := projection.event_types) is None:
         return None
-    if isinstance(kinds, (str, type)):
-        raise InvalidProjection(f"{where}: event_types is {kinds!r:.80}; expected a sequence of event classes or stored types")
-    names: list[str] = []
-    for kind in kinds:
-        if isinstance(kind, str) and kind:
-            names.append(kind)
-        elif isinstance(kind, type) and issubclass(kind, Event) and kind.event_type:
-            names.append(kind.event_type)
-        else:
-            raise InvalidProjection(f"{where}: event_types has {kind!r:.80}; expected event classes or stored types")
+    try:
+        names = stored_types(kinds)
+    except ValueError as error:
+        raise InvalidProjection(f"{where}: {error}") from error
     if not names:
         raise InvalidProjection(f"{where}: event_types is empty, so nothing would ever be applied; leave it out for every type")
-    return tuple(names)
+    return names
 
 
 def _method(projection: Projection, where: str) -> str:
