@@ -9,7 +9,7 @@ import pytest
 SURFACE = {
     "eventcore": """
         BusinessRuleViolation Command CommandResult Event EventCoreError EventMetadata EventStore OnError Projection
-        RecordedEvent RetryPolicy StreamId Telemetry TraceContext __version__ open_store
+        RawEvent RecordedEvent RetryPolicy StreamId Telemetry TraceContext __version__ open_store
     """,
     "eventcore.errors": """
         AccessDenied BusinessRuleViolation CommandError CommandTimeout ConcurrencyConflict ConfigurationError CorruptEvent

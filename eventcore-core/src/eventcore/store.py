@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, final, overload
 
 from eventcore.catalogue import (
     BackendInstruments,
@@ -18,9 +18,9 @@ from eventcore.catalogue import (
 )
 from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
 from eventcore.errors import StoreClosed, WrongEventLoop
-from eventcore.events import Event, RecordedEvent, StreamId
+from eventcore.events import Event, RawEvent, RecordedEvent, StreamId, Unknown
 from eventcore.events.classes import stored_types
-from eventcore.events.codec import Codec
+from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import forget_earlier_raises
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
@@ -275,7 +275,19 @@ class EventStore:
             forget_earlier_raises(error)
             raise
 
-    async def read(self, stream: StreamId, *, after_version: int = 0, limit: int | None = None) -> AsyncIterator[RecordedEvent]:
+    @overload
+    def read(
+        self, stream: StreamId, *, after_version: int = 0, limit: int | None = None, unknown: Literal["error"] = "error"
+    ) -> AsyncIterator[RecordedEvent]: ...
+
+    @overload
+    def read(
+        self, stream: StreamId, *, after_version: int = 0, limit: int | None = None, unknown: Unknown
+    ) -> AsyncIterator[RecordedEvent | RawEvent]: ...
+
+    async def read(
+        self, stream: StreamId, *, after_version: int = 0, limit: int | None = None, unknown: Unknown = "error"
+    ) -> AsyncIterator[Any]:
         """Iterate over the events of one stream in order of version.
 
         Events that are appended during the iteration are included.
@@ -284,23 +296,48 @@ class EventStore:
             stream: a stream id. A stream that does not exist has no events.
             after_version: skip events up to this version, 0 or more.
             limit: the largest number of events, 0 or more; ``None`` for all.
+            unknown: what to do with an event whose type no class of this process has: ``"error"`` raises
+                ``UnknownEventType``, ``"raw"`` gives it as a ``RawEvent``.
 
         Raises:
             ValueError: an argument is out of its range.
-            UnknownEventType, CorruptEvent: an event cannot be read.
+            UnknownEventType, CorruptEvent: an event cannot be read; ``stream_id``, ``version`` and ``position`` say which one.
         """
         self._check_open()
         stream = StreamId(stream)
+        decode = self._decoder(unknown)
         version, remaining = _at_least_0("after_version", after_version), _limit(limit)
         while remaining > 0:
             page = await self._backend.log.read_streams({stream: version}, purpose="api")
             rows = page.rows[stream]
             for row in rows[:remaining]:
-                yield self._codec.decode(row, stream)
+                yield decode(row, stream)
             version += len(rows)
             remaining -= len(rows)
             if len(rows) < page.limit:
                 return
+
+    @overload
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        pattern: str | None = None,
+        event_types: Iterable[str | type[Event]] | None = None,
+        limit: int | None = None,
+        unknown: Literal["error"] = "error",
+    ) -> AsyncIterator[RecordedEvent]: ...
+
+    @overload
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        pattern: str | None = None,
+        event_types: Iterable[str | type[Event]] | None = None,
+        limit: int | None = None,
+        unknown: Unknown,
+    ) -> AsyncIterator[RecordedEvent | RawEvent]: ...
 
     async def read_all(
         self,
@@ -309,7 +346,8 @@ class EventStore:
         pattern: str | None = None,
         event_types: Iterable[str | type[Event]] | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[RecordedEvent]:
+        unknown: Unknown = "error",
+    ) -> AsyncIterator[Any]:
         """Iterate over the events of all streams in order of position, up to the head position at the first step.
 
         Args:
@@ -318,17 +356,20 @@ class EventStore:
                 ``[0-9]`` for one of a set, ``[!0-9]`` for one outside it. Case matters.
             event_types: only events of these stored types or classes.
             limit: the largest number of matching events, 0 or more; ``None`` for all.
+            unknown: what to do with an event whose type no class of this process has: ``"error"`` raises
+                ``UnknownEventType``, ``"raw"`` gives it as a ``RawEvent``.
 
         Raises:
             InvalidPattern: ``pattern`` cannot be read.
             ValueError: an argument is out of its range.
-            UnknownEventType, CorruptEvent: an event cannot be read.
+            UnknownEventType, CorruptEvent: an event cannot be read; ``stream_id``, ``version`` and ``position`` say which one.
         """
         self._check_open()
         wanted = EventFilter(
             None if pattern is None else StreamPattern.parse(pattern),
             None if event_types is None else stored_types(event_types),
         )
+        decode = self._decoder(unknown)
         positions = window(wanted, MAX_PAGE)
         position, remaining = _at_least_0("after", after), _limit(limit)
         head = await self._backend.log.head_position()
@@ -337,7 +378,7 @@ class EventStore:
             page = min(MAX_PAGE, remaining)
             rows = await self._backend.log.scan(position, end, page, wanted)
             for row in rows:
-                yield self._codec.decode(row, StreamId(row.stream_id))
+                yield decode(row, StreamId(row.stream_id))
             remaining -= len(rows)
             # A full page may have more matches behind its last row. Otherwise the whole window has been searched.
             position = rows[-1].position if len(rows) == page else end
@@ -425,6 +466,13 @@ class EventStore:
     async def unregister_exporter(self, name: str, timeout: float = _CLOSE_TIMEOUT) -> ExporterReport:
         """Flush and remove an exporter; see ``Telemetry.unregister_exporter``."""
         return await self.telemetry.unregister_exporter(name, timeout)
+
+    def _decoder(self, unknown: object) -> Callable[[StoredEvent, StreamId], Any]:
+        if unknown == "error":
+            return self._codec.decode
+        if unknown == "raw":
+            return self._codec.decode_or_raw
+        raise ValueError(f'unknown={unknown!r:.80}; expected "error" or "raw"')
 
     def _check_open(self) -> None:
         if self._loop is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeAlias, get_origin, get_type_hints
 from weakref import ref
@@ -101,18 +101,19 @@ def _existing(event_type: str) -> list[type[Any]]:
     return [cls for reference in _classes.get(event_type, ()) if (cls := reference()) is not None]
 
 
-def stored_types(kinds: object) -> tuple[str, ...]:
+def stored_types(kinds: Any) -> tuple[str, ...]:
     """The stored types of a collection of event classes and stored types, in order.
 
     Raises:
         ValueError: ``kinds`` is a single one, or holds something else.
     """
-    if isinstance(kinds, (str, type)) or not isinstance(kinds, Iterable):
-        one = kinds.__name__ if isinstance(kinds, type) else repr(kinds)
-        raise ValueError(
-            f"event_types is {kinds!r:.80}; expected a sequence of event classes or stored types, for example ({one:.80},)"
-        )
-    return tuple(map(_stored_type, kinds))
+    if not isinstance(kinds, (str, type)):
+        with suppress(TypeError):
+            return tuple(map(_stored_type, iter(kinds)))
+    one = kinds.__name__ if isinstance(kinds, type) else repr(kinds)
+    raise ValueError(
+        f"event_types is {kinds!r:.80}; expected a sequence of event classes or stored types, for example ({one:.80},)"
+    )
 
 
 def _stored_type(kind: Any) -> str:

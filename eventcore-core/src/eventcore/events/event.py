@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Final, dataclass_transform, final
+from typing import Any, ClassVar, Final, Literal, TypeAlias, dataclass_transform, final
 
 import msgspec
 
 from eventcore.errors import InvalidEventType
 from eventcore.events.classes import add_class, check_fields, class_name
 from eventcore.events.stream_id import StreamId
+
+Unknown: TypeAlias = Literal["error", "raw"]
+"""What to do with an event whose type no class of this process has: raise ``UnknownEventType``, or give a ``RawEvent``."""
 
 _EVENT_TYPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
