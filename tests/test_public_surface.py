@@ -13,7 +13,8 @@ SURFACE = {
     """,
     "eventcore.errors": """
         AccessDenied BusinessRuleViolation CommandError CommandTimeout ConcurrencyConflict ConfigurationError CorruptEvent
-        DefinitionError EventCoreError Fault HistoryDiverged IncompatibleStore InvalidCommand InvalidEvent InvalidEventType
+        DefinitionError EventCoreError Fault HistoryDiverged IdempotencyKeyReused IncompatibleStore
+        InvalidCommand InvalidEvent InvalidEventType
         InvalidExporter InvalidInput InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidProjection
         InvalidStoreUrl InvalidStreamId LeadershipLost MissingDependency ProjectionError ProjectionFailed ProjectionTimeout
         StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
@@ -24,7 +25,8 @@ SURFACE = {
         StoppingEvent TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
-        AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog Lease LogPage MemoryBackend
+        AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog KNOWN_KEY KeyRecord
+        Lease LogPage MemoryBackend
         NewEvent ProjectionLedger ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict
         backend_from_url
     """,

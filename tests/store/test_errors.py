@@ -39,7 +39,12 @@ def made(cls: type[EventCoreError]) -> EventCoreError:
     if cls is errors.ConfigurationError:
         return errors.ConfigurationError([Fault("file", "key", "problem"), Fault("file", "other", "problem")])
     make: Any = cls
-    for more in ({"may_have_committed": True}, {"stream_id": "s", "version": 1, "position": 2, "event_type": "E"}, {}):
+    for more in (
+        {"key": "k"},
+        {"may_have_committed": True},
+        {"stream_id": "s", "version": 1, "position": 2, "event_type": "E"},
+        {},
+    ):
         try:
             return make("what happened", **more)  # type: ignore[no-any-return]  # `make` makes errors
         except TypeError:

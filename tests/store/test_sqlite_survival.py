@@ -14,7 +14,7 @@ import pytest
 
 from eventcore import Telemetry, open_store
 from eventcore.errors import StoreUnavailable
-from eventcore.stores import START, SqliteBackend, backend_from_url
+from eventcore.stores import SCHEMA_VERSION, START, SqliteBackend, backend_from_url
 from tests.store.bank import Deposit, account
 from tests.store.conftest import Measured
 from tests.store.test_processes import ROOT, everything
@@ -35,7 +35,7 @@ async def make_older(url: str, path: Path) -> None:
     async with open_store(url, exporters=[]) as store:
         for _ in range(2):
             await store.execute(Deposit(account=account("a")))
-    for sql in ("DROP TABLE projections", "DROP TABLE dead_letters", "PRAGMA user_version = 1"):
+    for sql in ("DROP TABLE projections", "DROP TABLE dead_letters", "DROP TABLE command_keys", "PRAGMA user_version = 1"):
         ask(path, sql)
 
 
@@ -48,7 +48,7 @@ async def test_an_older_store_is_brought_up_to_date_with_all_its_events(sqlite_u
         assert [event.position async for event in store.read_all()] == [1, 2]
         assert await store.projections() == []
         assert (await store.execute(Deposit(account=account("a")))).position == 3
-    assert ask(path, "PRAGMA user_version") == [(2,)]
+    assert ask(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_an_older_store_can_be_opened_by_many_at_once(sqlite_url: str, path: Path) -> None:
@@ -59,7 +59,7 @@ async def test_an_older_store_can_be_opened_by_many_at_once(sqlite_url: str, pat
             return (await store.execute(Deposit(account=account(number)))).position
 
     assert sorted(await asyncio.gather(*(use(number) for number in range(6)))) == [3, 4, 5, 6, 7, 8]
-    assert ask(path, "PRAGMA user_version") == [(2,)]
+    assert ask(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 # Leases and the clock

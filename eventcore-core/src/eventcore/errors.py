@@ -12,11 +12,12 @@ EventCoreError
 │   ├── InvalidStreamId
 │   ├── InvalidStoreUrl
 │   ├── InvalidPattern            a pattern of stream ids
-│   ├── InvalidMetadata           a header, correlation id or causation id
+│   ├── InvalidMetadata           a header, correlation id, causation id or idempotency key
 │   ├── InvalidMeasurement        a label value or a number that an instrument cannot record
 │   └── InvalidEvent              an event that could not be read back, or is larger than allowed
 ├── CommandError                  the command was not executed
 │   ├── BusinessRuleViolation     the domain refused the command: tell the user
+│   ├── IdempotencyKeyReused      the key belongs to another command: use a new key
 │   ├── ConcurrencyConflict       other writers were faster in every attempt: try again later
 │   └── CommandTimeout            no answer in time; ``may_have_committed`` says whether to check (also a ``TimeoutError``)
 └── StoreError                    the store failed, or cannot be used
@@ -54,6 +55,7 @@ __all__ = [
     "EventCoreError",
     "Fault",
     "HistoryDiverged",
+    "IdempotencyKeyReused",
     "IncompatibleStore",
     "InvalidCommand",
     "InvalidEvent",
@@ -176,7 +178,7 @@ class InvalidPattern(InvalidInput):
 
 
 class InvalidMetadata(InvalidInput):
-    """A header, correlation id or causation id cannot be stored."""
+    """A header, correlation id, causation id or idempotency key cannot be stored."""
 
 
 class InvalidMeasurement(InvalidInput):
@@ -193,6 +195,18 @@ class CommandError(EventCoreError):
 
 class BusinessRuleViolation(CommandError):
     """Raised by ``Command.handle`` to refuse a command that the current state does not allow."""
+
+
+class IdempotencyKeyReused(CommandError):
+    """An idempotency key was used for another command before. Nothing was executed.
+
+    Attributes:
+        key: the key.
+    """
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class ConcurrencyConflict(CommandError):

@@ -8,23 +8,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Literal, final, overload
 
-from eventcore.catalogue import (
-    BackendInstruments,
-    CommandInstruments,
-    ObservedBackend,
-    ProjectionInstruments,
-    StoreInstruments,
-    observe_exporters,
-)
+from eventcore.catalogue import Instruments, ObservedBackend, observe_exporters
 from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
 from eventcore.errors import StoreClosed, WrongEventLoop
 from eventcore.events import Event, RawEvent, RecordedEvent, StreamId, Unknown
 from eventcore.events.classes import stored_types
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import forget_earlier_raises
+from eventcore.ground.arguments import LARGEST, at_least_0, check_seconds
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
-from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
+from eventcore.stores import Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
 from eventcore.stores.paging import MAX_PAGE, window
 from eventcore.stores.urls import as_backend
 from eventcore.telemetry import ExporterReport, Telemetry
@@ -34,8 +28,9 @@ __all__ = ["EventStore", "open_store"]
 _CLOSE_TIMEOUT: Final = 10.0
 # Seconds that each step of closing gets, even if the steps before it have used up the timeout.
 _SHORTEST_STEP: Final = 0.1
-# The largest position, version and number: what a signed integer of 64 bits can hold.
-_LARGEST: Final = 2**63 - 1
+# Seconds for which idempotency keys are kept by default, and at most.
+_KEY_SECONDS: Final = 7 * 24 * 3600
+_MAX_KEY_SECONDS: Final = 10 * 366 * 24 * 3600
 
 
 def open_store(
@@ -49,6 +44,7 @@ def open_store(
     max_event_bytes: int = 1 << 20,
     migrate: bool = True,
     timeout: float | None = None,
+    idempotency_ttl: float = _KEY_SECONDS,
 ) -> EventStore:
     """Create a store. Use it with ``async with``, which opens it, and closes it at the end of the block.
 
@@ -77,11 +73,14 @@ def open_store(
         migrate: whether opening the store may create or upgrade the schema on a server. If false, run
             ``eventcore migrate``. A backend of your own decides this itself.
         timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit.
+        idempotency_ttl: seconds for which the store keeps the idempotency keys of commands, more than 0 and at most 10 years;
+            by default 7 days.
 
     Raises:
         InvalidStoreUrl: the URL names no store.
         MissingDependency: the store needs a package that is not installed.
-        ValueError: ``timeout`` is not more than 0, or ``telemetry`` was passed with ``exporters`` or ``config``.
+        ValueError: ``timeout`` or ``idempotency_ttl`` is out of its range, or ``telemetry`` was passed with ``exporters`` or
+            ``config``.
         ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
             are listed.
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
@@ -105,30 +104,23 @@ def open_store(
     (1, ['Greeted'])
     """
     if timeout is not None:
-        _seconds("timeout", timeout)
+        check_seconds("timeout", timeout)
+    check_seconds("idempotency_ttl", idempotency_ttl, at_most=_MAX_KEY_SECONDS)
     backend = as_backend(url, migrate=migrate)
     if telemetry is not None and (exporters is not None or config is not None):
         raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")
     owns_telemetry = telemetry is None
     if telemetry is None:
         telemetry = Telemetry(config=config, exporters=exporters, on_config_error=on_config_error)
-    return EventStore(backend, name, telemetry, owns_telemetry=owns_telemetry, max_event_bytes=max_event_bytes, timeout=timeout)
-
-
-@final
-class _Instruments:
-    """The metrics of one store, by the part that records them."""
-
-    def __init__(self, telemetry: Telemetry, name: str, backend: Backend) -> None:
-        self.store = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
-        self.commands = CommandInstruments(telemetry, name)
-        self.backend = BackendInstruments(telemetry, name, backend)
-        self.projections = ProjectionInstruments(telemetry, name)
-
-    def closed(self) -> None:
-        self.store.closed()
-        self.backend.closed()
-        self.projections.closed()
+    return EventStore(
+        backend,
+        name,
+        telemetry,
+        owns_telemetry=owns_telemetry,
+        max_event_bytes=max_event_bytes,
+        timeout=timeout,
+        idempotency_ttl=idempotency_ttl,
+    )
 
 
 @final
@@ -149,14 +141,17 @@ class EventStore:
         owns_telemetry: bool,
         max_event_bytes: int,
         timeout: float | None = None,
+        idempotency_ttl: float = _KEY_SECONDS,
     ) -> None:
         self.name: Final = name
         self.telemetry: Final = telemetry
         self._owns_telemetry = owns_telemetry
-        self._instruments = _Instruments(telemetry, name, backend)
+        self._instruments = Instruments(telemetry, name, backend)
         self._backend = ObservedBackend(backend, telemetry, self._instruments.store, self._instruments.backend)
         self._codec = Codec(max_event_bytes, self._instruments.store.codec_failed)
-        self._executor = CommandExecutor(self._backend.log, self._codec, telemetry, self._instruments.commands, timeout)
+        self._executor = CommandExecutor(
+            self._backend.log, self._codec, telemetry, self._instruments.commands, timeout, idempotency_ttl
+        )
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -235,6 +230,7 @@ class EventStore:
         correlation_id: str | None = None,
         causation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> CommandResult:
         """Read the streams of a command, let it decide, and append its events if no stream has changed since.
 
@@ -248,9 +244,13 @@ class EventStore:
             correlation_id: stored with the events, 1 to 128 characters; left out, that of the enclosing span.
             causation_id: like ``correlation_id``.
             headers: stored with the events: up to 32, with keys of 128 and values of 1,024 characters at most.
+            idempotency_key: 1 to 128 characters that name this command, such as the id of a request. Until the key
+                expires (``idempotency_ttl`` of ``open_store``), executing the command again with the same key, in any process,
+                gives the first result again. A command that is refused or fails keeps no key.
 
         Raises:
             BusinessRuleViolation: the command refused.
+            IdempotencyKeyReused: the key belongs to another command.
             ConcurrencyConflict: other writers changed the streams in every attempt.
             CommandTimeout: no answer in time; ``may_have_committed`` says whether the events may be stored.
             InvalidCommand, InvalidEvent, InvalidMetadata: an argument or the decision is not usable.
@@ -260,7 +260,7 @@ class EventStore:
         """
         self._check_open()
         if timeout is not None:
-            _seconds("timeout", timeout)
+            check_seconds("timeout", timeout)
         try:
             return await self._executor.execute(
                 command,
@@ -270,6 +270,7 @@ class EventStore:
                 correlation_id=correlation_id,
                 causation_id=causation_id,
                 headers=headers,
+                idempotency_key=idempotency_key,
             )
         except BaseException as error:
             forget_earlier_raises(error)
@@ -306,7 +307,10 @@ class EventStore:
         self._check_open()
         stream = StreamId(stream)
         decode = self._decoder(unknown)
-        version, remaining = _at_least_0("after_version", after_version), _limit(limit)
+        version, remaining = (
+            at_least_0("after_version", after_version),
+            at_least_0("limit", LARGEST if limit is None else limit),
+        )
         while remaining > 0:
             page = await self._backend.log.read_streams({stream: version}, purpose="api")
             rows = page.rows[stream]
@@ -371,7 +375,7 @@ class EventStore:
         )
         decode = self._decoder(unknown)
         positions = window(wanted, MAX_PAGE)
-        position, remaining = _at_least_0("after", after), _limit(limit)
+        position, remaining = at_least_0("after", after), at_least_0("limit", LARGEST if limit is None else limit)
         head = await self._backend.log.head_position()
         while position < head and remaining > 0:
             end = min(position + positions, head)
@@ -423,8 +427,8 @@ class EventStore:
             ValueError: an argument is out of its range.
         """
         self._check_open()
-        _seconds("timeout", timeout, or_0=True)
-        await self._projections.wait_for(projection, _at_least_0("position", position), timeout)
+        check_seconds("timeout", timeout, or_0=True)
+        await self._projections.wait_for(projection, at_least_0("position", position), timeout)
 
     async def projections(self) -> Sequence[ProjectionRecord]:
         """The checkpoint, lease and dead letters of every projection that was ever run on this store, by name."""
@@ -434,7 +438,7 @@ class EventStore:
     async def dead_letters(self, projection: Projection | str, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The events that a projection could not apply and skipped, in order of position: at most ``limit``."""
         self._check_open()
-        return await self._backend.ledger.dead_letters(projection_key(projection), _at_least_0("limit", limit))
+        return await self._backend.ledger.dead_letters(projection_key(projection), at_least_0("limit", limit))
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """Apply every dead letter of a projection again, and remove those that succeed.
@@ -482,21 +486,3 @@ class EventStore:
                 f"the store {self.name!r} was opened on another event loop; open one on each loop, or hand the call over with "
                 "asyncio.run_coroutine_threadsafe"
             )
-
-
-def _at_least_0(name: str, value: object) -> int:
-    """A position, version or number of events. No store counts further, so all of them refuse the same values."""
-    if not isinstance(value, int) or not 0 <= value <= _LARGEST:
-        raise ValueError(f"{name}={value!r:.80}; expected an int from 0 to {_LARGEST}")
-    return value
-
-
-def _limit(limit: int | None) -> int:
-    return _LARGEST if limit is None else _at_least_0("limit", limit)
-
-
-def _seconds(name: str, value: object, *, or_0: bool = False) -> float:
-    # NaN compares false with everything, so it is refused, too.
-    if isinstance(value, (int, float)) and (value > 0 or (or_0 and value == 0)):
-        return value
-    raise ValueError(f"{name}={value!r:.80}; expected seconds, {'0 or more' if or_0 else 'more than 0'}")

@@ -14,7 +14,6 @@ from eventcore.errors import StoreError
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
 from eventcore.stores.base import (
-    CONFLICT,
     AppendRequest,
     Backend,
     BackendPage,
@@ -65,6 +64,7 @@ class ObservedLog:
         self._instruments = instruments
         self._backend_instruments = backend_instruments
         self.head_position = _timed(instruments, "head_position", backend.log.head_position)
+        self.find_keys = _timed(instruments, "find_keys", backend.log.find_keys)
         self._follow = _timed(instruments, "follow", backend.log.follow)
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
@@ -75,7 +75,7 @@ class ObservedLog:
             instruments.active.touch(request.base)
         with self._call("append", "append events", [request.origin for request in requests]) as span:
             verdicts = await self._log.append(requests)
-            accepted = (request for request, verdict in zip(requests, verdicts, strict=True) if verdict != CONFLICT)
+            accepted = (request for request, verdict in zip(requests, verdicts, strict=True) if verdict >= 0)
             written = [new for request in accepted for new in request.events]
             head = last_appended(requests, verdicts).position
             if span.recording:

@@ -15,9 +15,10 @@ from eventcore.commands.boundary import load_boundary
 from eventcore.commands.cache import StreamCache
 from eventcore.commands.command import CommandResult
 from eventcore.commands.context import CommandContext
+from eventcore.commands.keys import KeyKnown
 from eventcore.commands.loading import Loader
 from eventcore.events.codec import Codec
-from eventcore.stores.base import EventLog
+from eventcore.stores.base import CommandKey, EventLog
 
 # Loads in one attempt; after that many, the attempt counts as a conflict.
 _MAX_LOADS: Final = 100
@@ -32,12 +33,16 @@ class Execution(msgspec.Struct, eq=False):
         series: where its figures are recorded.
         attempts: attempts begun.
         attempt: the newest attempt that was submitted.
+        key: the command's idempotency key; ``None`` if it has none.
+        repeated: whether the result is that of an earlier call with the key.
     """
 
     context: CommandContext
     series: CommandSeries
     attempts: int = 0
     attempt: Attempt | None = None
+    key: CommandKey | None = None
+    repeated: bool = False
 
     def result(self, attempt: Attempt) -> CommandResult:
         """Return the result of a decided attempt, or raise the exception of the command's code.
@@ -61,6 +66,12 @@ class Execution(msgspec.Struct, eq=False):
         # The last event that the command has seen: read from the store, or applied while it waited.
         position = max([attempt.boundary.head, *(event.position for event in attempt.later_events)])
         return CommandResult(self.attempts, events, position)
+
+    def success(self, result: CommandResult) -> CommandOutcome:
+        """The outcome of a command that has a result."""
+        if self.repeated:
+            return "repeated"
+        return "committed" if result.events else "no_events"
 
     def set_span_attributes(self, outcome: CommandOutcome) -> None:
         """Describe the ended command in its span."""
@@ -104,13 +115,17 @@ class AttemptRunner:
 
         Raises:
             StoreError: the store failed, or was closed.
+            KeyKnown: the store knows the command's idempotency key.
         """
         context, series = execution.context, execution.series
+        key = execution.key
+        if key is not None:
+            key = msgspec.structs.replace(key, attempts=execution.attempts)
         load = discover = decide = 0.0
         from_cache = execution.attempts == 1
         for _ in range(_MAX_LOADS):
             boundary = await load_boundary(self._loader, context, from_cache=from_cache)
-            attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future())
+            attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future(), key)
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
             submitted = perf_counter()
@@ -135,5 +150,7 @@ class AttemptRunner:
                 return attempt
             if answer is Outcome.CONFLICT:
                 return None
+            if answer is Outcome.REPEATED:
+                raise KeyKnown
             raise answer
         return None

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import perf_counter
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 from eventcore.catalogue import CommandInstruments, CommandOutcome
 from eventcore.commands.attempt_runner import AttemptRunner, Execution
 from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
+from eventcore.commands.keys import CommandKeys
 from eventcore.commands.retry import RetryPolicy
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand
 from eventcore.events.codec import Codec, check_headers, check_id
+from eventcore.events.fingerprint import fingerprint
 from eventcore.recording import IdGenerator, TraceContext
-from eventcore.stores.base import EventLog
+from eventcore.stores.base import CommandKey, EventLog
 from eventcore.telemetry import Telemetry
 
 # Commands in progress; further ones wait. It bounds memory: each holds its state and its decision.
 _MAX_ACTIVE: Final = 16_384
 _DEFAULT_RETRY: Final = RetryPolicy()
+
+_Run: TypeAlias = Callable[[Execution, RetryPolicy], Awaitable[CommandResult]]
 
 
 @final
@@ -33,12 +38,21 @@ class CommandExecutor:
         telemetry: where the spans of commands go.
         instruments: where the metrics of commands go.
         timeout: seconds for a command that names no timeout; ``None`` for no limit.
+        idempotency_ttl: seconds for which idempotency keys are kept.
     """
 
     def __init__(
-        self, log: EventLog, codec: Codec, telemetry: Telemetry, instruments: CommandInstruments, timeout: float | None
+        self,
+        log: EventLog,
+        codec: Codec,
+        telemetry: Telemetry,
+        instruments: CommandInstruments,
+        timeout: float | None,
+        idempotency_ttl: float,
     ) -> None:
         self._runner = AttemptRunner(log, codec)
+        self._keys = CommandKeys(log, codec)
+        self._idempotency_ttl = idempotency_ttl
         self._codec = codec
         self._telemetry = telemetry
         self._instruments = instruments
@@ -50,10 +64,13 @@ class CommandExecutor:
     def start(self) -> None:
         """Start serving commands on the running loop."""
         self._runner.start()
+        self._keys.start()
 
     async def close(self, timeout: float) -> None:
         """Commit waiting commands within ``timeout`` seconds; fail the others with ``StoreClosed``."""
         await self._runner.close(timeout)
+        # After the runner: a command that waits may have to look its key up again.
+        await self._keys.close()
 
     async def execute(
         self,
@@ -65,12 +82,14 @@ class CommandExecutor:
         correlation_id: str | None,
         causation_id: str | None,
         headers: Mapping[str, str] | None,
+        idempotency_key: str | None,
     ) -> CommandResult:
         """See ``EventStore.execute``."""
         command_type = self._command_types.get(type(command)) or self._add_type(command)
         check_id("correlation_id", correlation_id)
         check_id("causation_id", causation_id)
         checked_headers = check_headers(headers) if headers else {}
+        key = None if idempotency_key is None else self._key(command, idempotency_key)
         timeout = self._timeout if timeout is None else timeout
         series = command_type.series
         series.active(1)
@@ -80,14 +99,13 @@ class CommandExecutor:
         with self._telemetry.span(
             command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
-            execution = Execution(command_type.context(command, span, checked_headers), series)
+            execution = Execution(command_type.context(command, span, checked_headers), series, key=key)
             try:
+                run = self._attempts if key is None else self._once
                 # Most commands have no timeout and do not pay for one.
-                if timeout is None:
-                    answer = await self._attempts(execution, retry or _DEFAULT_RETRY)
-                else:
-                    answer = await self._attempts_within(timeout, execution, retry or _DEFAULT_RETRY)
-                outcome = "committed" if answer.events else "no_events"
+                call = run if timeout is None else partial(self._within, timeout, run)
+                answer = await call(execution, retry or _DEFAULT_RETRY)
+                outcome = execution.success(answer)
             except BusinessRuleViolation as refusal:
                 # A refusal is a normal answer of the domain. Raised inside the `with` block it would mark the span as an
                 # error and raise alarms, so it leaves the block as a value and is raised below.
@@ -115,11 +133,15 @@ class CommandExecutor:
         command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments)
         return command_type
 
-    async def _attempts_within(self, timeout: float, execution: Execution, retry: RetryPolicy) -> CommandResult:
+    def _key(self, command: Command[Any], key: str) -> CommandKey:
+        check_id("idempotency_key", key)
+        return CommandKey(key, fingerprint(command), 0, self._idempotency_ttl)
+
+    async def _within(self, timeout: float, run: _Run, execution: Execution, retry: RetryPolicy) -> CommandResult:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                return await self._attempts(execution, retry)
+                return await run(execution, retry)
         except TimeoutError as error:
             # Another TimeoutError, for instance one that the command's code raised, is passed on.
             if not limit.expired():
@@ -133,6 +155,12 @@ class CommandExecutor:
             raise CommandTimeout(
                 f"{execution.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
             ) from error
+
+    async def _once(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
+        """Like ``_attempts``, for a command with an idempotency key."""
+        assert execution.key is not None
+        result, execution.repeated = await self._keys.execute(execution.key, partial(self._attempts, execution, retry))
+        return result
 
     async def _attempts(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
         async with self._slots:

@@ -11,11 +11,11 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands.cache import StreamCache
-from eventcore.commands.gathering import answer, answer_all, until_settled
 from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
+from eventcore.ground.gathering import answer, answer_all, until_settled
 from eventcore.stores.base import BackendPage, EventLog
 from eventcore.stores.failures import as_store_error, own_copy
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, final
 
@@ -13,6 +13,7 @@ from eventcore.stores.base import (
     BackendPage,
     Checkpoint,
     EventFilter,
+    KeyRecord,
     LogPage,
     NewEvent,
     Purpose,
@@ -21,7 +22,8 @@ from eventcore.stores.base import (
 )
 from eventcore.stores.failures import diverged
 from eventcore.stores.head_watch import LocalHeadWatch
-from eventcore.stores.judging import judge, verdicts
+from eventcore.stores.judging import has_keys, judge, key_records, verdicts, with_known_keys, with_new_keys
+from eventcore.stores.memory.keys import MemoryKeys
 from eventcore.stores.paging import MAX_PAGE, window
 
 
@@ -36,10 +38,20 @@ class MemoryLog:
     def __init__(self) -> None:
         self.rows: list[StoredEvent] = []
         self._streams: dict[str, list[StoredEvent]] = {}
+        self._keys = MemoryKeys()
         self._watch = LocalHeadWatch()
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
+        head = len(self.rows)
+        if not has_keys(requests):
+            return self._append(requests)
+        known = self._keys.find([request.key.key for request in requests if request.key is not None])
+        found = with_known_keys(requests, known, self._append(with_new_keys(requests, known)))
+        self._keys.add(key_records(requests, found, head))
+        return found
+
+    def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         head = len(self.rows)
         began = {stream: len(self._streams.get(stream, ())) for request in requests for stream in request.base}
         accepted = judge(requests, began)
@@ -54,6 +66,10 @@ class MemoryLog:
             row = _row(position, new)
             self.rows.append(row)
             self._streams.setdefault(row.stream_id, []).append(row)
+
+    async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
+        """See ``EventLog.find_keys``."""
+        return self._keys.find(keys)
 
     async def read_streams(
         self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"

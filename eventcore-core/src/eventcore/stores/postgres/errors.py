@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, final
 
 from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
@@ -39,6 +40,15 @@ _LOST: Final = ("08", "57P01", "57P02", "57P04", "57P05", "58", "XX")
 @final
 class AnswerLost(StoreUnavailable):
     """The connection ended, or the timeout was over, after a call was sent: the server may have carried it out."""
+
+
+@final
+class KeysKnown(StoreError):
+    """The store knows idempotency keys of a batch, of which nothing was stored. ``PostgresLog.append`` catches it."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__("idempotency keys are known")
+        self.keys = keys
 
 
 def leaves_connection_usable(error: BaseException) -> bool:

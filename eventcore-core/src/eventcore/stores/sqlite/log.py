@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Purpose, Verdict, Versions
+from eventcore.stores.base import (
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    EventFilter,
+    KeyRecord,
+    LogPage,
+    Purpose,
+    Verdict,
+    Versions,
+)
 from eventcore.stores.head_watch import LocalHeadWatch
-from eventcore.stores.judging import last_appended
+from eventcore.stores.judging import has_keys, last_appended
 from eventcore.stores.paging import LAST_POSITION, rows_per_stream
 from eventcore.stores.sqlite.connection import ConnectionThread
 from eventcore.stores.sqlite.following import Follower
-from eventcore.stores.sqlite.statements import append, head, read_streams, scan
+from eventcore.stores.sqlite.statements import append, append_with_keys, find_keys, head, read_streams, scan
 
 
 @final
@@ -35,9 +45,14 @@ class SqliteLog:
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
-        verdicts = await self._writer.run(partial(append, requests))
+        job = append_with_keys if has_keys(requests) else append
+        verdicts = await self._writer.run(partial(job, requests))
         self._watch.advance(last_appended(requests, verdicts).position)
         return verdicts
+
+    async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
+        """See ``EventLog.find_keys``."""
+        return await self._reader.run(partial(find_keys, keys))
 
     async def read_streams(
         self, after: Versions, *, up_to: int | None = None, origins: Sequence[Any] = (), purpose: Purpose = "command"

@@ -8,12 +8,15 @@ from eventcore.testing.contract.leasing import LeaseContract
 from eventcore.testing.contract.limits import LimitContract
 from eventcore.testing.contract.projecting import ProjectContract
 from eventcore.testing.contract.reading import ReadContract
+from eventcore.testing.contract.repeating import RepeatContract
 from eventcore.testing.contract.sharing import SharingContract
 
 __all__ = ["MakeBackend", "ProjectionContract", "ReadModel", "StoreContract"]
 
 
-class StoreContract(AppendContract, ReadContract, FollowContract, CommandContract, SharingContract, LimitContract):
+class StoreContract(
+    AppendContract, ReadContract, FollowContract, CommandContract, RepeatContract, SharingContract, LimitContract
+):
     """Tests of how a store keeps events and executes commands. Inherit it and override the fixture ``make_backend``.
 
     It needs pytest and pytest-asyncio, in any mode.
