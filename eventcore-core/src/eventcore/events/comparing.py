@@ -16,7 +16,6 @@ def says_the_same(one: Any, other: Any) -> bool:
     Python calls such times unequal in the hour that is repeated or skipped when clocks change, unless both have the same zone
     object. A time that was read back has an offset and no zone.
     """
-    # Equal in the usual case, which needs no second look.
     return bool(one == other) or _in_utc(one) == _in_utc(other)
 
 
