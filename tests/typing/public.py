@@ -66,6 +66,7 @@ async def executing() -> None:
         assert_type(store.telemetry, Telemetry)
         result = await store.execute(command, retry=RetryPolicy(attempts=3), timeout=1.0, headers={"tenant": "a"})
         assert_type(result, CommandResult)
+        assert_type(await store.execute(command, idempotency_key="request-1"), CommandResult)
         assert_type(result.attempts, int)
         assert_type(result.position, int)
         assert_type(result.events, tuple[RecordedEvent, ...])
