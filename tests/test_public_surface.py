@@ -9,11 +9,12 @@ import pytest
 SURFACE = {
     "eventcore": """
         BusinessRuleViolation Command CommandResult Event EventCoreError EventMetadata EventStore OnError Projection
-        RecordedEvent RetryPolicy StreamId StreamState Telemetry TraceContext __version__ open_store
+        RawEvent RecordedEvent RetryPolicy StreamId StreamState Telemetry TraceContext __version__ open_store
     """,
     "eventcore.errors": """
         AccessDenied BusinessRuleViolation CommandError CommandTimeout ConcurrencyConflict ConfigurationError CorruptEvent
-        DefinitionError EventCoreError Fault HistoryDiverged IncompatibleStore InvalidCommand InvalidEvent InvalidEventType
+        DefinitionError EventCoreError Fault HistoryDiverged IdempotencyKeyReused IncompatibleStore
+        InvalidCommand InvalidEvent InvalidEventType
         InvalidExporter InvalidInput InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidProjection
         InvalidStoreUrl InvalidStreamId LeadershipLost MissingDependency ProjectionError ProjectionFailed ProjectionTimeout
         StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
@@ -24,9 +25,9 @@ SURFACE = {
         StoppingEvent TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
-        AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog EventsRedacted Lease LogPage
-        MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction SCHEMA_VERSION START Snapshot SqliteBackend
-        StateKey StoredEvent StreamPattern Verdict backend_from_url
+        AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog EventsRedacted
+        KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction
+        SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict backend_from_url
     """,
     "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",

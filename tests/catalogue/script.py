@@ -103,6 +103,8 @@ async def _execute_commands(store: EventStore) -> None:
     await asyncio.gather(*(store.execute(Deposit(account=b)) for _ in range(3)))
     await store.execute(Collect(account=a))
     await store.execute(Collect(account=c))
+    for _ in range(2):
+        await store.execute(Deposit(account=b), idempotency_key="the same")
     with contextlib.suppress(EventCoreError):
         await store.execute(Transfer(source=c, target=a, amount=1))
     for _ in range(3):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import translate
 from typing import Any, NamedTuple
 
-from eventcore import Command, Event, StreamId
+from eventcore import Command, CommandResult, Event, StreamId
 from eventcore.testing.contract.accounts import (
     Collect,
     Deposit,
@@ -40,6 +40,8 @@ class Model:
 
     def __init__(self) -> None:
         self.log: list[Happened] = []
+        # By idempotency key: the first command that succeeded with it, and its result.
+        self.keys: dict[str, tuple[Command[Any], CommandResult]] = {}
 
     def holds(self, stream: StreamId) -> int:
         return sum(_change(event.data) for event in self.log if event.stream == stream)

@@ -28,6 +28,7 @@ from eventcore import (
     RetryPolicy,
     StreamId,
 )
+from eventcore.errors import IdempotencyKeyReused
 from eventcore.stores import Backend, MemoryBackend, SqliteBackend, backend_from_url
 from eventcore.testing import MakeBackend
 from eventcore.testing.contract.accounts import (
@@ -62,6 +63,7 @@ commands = st.one_of(
     st.builds(Collect, account=streams),
     st.builds(Look, accounts=st.lists(streams, min_size=1, max_size=4).map(tuple)),
 )
+keys = st.sampled_from(["k-1", "k-2", "é"])
 limits = st.none() | st.integers(0, 6)
 
 
@@ -116,11 +118,36 @@ class Machine(RuleBasedStateMachine):
     def execute_at_once(self, calls: list[tuple[int, Command[Any]]]) -> None:
         self._execute(calls)
 
-    def _execute(self, calls: Sequence[tuple[int, Command[Any]]]) -> None:
+    @rule(place=st.integers(0, 1), key=keys, command=commands)
+    def execute_with_a_key(self, place: int, key: str, command: Command[Any]) -> None:
+        if key not in self.model.keys:
+            [answer] = self._execute([(place, command)], key)
+            if isinstance(answer, CommandResult):
+                self.model.keys[key] = (command, answer)
+        elif self.model.keys[key][0] != command:
+            with pytest.raises(IdempotencyKeyReused):
+                self.runner.run(self.stores[place].execute(command, idempotency_key=key))
+
+    @precondition(lambda self: self.model.keys)
+    @rule(places=st.lists(st.integers(0, 1), min_size=1, max_size=4), key=keys)
+    def repeat_what_had_the_key(self, places: list[int], key: str) -> None:
+        if key not in self.model.keys:
+            return
+        command, first = self.model.keys[key]
+
+        async def repeat() -> list[CommandResult]:
+            return await asyncio.gather(*(self.stores[place].execute(command, idempotency_key=key) for place in places))
+
+        assert self.runner.run(repeat()) == [first] * len(places)
+
+    def _execute(
+        self, calls: Sequence[tuple[int, Command[Any]]], key: str | None = None
+    ) -> list[CommandResult | BaseException]:
         async def execute_all() -> list[CommandResult | BaseException]:
             async with asyncio.timeout(30):
                 return await asyncio.gather(
-                    *(self.stores[place].execute(command, retry=PATIENT) for place, command in calls), return_exceptions=True
+                    *(self.stores[place].execute(command, retry=PATIENT, idempotency_key=key) for place, command in calls),
+                    return_exceptions=True,
                 )
 
         answers = self.runner.run(execute_all())
@@ -150,6 +177,7 @@ class Machine(RuleBasedStateMachine):
         if len(calls) == 1 and isinstance(answers[0], CommandResult):
             assert answers[0].position == len(self.model.log)
             assert answers[0].attempts == 1
+        return answers
 
     def _decide(self, command: Command[Any]) -> list[tuple[StreamId, Event]]:
         try:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from time import monotonic
+from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
-from eventcore import RetryPolicy, open_store
+from eventcore import Command, CommandResult, RetryPolicy, open_store
 from eventcore.errors import StoreUnavailable
-from eventcore.stores import CONFLICT, Backend
+from eventcore.stores import CONFLICT, KNOWN_KEY, Backend, CommandKey
 from eventcore.stores.postgres.schema import lock_key
 from tests.postgres.backends import OpenBackend, as_soon_as_it_answers, everything, log, request
 from tests.postgres.proxy import Proxy
-from tests.store.bank import Deposit, account
+from tests.store.bank import Collect, Deposit, Link, account
 
 # The name of the event type is in the bytes of each call that appends.
 MARK = b"bank.Deposited"
@@ -123,3 +125,73 @@ async def test_an_append_that_waits_too_long_for_its_turn_has_not_happened(
     finally:
         await holder.close()
     assert await impatient.log.append([request({"a": 0}, "a")]) == [1]
+
+
+async def test_commands_with_keys_whose_answers_are_lost_are_each_executed_once(url: str, backend: Backend) -> None:
+    choice = random.Random(7)
+    async with Proxy.before(url) as proxy:
+        # Also of appends without an event, which name no event type.
+        proxy.mark = b"-the-key"
+        proxy.cut_answer = lambda: choice.random() < 0.4
+        async with open_store(proxy.url, exporters=[]) as store:
+
+            async def execute(number: int) -> list[CommandResult]:
+                key = f"{number}-the-key"
+                command: Command[Any] = Link(account=account(number % 5), to=account(6))
+                if number % 4 == 0:
+                    command = Collect(account=account("empty"))
+                return [await store.execute(command, idempotency_key=key, retry=RetryPolicy(attempts=100)) for _ in range(2)]
+
+            answers = await asyncio.gather(*map(execute, range(60)))
+    assert proxy.cuts > 3
+    assert [first for first, _ in answers] == [second for _, second in answers]
+    rows = await everything(backend)
+    assert sorted(row.event_id for row in rows) == sorted(event.event_id for first, _ in answers for event in first.events)
+    assert len(rows) == 45
+    assert len(await backend.log.find_keys([f"{number}-the-key" for number in range(60)])) == 60
+
+
+async def test_a_key_that_another_process_took_meanwhile_is_respected_by_a_repeated_call(
+    url: str, backend: Backend, open_backend: OpenBackend
+) -> None:
+    """The first call comes to the server and is cut off before it is executed; then another process uses the key."""
+    key = CommandKey("the-key", "f", 1, 60.0)
+    async with Proxy.before(url) as proxy:
+        remote = await open_backend(proxy.url)
+        proxy.cut_all()
+        await backend.log.append([msgspec.structs.replace(request({"a": 0}, "a"), key=key)])
+        late = [msgspec.structs.replace(request({"b": 0}, "b"), key=key), request({"c": 0}, "c")]
+        assert await remote.log.append(late) == [KNOWN_KEY, 2]
+    assert await log(backend) == [(1, "a", 1), (2, "c", 1)]
+
+
+async def test_a_batch_that_was_stored_keeps_its_verdicts_though_one_of_its_keys_is_known_now(
+    url: str, backend: Backend, open_backend: OpenBackend
+) -> None:
+    """The lost call stored one request and refused the other; the key of the other was used by another process since."""
+    key = CommandKey("the-key", "f", 1, 60.0)
+    await backend.log.append([request({"a": 0}, "a")])
+    async with Proxy.before(url) as proxy:
+        cuts, others = iter([True]), list[asyncio.Task[None]]()
+
+        async def use_the_key() -> None:
+            assert await backend.log.append([msgspec.structs.replace(request({"c": 0}, "c"), key=key)]) == [3]
+            proxy.refusing = False
+
+        def cut() -> bool:
+            if not next(cuts, False):
+                return False
+            # Until the other process is done, the batch cannot be sent again.
+            proxy.refusing = True
+            others.append(asyncio.create_task(use_the_key()))
+            return True
+
+        proxy.mark, proxy.cut_answer = MARK, cut
+        remote = await open_backend(f"{proxy.url}?timeout=5")
+        batch = [request({"b": 0}, "b"), msgspec.structs.replace(request({"a": 0}, "a"), key=key)]
+        verdicts = await remote.log.append(batch)
+        await asyncio.gather(*others)
+    assert proxy.cuts == 1
+    assert verdicts == [2, CONFLICT]
+    assert await log(backend) == [(1, "a", 1), (2, "b", 1), (3, "c", 1)]
+    assert (await backend.log.find_keys(["the-key"]))["the-key"].first == 3

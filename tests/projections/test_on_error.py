@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -213,3 +214,17 @@ async def test_an_event_that_cannot_be_decoded_is_ignored_if_the_filter_leaves_i
         run(store, seen)
         await store.wait_for(seen, 5)
         assert seen.positions == [1, 2, 4, 5]
+
+
+async def test_an_error_that_a_handler_raises_again_and_again_does_not_grow(store: EventStore, run: Run) -> None:
+    class Constant(Seen):
+        on_error = policy("skip", retries=0)
+        error = ValueError("always the same")
+
+        def handle(self, event: RecordedEvent) -> None:
+            raise self.error
+
+    head = await deposit(store, 30)
+    run(store, constant := Constant())
+    await store.wait_for(constant, head)
+    assert len(list(traceback.walk_tb(constant.error.__traceback__))) < 10

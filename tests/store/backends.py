@@ -16,6 +16,7 @@ from eventcore.stores import (
     Checkpoint,
     EventFilter,
     EventLog,
+    KeyRecord,
     LogPage,
     MemoryBackend,
     NewEvent,
@@ -82,6 +83,9 @@ class SteeredBackend:
             await self._permits.acquire()
         self.before_append(requests)
         return await self.real.log.append(requests)
+
+    async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
+        return await self.real.log.find_keys(keys)
 
     async def read_streams(
         self,

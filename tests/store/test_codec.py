@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import datetime as dt
 import enum
 import math
 import uuid
 from decimal import Decimal
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from eventcore import Event, StreamId
 from eventcore.errors import CorruptEvent, InvalidEvent, InvalidMetadata, UnknownEventType
-from eventcore.events import EventMetadata
+from eventcore.events import EventMetadata, RawEvent, RecordedEvent
 from eventcore.events.codec import Codec, StoredEvent, check_headers, check_id
 
 
@@ -49,6 +52,22 @@ class Everything(Event):
 class Loose(Event):
     event_type: ClassVar[str] = "codec.Loose"
     value: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    begin: dt.datetime
+    marks: dict[str, dt.datetime]
+
+
+class Timed(Event):
+    event_type: ClassVar[str] = "codec.Timed"
+    when: dt.datetime
+    several: tuple[dt.datetime | None, ...] = ()
+    by_time: dict[dt.datetime, list[dt.datetime]] = {}
+    sets: frozenset[dt.datetime] = frozenset()
+    span: Span | None = None
+    number: Any = None
 
 
 storable_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -86,6 +105,29 @@ def test_every_event_reads_back_as_it_was_written(event: Everything) -> None:
     assert recorded.data == event
     assert type(recorded.data) is Everything
     assert type(recorded.data.stream) is StreamId
+
+
+# In Berlin, 2:30 came twice on the 25th of October 2026, and not at all on the 29th of March.
+@pytest.mark.parametrize("day", [(2026, 10, 25), (2026, 3, 29), (2026, 7, 1)])
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_time_with_a_zone_is_kept_in_every_hour_of_the_year(day: tuple[int, int, int], fold: int) -> None:
+    when = dt.datetime(*day, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+    event = Timed(
+        when=when,
+        several=(when, None),
+        by_time={when: [when]},
+        sets=frozenset({when, when + dt.timedelta(hours=1)}),
+        span=Span(when, {"end": when}),
+    )
+    _, twin = Codec().encode(event)
+    assert isinstance(twin, Timed)
+    assert twin.when.astimezone(dt.UTC) == when.astimezone(dt.UTC)
+
+
+def test_another_field_is_blamed_than_a_time_in_a_repeated_hour() -> None:
+    when = dt.datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    with pytest.raises(InvalidEvent, match="field 'number' would not read back equal: nan becomes None"):
+        Codec().encode(Timed(when=when, number=math.nan))
 
 
 json_values = st.recursive(
@@ -180,6 +222,34 @@ def test_an_unknown_type_is_named_with_the_known_ones_and_what_to_do() -> None:
     assert "codec.Everything" in text
     assert 'event_type: ClassVar[str] = "codec.Gone"' in text
     assert errors == [("decode", "codec.Gone")]
+    error = refusal.value
+    assert (error.stream_id, error.version, error.position, error.event_type) == ("s-1", 4, 9, "codec.Gone")
+
+
+def test_a_type_that_two_classes_have_is_not_read() -> None:
+    class CodecOne(Event):
+        event_type: ClassVar[str] = "codec.clash"
+
+    class CodecTwo(Event):
+        event_type: ClassVar[str] = "codec.clash"
+
+    for decode in (Codec().decode, Codec().decode_or_raw):
+        with pytest.raises(UnknownEventType, match=r"position 9: .*'codec.clash' belongs to .*CodecOne and to .*CodecTwo"):
+            decode(stored("codec.clash", b"{}"), StreamId("s-1"))
+    assert CodecOne.event_type == CodecTwo.event_type
+
+
+def test_an_unknown_type_is_read_as_plain_values() -> None:
+    event = Codec().decode_or_raw(stored("codec.Gone", b'{"a":[1,null]}', '{"command_type":"Do"}'), StreamId("s-1"))
+    assert event == RawEvent(
+        StreamId("s-1"), 4, 9, {"a": [1, None]}, EventMetadata(command_type="Do"), "0" * 32, "codec.Gone", 1
+    )
+    known = Codec().decode_or_raw(stored("codec.Loose", b'{"value":1}'), StreamId("s-1"))
+    assert (type(known), known.data) == (RecordedEvent, Loose(value=1))
+    for data, metadata in ((b"{", "{}"), (b"{}", "[")):
+        with pytest.raises(CorruptEvent, match="position 9") as refusal:
+            Codec().decode_or_raw(stored("codec.Gone", data, metadata), StreamId("s-1"))
+        assert refusal.value.position == 9
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"value"', b"null", b"{}"])
@@ -187,6 +257,44 @@ def test_a_corrupt_event_is_named_with_its_place(data: bytes) -> None:
     with pytest.raises(CorruptEvent, match=r"stream 's-1', version 4, position 9 cannot be read as codec.Loose: ") as refusal:
         Codec().decode(stored("codec.Loose", data), StreamId("s-1"))
     assert isinstance(refusal.value.__cause__, msgspec.DecodeError)
+
+
+class Picky(Event):
+    """Its own code raises ``refusal`` when it is made, also from JSON."""
+
+    event_type: ClassVar[str] = "codec.Picky"
+    refusal: ClassVar[BaseException | None] = None
+
+    def __post_init__(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "refusal", [ValueError("no"), LookupError("no"), Mute(), SystemExit("no"), asyncio.CancelledError(), GeneratorExit()]
+)
+def test_whatever_a_class_raises_is_an_error_about_the_event(refusal: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec()
+    data, _ = codec.encode(Picky())
+    monkeypatch.setattr(Picky, "refusal", refusal)
+    with pytest.raises(CorruptEvent, match=r"stream 's-1', version 4, position 9 cannot be read as codec.Picky: ") as raised:
+        codec.decode(stored("codec.Picky", data), StreamId("s-1"))
+    error = raised.value
+    assert (error.stream_id, error.version, error.position, error.event_type) == ("s-1", 4, 9, "codec.Picky")
+    assert refusal in (error.__cause__, getattr(error.__cause__, "__cause__", None))
+
+
+def test_a_class_that_refuses_its_own_values_refuses_the_event() -> None:
+    event = Picky()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Picky, "refusal", LookupError("no"))
+        with pytest.raises(InvalidEvent, match="its class cannot be written as JSON and read back: LookupError: no"):
+            Codec().encode(event)
 
 
 def test_corrupt_metadata_is_named_with_its_place() -> None:

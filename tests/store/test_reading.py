@@ -1,18 +1,70 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from eventcore import EventStore
-from eventcore.errors import InvalidPattern, InvalidStreamId
-from tests.store.bank import account
+from eventcore import Event, EventStore, open_store
+from eventcore.errors import InvalidPattern, InvalidStreamId, ProjectionTimeout
+from tests.store.bank import Deposit, Deposited, account
 
 
 async def test_wrong_arguments_are_refused(store: EventStore) -> None:
     with pytest.raises(InvalidPattern):
         [event async for event in store.read_all(pattern="[")]
-    with pytest.raises(ValueError, match="after=-1; expected an int, 0 or more"):
-        [event async for event in store.read_all(after=-1)]
-    with pytest.raises(ValueError, match="limit=-1"):
-        [event async for event in store.read(account("a"), limit=-1)]
     with pytest.raises(InvalidStreamId):
-        [event async for event in store.read("a b")]  # type: ignore[arg-type]  # that is the point
+        [event async for event in store.read("a b")]  # type: ignore[call-overload]  # that is the point
+
+
+@pytest.mark.parametrize("value", [-1, 2**63, 2**64, -(2**63), "1", 1.0, None])
+async def test_positions_and_numbers_that_no_store_can_have_are_refused_alike(store: EventStore, value: Any) -> None:
+    calls: dict[str, Callable[[], Any]] = {
+        "after": lambda: anext(store.read_all(after=value)),
+        "after_version": lambda: anext(store.read(account("a"), after_version=value)),
+        "position": lambda: store.wait_for("projection", value, timeout=0.01),
+    }
+    if value is not None:
+        calls["limit"] = lambda: anext(store.read_all(limit=value))
+        calls[" limit"] = lambda: anext(store.read(account("a"), limit=value))
+    calls["  limit"] = lambda: store.dead_letters("projection", limit=value)
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"{name.strip()}={value!r}; expected an int from 0 to 9223372036854775807"):
+            await call()
+
+
+async def test_the_largest_position_is_a_position_on_every_store(store: EventStore) -> None:
+    await store.execute(Deposit(account=account("a")))
+    largest = 2**63 - 1
+    assert [event async for event in store.read_all(after=largest)] == []
+    assert [event async for event in store.read(account("a"), after_version=largest)] == []
+    assert len([event async for event in store.read_all(limit=largest)]) == 1
+    assert len([event async for event in store.read(account("a"), limit=largest)]) == 1
+    assert list(await store.dead_letters("projection", limit=largest)) == []
+    with pytest.raises(ProjectionTimeout):
+        await store.wait_for("projection", largest, timeout=0)
+
+
+@pytest.mark.parametrize("kinds", ["bank.Deposited", Deposited, 7, [7], [None], [""], [Event], [int]])
+async def test_event_types_are_a_collection_of_classes_or_texts(store: EventStore, kinds: Any) -> None:
+    with pytest.raises(ValueError, match=r"event_types .*; expected .*event classes or stored types"):
+        [event async for event in store.read_all(event_types=kinds)]
+
+
+async def test_event_types_may_be_any_collection(store: EventStore) -> None:
+    await store.execute(Deposit(account=account("a")))
+    collections: list[Any] = [{"bank.Deposited"}, (Deposited,), iter(["x", Deposited]), {Deposited: 1}]
+    for kinds in collections:
+        assert len([event async for event in store.read_all(event_types=kinds)]) == 1
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, -0.0, float("nan"), float("-inf"), "5"])
+async def test_a_timeout_is_a_number_of_seconds_above_0(store: EventStore, timeout: Any) -> None:
+    with pytest.raises(ValueError, match=r"timeout=.*; expected seconds, more than 0"):
+        await store.execute(Deposit(account=account("a")), timeout=timeout)
+    with pytest.raises(ValueError, match=r"timeout=.*; expected seconds, more than 0"):
+        open_store("memory:", timeout=timeout)
+    if timeout != 0:
+        with pytest.raises(ValueError, match=r"timeout=.*; expected seconds, 0 or more"):
+            await store.wait_for("projection", 1, timeout=timeout)
+    assert await store.head_position() == 0

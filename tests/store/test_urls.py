@@ -99,7 +99,10 @@ def test_a_backend_whose_parts_lack_a_method_is_refused_with_what_they_lack() ->
             super().__init__()
             self.log = self.ledger = _Some()  # type: ignore[assignment]  # that is what is refused
 
-    missing = r"log\.append, log\.read_streams, .*, log\.follow, log\.wait_beyond, ledger\.acquire_lease, ledger\.renew_lease, "
+    missing = (
+        r"log\.append, log\.find_keys, log\.read_streams, .*, log\.follow, log\.wait_beyond, "
+        r"ledger\.acquire_lease, ledger\.renew_lease, "
+    )
     with pytest.raises(InvalidStoreUrl, match=f"a Partial is no store: .* would need {missing}"):
         open_store(Partial(), exporters=[])
 

@@ -70,6 +70,38 @@ FAULTS = {
         "test_one_conflict_refuses_one_request_and_leaves_no_gap",
         "a conflict must not affect the other requests of the call",
     ),
+    "AppendsKnownKeysAgain": (
+        "StoreContract",
+        """
+    async def append(self, requests):
+        verdicts = []
+        for request in requests:
+            known = request.key is not None and request.key.key in await self.find_keys([request.key.key])
+            if known:
+                request = type(request)(request.base, request.expected, request.events)
+            verdicts += await self.memory.log.append([request])
+        return verdicts
+""",
+        "test_a_request_with_a_known_key_is_refused_alone",
+        "a known key refuses its request whatever its streams say",
+    ),
+    "KeepsKeysInTheProcess": (
+        "StoreContract",
+        """
+    async def append(self, requests):
+        keys = vars(self).setdefault('keys', set())
+        mine = [request.key.key for request in requests if request.key is not None]
+        verdicts = await self.memory.log.append(requests)
+        keys.update(mine)
+        return verdicts
+
+    async def find_keys(self, keys):
+        found = await self.memory.log.find_keys(keys)
+        return {key: record for key, record in found.items() if key in vars(self).get('keys', ())}
+""",
+        "test_an_accepted_request_stores_its_key",
+        "assert {} == {",
+    ),
     "LimitsBeforeItFilters": (
         "StoreContract",
         """

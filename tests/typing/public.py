@@ -14,6 +14,7 @@ from eventcore import (
     EventStore,
     OnError,
     Projection,
+    RawEvent,
     RecordedEvent,
     RetryPolicy,
     StreamId,
@@ -65,6 +66,7 @@ async def executing() -> None:
         assert_type(store.telemetry, Telemetry)
         result = await store.execute(command, retry=RetryPolicy(attempts=3), timeout=1.0, headers={"tenant": "a"})
         assert_type(result, CommandResult)
+        assert_type(await store.execute(command, idempotency_key="request-1"), CommandResult)
         assert_type(result.attempts, int)
         assert_type(result.position, int)
         assert_type(result.events, tuple[RecordedEvent, ...])
@@ -72,6 +74,12 @@ async def executing() -> None:
             assert_type(event, RecordedEvent)
         async for event in store.read_all(after=0, pattern="account-*", event_types=[Deposited], limit=10):
             assert_type(event, RecordedEvent)
+        async for some in store.read(account, unknown="raw"):
+            assert_type(some, RecordedEvent | RawEvent)
+        async for some in store.read_all(unknown="raw"):
+            assert_type(some.stream_id, StreamId)
+            assert_type(some.metadata, EventMetadata)
+        store.read(account, unknown="skip")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType] - refused
 
 
 def deciding(account: StreamId) -> None:

@@ -2,7 +2,7 @@
 
 from eventcore.commands import Command, CommandResult, RetryPolicy
 from eventcore.errors import BusinessRuleViolation, EventCoreError
-from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
+from eventcore.events import Event, EventMetadata, RawEvent, RecordedEvent, StreamId, StreamState
 from eventcore.projections import OnError, Projection
 from eventcore.recording import TraceContext
 from eventcore.store import EventStore, open_store
@@ -19,6 +19,7 @@ __all__ = [
     "EventStore",
     "OnError",
     "Projection",
+    "RawEvent",
     "RecordedEvent",
     "RetryPolicy",
     "StreamId",

@@ -4,7 +4,7 @@ EventCoreError
 ├── ConfigurationError            fix the configuration; raised when a store or telemetry starts; ``faults`` lists all faults
 ├── DefinitionError               fix the code: a declaration cannot work
 │   ├── InvalidInstrument         a metric's name, labels, unit or kind
-│   ├── InvalidEventType          an event class, or two classes with one stored type
+│   ├── InvalidEventType          an event class, or two classes with one stored type of which one is used
 │   ├── InvalidCommand            a command class, or what its methods return
 │   ├── InvalidProjection         a projection's name, filter, or the signature of its handler
 │   └── InvalidExporter           an exporter whose hooks do not fit the specification
@@ -12,11 +12,12 @@ EventCoreError
 │   ├── InvalidStreamId
 │   ├── InvalidStoreUrl
 │   ├── InvalidPattern            a pattern of stream ids
-│   ├── InvalidMetadata           a header, correlation id or causation id
+│   ├── InvalidMetadata           a header, correlation id, causation id or idempotency key
 │   ├── InvalidMeasurement        a label value or a number that an instrument cannot record
 │   └── InvalidEvent              an event that could not be read back, or is larger than allowed
 ├── CommandError                  the command was not executed
 │   ├── BusinessRuleViolation     the domain refused the command: tell the user
+│   ├── IdempotencyKeyReused      the key belongs to another command: use a new key
 │   ├── ConcurrencyConflict       other writers were faster in every attempt: try again later
 │   └── CommandTimeout            no answer in time; ``may_have_committed`` says whether to check (also a ``TimeoutError``)
 └── StoreError                    the store failed, or cannot be used
@@ -27,7 +28,7 @@ EventCoreError
     ├── AccessDenied              the store refuses this user: fix the password or the rights
     ├── MissingDependency         this kind of store needs a package that is not installed: install the extra
     ├── HistoryDiverged           the store no longer holds an event that was read (failover, restore): rebuild the read model
-    ├── UnknownEventType          no class in this process has the type of a stored event: import or rename the class
+    ├── UnknownEventType          not exactly one class in this process has the type of a stored event: import or rename it
     ├── CorruptEvent              a stored event does not fit its class: fix the class or the row
     └── ProjectionError           a read model could not be kept up to date
         ├── ProjectionFailed      a handler failed and its policy is to stop: fix the handler or the event
@@ -38,7 +39,7 @@ EventCoreError
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import final
+from typing import Any, TypeVar, final
 
 import msgspec
 
@@ -54,6 +55,7 @@ __all__ = [
     "EventCoreError",
     "Fault",
     "HistoryDiverged",
+    "IdempotencyKeyReused",
     "IncompatibleStore",
     "InvalidCommand",
     "InvalidEvent",
@@ -80,8 +82,27 @@ __all__ = [
 ]
 
 
+ErrorT = TypeVar("ErrorT", bound="EventCoreError")
+
+
 class EventCoreError(Exception):
-    """Base class of all errors that eventcore raises."""
+    """Base class of all errors that eventcore raises.
+
+    All of them can be pickled and copied, with their attributes; also a class that an application derives, whatever arguments
+    its ``__init__`` takes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(cls: type[ErrorT], args: tuple[Any, ...], attributes: dict[str, Any]) -> ErrorT:
+    """An error as it was, made without ``__init__``: that may take other arguments than those that the error keeps."""
+    error = cls.__new__(cls, *args)
+    # `OSError`, the base of `TimeoutError`, sets `args` only in `__init__`.
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 @final
@@ -115,9 +136,6 @@ class ConfigurationError(EventCoreError):
         count = len(self.faults)
         super().__init__(f"{count} {'fault' if count == 1 else 'faults'} in the configuration:{lines}")
 
-    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[tuple[Fault, ...]]]:
-        return type(self), (self.faults,)
-
 
 class DefinitionError(EventCoreError):
     """A declaration in code cannot work."""
@@ -128,7 +146,7 @@ class InvalidInstrument(DefinitionError):
 
 
 class InvalidEventType(DefinitionError):
-    """The stored type of an event class is invalid, or belongs to another class."""
+    """The stored type of an event class is invalid, or belongs to another class; or the class cannot be read from JSON."""
 
 
 class InvalidCommand(DefinitionError):
@@ -160,7 +178,7 @@ class InvalidPattern(InvalidInput):
 
 
 class InvalidMetadata(InvalidInput):
-    """A header, correlation id or causation id cannot be stored."""
+    """A header, correlation id, causation id or idempotency key cannot be stored."""
 
 
 class InvalidMeasurement(InvalidInput):
@@ -177,6 +195,18 @@ class CommandError(EventCoreError):
 
 class BusinessRuleViolation(CommandError):
     """Raised by ``Command.handle`` to refuse a command that the current state does not allow."""
+
+
+class IdempotencyKeyReused(CommandError):
+    """An idempotency key was used for another command before. Nothing was executed.
+
+    Attributes:
+        key: the key.
+    """
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class ConcurrencyConflict(CommandError):
@@ -240,11 +270,49 @@ class HistoryDiverged(StoreError):
 
 
 class UnknownEventType(StoreError):
-    """No class in this process has the type of a stored event."""
+    """No class in this process can be used for the type of a stored event: none has it, or more than one has it.
+
+    Attributes:
+        stream_id, version, position, event_type: the stored event.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream_id: str | None = None,
+        version: int | None = None,
+        position: int | None = None,
+        event_type: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream_id = stream_id
+        self.version = version
+        self.position = position
+        self.event_type = event_type
 
 
 class CorruptEvent(StoreError):
-    """A stored event does not fit the class of its type."""
+    """A stored event does not fit the class of its type. ``__cause__`` is what the class or the decoder raised.
+
+    Attributes:
+        stream_id, version, position, event_type: the stored event; ``None`` if the whole row cannot be read.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream_id: str | None = None,
+        version: int | None = None,
+        position: int | None = None,
+        event_type: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream_id = stream_id
+        self.version = version
+        self.position = position
+        self.event_type = event_type
 
 
 class ProjectionError(StoreError):

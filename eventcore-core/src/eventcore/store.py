@@ -6,23 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, final, overload
 
-from eventcore.catalogue import (
-    BackendInstruments,
-    CommandInstruments,
-    ObservedBackend,
-    ProjectionInstruments,
-    StoreInstruments,
-    observe_exporters,
-)
+from eventcore.catalogue import Instruments, ObservedBackend, observe_exporters
 from eventcore.commands import DEFAULT_CACHE_BYTES, Command, CommandExecutor, CommandResult, RetryPolicy
 from eventcore.errors import HistoryDiverged, InvalidInput, StoreClosed, WrongEventLoop
-from eventcore.events import Event, RecordedEvent, StreamId
-from eventcore.events.codec import Codec
+from eventcore.events import Event, RawEvent, RecordedEvent, StreamId, Unknown
+from eventcore.events.classes import stored_types
+from eventcore.events.codec import Codec, StoredEvent
+from eventcore.ground import forget_earlier_raises
+from eventcore.ground.arguments import LARGEST, at_least_0, check_seconds
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
-from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, Redaction, StreamPattern
+from eventcore.stores import Backend, DeadLetter, EventFilter, ProjectionRecord, Redaction, StreamPattern
 from eventcore.stores.failures import check_reason
 from eventcore.stores.paging import MAX_PAGE, window
 from eventcore.stores.sampling import LimitsCalls
@@ -34,6 +30,9 @@ __all__ = ["EventStore", "open_store"]
 _CLOSE_TIMEOUT: Final = 10.0
 # Seconds that each step of closing gets, even if the steps before it have used up the timeout.
 _SHORTEST_STEP: Final = 0.1
+# Seconds for which idempotency keys are kept by default, and at most.
+_KEY_SECONDS: Final = 7 * 24 * 3600
+_MAX_KEY_SECONDS: Final = 10 * 366 * 24 * 3600
 
 
 def open_store(
@@ -48,6 +47,7 @@ def open_store(
     migrate: bool = True,
     timeout: float | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    idempotency_ttl: float = _KEY_SECONDS,
 ) -> EventStore:
     """Create a store. Use it with ``async with``, which opens it, and closes it at the end of the block.
 
@@ -79,12 +79,14 @@ def open_store(
         timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit but that of the URL.
         cache_bytes: memory for what commands keep of the streams that they used last, in bytes, 0 or more. A stream whose
             events fit into a quarter of it is not read again; a larger one is read page by page.
+        idempotency_ttl: seconds for which the store keeps the idempotency keys of commands, more than 0 and at most 10 years;
+            by default 7 days.
 
     Raises:
         InvalidStoreUrl: the URL names no store.
         MissingDependency: the store needs a package that is not installed.
-        ValueError: ``timeout`` is not more than 0, ``cache_bytes`` is negative, or ``telemetry`` was passed with ``exporters``
-            or ``config``.
+        ValueError: ``timeout``, ``cache_bytes`` or ``idempotency_ttl`` is out of its range, or ``telemetry`` was passed with
+            ``exporters`` or ``config``.
         ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
             are listed.
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
@@ -107,8 +109,9 @@ def open_store(
     >>> asyncio.run(main())
     (1, ['Greeted'])
     """
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout={timeout!r}; expected seconds, more than 0, or None")
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    check_seconds("idempotency_ttl", idempotency_ttl, at_most=_MAX_KEY_SECONDS)
     if type(cache_bytes) is not int or cache_bytes < 0:
         raise ValueError(f"cache_bytes={cache_bytes!r}; expected a number of bytes, 0 or more")
     backend = as_backend(url, migrate=migrate)
@@ -125,23 +128,8 @@ def open_store(
         max_event_bytes=max_event_bytes,
         timeout=timeout,
         cache_bytes=cache_bytes,
+        idempotency_ttl=idempotency_ttl,
     )
-
-
-@final
-class _Instruments:
-    """The metrics of one store, by the part that records them."""
-
-    def __init__(self, telemetry: Telemetry, name: str, backend: Backend) -> None:
-        self.store = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
-        self.commands = CommandInstruments(telemetry, name)
-        self.backend = BackendInstruments(telemetry, name, backend)
-        self.projections = ProjectionInstruments(telemetry, name)
-
-    def closed(self) -> None:
-        self.store.closed()
-        self.backend.closed()
-        self.projections.closed()
 
 
 @final
@@ -163,17 +151,18 @@ class EventStore:
         max_event_bytes: int,
         timeout: float | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        idempotency_ttl: float = _KEY_SECONDS,
     ) -> None:
         self.name: Final = name
         self.telemetry: Final = telemetry
         self._owns_telemetry = owns_telemetry
-        self._instruments = _Instruments(telemetry, name, backend)
+        self._instruments = Instruments(telemetry, name, backend)
         self._backend = ObservedBackend(backend, telemetry, self._instruments.store, self._instruments.backend)
         self._codec = Codec(max_event_bytes, self._instruments.store.codec_failed)
         commands = self._instruments.commands
         call_timeout = backend.call_timeout if isinstance(backend, LimitsCalls) else None
         self._executor = CommandExecutor(
-            self._backend.log, self._codec, telemetry, commands, timeout, cache_bytes, call_timeout
+            self._backend.log, self._codec, telemetry, commands, timeout, idempotency_ttl, cache_bytes, call_timeout
         )
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
         # The loop that opened the store; `None` before the store is opened and after it is closed.
@@ -255,6 +244,7 @@ class EventStore:
         correlation_id: str | None = None,
         causation_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> CommandResult:
         """Read the streams of a command, let it decide, and append its events if no stream has changed since.
 
@@ -263,34 +253,58 @@ class EventStore:
         Args:
             command: an instance of a class derived from ``Command``.
             retry: how often to retry when other writers change the streams; left out, 10 attempts in all.
-            timeout: seconds for all attempts together; left out, the store's timeout.
+            timeout: seconds for all attempts together, more than 0; left out, the store's timeout.
             parent: the remote span that caused the command; left out, the enclosing span.
             correlation_id: stored with the events, 1 to 128 characters; left out, that of the enclosing span.
             causation_id: like ``correlation_id``.
             headers: stored with the events: up to 32, with keys of 128 and values of 1,024 characters at most.
+            idempotency_key: 1 to 128 characters that name this command, such as the id of a request. Until the key
+                expires (``idempotency_ttl`` of ``open_store``), executing the command again with the same key, in any process,
+                gives the first result again. A command that is refused or fails keeps no key.
 
         Raises:
             BusinessRuleViolation: the command refused.
+            IdempotencyKeyReused: the key belongs to another command.
             ConcurrencyConflict: other writers changed the streams in every attempt.
             CommandTimeout: no answer in time; ``may_have_committed`` says whether the events may be stored.
             InvalidCommand, InvalidEvent, InvalidMetadata: an argument or the decision is not usable.
+            ValueError: ``timeout`` is not a number of seconds above 0.
             UnknownEventType, CorruptEvent: a stream of the command cannot be read.
             StoreUnavailable: the store gave no answer within the timeout of its URL; ``may_have_committed`` says whether the
                 events may be stored.
             StoreClosed, WrongEventLoop: the store cannot serve.
         """
         self._check_open()
-        return await self._executor.execute(
-            command,
-            retry=retry,
-            timeout=timeout,
-            parent=parent,
-            correlation_id=correlation_id,
-            causation_id=causation_id,
-            headers=headers,
-        )
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        try:
+            return await self._executor.execute(
+                command,
+                retry=retry,
+                timeout=timeout,
+                parent=parent,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                headers=headers,
+                idempotency_key=idempotency_key,
+            )
+        except BaseException as error:
+            forget_earlier_raises(error)
+            raise
 
-    async def read(self, stream: StreamId, *, after_version: int = 0, limit: int | None = None) -> AsyncIterator[RecordedEvent]:
+    @overload
+    def read(
+        self, stream: StreamId, *, after_version: int = 0, limit: int | None = None, unknown: Literal["error"] = "error"
+    ) -> AsyncIterator[RecordedEvent]: ...
+
+    @overload
+    def read(
+        self, stream: StreamId, *, after_version: int = 0, limit: int | None = None, unknown: Unknown
+    ) -> AsyncIterator[RecordedEvent | RawEvent]: ...
+
+    async def read(
+        self, stream: StreamId, *, after_version: int = 0, limit: int | None = None, unknown: Unknown = "error"
+    ) -> AsyncIterator[Any]:
         """Iterate over the events of one stream in order of version.
 
         Events that are appended during the iteration are included.
@@ -299,23 +313,51 @@ class EventStore:
             stream: a stream id. A stream that does not exist has no events.
             after_version: skip events up to this version, 0 or more.
             limit: the largest number of events, 0 or more; ``None`` for all.
+            unknown: what to do with an event whose type no class of this process has: ``"error"`` raises
+                ``UnknownEventType``, ``"raw"`` gives it as a ``RawEvent``.
 
         Raises:
             ValueError: an argument is out of its range.
-            UnknownEventType, CorruptEvent: an event cannot be read.
+            UnknownEventType, CorruptEvent: an event cannot be read; ``stream_id``, ``version`` and ``position`` say which one.
         """
         self._check_open()
         stream = StreamId(stream)
-        version, remaining = _at_least_0("after_version", after_version), _limit(limit)
+        decode = self._decoder(unknown)
+        version, remaining = (
+            at_least_0("after_version", after_version),
+            at_least_0("limit", LARGEST if limit is None else limit),
+        )
         while remaining > 0:
             page = await self._backend.log.read_streams({stream: version}, purpose="api")
             rows = page.rows[stream]
             for row in rows[:remaining]:
-                yield self._codec.decode(row, stream)
+                yield decode(row, stream)
             version += len(rows)
             remaining -= len(rows)
             if stream not in page.more:
                 return
+
+    @overload
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        pattern: str | None = None,
+        event_types: Iterable[str | type[Event]] | None = None,
+        limit: int | None = None,
+        unknown: Literal["error"] = "error",
+    ) -> AsyncIterator[RecordedEvent]: ...
+
+    @overload
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        pattern: str | None = None,
+        event_types: Iterable[str | type[Event]] | None = None,
+        limit: int | None = None,
+        unknown: Unknown,
+    ) -> AsyncIterator[RecordedEvent | RawEvent]: ...
 
     async def read_all(
         self,
@@ -324,7 +366,8 @@ class EventStore:
         pattern: str | None = None,
         event_types: Iterable[str | type[Event]] | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[RecordedEvent]:
+        unknown: Unknown = "error",
+    ) -> AsyncIterator[Any]:
         """Iterate over the events of all streams in order of position, up to the head position at the first step.
 
         Args:
@@ -333,26 +376,29 @@ class EventStore:
                 ``[0-9]`` for one of a set, ``[!0-9]`` for one outside it. Case matters.
             event_types: only events of these stored types or classes.
             limit: the largest number of matching events, 0 or more; ``None`` for all.
+            unknown: what to do with an event whose type no class of this process has: ``"error"`` raises
+                ``UnknownEventType``, ``"raw"`` gives it as a ``RawEvent``.
 
         Raises:
             InvalidPattern: ``pattern`` cannot be read.
             ValueError: an argument is out of its range.
-            UnknownEventType, CorruptEvent: an event cannot be read.
+            UnknownEventType, CorruptEvent: an event cannot be read; ``stream_id``, ``version`` and ``position`` say which one.
         """
         self._check_open()
         wanted = EventFilter(
             None if pattern is None else StreamPattern.parse(pattern),
-            None if event_types is None else tuple(kind if isinstance(kind, str) else kind.event_type for kind in event_types),
+            None if event_types is None else stored_types(event_types),
         )
+        decode = self._decoder(unknown)
         positions = window(wanted, MAX_PAGE)
-        position, remaining = _at_least_0("after", after), _limit(limit)
+        position, remaining = at_least_0("after", after), at_least_0("limit", LARGEST if limit is None else limit)
         head = await self._backend.log.head_position()
         while position < head and remaining > 0:
             end = min(position + positions, head)
             page = min(MAX_PAGE, remaining)
             rows = await self._backend.log.scan(position, end, page, wanted)
             for row in rows:
-                yield self._codec.decode(row, StreamId(row.stream_id))
+                yield decode(row, StreamId(row.stream_id))
             remaining -= len(rows)
             # There may be more matches behind the last row of a page: it is full, or its events are large.
             position = rows[-1].position if rows else end
@@ -440,13 +486,15 @@ class EventStore:
         Args:
             projection: the projection or its name (``name@version`` from version 2 on).
             position: a position, 0 or more.
-            timeout: seconds to wait.
+            timeout: seconds to wait; 0 looks once.
 
         Raises:
             ProjectionTimeout: the projection has not reached the position in time.
+            ValueError: an argument is out of its range.
         """
         self._check_open()
-        await self._projections.wait_for(projection, _at_least_0("position", position), timeout)
+        check_seconds("timeout", timeout, or_0=True)
+        await self._projections.wait_for(projection, at_least_0("position", position), timeout)
 
     async def projections(self) -> Sequence[ProjectionRecord]:
         """The checkpoint, lease and dead letters of every projection that was ever run on this store, by name."""
@@ -456,7 +504,7 @@ class EventStore:
     async def dead_letters(self, projection: Projection | str, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The events that a projection could not apply and skipped, in order of position: at most ``limit``."""
         self._check_open()
-        return await self._backend.ledger.dead_letters(projection_key(projection), _at_least_0("limit", limit))
+        return await self._backend.ledger.dead_letters(projection_key(projection), at_least_0("limit", limit))
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """Apply every dead letter of a projection again, and remove those that succeed.
@@ -489,6 +537,13 @@ class EventStore:
         """Flush and remove an exporter; see ``Telemetry.unregister_exporter``."""
         return await self.telemetry.unregister_exporter(name, timeout)
 
+    def _decoder(self, unknown: object) -> Callable[[StoredEvent, StreamId], Any]:
+        if unknown == "error":
+            return self._codec.decode
+        if unknown == "raw":
+            return self._codec.decode_or_raw
+        raise ValueError(f'unknown={unknown!r:.80}; expected "error" or "raw"')
+
     def _check_open(self) -> None:
         if self._loop is None:
             raise StoreClosed(f"the store {self.name!r} is not open: use it within 'async with open_store(...) as store:'")
@@ -497,14 +552,3 @@ class EventStore:
                 f"the store {self.name!r} was opened on another event loop; open one on each loop, or hand the call over with "
                 "asyncio.run_coroutine_threadsafe"
             )
-
-
-def _at_least_0(name: str, value: object) -> int:
-    # Every store counts in 64 bits.
-    if not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{name}={value!r}; expected an int, 0 or more and less than 2**63")
-    return value
-
-
-def _limit(limit: int | None) -> int:
-    return 2**62 if limit is None else _at_least_0("limit", limit)

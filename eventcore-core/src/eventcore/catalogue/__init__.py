@@ -4,6 +4,7 @@ from eventcore.catalogue.active_streams import ActiveStreams
 from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.commands import CommandInstruments, CommandSeries
 from eventcore.catalogue.exporters import observe_exporters
+from eventcore.catalogue.instruments import Instruments
 from eventcore.catalogue.metrics import CATALOGUE, CommandOutcome, Operation, ProjectionState
 from eventcore.catalogue.observed_backend import ObservedBackend
 from eventcore.catalogue.progress import ProjectionProgress
@@ -17,6 +18,7 @@ __all__ = [
     "CommandInstruments",
     "CommandOutcome",
     "CommandSeries",
+    "Instruments",
     "ObservedBackend",
     "Operation",
     "ProjectionInstruments",

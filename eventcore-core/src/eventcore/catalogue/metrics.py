@@ -18,7 +18,7 @@ from eventcore.stores.base import Purpose
 
 # The labels, and the values that each can take. Labels without values, such as `store`, have one value a store or database.
 
-CommandOutcome: TypeAlias = Literal["committed", "no_events", "rejected", "conflict", "cancelled", "error"]
+CommandOutcome: TypeAlias = Literal["committed", "no_events", "repeated", "rejected", "conflict", "cancelled", "error"]
 CommandPhase: TypeAlias = Literal["load", "discover", "decide", "append", "backoff"]
 Resolution: TypeAlias = Literal["chained", "absorbed", "escaped"]
 RetryReason: TypeAlias = Literal["version"]
@@ -28,6 +28,7 @@ Operation: TypeAlias = Literal[
     "read_streams",
     "append",
     "scan",
+    "find_keys",
     "head_position",
     "follow",
     "wait_beyond",

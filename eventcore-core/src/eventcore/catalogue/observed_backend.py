@@ -15,7 +15,6 @@ from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
 from eventcore.stores.base import (
-    CONFLICT,
     AppendRequest,
     Backend,
     BackendPage,
@@ -68,6 +67,7 @@ class ObservedLog:
         self._instruments = instruments
         self._backend_instruments = backend_instruments
         self.head_position = _timed(instruments, "head_position", backend.log.head_position)
+        self.find_keys = _timed(instruments, "find_keys", backend.log.find_keys)
         self._follow = _timed(instruments, "follow", backend.log.follow)
         self.save_snapshots = _timed(instruments, "save_snapshots", backend.log.save_snapshots)
         self.find_event = _timed(instruments, "find_event", backend.log.find_event)
@@ -83,7 +83,7 @@ class ObservedLog:
             instruments.active.touch(request.base)
         with self._call("append", "append events", [request.origin for request in requests]) as span:
             verdicts = await self._log.append(requests)
-            accepted = (request for request, verdict in zip(requests, verdicts, strict=True) if verdict != CONFLICT)
+            accepted = (request for request, verdict in zip(requests, verdicts, strict=True) if verdict >= 0)
             written = [new for request in accepted for new in request.events]
             head = last_appended(requests, verdicts).position
             if span.recording:

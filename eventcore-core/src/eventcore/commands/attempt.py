@@ -14,7 +14,8 @@ from eventcore.commands.boundary import BoundaryState
 from eventcore.commands.context import CommandContext
 from eventcore.errors import InvalidCommand, StoreError
 from eventcore.events import RecordedEvent
-from eventcore.stores.base import NewEvent
+from eventcore.ground import forget_earlier_raises
+from eventcore.stores.base import CommandKey, NewEvent
 
 
 class Outcome(enum.Enum):
@@ -28,6 +29,8 @@ class Outcome(enum.Enum):
     """The attempt must read its streams again before it can be decided. Reasons: it needs further streams; it missed more
     events than the cache holds; its cached state was behind the store; or it writes nothing and was decided on cached state,
     which only an append or a read can prove to be current."""
+    REPEATED = "repeated"
+    """The store knows the command's idempotency key. Nothing of the attempt was stored."""
 
 
 Answer: TypeAlias = Outcome | StoreError
@@ -41,6 +44,7 @@ class Attempt(msgspec.Struct, eq=False):
         context: what all attempts of the command share.
         boundary: the state and the stream versions to decide on. ``catch_up`` updates the state, the batcher the versions.
         future: receives the answer.
+        key: the command's idempotency key, if it has one.
         sent: whether the attempt has joined a batch. From then on it cannot be withdrawn.
         later_events: events that were applied after the state was read. They get their positions when they are committed.
         events: the decision.
@@ -51,6 +55,7 @@ class Attempt(msgspec.Struct, eq=False):
     context: CommandContext
     boundary: BoundaryState
     future: asyncio.Future[Answer]
+    key: CommandKey | None = None
     sent: bool = False
     later_events: Sequence[RecordedEvent] = ()
     events: Sequence[NewEvent] = ()
@@ -87,6 +92,7 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 def _as_failure(error: BaseException) -> BaseException:
+    forget_earlier_raises(error)
     if not isinstance(error, asyncio.CancelledError):
         return error
     # A CancelledError of the command's code must not be raised in the caller's task: it would look like its cancellation.

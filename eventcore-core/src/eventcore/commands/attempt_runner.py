@@ -14,6 +14,7 @@ from eventcore.commands.batching import Batcher
 from eventcore.commands.boundary import load_boundary
 from eventcore.commands.command import CommandResult
 from eventcore.commands.context import CommandContext
+from eventcore.commands.keys import KeyKnown
 from eventcore.commands.streams.cache import StreamCache
 from eventcore.commands.streams.folding import States
 from eventcore.commands.streams.loading import Loader
@@ -21,7 +22,7 @@ from eventcore.commands.streams.redaction_watch import RedactionWatch
 from eventcore.commands.streams.snapshots import SnapshotWriter
 from eventcore.errors import StoreError
 from eventcore.events.codec import Codec
-from eventcore.stores.base import EventLog
+from eventcore.stores.base import CommandKey, EventLog
 
 # Loads in one attempt; after that many, the attempt counts as a conflict.
 _MAX_LOADS: Final = 100
@@ -38,12 +39,16 @@ class Execution(msgspec.Struct, eq=False):
         series: where its figures are recorded.
         attempts: attempts begun.
         attempt: the newest attempt that was submitted.
+        key: the command's idempotency key; ``None`` if it has none.
+        repeated: whether the result is that of an earlier call with the key.
     """
 
     context: CommandContext
     series: CommandSeries
     attempts: int = 0
     attempt: Attempt | None = None
+    key: CommandKey | None = None
+    repeated: bool = False
 
     def result(self, attempt: Attempt) -> CommandResult:
         """Return the result of a decided attempt, or raise the exception of the command's code.
@@ -58,7 +63,8 @@ class Execution(msgspec.Struct, eq=False):
             raise attempt.failure
         if attempt.later_events:
             series.conflict("chained")
-        events = tuple([new.recorded for new in attempt.events])
+        own_copy = self.context.codec.own_copy
+        events = tuple([own_copy(new.recorded, new.data) for new in attempt.events])
         if events:
             series.emitted(len(events))
             series.streams_written(1 if len(events) == 1 else len({event.stream_id for event in events}))
@@ -66,6 +72,12 @@ class Execution(msgspec.Struct, eq=False):
         # The last event that the command has seen: read from the store, or applied while it waited.
         position = max([attempt.boundary.head, *(event.position for event in attempt.later_events)])
         return CommandResult(self.attempts, events, position)
+
+    def success(self, result: CommandResult) -> CommandOutcome:
+        """The outcome of a command that has a result."""
+        if self.repeated:
+            return "repeated"
+        return "committed" if result.events else "no_events"
 
     def set_span_attributes(self, outcome: CommandOutcome) -> None:
         """Describe the ended command in its span."""
@@ -117,8 +129,12 @@ class AttemptRunner:
 
         Raises:
             StoreError: the store failed, or was closed.
+            KeyKnown: the store knows the command's idempotency key.
         """
         context, series = execution.context, execution.series
+        key = execution.key
+        if key is not None:
+            key = msgspec.structs.replace(key, attempts=execution.attempts)
         load = discover = decide = 0.0
         from_cache = execution.attempts == 1
         for _ in range(_MAX_LOADS):
@@ -133,7 +149,7 @@ class AttemptRunner:
                     raise
                 from_cache = False
                 continue
-            attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future())
+            attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future(), key)
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
             submitted = perf_counter()
@@ -158,5 +174,7 @@ class AttemptRunner:
                 return attempt
             if answer is Outcome.CONFLICT:
                 return None
+            if answer is Outcome.REPEATED:
+                raise KeyKnown
             raise answer
         return None

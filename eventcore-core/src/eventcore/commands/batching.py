@@ -26,13 +26,13 @@ from typing import Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands.attempt import Answer, Attempt, Outcome
-from eventcore.commands.gathering import AT_ONCE, answer, answer_all, until_settled
 from eventcore.commands.streams.cache import StreamCache
 from eventcore.commands.streams.loading import BEGIN_ANEW
 from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import CONFLICT, AppendRequest, EventLog, Verdict
+from eventcore.ground.gathering import AT_ONCE, answer, answer_all, until_settled
+from eventcore.stores.base import CONFLICT, KNOWN_KEY, AppendRequest, EventLog, Verdict
 from eventcore.stores.failures import as_store_error, own_copy
 
 _MAX_COMMANDS: Final = 512
@@ -163,9 +163,11 @@ class Batcher:
             boundary = attempt.boundary
             expected = boundary.versions.copy()
             events = attempt.decide(now_ns)
+            # A command that fails keeps no idempotency key.
+            key = attempt.key if attempt.failure is None else None
             # A decision without events needs no append if its state is one moment of the store. If it builds on events of this
-            # batch, it must wait for their verdict.
-            if not events and base == expected:
+            # batch, it must wait for their verdict. An idempotency key must be stored.
+            if not events and key is None and base == expected:
                 if not boundary.read_from_store:
                     attempt.future.set_result(Outcome.RELOAD)
                     continue
@@ -179,7 +181,7 @@ class Batcher:
                 chains.setdefault(stream, []).append((order, new.recorded))
             attempt.sent = True
             self._batch.append(attempt)
-            requests.append(AppendRequest(base, expected, events, attempt.context.span))
+            requests.append(AppendRequest(base, expected, events, attempt.context.span, key))
         return requests
 
     def _reload_all(self) -> None:
@@ -250,6 +252,8 @@ class Batcher:
                     self._cache.contest(stream)
                 # A cached state that was behind is no conflict: no attempt is counted, the command only reads first.
                 result = Outcome.CONFLICT if attempt.boundary.read_from_store else Outcome.RELOAD
+            elif verdict == KNOWN_KEY:
+                result = Outcome.REPEATED
             elif verdict > 0:
                 self._learn(request, verdict)
             self._answers.append((attempt.future, result))

@@ -64,7 +64,10 @@ class Command(msgspec.Struct, Generic[State], frozen=True):
         return cast(State, None)
 
     def apply(self, state: State, event: RecordedEvent) -> State:
-        """Return the state after ``event``. Events of all streams of the boundary come in order of position."""
+        """Return the state after ``event``. Events of all streams of the boundary come in order of position.
+
+        The event is shared with other commands: copy a list or dictionary of it before you change it or keep it in the state.
+        """
         return state
 
     def handle(self, state: State) -> Decision:
@@ -92,7 +95,8 @@ class CommandResult(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         attempts: attempts that the command took; 1 if no other writer interfered.
-        events: the events that it wrote, in order; empty if it had nothing to do.
+        events: the events that it wrote, in order; empty if it had nothing to do. They are the caller's own: changing a list
+            inside one of them changes nothing else.
         position: the position of its last event, or, without events, of the last event that it has seen. A read model that has
             reached this position shows everything that the command saw and wrote.
     """

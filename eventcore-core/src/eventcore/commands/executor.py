@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from time import monotonic, perf_counter
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 from eventcore.catalogue import CommandInstruments, CommandOutcome
 from eventcore.commands.attempt_runner import AttemptRunner, Execution
 from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
+from eventcore.commands.keys import CommandKeys
 from eventcore.commands.retry import RetryPolicy
 from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
 from eventcore.events.codec import Codec, check_headers, check_id
+from eventcore.events.fingerprint import fingerprint
 from eventcore.ground import CommonTimeout
 from eventcore.recording import IdGenerator, TraceContext
-from eventcore.stores.base import EventLog
+from eventcore.stores.base import CommandKey, EventLog
 from eventcore.telemetry import Telemetry
 
 # Commands in progress; further ones wait. It bounds memory: each holds its state and its decision.
@@ -27,6 +30,8 @@ _DEFAULT_RETRY: Final = RetryPolicy()
 # Seconds, and part of the timeout of a call to the store, by which a command may take longer than one call.
 _LATER: Final = 0.5
 _LATER_PART: Final = 0.05
+
+_Run: TypeAlias = Callable[[Execution, RetryPolicy], Awaitable[CommandResult]]
 
 
 @final
@@ -41,6 +46,7 @@ class CommandExecutor:
         timeout: seconds for a command that names no timeout; ``None`` for no limit.
         cache_bytes: memory for the events and states of streams that are kept between commands.
         store_timeout: seconds that one call to the store may take, and so a whole command; ``None`` for no limit.
+        idempotency_ttl: seconds for which idempotency keys are kept.
     """
 
     def __init__(
@@ -50,10 +56,13 @@ class CommandExecutor:
         telemetry: Telemetry,
         instruments: CommandInstruments,
         timeout: float | None,
+        idempotency_ttl: float,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         store_timeout: float | None = None,
     ) -> None:
         self._runner = AttemptRunner(log, codec, instruments, cache_bytes)
+        self._keys = CommandKeys(log, codec)
+        self._idempotency_ttl = idempotency_ttl
         self._codec = codec
         self._telemetry = telemetry
         self._instruments = instruments
@@ -72,6 +81,7 @@ class CommandExecutor:
     def start(self) -> None:
         """Start serving commands on the running loop."""
         self._runner.start()
+        self._keys.start()
 
     async def close(self, timeout: float) -> None:
         """Let the commands that are running end, within ``timeout`` seconds; fail the others with ``StoreClosed``.
@@ -86,6 +96,8 @@ class CommandExecutor:
                 async with asyncio.timeout(timeout):
                     await self._none_running.wait()
         await self._runner.close(max(0.0, deadline - monotonic()))
+        # After the runner: a command that waits may have to look its key up again.
+        await self._keys.close()
         if self._limit is not None:
             self._limit.close()
 
@@ -99,12 +111,14 @@ class CommandExecutor:
         correlation_id: str | None,
         causation_id: str | None,
         headers: Mapping[str, str] | None,
+        idempotency_key: str | None,
     ) -> CommandResult:
         """See ``EventStore.execute``."""
         command_type = self._command_types.get(type(command)) or self._add_type(command)
         check_id("correlation_id", correlation_id)
         check_id("causation_id", causation_id)
         checked_headers = check_headers(headers) if headers else {}
+        key = None if idempotency_key is None else self._key(command, idempotency_key)
         timeout = self._timeout if timeout is None else timeout
         series = command_type.series
         series.active(1)
@@ -114,11 +128,11 @@ class CommandExecutor:
         with self._telemetry.span(
             command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
-            execution = Execution(command_type.context(command, span, checked_headers), series)
+            execution = Execution(command_type.context(command, span, checked_headers), series, key=key)
             self._running += 1
             try:
                 answer = await self._limited(timeout, execution, retry or _DEFAULT_RETRY)
-                outcome = "committed" if answer.events else "no_events"
+                outcome = execution.success(answer)
             except BusinessRuleViolation as refusal:
                 # A refusal is a normal answer of the domain. Raised inside the `with` block it would mark the span as an
                 # error and raise alarms, so it leaves the block as a value and is raised below.
@@ -149,20 +163,25 @@ class CommandExecutor:
         command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments)
         return command_type
 
-    def _limited(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> Coroutine[Any, Any, CommandResult]:
+    def _key(self, command: Command[Any], key: str) -> CommandKey:
+        check_id("idempotency_key", key)
+        return CommandKey(key, fingerprint(command), 0, self._idempotency_ttl)
+
+    def _limited(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> Awaitable[CommandResult]:
+        run = self._attempts if execution.key is None else self._once
         # Most commands have no timeout of their own and do not pay for one.
         limit = self._limit
         if timeout is not None and (limit is None or timeout < limit.seconds):
-            return self._attempts_within(timeout, execution, retry)
+            return self._within(timeout, run, execution, retry)
         if limit is not None:
-            return self._attempts_within_call(limit, execution, retry)
-        return self._attempts(execution, retry)
+            return self._within_call(limit, run, execution, retry)
+        return run(execution, retry)
 
-    async def _attempts_within(self, timeout: float, execution: Execution, retry: RetryPolicy) -> CommandResult:
+    async def _within(self, timeout: float, run: _Run, execution: Execution, retry: RetryPolicy) -> CommandResult:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                return await self._attempts(execution, retry)
+                return await run(execution, retry)
         except TimeoutError as error:
             # Another TimeoutError, for instance one that the command's code raised, is passed on.
             if not limit.expired():
@@ -172,11 +191,11 @@ class CommandExecutor:
                 f"{execution.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
             ) from error
 
-    async def _attempts_within_call(self, limit: CommonTimeout, execution: Execution, retry: RetryPolicy) -> CommandResult:
+    async def _within_call(self, limit: CommonTimeout, run: _Run, execution: Execution, retry: RetryPolicy) -> CommandResult:
         """All attempts within the time that one call to the store may take: one deadline for loading, appending and retries."""
         task = limit.begin()
         try:
-            return await self._attempts(execution, retry)
+            return await run(execution, retry)
         except asyncio.CancelledError as error:
             if not limit.expired(task):
                 raise
@@ -188,6 +207,12 @@ class CommandExecutor:
             ) from error
         finally:
             limit.end(task)
+
+    async def _once(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
+        """Like ``_attempts``, for a command with an idempotency key."""
+        assert execution.key is not None
+        result, execution.repeated = await self._keys.execute(execution.key, partial(self._attempts, execution, retry))
+        return result
 
     async def _attempts(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
         async with self._slots:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn, TypeAlias, final
+from typing import Any, Final, NoReturn, final
 
 import msgspec
 
-from eventcore.errors import CorruptEvent, InvalidEvent, InvalidMetadata, UnknownEventType
-from eventcore.events.event import Event, EventMetadata, RecordedEvent, event_classes
+from eventcore.errors import CorruptEvent, InvalidEvent, InvalidEventType, InvalidMetadata, UnknownEventType
+from eventcore.events.classes import Decode, class_of, decoder, has_mutable_values, is_known, known_types
+from eventcore.events.comparing import says_the_same
+from eventcore.events.event import Event, EventMetadata, RawEvent, RecordedEvent
 from eventcore.events.stream_id import StreamId
 
 _MAX_HEADERS: Final = 32
@@ -40,9 +42,6 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     recorded_at_ns: int
 
 
-_Decode: TypeAlias = Callable[[str | bytes], Event]
-
-
 @final
 class Codec:
     """Writes events as JSON and reads them back. It keeps one decoder for each class, made when the class is first used.
@@ -54,9 +53,11 @@ class Codec:
 
     def __init__(self, max_event_bytes: int = 1 << 20, on_error: Callable[[str, str], None] | None = None) -> None:
         self._max_event_bytes = max_event_bytes
-        self._failed = on_error or (lambda _direction, _event_type: None)
-        self._by_class: dict[type[Event], _Decode] = {}
-        self._by_type: dict[str, _Decode] = {}
+        self._failed = on_error or _ignore
+        self._by_class: dict[type[Event], Decode] = {}
+        self._by_type: dict[str, Decode] = {}
+        # The classes whose instances may hold lists, dictionaries or other values that can be changed.
+        self._mutable: set[type[Event]] = set()
         self._encode = msgspec.json.Encoder(enc_hook=_write).encode
         self._decode_metadata = msgspec.json.Decoder(EventMetadata).decode
 
@@ -68,14 +69,17 @@ class Codec:
         Raises:
             InvalidEvent: the event would not read back equal (a field of another type than declared, NaN, an infinity, NUL, a
                 lone surrogate, nested too deeply), or it is larger than allowed.
+            InvalidEventType: another class has the type of the event, or msgspec cannot read the class.
         """
-        decode = self._by_class.get(type(event)) or self._add_class(type(event), event)
+        decode = self._by_class.get(type(event)) or self._use(type(event), event)
         try:
             data = self._encode(event)
             twin = decode(data)
-        except _CODEC_ERRORS as error:
+            # They are equal in the usual case, which needs no second look.
+            same = twin == event or says_the_same(twin, event)
+        except Exception as error:  # noqa: BLE001  # the class may have code of its own, which raises what it likes
             self._refuse(event, _explain(event, error), error)
-        if twin != event:
+        if not same:
             self._refuse(event, _explain_difference(event, twin))
         if len(data) > self._max_event_bytes:
             self._refuse(event, f"has {len(data)} bytes as JSON; at most {self._max_event_bytes} are allowed: split the event")
@@ -87,25 +91,53 @@ class Codec:
         """Decode a row of ``stream``.
 
         Raises:
-            UnknownEventType: no class in this process has the event type.
+            UnknownEventType: no class in this process can be used for the event type.
             CorruptEvent: the JSON does not fit the class, or the metadata cannot be read.
         """
         event_type = row.event_type
-        decode = self._by_type.get(event_type) or self._find_class(row)
+        decode = self._by_type.get(event_type) or self._find(row, stream)
         try:
             data = decode(row.data)
-        except _CODEC_ERRORS as error:
-            self._failed("decode", event_type)
-            raise CorruptEvent(
-                f"{_address(row)} cannot be read as {event_type}: {error}; the class may have changed since (give new fields "
-                "a default), or the row was changed by hand"
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:
+            # `BaseException`: code of the class runs here, in a task that serves other readers as well.
+            raise self._corrupt(
+                row,
+                stream,
+                f" cannot be read as {event_type}: {_text(error)}; the class may have changed since (give new fields a "
+                "default), or the row was changed by hand",
             ) from error
+        return RecordedEvent(
+            stream, row.version, row.position, data, self._metadata(row, stream), row.event_id, event_type, row.recorded_at_ns
+        )
+
+    def decode_or_raw(self, row: StoredEvent, stream: StreamId) -> RecordedEvent | RawEvent:
+        """Like ``decode``, but an event whose type no class of this process has comes as plain values.
+
+        Raises:
+            UnknownEventType: classes of this process have the type, and none of them can be used.
+            CorruptEvent: the JSON is none or does not fit the class, or the metadata cannot be read.
+        """
+        if row.event_type in self._by_type or is_known(row.event_type):
+            return self.decode(row, stream)
         try:
-            metadata = self._decode_metadata(row.metadata)
+            data = msgspec.json.decode(row.data)
         except _CODEC_ERRORS as error:
-            self._failed("decode", event_type)
-            raise CorruptEvent(f"{_address(row)}: its metadata cannot be read: {error}; the row was changed by hand") from error
-        return RecordedEvent(stream, row.version, row.position, data, metadata, row.event_id, event_type, row.recorded_at_ns)
+            raise self._corrupt(row, stream, f" is no JSON: {error}; the row was changed by hand") from error
+        metadata = self._metadata(row, stream)
+        return RawEvent(stream, row.version, row.position, data, metadata, row.event_id, row.event_type, row.recorded_at_ns)
+
+    def own_copy(self, event: RecordedEvent, data: bytes) -> RecordedEvent:
+        """An equal event that shares nothing that can be changed with ``event``, whose JSON is ``data``.
+
+        It is ``event`` itself if that holds only values that cannot be changed.
+        """
+        if type(event.data) in self._mutable:
+            event = msgspec.structs.replace(event, data=self._by_class[type(event.data)](data))
+        if headers := event.metadata.headers:
+            event = msgspec.structs.replace(event, metadata=msgspec.structs.replace(event.metadata, headers=headers.copy()))
+        return event
 
     def replacement(self, row: StoredEvent, data: Event | Mapping[str, Any]) -> bytes:
         """The JSON of ``data``, which is to replace the data of ``row``: an event of its type, or the values of its fields.
@@ -116,13 +148,14 @@ class Codec:
         """
         event_type = row.event_type
         if not isinstance(data, Event):
-            decode = self._by_type.get(event_type) or self._find_class(row)
+            decode = self._by_type.get(event_type) or self._find(row, StreamId(row.stream_id))
             try:
                 written = self._encode(dict(data))
                 event = decode(written)
-            except _CODEC_ERRORS as error:
+            except Exception as error:
+                # The class may have code of its own, which raises what it likes.
                 self._failed("encode", event_type)
-                raise InvalidEvent(f"{_address(row)} could not be read back as {event_type}: {error}") from error
+                raise InvalidEvent(f"{_address(row)} could not be read back as {event_type}: {_text(error)}") from error
             if unknown := set(data) - set(event.__struct_encode_fields__):
                 raise InvalidEvent(
                     f"{_address(row)}: {event_type} has no fields {sorted(unknown)}; expected some of "
@@ -137,31 +170,55 @@ class Codec:
         """The JSON of metadata whose headers and ids have been checked."""
         return self._encode(metadata)
 
-    def _add_class(self, cls: type[Event], event: object = None) -> _Decode:
+    def _metadata(self, row: StoredEvent, stream: StreamId) -> EventMetadata:
+        try:
+            return self._decode_metadata(row.metadata)
+        except _CODEC_ERRORS as error:
+            raise self._corrupt(row, stream, f": its metadata cannot be read: {error}; the row was changed by hand") from error
+
+    def _use(self, cls: type[Event], event: object = None) -> Decode:
+        """Make the decoder of a class that is used for the first time; raises ``InvalidEventType``."""
         if not issubclass(cls, Event) or not cls.event_type:
             raise InvalidEvent(f"{event!r:.80} of type {cls.__qualname__} is no event: derive its class from eventcore.Event")
-        decode: _Decode = msgspec.json.Decoder(cls, dec_hook=_read).decode
+        # Also refuses a type that another class has.
+        class_of(cls.event_type)
+        decode = decoder(cls)
+        if has_mutable_values(cls):
+            self._mutable.add(cls)
         self._by_class[cls] = self._by_type[cls.event_type] = decode
         return decode
 
-    def _find_class(self, row: StoredEvent) -> _Decode:
+    def _find(self, row: StoredEvent, stream: StreamId) -> Decode:
+        """The decoder for a type that is read for the first time; raises ``UnknownEventType``."""
         event_type = row.event_type
-        # Of several classes with one type (a module that was reloaded), the one defined last is used.
-        known = {cls.event_type: cls for cls in event_classes()}
-        if event_type not in known:
+        try:
+            if (cls := class_of(event_type)) is not None:
+                return self._use(cls)
+        except InvalidEventType as error:
             self._failed("decode", event_type)
-            names = ", ".join(sorted(known)[:20]) or "none"
-            more = f" and {len(known) - 20} more" if len(known) > 20 else ""
-            raise UnknownEventType(
-                f"{_address(row)}: no class of this process has the event type {event_type!r}; known are: {names}{more}. "
-                "Import the module that defines it, or, if the class was renamed, give it "
-                f'event_type: ClassVar[str] = "{event_type}"'
-            )
-        return self._add_class(known[event_type])
+            raise UnknownEventType(f"{_address(row)}: {error}", **_fields(row, stream)) from error
+        self._failed("decode", event_type)
+        known = known_types()
+        names = ", ".join(known[:20]) or "none"
+        more = f" and {len(known) - 20} more" if len(known) > 20 else ""
+        raise UnknownEventType(
+            f"{_address(row)}: no class of this process has the event type {event_type!r}; known are: {names}{more}. "
+            "Import the module that defines it, or, if the class was renamed, give it "
+            f'event_type: ClassVar[str] = "{event_type}"; unknown="raw" reads it as plain values',
+            **_fields(row, stream),
+        )
+
+    def _corrupt(self, row: StoredEvent, stream: StreamId, problem: str) -> CorruptEvent:
+        self._failed("decode", row.event_type)
+        return CorruptEvent(f"{_address(row)}{problem}", **_fields(row, stream))
 
     def _refuse(self, event: Event, problem: str, cause: Exception | None = None) -> NoReturn:
         self._failed("encode", event.event_type)
         raise InvalidEvent(f"event {event.event_type}: {problem}") from cause
+
+
+def _ignore(direction: str, event_type: str) -> None:
+    """Nobody wants to know of failures."""
 
 
 def _write(value: object) -> str:
@@ -170,14 +227,23 @@ def _write(value: object) -> str:
     raise TypeError(f"values of type {type(value).__name__} have no form in JSON")
 
 
-def _read(kind: type[Any], value: Any) -> Any:
-    if kind is StreamId:
-        return StreamId(value)
-    raise TypeError(f"values of type {kind.__name__} have no form in JSON")
-
-
 def _address(row: StoredEvent) -> str:
     return f"stream {str(row.stream_id)!r}, version {row.version}, position {row.position}"
+
+
+def _fields(row: StoredEvent, stream: StreamId) -> dict[str, Any]:
+    """The attributes of an error about a stored event."""
+    return {"stream_id": stream, "version": row.version, "position": row.position, "event_type": row.event_type}
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, at most 500 characters. The text of an application's exception may itself raise."""
+    if isinstance(error, msgspec.MsgspecError):
+        return str(error)
+    try:
+        return f"{type(error).__name__}: {str(error)[:500]}"
+    except Exception:  # noqa: BLE001  # see above
+        return type(error).__name__
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -225,6 +291,8 @@ def _explain(event: Event, error: Exception) -> str:
         return "is nested too deeply to be read back; flatten it"
     if isinstance(error, msgspec.ValidationError):
         return f"would not read back: {error}"
+    if not isinstance(error, _CODEC_ERRORS):
+        return f"its class cannot be written as JSON and read back: {_text(error)}"
     for name in event.__struct_fields__:
         try:
             msgspec.json.encode(getattr(event, name), enc_hook=_write)
@@ -236,7 +304,7 @@ def _explain(event: Event, error: Exception) -> str:
 def _explain_difference(event: Event, twin: Event) -> str:
     for name in event.__struct_fields__:
         written, read = getattr(event, name), getattr(twin, name)
-        if written != read:
+        if not says_the_same(written, read):
             return (
                 f"field {name!r} would not read back equal: {written!r:.80} becomes {read!r:.80}; expected a finite value of "
                 "exactly the declared type"

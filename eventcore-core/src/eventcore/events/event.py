@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterator
-from typing import Any, ClassVar, Final, dataclass_transform, final
+from typing import Any, ClassVar, Final, Literal, TypeAlias, dataclass_transform, final
 
 import msgspec
 
 from eventcore.errors import InvalidEventType
+from eventcore.events.classes import add_class, check_fields, class_name
 from eventcore.events.stream_id import StreamId
+
+Unknown: TypeAlias = Literal["error", "raw"]
+"""What to do with an event whose type no class of this process has: raise ``UnknownEventType``, or give a ``RawEvent``."""
 
 _EVENT_TYPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
@@ -23,9 +25,13 @@ class Event(msgspec.Struct, frozen=True):
     The class variable ``event_type`` is the stored name of the class; its default is the class name. Fields may have any type
     that msgspec can write as JSON and read back equal.
 
+    Two classes may have the same type, as in two modules of tests, as long as no store has to use one of them. Defining the
+    same class again, as a reload does, is always allowed: the newest is used.
+
     Raises:
-        InvalidEventType: (when the class is defined) the type is not a name of 1 to 255 characters without white space, or
-            another class has it. Defining the same class again, as a reload does, is allowed: the newest is used.
+        InvalidEventType: (when the class is defined) the type is not a name of 1 to 255 characters without white space, or a
+            field has a type that cannot be read from JSON. A type that is not defined yet is checked when a store first uses
+            the class.
 
     >>> class SeatReserved(Event):
     ...     seat: str
@@ -41,41 +47,16 @@ class Event(msgspec.Struct, frozen=True):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         event_type = cls.__dict__.get("event_type", cls.__name__)
-        # Python keeps a refused class alive, at least in the traceback of the error below. Without a type it blocks no other.
+        # Python keeps a refused class alive, at least in the traceback of the error below. Without a type it is no event.
         cls.event_type = ""
         if not isinstance(event_type, str) or not _EVENT_TYPE.fullmatch(event_type):
             raise InvalidEventType(
-                f"{_name(cls)}: event_type is {event_type!r:.300}; expected a text of 1 to 255 characters without white space, "
-                'declared as event_type: ClassVar[str] = "…"'
+                f"{class_name(cls)}: event_type is {event_type!r:.300}; expected a text of 1 to 255 characters without white "
+                'space, declared as event_type: ClassVar[str] = "…"'
             )
-        if _rival(cls, event_type):
-            # The other class may be unreachable, and only waiting for the garbage collector.
-            gc.collect()
-            if rival := _rival(cls, event_type):
-                raise InvalidEventType(
-                    f"{_name(cls)}: the event type {event_type!r} belongs to {_name(rival)}; "
-                    'give one of them another: event_type: ClassVar[str] = "…"'
-                )
+        check_fields(cls)
         cls.event_type = event_type
-
-
-def event_classes() -> Iterator[type[Event]]:
-    """Every class derived from ``Event``, level by level, and in order of definition within each parent."""
-    queue = Event.__subclasses__()
-    while queue:
-        cls = queue.pop(0)
-        queue += cls.__subclasses__()
-        if cls.event_type:
-            yield cls
-
-
-def _rival(cls: type[Event], event_type: str) -> type[Event] | None:
-    """Another class with the same stored type. One with the same full name is no rival, but an older definition."""
-    return next((other for other in event_classes() if other.event_type == event_type and _name(other) != _name(cls)), None)
-
-
-def _name(cls: type[Event]) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+        add_class(cls, event_type)
 
 
 @final
@@ -120,6 +101,26 @@ class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     version: int
     position: int
     data: Event
+    metadata: EventMetadata
+    event_id: str
+    event_type: str
+    recorded_at_ns: int
+
+
+@final
+class RawEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event whose class this process does not know, as ``unknown="raw"`` gives it.
+
+    Attributes:
+        stream_id, version, position, metadata, event_id, event_type, recorded_at_ns: as in ``RecordedEvent``.
+        data: the event as plain values: usually a ``dict`` from the name of a field to text, number, ``bool``, ``None``,
+            ``list`` or ``dict``.
+    """
+
+    stream_id: StreamId
+    version: int
+    position: int
+    data: Any
     metadata: EventMetadata
     event_id: str
     event_type: str

@@ -6,6 +6,7 @@ from eventcore.ground.common_timeout import CommonTimeout
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
+from eventcore.ground.tracebacks import forget_earlier_raises
 from eventcore.ground.yielding import LoopYielder
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "backoff",
     "cancel_and_wait",
     "did_you_mean",
+    "forget_earlier_raises",
     "in_background",
     "spawn",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, final, get_args
 
 import msgspec
 
 from eventcore.errors import InvalidPattern, InvalidProjection
-from eventcore.events import Event
+from eventcore.events import Unknown
+from eventcore.events.classes import stored_types
 from eventcore.projections.projection import OnError, Projection
 from eventcore.stores import EventFilter, StreamPattern
 
@@ -30,6 +31,7 @@ class Definition(msgspec.Struct, frozen=True):
         key: the name of its checkpoint, its lease and its label ``projection``: ``name`` or ``name@version``.
         filter: the events that it is given.
         on_error: its policy.
+        unknown: what it wants of events whose type no class has.
         batch_size: the largest number of events between two checkpoints.
         call: the handler, bound to the projection.
         batched: whether ``call`` takes a list of events instead of one.
@@ -40,6 +42,7 @@ class Definition(msgspec.Struct, frozen=True):
     key: str
     filter: EventFilter
     on_error: OnError
+    unknown: Unknown
     batch_size: int
     call: Callable[..., Any]
     batched: bool
@@ -59,6 +62,8 @@ class Definition(msgspec.Struct, frozen=True):
         key = projection_key(projection)
         if not isinstance(projection.on_error, OnError):
             raise InvalidProjection(f"{where}: on_error is {projection.on_error!r:.80}; expected an OnError(...)")
+        if projection.unknown not in get_args(Unknown):
+            raise InvalidProjection(f'{where}: unknown is {projection.unknown!r:.80}; expected "error" or "raw"')
         size = projection.batch_size
         if type(size) is not int or not 1 <= size <= _MAX_BATCH:
             raise InvalidProjection(f"{where}: batch_size is {size!r:.80}; expected an int from 1 to {_MAX_BATCH}")
@@ -73,7 +78,7 @@ class Definition(msgspec.Struct, frozen=True):
             )
         event_filter = EventFilter(_pattern(projection, where), _event_types(projection, where))
         batched = method == "handle_batch"
-        return cls(key, event_filter, projection.on_error, size, call, batched, transactional, asynchronous)
+        return cls(key, event_filter, projection.on_error, projection.unknown, size, call, batched, transactional, asynchronous)
 
 
 def projection_key(projection: Projection | str) -> str:
@@ -113,19 +118,13 @@ def _pattern(projection: Projection, where: str) -> StreamPattern | None:
 def _event_types(projection: Projection, where: str) -> tuple[str, ...] | None:
     if (kinds := projection.event_types) is None:
         return None
-    if isinstance(kinds, (str, type)):
-        raise InvalidProjection(f"{where}: event_types is {kinds!r:.80}; expected a sequence of event classes or stored types")
-    names: list[str] = []
-    for kind in kinds:
-        if isinstance(kind, str) and kind:
-            names.append(kind)
-        elif isinstance(kind, type) and issubclass(kind, Event) and kind.event_type:
-            names.append(kind.event_type)
-        else:
-            raise InvalidProjection(f"{where}: event_types has {kind!r:.80}; expected event classes or stored types")
+    try:
+        names = stored_types(kinds)
+    except ValueError as error:
+        raise InvalidProjection(f"{where}: {error}") from error
     if not names:
         raise InvalidProjection(f"{where}: event_types is empty, so nothing would ever be applied; leave it out for every type")
-    return tuple(names)
+    return names
 
 
 def _method(projection: Projection, where: str) -> str:

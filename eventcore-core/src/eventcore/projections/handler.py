@@ -10,8 +10,9 @@ from time import perf_counter
 from typing import Any, Final, final
 
 from eventcore.errors import StoreError
-from eventcore.events import RecordedEvent, StreamId
+from eventcore.events import RawEvent, RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
+from eventcore.ground import forget_earlier_raises
 from eventcore.projections.definition import Definition
 from eventcore.recording import HistogramCell
 
@@ -73,15 +74,17 @@ class Handler:
 
     def __init__(self, definition: Definition, codec: Codec, durations: HistogramCell, *, verbose: bool) -> None:
         self._definition = definition
-        self._codec = codec
+        self._decode: Callable[[StoredEvent, StreamId], RecordedEvent | RawEvent] = (
+            codec.decode_or_raw if definition.unknown == "raw" else codec.decode
+        )
         self._durations = durations
         self._record_each = verbose and not definition.batched
         self.applied = 0
         self.seconds = 0.0
 
-    async def decode(self, rows: Sequence[StoredEvent]) -> list[RecordedEvent]:
+    async def decode(self, rows: Sequence[StoredEvent]) -> list[RecordedEvent | RawEvent]:
         """Decode ``rows``; raises ``HandlerFailed`` for the first one that cannot be decoded."""
-        decode, events = self._codec.decode, list[RecordedEvent]()
+        decode, events = self._decode, list[RecordedEvent | RawEvent]()
         for begin in range(0, len(rows), _DECODE_SLICE):
             if begin:
                 await asyncio.sleep(0)
@@ -113,7 +116,7 @@ class Handler:
             self._record(begun, self.applied)
         return self.applied
 
-    async def _apply(self, events: Sequence[RecordedEvent]) -> None:
+    async def _apply(self, events: Sequence[RecordedEvent | RawEvent]) -> None:
         call, batched, record_each = self._definition.call, self._definition.batched, self._record_each
         arguments, events_per_call = self._arguments(events)
         applied = 0
@@ -129,6 +132,7 @@ class Handler:
                     # A handler may raise CancelledError by itself. Only when this task is being cancelled it is not a failure.
                     if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                         raise
+                    forget_earlier_raises(error)
                     raise HandlerFailed(applied, None if batched else applied) from error
                 applied += events_per_call
                 last, now = now, perf_counter()
@@ -143,7 +147,7 @@ class Handler:
         finally:
             self.applied = applied
 
-    def in_transaction(self, events: Sequence[RecordedEvent]) -> Callable[[Any], Any]:
+    def in_transaction(self, events: Sequence[RecordedEvent | RawEvent]) -> Callable[[Any], Any]:
         """A function that applies all ``events`` with the transaction that it is called with, or raises ``HandlerFailed``.
 
         The backend calls it in its transaction: SQLite in its writer thread, PostgreSQL on the event loop, where it awaits it.
@@ -158,6 +162,7 @@ class Handler:
                     if (result := call(argument, transaction)) is not None:
                         _refuse_awaitable(result)
             except Exception as error:
+                forget_earlier_raises(error)
                 raise HandlerFailed(0, None if batched else index) from error
             finally:
                 self._record(begun, len(events))
@@ -168,13 +173,14 @@ class Handler:
                 for index, argument in enumerate(arguments):  # noqa: B007  # read when a call fails
                     await call(argument, transaction)
             except Exception as error:
+                forget_earlier_raises(error)
                 raise HandlerFailed(0, None if batched else index) from error
             finally:
                 self._record(begun, len(events))
 
         return apply_async if self._definition.asynchronous else apply
 
-    def _arguments(self, events: Sequence[RecordedEvent]) -> tuple[Sequence[Any], int]:
+    def _arguments(self, events: Sequence[RecordedEvent | RawEvent]) -> tuple[Sequence[Any], int]:
         """The first argument of each call of the handler, and the number of events in one."""
         return ([events], len(events)) if self._definition.batched else (events, 1)
 

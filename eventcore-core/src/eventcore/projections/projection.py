@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, final, get_args
 
 import msgspec
 
-from eventcore.events import Event
+from eventcore.events import Event, Unknown
 from eventcore.ground import backoff
 
 ThenPolicy: TypeAlias = Literal["stop", "skip", "dead_letter"]
@@ -77,6 +77,8 @@ class Projection:
         pattern: gives the projection only streams whose whole id matches, as for ``EventStore.read_all``.
         event_types: gives it only events of these classes, or stored types.
         on_error: what to do with an event that cannot be applied.
+        unknown: what to do with an event whose type no class of this process has: ``"error"`` treats it as an event that cannot
+            be applied, ``"raw"`` gives it to the handler as a ``RawEvent``.
         version: 1 or more. From 2 on, the checkpoint is kept under ``name@version``, so that a new version starts at the first
             event while the old one runs on.
         batch_size: the largest number of events that are applied before a checkpoint, from 1 to 10,000. Batches are smaller
@@ -97,5 +99,6 @@ class Projection:
     pattern: str | None = None
     event_types: Sequence[str | type[Event]] | None = None
     on_error: OnError = OnError()
+    unknown: Unknown = "error"
     version: int = 1
     batch_size: int = 1000

@@ -17,15 +17,20 @@ from eventcore.events import RecordedEvent, StreamId, StreamPattern
 from eventcore.events.codec import StoredEvent
 
 Verdict: TypeAlias = int
-"""The answer to one append request: the position of its first event; 0 if it has no events and its check held; ``CONFLICT``."""
+"""The answer to one append request: the position of its first event; 0 if it has no events and its check held; ``CONFLICT``;
+``KNOWN_KEY``."""
 
 CONFLICT: Final = -1
 """The verdict on a request that was refused because one of its streams has another version. Nothing of it was stored."""
 
-SCHEMA_VERSION: Final = 4
+KNOWN_KEY: Final = -2
+"""The verdict on a request whose idempotency key the store holds, or an earlier request of the call has. Nothing of it was
+stored."""
+
+SCHEMA_VERSION: Final = 5
 """The version of the stored data, the same for every kind of store.
 
-Version 1 has events; 2 adds projections; 4 adds snapshots and redactions.
+Version 1 has events; 2 adds projections; 3 what keeps them apart; 4 adds snapshots and redactions; 5 adds idempotency keys.
 """
 
 Versions: TypeAlias = Mapping[StreamId, int]
@@ -119,6 +124,42 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
+class CommandKey(msgspec.Struct, frozen=True, gc=False):
+    """The idempotency key of a command, to be stored together with its events.
+
+    Attributes:
+        key: the key, 1 to 128 characters without control characters.
+        fingerprint: tells the command from others: equal for equal commands, in every process.
+        attempts: the attempts that the command took.
+        seconds: how long the store keeps the key, by the store's clock.
+    """
+
+    key: str
+    fingerprint: str
+    attempts: int
+    seconds: float
+
+
+@final
+class KeyRecord(msgspec.Struct, frozen=True, gc=False):
+    """What a store keeps of the first command with an idempotency key.
+
+    Attributes:
+        fingerprint: that of the command.
+        attempts: the attempts that it took.
+        first: the position of its first event; 0 if it has none.
+        events: the number of its events, which have consecutive positions.
+        position: the position of its last event; without events, that of the last event before its check.
+    """
+
+    fingerprint: str
+    attempts: int
+    first: int
+    events: int
+    position: int
+
+
+@final
 class AppendRequest(msgspec.Struct, frozen=True, gc=False):
     """Append ``events`` if every stream of one command still has the version that the command has seen; else append nothing.
 
@@ -132,12 +173,15 @@ class AppendRequest(msgspec.Struct, frozen=True, gc=False):
         expected: for each stream, its version before this request. Has the same keys as ``base``.
         events: the events to append, in order; may be empty, then the request is only a check.
         origin: the command's span, for observers of the calls. A store does not use it.
+        key: the idempotency key to store when the request is accepted. A request whose key is known is refused before its
+            streams are checked.
     """
 
     base: Versions
     expected: Versions
     events: Sequence[NewEvent]
     origin: Any = None
+    key: CommandKey | None = None
 
 
 @final
@@ -285,6 +329,10 @@ class EventLog(Protocol):
             EventsRedacted: the store has more redactions than commands of this process have seen. The requests may build on the
                 old text of an event, so none of them was stored. The next call knows the redactions.
         """
+        ...
+
+    async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
+        """What the store keeps of those idempotency keys that it knows and that have not expired."""
         ...
 
     async def read_streams(

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Final, final
 
 from eventcore.commands.fields import EVENTS, VERSION, Need, Needs
-from eventcore.commands.gathering import answer, answer_all, until_settled
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States
 from eventcore.commands.streams.paged_read import Page, PagedRead
@@ -25,6 +24,7 @@ from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
+from eventcore.ground.gathering import answer, answer_all, until_settled
 from eventcore.stores.base import BackendPage, EventLog, EventsRedacted
 from eventcore.stores.failures import as_store_error, own_copy
 

@@ -17,6 +17,7 @@ from eventcore.stores.base import (
     BackendPage,
     Checkpoint,
     EventFilter,
+    KeyRecord,
     LogPage,
     NewEvent,
     Purpose,
@@ -28,7 +29,8 @@ from eventcore.stores.base import (
 )
 from eventcore.stores.failures import check_reason, diverged
 from eventcore.stores.head_watch import LocalHeadWatch
-from eventcore.stores.judging import judge, verdicts
+from eventcore.stores.judging import has_keys, judge, key_records, verdicts, with_known_keys, with_new_keys
+from eventcore.stores.memory.keys import MemoryKeys
 from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, cut, window
 from eventcore.stores.seen import SeenRedactions, redacted
 
@@ -87,6 +89,7 @@ class MemoryEvents:
         streams: the same events by stream.
         snapshots: the newest stored state by stream and key.
         redactions: the traces in order; the number of a redaction is its index plus 1.
+        keys: the idempotency keys of commands.
         watch: wakes readers.
     """
 
@@ -95,6 +98,7 @@ class MemoryEvents:
         self.streams: dict[str, Rows] = {}
         self.snapshots: dict[tuple[str, StateKey], Snapshot] = {}
         self.redactions: list[Redaction] = []
+        self.keys = MemoryKeys()
         self.watch = LocalHeadWatch()
 
 
@@ -121,6 +125,16 @@ class MemoryLog:
         if events.redactions and len(events.redactions) > self._seen.at_most:
             self._seen.forget()
             raise redacted(len(events.redactions))
+        if not has_keys(requests):
+            return self._append(requests)
+        head, keys = len(events.all.rows), events.keys
+        known = keys.find([request.key.key for request in requests if request.key is not None])
+        found = with_known_keys(requests, known, self._append(with_new_keys(requests, known)))
+        keys.add(key_records(requests, found, head))
+        return found
+
+    def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
+        events = self._events
         head = len(events.all.rows)
         began = {stream: len(events.streams.get(stream, _NONE).rows) for request in requests for stream in request.base}
         accepted = judge(requests, began)
@@ -138,6 +152,10 @@ class MemoryLog:
             if (stream := streams.get(row.stream_id)) is None:
                 stream = streams[row.stream_id] = Rows()
             stream.append(row)
+
+    async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
+        """See ``EventLog.find_keys``."""
+        return self._events.keys.find(keys)
 
     async def read_streams(
         self,

@@ -48,11 +48,23 @@ def append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
     )
 
 
+def key_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
+    """The last 5 arguments of ``append_events_once``, which describe the idempotency keys of the requests."""
+    numbered = [(number, request.key) for number, request in enumerate(requests, 1) if request.key is not None]
+    return (
+        _texts([key.key for _, key in numbered]),
+        _texts([key.fingerprint for _, key in numbered]),
+        _numbers([number for number, _ in numbered]),
+        _numbers([key.attempts for _, key in numbered]),
+        _numbers([key.seconds for _, key in numbered]),
+    )
+
+
 def _texts(texts: Iterable[str]) -> str:
     return _SEPARATOR.join(texts)
 
 
-def _numbers(numbers: list[int]) -> str:
+def _numbers(numbers: list[int] | list[float]) -> str:
     # An array literal is a JSON array in braces. The encoder is several times faster than joining the texts of the numbers.
     return f"{{{_encode(numbers)[1:-1].decode()}}}"
 

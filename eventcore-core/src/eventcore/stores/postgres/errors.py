@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, final
 
 from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
 from eventcore.stores.base import EventsRedacted
@@ -54,6 +55,15 @@ _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
 _LOST: Final = ("08", "57P01", "57P02", "57P04", "57P05", "58", "XX")
 # The session has ended, or is not the one that the connection takes it for.
 _UNUSABLE: Final = (*_LOST, _READ_ONLY, "25P03", "25P04", "26000", "42P05")
+
+
+@final
+class KeysKnown(StoreError):
+    """The store knows idempotency keys of a batch, of which nothing was stored. ``PostgresLog.append`` catches it."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__("idempotency keys are known")
+        self.keys = keys
 
 
 def leaves_connection_usable(error: BaseException) -> bool:

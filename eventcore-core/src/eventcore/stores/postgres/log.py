@@ -19,6 +19,7 @@ from eventcore.stores.base import (
     Checkpoint,
     EventFilter,
     EventsRedacted,
+    KeyRecord,
     LogPage,
     Purpose,
     Redaction,
@@ -28,10 +29,11 @@ from eventcore.stores.base import (
     Versions,
 )
 from eventcore.stores.failures import check_reason, diverged
-from eventcore.stores.judging import last_appended, verdicts
+from eventcore.stores.judging import has_keys, last_appended, verdicts, with_known_keys, with_new_keys
 from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, rows_per_stream, window
-from eventcore.stores.postgres.arguments import append_arguments, conditions
+from eventcore.stores.postgres.arguments import append_arguments, conditions, key_arguments
 from eventcore.stores.postgres.connections import Pool, one_try
+from eventcore.stores.postgres.errors import KeysKnown
 from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
 from eventcore.stores.seen import SeenRedactions
 
@@ -45,6 +47,15 @@ _APPEND: Final = """
     SELECT head, verdicts, waited FROM {schema}.append_batch(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
     )
+"""
+_APPEND_ONCE: Final = """
+    SELECT head, verdicts, waited, known FROM {schema}.append_events_once(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26
+    )
+"""
+_FIND_KEYS: Final = """
+    SELECT key, fingerprint, attempts, first, events, position FROM {schema}.command_keys
+    WHERE key = ANY ($1) AND expires_at > clock_timestamp()
 """
 _READ: Final = "SELECT * FROM {schema}.load_streams($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _FOLLOW: Final = "SELECT * FROM {schema}.follow_page($1, $2, $3, $4, $5, $6)"
@@ -82,7 +93,8 @@ class PostgresLog:
         self._redactions = SeenRedactions()
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
-        """See ``EventLog.append``. One call of an SQL function checks and commits the batch.
+        """See ``EventLog.append``. One call of an SQL function checks and commits the batch. When it finds that idempotency
+        keys are known, a second one does so for the other requests.
 
         When the answer is lost, the call is repeated over a new connection until the deadline. The function then first looks
         whether the earlier call was committed. If the earlier call reaches the server after its repetition, it is refused,
@@ -92,6 +104,19 @@ class PostgresLog:
             StoreUnavailable: ``may_have_committed`` is true when the answer was lost and every repetition failed, too.
             HistoryDiverged, EventsRedacted: see ``EventLog.append``.
         """
+        if not has_keys(requests):
+            return await self._append(requests)
+        known: set[str] = set()
+        while True:
+            new = with_new_keys(requests, known)
+            try:
+                decided = await self._append(new, key_arguments(new)) if new else ()
+            except KeysKnown as error:
+                known.update(error.keys)
+                continue
+            return with_known_keys(requests, known, decided)
+
+    async def _append(self, requests: Sequence[AppendRequest], keys: tuple[Any, ...] = ()) -> Sequence[Verdict]:
         arguments = (*append_arguments(requests), self._redactions.at_most)
         # Every repetition names the same event. A newer one, read meanwhile, could be lost in a failover, and the repetition
         # would then fail although the first call has committed the batch.
@@ -100,7 +125,12 @@ class PostgresLog:
         settling = False
         while True:
             try:
-                head, judged, waited = await self._call_append(arguments, seen, deadline, settling=settling)
+                row = await self._call_append(arguments, seen, deadline, settling=settling, keys=keys)
+                head, judged, waited = row[:3]
+                if keys and row[3]:
+                    raise KeysKnown(row[3])
+            except KeysKnown:
+                raise
             except HistoryDiverged:
                 self._forget(seen)
                 raise
@@ -132,7 +162,7 @@ class PostgresLog:
             return found
 
     async def _call_append(
-        self, arguments: tuple[Any, ...], seen: Checkpoint, deadline: float, *, settling: bool
+        self, arguments: tuple[Any, ...], seen: Checkpoint, deadline: float, *, settling: bool, keys: tuple[Any, ...] = ()
     ) -> Sequence[Any]:
         async with self._appending.connection(deadline) as connection:
             seconds = one_try(deadline)
@@ -141,7 +171,9 @@ class PostgresLog:
             lock_milliseconds = int(800 * seconds) + 1
             async with asyncio.timeout(seconds):
                 rows = await self._appending.rows(
-                    connection, _APPEND, settling, lock_milliseconds, *arguments, seen.position, seen.event_id
+                    connection,
+                    _APPEND_ONCE if keys else _APPEND,
+                    *(settling, lock_milliseconds, *arguments, seen.position, seen.event_id, *keys),
                 )
         row: Sequence[Any] = rows[0]
         return row
@@ -155,6 +187,11 @@ class PostgresLog:
             await self._loading.fetch(_READ, [], [], LAST_POSITION, 1, PAGE_BYTES, 0, "", [], [], timeout=timeout)
             arguments = (*append_arguments(()), self._redactions.at_most)
             await self._call_append(arguments, START, deadline, settling=False)
+
+    async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
+        """See ``EventLog.find_keys``."""
+        rows = await self._loading.fetch(_FIND_KEYS, list(keys))
+        return {key: KeyRecord(*values) for key, *values in rows}
 
     async def read_streams(
         self,

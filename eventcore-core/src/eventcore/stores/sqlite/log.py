@@ -14,6 +14,7 @@ from eventcore.stores.base import (
     Checkpoint,
     EventFilter,
     EventsRedacted,
+    KeyRecord,
     LogPage,
     Purpose,
     Redaction,
@@ -24,13 +25,22 @@ from eventcore.stores.base import (
 )
 from eventcore.stores.failures import check_reason
 from eventcore.stores.head_watch import LocalHeadWatch
-from eventcore.stores.judging import last_appended
+from eventcore.stores.judging import has_keys, last_appended
 from eventcore.stores.paging import LAST_POSITION, SEARCH_WINDOW, rows_per_stream
 from eventcore.stores.seen import SeenRedactions
 from eventcore.stores.sqlite.connection import ConnectionThread
 from eventcore.stores.sqlite.following import Follower
 from eventcore.stores.sqlite.snapshots import read_behind_snapshots, redact, save_snapshots
-from eventcore.stores.sqlite.statements import append, count_redactions, find_event, head, read_streams, scan
+from eventcore.stores.sqlite.statements import (
+    append,
+    append_with_keys,
+    count_redactions,
+    find_event,
+    find_keys,
+    head,
+    read_streams,
+    scan,
+)
 
 _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 
@@ -55,13 +65,18 @@ class SqliteLog:
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """See ``EventLog.append``."""
+        job = append_with_keys if has_keys(requests) else append
         try:
-            verdicts = await self._writer.run(partial(append, requests, self._redactions.at_most))
+            verdicts = await self._writer.run(partial(job, requests, self._redactions.at_most))
         except EventsRedacted:
             self._redactions.forget()
             raise
         self._watch.advance(last_appended(requests, verdicts).position)
         return verdicts
+
+    async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
+        """See ``EventLog.find_keys``."""
+        return await self._reader.run(partial(find_keys, keys))
 
     async def read_streams(
         self,

@@ -9,16 +9,28 @@ Every function here runs in the thread of its connection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar, cast
 
 import msgspec
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import START, AppendRequest, BackendPage, Checkpoint, EventFilter, LogPage, Verdict, Versions
+from eventcore.stores.base import (
+    START,
+    AppendRequest,
+    BackendPage,
+    Checkpoint,
+    CommandKey,
+    EventFilter,
+    KeyRecord,
+    LogPage,
+    Verdict,
+    Versions,
+)
 from eventcore.stores.failures import diverged
-from eventcore.stores.judging import base_versions, judge, verdicts
+from eventcore.stores.judging import base_versions, judge, key_records, verdicts, with_known_keys, with_new_keys
 from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, window
 from eventcore.stores.seen import redacted
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
@@ -140,6 +152,25 @@ _LOG_MEASURED: Final = f"""
         WHERE position IN (SELECT position FROM fitting) ORDER BY position
     )), 0
 """  # noqa: S608  # put together from constants
+# Idempotency keys expire by the machine's wall clock, which all processes on the file share.
+_FIND_KEYS: Final = """
+    SELECT key, fingerprint, attempts, first, events, position FROM command_keys
+    WHERE key IN (SELECT value FROM json_each(:keys)) AND expires_at_ns > :now
+"""
+# keys: an array of [key, fingerprint, attempts, first, events, position, expires_at_ns].
+_ADD_KEYS: Final = """
+    INSERT OR REPLACE INTO command_keys
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+        json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]')
+    FROM json_each(:keys)
+"""
+# Each append removes more keys than it adds, so that expired keys cannot pile up.
+_REMOVE_KEYS: Final = """
+    DELETE FROM command_keys WHERE key IN (
+        SELECT key FROM command_keys WHERE expires_at_ns <= :now ORDER BY expires_at_ns LIMIT :limit
+    )
+"""
+_MORE_REMOVED: Final = 16
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -174,15 +205,21 @@ def append(requests: Sequence[AppendRequest], redactions: int, connection: Store
     # Another process has written one of the streams, or a request contradicts one before it: decide each request by the
     # versions that the streams have under the write lock.
     with write_transaction(connection):
-        if (found := count_redactions(connection)) > redactions:
-            raise redacted(found)
-        began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
-        accepted = judge(requests, began)
-        winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
-        first = head(connection)
-        rows = _rows(winners) if any(request.events for request in winners) else ""
-        if rows:
-            connection.execute(_APPEND, {"new": rows, "base": "{}", "redactions": redactions})
+        return append_in_transaction(requests, redactions, connection)
+
+
+def append_in_transaction(requests: Sequence[AppendRequest], redactions: int, connection: StoreConnection) -> Sequence[Verdict]:
+    """Decide each request by the versions that its streams have; to be called in a transaction that holds the write lock."""
+    if (found := count_redactions(connection)) > redactions:
+        raise redacted(found)
+    base = base_versions(requests)
+    began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
+    accepted = judge(requests, began)
+    winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
+    first = head(connection)
+    rows = _rows(winners) if any(request.events for request in winners) else ""
+    if rows:
+        connection.execute(_APPEND, {"new": rows, "base": "{}", "redactions": redactions})
     _count_written(connection, rows)
     return verdicts(requests, accepted, first)
 
@@ -305,3 +342,38 @@ def last_append(connection: StoreConnection) -> tuple[int, int | None]:
     """The head position, and when its event was recorded in nanoseconds since 1970 (``None``: there is no event)."""
     found = connection.execute("SELECT position, recorded_at_ns FROM events ORDER BY position DESC LIMIT 1").fetchone()
     return (0, None) if found is None else (found[0], found[1])
+
+
+def append_with_keys(requests: Sequence[AppendRequest], redactions: int, connection: StoreConnection) -> Sequence[Verdict]:
+    """See ``EventLog.append``, for a call in which a request has an idempotency key."""
+    with write_transaction(connection):
+        first = head(connection)
+        known = find_keys([request.key.key for request in requests if request.key is not None], connection)
+        found = with_known_keys(requests, known, append_in_transaction(with_new_keys(requests, known), redactions, connection))
+        if records := key_records(requests, found, first):
+            _add_keys(records, connection)
+        return found
+
+
+def find_keys(keys: Sequence[str], connection: StoreConnection) -> Mapping[str, KeyRecord]:
+    """See ``EventLog.find_keys``."""
+    asked: dict[str, str | int] = {"keys": _encode(keys).decode(), "now": time.time_ns()}
+    return {
+        key.decode(): KeyRecord(fingerprint.decode(), attempts, first, events, position)
+        for key, fingerprint, attempts, first, events, position in connection.execute(_FIND_KEYS, asked).fetchall()
+    }
+
+
+def _add_keys(records: Iterable[tuple[CommandKey, KeyRecord]], connection: StoreConnection) -> None:
+    now = time.time_ns()
+    rows = [
+        (
+            *(key.key, record.fingerprint, record.attempts, record.first, record.events, record.position),
+            now + int(key.seconds * 1e9),
+        )
+        for key, record in records
+    ]
+    asked: dict[str, str | int] = {"now": now, "limit": len(rows) + _MORE_REMOVED}
+    connection.execute(_REMOVE_KEYS, asked)
+    asked = {"keys": _encode(rows).decode()}
+    connection.execute(_ADD_KEYS, asked)

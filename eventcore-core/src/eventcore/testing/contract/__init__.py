@@ -9,13 +9,21 @@ from eventcore.testing.contract.limits import LimitContract
 from eventcore.testing.contract.projecting import ProjectContract
 from eventcore.testing.contract.reading import ReadContract
 from eventcore.testing.contract.redacting import RedactContract
+from eventcore.testing.contract.repeating import RepeatContract
 from eventcore.testing.contract.sharing import SharingContract
 
 __all__ = ["MakeBackend", "ProjectionContract", "ReadModel", "StoreContract"]
 
 
 class StoreContract(
-    AppendContract, ReadContract, FollowContract, CommandContract, SharingContract, LimitContract, RedactContract
+    AppendContract,
+    ReadContract,
+    FollowContract,
+    CommandContract,
+    RepeatContract,
+    SharingContract,
+    LimitContract,
+    RedactContract,
 ):
     """Tests of how a store keeps events and executes commands. Inherit it and override the fixture ``make_backend``.
 

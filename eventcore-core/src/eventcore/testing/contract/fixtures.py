@@ -35,9 +35,9 @@ class ReadModel(Protocol):
 
 
 @asynccontextmanager
-async def opened_store(backend: Backend) -> AsyncGenerator[EventStore]:
-    """An open store without exporters."""
-    async with open_store(backend, name="contract", config={}, exporters="none", timeout=30.0) as store:
+async def opened_store(backend: Backend, **settings: Any) -> AsyncGenerator[EventStore]:
+    """An open store without exporters; ``settings`` are further arguments of ``open_store``."""
+    async with open_store(backend, name="contract", config={}, exporters="none", timeout=30.0, **settings) as store:
         yield store
 
 

@@ -10,15 +10,17 @@ from typing import Any, Final
 import pytest
 
 from eventcore.errors import HistoryDiverged, ProjectionFailed
-from eventcore.events import RecordedEvent
+from eventcore.events import RawEvent, RecordedEvent
 from eventcore.projections import OnError, Projection
 from eventcore.store import EventStore
-from eventcore.stores import START, Checkpoint
+from eventcore.stores import START, AppendRequest, Checkpoint
 from eventcore.testing.contract.accounts import Deposit, Link, Linked, account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, Run, opened_store
+from eventcore.testing.contract.requests import new_event
 
 A: Final = account("a")
 B: Final = account("b")
+_UNKNOWN: Final = "eventcore.testing.unknown"
 _AT_ONCE: Final = OnError(retries=1, base_delay=0, max_delay=0, then="dead_letter")
 
 
@@ -86,8 +88,38 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 15.0)
             await asyncio.sleep(0.01)
 
 
+class _Raw(Seen):
+    """Also takes events whose type no class has."""
+
+    name = "contract-raw"
+    unknown = "raw"
+
+    def handle(self, event: RecordedEvent | RawEvent) -> None:
+        assert isinstance(event, RawEvent) is (event.event_type == _UNKNOWN)
+        if isinstance(event, RawEvent):
+            assert event.data == {"amount": 1, "note": ""}
+        self.seen.append(event.position)
+
+
 class ProjectContract(ContractFixtures):
     """Tests of ``EventStore.run``, ``wait_for``, ``retry_dead_letters`` and ``reset_projection``."""
+
+    async def test_a_projection_may_take_events_of_unknown_types(self, make_backend: MakeBackend, run: Run) -> None:
+        backend = make_backend()
+        await backend.open()
+        await backend.log.append([AppendRequest({A: 0}, {A: 0}, [new_event(A, 1, event_type=_UNKNOWN)])])
+        await backend.close(5.0)
+        raw, strict = _Raw(), Seen()
+        async with opened_store(make_backend()) as store:
+            await deposit(store, 1, "b")
+            run(store, raw)
+            run(store, strict)
+            await store.wait_for(raw, 2)
+            await store.wait_for(strict, 2)
+            [letter] = await store.dead_letters(strict)
+        assert raw.seen == [1, 2]
+        assert strict.seen == [2], "without unknown='raw' such an event cannot be applied"
+        assert (letter.position, letter.error_type) == (1, "UnknownEventType")
 
     async def test_a_projection_gets_every_event_in_order_and_then_new_ones(self, store: EventStore, run: Run) -> None:
         await store.execute(Deposit(account=A, times=1500))

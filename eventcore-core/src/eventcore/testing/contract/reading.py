@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from eventcore.errors import CorruptEvent, InvalidEvent, UnknownEventType
-from eventcore.events import StreamId
+from eventcore.events import RawEvent, RecordedEvent, StreamId
 from eventcore.store import EventStore
 from eventcore.stores import CONFLICT, START, AppendRequest, Backend, NewEvent
 from eventcore.testing.contract.accounts import Deposit, Deposited, Link, Linked, Look, account
@@ -291,6 +291,26 @@ class ReadContract(ContractFixtures):
         unknown = new_event(A, 1, data=b"{}", event_type="eventcore.testing.NobodyKnows")
         await self._fails_only_calls_that_read_it(make_backend, unknown, UnknownEventType)
 
+    async def test_a_stored_event_of_an_unknown_type_can_be_read_as_plain_values(self, make_backend: MakeBackend) -> None:
+        backend = make_backend()
+        await backend.open()
+        unknown = new_event(A, 1, event_type="eventcore.testing.unknown", data=b'{"a":[1,null,{"b":"\xc3\xa9"}]}')
+        await backend.log.append([AppendRequest({A: 0}, {A: 0}, [unknown])])
+        await backend.close(5.0)
+        async with opened_store(make_backend()) as store:
+            await store.execute(Deposit(account=B))
+            in_stream = [event async for event in store.read(A, unknown="raw")]
+            in_all = [event async for event in store.read_all(unknown="raw")]
+        [raw, known] = in_all
+        assert in_stream == [raw], "both calls give the same event"
+        assert isinstance(raw, RawEvent), "an event whose type no class has is a RawEvent"
+        assert (raw.stream_id, raw.version, raw.position) == (A, 1, 1)
+        assert (raw.event_type, raw.event_id) == ("eventcore.testing.unknown", unknown.recorded.event_id)
+        assert raw.data == {"a": [1, None, {"b": "\u00e9"}]}
+        assert raw.recorded_at_ns == unknown.recorded.recorded_at_ns
+        assert isinstance(known, RecordedEvent), "all other events are what they always are"
+        assert known.data == Deposited(amount=1)
+
     async def test_a_stored_event_that_does_not_fit_its_class_fails_only_calls_that_read_it(
         self, make_backend: MakeBackend
     ) -> None:
@@ -304,8 +324,10 @@ class ReadContract(ContractFixtures):
         await backend.close(5.0)
         async with opened_store(make_backend()) as store:
             where = f"stream '{A}', version 1, position 1"
-            with pytest.raises(error, match=where):
+            with pytest.raises(error, match=where) as raised:
                 [event async for event in store.read(A)]
+            assert isinstance(raised.value, (UnknownEventType, CorruptEvent))
+            assert (raised.value.stream_id, raised.value.version, raised.value.position) == (A, 1, 1)
             with pytest.raises(error, match=where):
                 [event async for event in store.read_all()]
             with pytest.raises(error, match=where):

@@ -1,4 +1,4 @@
-"""How the loader and the batcher gather requests into one call, and how they answer many without blocking the event loop."""
+"""Gather requests of several tasks into one call, and answer many tasks without blocking the event loop."""
 
 from __future__ import annotations
 
