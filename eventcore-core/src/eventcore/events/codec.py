@@ -147,24 +147,24 @@ class Codec:
             UnknownEventType: no class in this process has the event type.
         """
         event_type = row.event_type
-        if not isinstance(data, Event):
-            decode = self._by_type.get(event_type) or self._find(row, StreamId(row.stream_id))
-            try:
-                written = self._encode(dict(data))
-                event = decode(written)
-            except Exception as error:
-                # The class may have code of its own, which raises what it likes.
-                self._failed("encode", event_type)
-                raise InvalidEvent(f"{_address(row)} could not be read back as {event_type}: {_text(error)}") from error
-            if unknown := set(data) - set(event.__struct_encode_fields__):
-                raise InvalidEvent(
-                    f"{_address(row)}: {event_type} has no fields {sorted(unknown)}; expected some of "
-                    f"{list(event.__struct_encode_fields__)}"
-                )
-            data = event
-        elif data.event_type != event_type:
-            raise InvalidEvent(f"{_address(row)} is of type {event_type}, not {data.event_type}: a redaction keeps the type")
-        return self.encode(data)[0]
+        if isinstance(data, Event):
+            if data.event_type != event_type:
+                problem = f"is of type {event_type}, not {data.event_type}: a redaction keeps the type"
+                raise InvalidEvent(f"{_address(row)} {problem}")
+            return self.encode(data)[0]
+        decode = self._by_type.get(event_type) or self._find(row, StreamId(row.stream_id))
+        try:
+            event = decode(self._encode(dict(data)))
+        except Exception as error:
+            # The class may have code of its own, which raises what it likes.
+            self._failed("encode", event_type)
+            raise InvalidEvent(f"{_address(row)} could not be read back as {event_type}: {_text(error)}") from error
+        if unknown := set(data) - set(event.__struct_encode_fields__):
+            raise InvalidEvent(
+                f"{_address(row)}: {event_type} has no fields {sorted(unknown)}; expected some of "
+                f"{list(event.__struct_encode_fields__)}"
+            )
+        return self.encode(event)[0]
 
     def encode_metadata(self, metadata: EventMetadata) -> bytes:
         """The JSON of metadata whose headers and ids have been checked."""

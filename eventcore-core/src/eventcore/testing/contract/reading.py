@@ -248,7 +248,7 @@ class ReadContract(ContractFixtures):
         assert [event async for event in store.read(A, after_version=2**63 - 1)] == []
         assert [event async for event in store.read_all(after=2**63 - 1)] == []
         for number in (2**63, 2**64, 10**30):
-            with pytest.raises(ValueError, match=r"expected an int, 0 or more and less than 2\*\*63"):
+            with pytest.raises(ValueError, match=f"expected an int from 0 to {2**63 - 1}"):
                 await anext(store.read(A, after_version=number))
             with pytest.raises(ValueError, match="less than"):
                 await anext(store.read_all(after=number))
