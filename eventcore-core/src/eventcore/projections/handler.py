@@ -9,7 +9,7 @@ from inspect import isawaitable, iscoroutine
 from time import perf_counter
 from typing import Any, Final, final
 
-from eventcore.errors import StoreError
+from eventcore.errors import InvalidProjection, StoreError
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.projections.definition import Definition
@@ -44,15 +44,16 @@ class HandlerFailed(Exception):
 
 @contextmanager
 def refused_commit_as_failure() -> Generator[None]:
-    """Around a commit that applies events: raise ``HandlerFailed`` when the database refuses what the handler wrote.
+    """Around a commit that applies events: raise ``HandlerFailed`` when the store refuses what the handler did.
 
-    A database checks some constraints only at the commit. Backends raise a plain ``StoreError`` for that. Its subclasses have
-    other reasons, such as a lost connection or a lost lease, and pass.
+    A database checks some constraints only at the commit. Backends raise a plain ``StoreError`` for that, and
+    ``InvalidProjection`` when the handler has ended the transaction. The subclasses of ``StoreError`` have other reasons, such
+    as a lost connection or a lost lease, and pass.
     """
     try:
         yield
-    except StoreError as error:
-        if type(error) is StoreError:
+    except (InvalidProjection, StoreError) as error:
+        if type(error) in (InvalidProjection, StoreError):
             raise HandlerFailed(0, None) from error
         raise
 

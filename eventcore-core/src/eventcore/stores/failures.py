@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from eventcore.errors import HistoryDiverged, LeadershipLost, StoreError
+from eventcore.errors import HistoryDiverged, InvalidProjection, LeadershipLost, StoreError
 from eventcore.stores.base import Checkpoint, Lease
 
 
@@ -43,3 +43,24 @@ def taken_over(lease: Lease, before: Checkpoint) -> LeadershipLost:
 def still_running(projection: str) -> LeadershipLost:
     """The error for a reset of a projection whose lease a runner holds."""
     return LeadershipLost(f"projection {projection!r} is running: stop it before you reset it")
+
+
+def refusal(what: str) -> InvalidProjection:
+    """The error for a handler that does something with its transaction that only the store may do."""
+    return InvalidProjection(
+        f"a handler must not {what}: the store commits what the handler writes together with the checkpoint, or rolls both back"
+    )
+
+
+def is_caused_by(error: BaseException, cause: BaseException) -> bool:
+    """Whether ``cause`` is ``error``, or was being handled when ``error`` was raised."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        if (one := pending.pop()) is None or id(one) in seen:
+            continue
+        if one is cause:
+            return True
+        seen.add(id(one))
+        pending += [one.__cause__, one.__context__]
+    return False

@@ -9,7 +9,6 @@ would last longer than it was granted for; such a lease counts as ended.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,9 +17,9 @@ from typing import Any, Final, TypeVar, final
 import msgspec
 
 from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
-from eventcore.stores.failures import still_running, taken_over
+from eventcore.stores.failures import refusal, still_running, taken_over
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection, write_transaction
-from eventcore.stores.sqlite.errors import explained, is_unavailable
+from eventcore.stores.sqlite.transaction import SqliteTransaction
 
 T = TypeVar("T")
 
@@ -164,32 +163,19 @@ def _in_transaction(work: Callable[[StoreConnection], T], connection: StoreConne
 
 
 def _apply(apply: Callable[[Any], Any], connection: StoreConnection) -> None:
-    """Call ``apply`` with the connection inside the transaction: texts come as ``str``, and ``apply`` cannot end it."""
-    connection.text_factory = str
-    connection.set_authorizer(_refuse_to_end)
+    """Call ``apply`` with a transaction that it cannot end, and that ends with it."""
+    transaction = SqliteTransaction(connection, connection.path)
+    failure: Exception | None = None
     try:
-        apply(connection)
+        apply(transaction)
     except Exception as error:
-        # An error of the application is raised as it is, unless it says that the file cannot be written now: then the
-        # projection waits for the store instead of failing.
-        cause = error if isinstance(error, sqlite3.Error) else error.__cause__
-        if isinstance(cause, sqlite3.Error) and is_unavailable(cause):
-            raise explained(cause, _path(connection)) from error
+        failure = error
         raise
     finally:
-        connection.set_authorizer(None)
-        connection.text_factory = bytes
-        connection.row_factory = None
-
-
-def _refuse_to_end(action: int, *_: object) -> int:
-    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
-
-
-def _path(connection: StoreConnection) -> str:
-    # The authorizer would be asked about the PRAGMA, too.
-    connection.set_authorizer(None)
-    return str(connection.execute("PRAGMA database_list").fetchone()[2])
+        transaction.end()
+        transaction.check(failure)
+    if not connection.in_transaction:
+        raise refusal("end its transaction, as INSERT OR ROLLBACK and ON CONFLICT ROLLBACK do")
 
 
 def _projections(connection: StoreConnection) -> Sequence[ProjectionRecord]:
