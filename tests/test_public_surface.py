@@ -25,7 +25,8 @@ SURFACE = {
     """,
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog Lease LogPage MemoryBackend
-        NewEvent ProjectionLedger ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict
+        NewEvent ProjectionLedger ProjectionRecord Purpose RunState SCHEMA_VERSION START
+        SqliteBackend StoredEvent StreamPattern Verdict
         backend_from_url
     """,
     "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",

@@ -19,6 +19,7 @@ class Proxy:
         cut_answer: asked of each answer to a call that carries ``mark`` whether the connection is cut in place of it.
         hold_answer: asked of each of those how many seconds it comes late.
         silent: while true, answers are swallowed and connections stay open.
+        deaf: while true, requests are swallowed and connections stay open.
         refusing: while true, new connections are closed at once.
     """
 
@@ -35,6 +36,7 @@ class Proxy:
         self.hold_answer: Callable[[], float] = lambda: 0.0
         self.cuts = 0
         self.silent = False
+        self.deaf = False
         self.refusing = False
 
     @classmethod
@@ -73,6 +75,8 @@ class Proxy:
         async def requests() -> None:
             nonlocal marked
             while data := await reader.read(1 << 16):
+                if self.deaf:
+                    continue
                 now_marked = bool(self.mark and self.mark in data)
                 marked = marked or now_marked
                 upstream.write(data)

@@ -22,6 +22,7 @@ from eventcore.stores.base import (
     ProjectionLedger,
     ProjectionRecord,
     Purpose,
+    RunState,
     Verdict,
 )
 from eventcore.stores.memory import MemoryBackend
@@ -46,6 +47,7 @@ __all__ = [
     "ProjectionLedger",
     "ProjectionRecord",
     "Purpose",
+    "RunState",
     "SqliteBackend",
     "StoredEvent",
     "StreamPattern",

@@ -40,6 +40,14 @@ def taken_over(lease: Lease, before: Checkpoint) -> LeadershipLost:
     )
 
 
+def lost_event(checkpoint: Checkpoint) -> HistoryDiverged:
+    """The error for a checkpoint that cannot be moved to an event which is not in the store."""
+    return HistoryDiverged(
+        f"the event {checkpoint.event_id}, which was read at position {checkpoint.position}, is no longer there: the store has "
+        "lost events (failover, restore), so the batch that ends with it was not committed"
+    )
+
+
 def still_running(projection: str) -> LeadershipLost:
     """The error for a reset of a projection whose lease a runner holds."""
     return LeadershipLost(f"projection {projection!r} is running: stop it before you reset it")

@@ -20,7 +20,7 @@ class MemoryBackend:
 
     def __init__(self) -> None:
         self.log = MemoryLog()
-        self.ledger = MemoryLedger()
+        self.ledger = MemoryLedger(self.log.rows)
         self.counters = BackendCounters()
 
     async def open(self) -> None:

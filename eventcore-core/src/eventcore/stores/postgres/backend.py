@@ -41,13 +41,15 @@ class PostgresBackend:
         self.counters = BackendCounters()
         self._migrate = migrate
         self._connector = Connector(settings)
-        # Three pools, so that appends never wait for reads, and reads of commands never wait for projections.
+        # Pools of their own, so that appends never wait for reads, and reads of commands never wait for projections.
         self._appending = Pool(self._connector, 1, self.counters)
         self._loading = Pool(self._connector, 1, self.counters)
         self._reading = Pool(self._connector, settings.pool, self.counters)
+        # Opened when a projection first asks for its lease.
+        self._leasing = Pool(self._connector, 1, self.counters)
         self._watch = PostgresHeadWatch(self._connector)
         self.log = PostgresLog(self._appending, self._loading, self._reading, self._watch)
-        self.ledger = PostgresLedger(self._reading, settings)
+        self.ledger = PostgresLedger(self._reading, self._leasing, settings)
 
     async def open(self) -> None:
         """Connect, check the server, and create or check the schema.
@@ -58,7 +60,7 @@ class PostgresBackend:
             IncompatibleStore: the database does not exist, or it or its schema cannot be used.
         """
         settings = self._connector.settings
-        for pool in (self._appending, self._loading, self._reading):
+        for pool in (self._appending, self._loading, self._reading, self._leasing):
             pool.open()
         try:
             # One attempt to connect: an application that starts with a wrong address must hear of it at once.
@@ -74,7 +76,7 @@ class PostgresBackend:
         """Finish the calls that are running, then close all connections."""
         deadline = monotonic() + timeout
         await self._watch.close()
-        for pool in (self._loading, self._reading, self._appending):
+        for pool in (self._leasing, self._loading, self._reading, self._appending):
             await pool.close(max(0.05, deadline - monotonic()))
 
     async def sample(self) -> DatabaseSample:

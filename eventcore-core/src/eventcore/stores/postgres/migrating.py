@@ -19,7 +19,7 @@ from eventcore.stores.postgres.settings import PostgresSettings
 logger: Final = logging.getLogger("eventcore.stores.postgres")
 
 # The files that bring the schema from each version to the next, beginning with version 0, an empty schema.
-_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql")
+_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "3_projections.sql")
 _OLDEST_SERVER: Final = 150000
 _ABOUT: Final = """
     SELECT current_setting('server_version_num')::integer AS server_version, current_setting('server_version') AS release,

@@ -16,7 +16,7 @@ _APPLICATION_ID: Final = 0x65766374  # "evct"
 
 # The files that bring the schema from each version to the next, beginning with 0, an empty file. A released one never changes.
 # Every statement can run again: another process may migrate the same file at the same time.
-_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql")
+_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "3_projections.sql")
 
 
 def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, busy_timeout: float) -> None:
