@@ -11,7 +11,7 @@ import pytest
 
 from eventcore import RetryPolicy, Telemetry, open_store
 from eventcore.errors import ConcurrencyConflict, CorruptEvent, IncompatibleStore, StoreUnavailable, UnknownEventType
-from eventcore.stores import SqliteBackend, backend_from_url
+from eventcore.stores import SCHEMA_VERSION, SqliteBackend, backend_from_url
 from tests.store.bank import Deposit, Deposited, Transfer, account
 from tests.store.conftest import Measured
 
@@ -86,8 +86,8 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(sqlite_url
 async def test_a_store_of_another_schema_version_is_refused(sqlite_url: str, path: Path) -> None:
     async with open_store(sqlite_url, exporters=[]):
         pass
-    change(path, "PRAGMA user_version = 7")
-    with pytest.raises(IncompatibleStore, match="has schema version 7, this eventcore knows versions up to 2"):
+    change(path, "PRAGMA user_version = 99")
+    with pytest.raises(IncompatibleStore, match=f"has schema version 99, this eventcore knows versions up to {SCHEMA_VERSION}"):
         async with open_store(sqlite_url, exporters=[]):
             pass
 

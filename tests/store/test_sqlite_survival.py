@@ -14,7 +14,7 @@ import pytest
 
 from eventcore import Telemetry, open_store
 from eventcore.errors import StoreUnavailable
-from eventcore.stores import START, SqliteBackend, backend_from_url
+from eventcore.stores import SCHEMA_VERSION, START, SqliteBackend, backend_from_url
 from tests.store.bank import Deposit, account
 from tests.store.conftest import Measured
 from tests.store.test_processes import ROOT, everything
@@ -35,7 +35,7 @@ async def make_older(url: str, path: Path) -> None:
     async with open_store(url, exporters=[]) as store:
         for _ in range(2):
             await store.execute(Deposit(account=account("a")))
-    for sql in ("DROP TABLE projections", "DROP TABLE dead_letters", "PRAGMA user_version = 1"):
+    for sql in ("DROP TABLE projections", "DROP TABLE dead_letters", "DROP TABLE projection_runs", "PRAGMA user_version = 1"):
         ask(path, sql)
 
 
@@ -48,7 +48,7 @@ async def test_an_older_store_is_brought_up_to_date_with_all_its_events(sqlite_u
         assert [event.position async for event in store.read_all()] == [1, 2]
         assert await store.projections() == []
         assert (await store.execute(Deposit(account=account("a")))).position == 3
-    assert ask(path, "PRAGMA user_version") == [(2,)]
+    assert ask(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_an_older_store_can_be_opened_by_many_at_once(sqlite_url: str, path: Path) -> None:
@@ -59,21 +59,29 @@ async def test_an_older_store_can_be_opened_by_many_at_once(sqlite_url: str, pat
             return (await store.execute(Deposit(account=account(number)))).position
 
     assert sorted(await asyncio.gather(*(use(number) for number in range(6)))) == [3, 4, 5, 6, 7, 8]
-    assert ask(path, "PRAGMA user_version") == [(2,)]
+    assert ask(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 # Leases and the clock
 
 
-async def test_a_lease_from_before_the_clock_was_set_back_has_ended(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_survives_a_clock_that_is_set_back_and_a_dead_one_ends_all_the_same(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = backend_from_url(sqlite_url)
     await backend.open()
-    assert await backend.ledger.acquire_lease("p", "one", 5) is not None
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    first = await backend.ledger.acquire_lease("p", "one", 5)
+    assert first is not None
+    now = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert await backend.ledger.acquire_lease("p", "two", 5) is None
+    assert await backend.ledger.renew_lease(first, 5), "its holder goes on"
+    now -= 3600
+    assert await backend.ledger.acquire_lease("p", "two", 5) is None
+    now += 5.1
     lease = await backend.ledger.acquire_lease("p", "two", 5)
     assert lease is not None
-    assert (lease.token, lease.checkpoint) == (2, START)
+    assert (lease.token, lease.checkpoint, lease.abandoned) == (2, START, True)
     await backend.close(5)
 
 

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from inspect import isawaitable, iscoroutine
+from math import inf
 from time import perf_counter
 from typing import Any, Final, final
 
-from eventcore.errors import InvalidProjection, StoreError
+from eventcore.errors import InvalidProjection, LeadershipLost, StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.projections.definition import Definition
@@ -42,6 +43,22 @@ class HandlerFailed(Exception):
         return self.__cause__ or self
 
 
+@final
+class LeaseHold:
+    """The lease under which a handler runs.
+
+    Attributes:
+        token: the token of the lease, which only grows.
+        valid_until: until when this process may believe that it holds the lease, by ``time.perf_counter``.
+    """
+
+    __slots__ = ("token", "valid_until")
+
+    def __init__(self, token: int, valid_until: float = inf) -> None:
+        self.token = token
+        self.valid_until = valid_until
+
+
 @contextmanager
 def refused_commit_as_failure() -> Generator[None]:
     """Around a commit that applies events: raise ``HandlerFailed`` when the store refuses what the handler did.
@@ -70,6 +87,7 @@ class Handler:
     Attributes:
         applied: how many events the last ``apply`` has applied; also true when it was cancelled or has failed.
         seconds: how long the handler has run in the last call.
+        hold: the lease under which events are applied.
     """
 
     def __init__(self, definition: Definition, codec: Codec, durations: HistogramCell, *, verbose: bool) -> None:
@@ -79,6 +97,7 @@ class Handler:
         self._record_each = verbose and not definition.batched
         self.applied = 0
         self.seconds = 0.0
+        self.hold = LeaseHold(0)
 
     async def decode(self, rows: Sequence[StoredEvent]) -> list[RecordedEvent]:
         """Decode ``rows``; raises ``HandlerFailed`` for the first one that cannot be decoded."""
@@ -117,18 +136,26 @@ class Handler:
     async def _apply(self, events: Sequence[RecordedEvent]) -> None:
         call, batched, record_each = self._definition.call, self._definition.batched, self._record_each
         arguments, events_per_call = self._arguments(events)
+        hold = self.hold
+        more = (hold.token,) if self._definition.fenced else ()
         applied = 0
         begun = now = perf_counter()
         slice_end = now + _SLICE
         try:
             for argument in arguments:
+                if now > hold.valid_until:
+                    # The process was stopped, or the handler has blocked it: another runner may have the lease by now.
+                    raise LeadershipLost("the lease is over by this process's clock; no further event is applied under it")
                 try:
-                    result = call(argument)
+                    result = call(argument, *more)
                     if result is not None and isawaitable(result):
                         await result
                 except (Exception, asyncio.CancelledError) as error:
                     # A handler may raise CancelledError by itself. Only when this task is being cancelled it is not a failure.
                     if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                        raise
+                    if isinstance(error, (StoreUnavailable, StoreClosed)):
+                        # The handler has used a store that is away, which says nothing about the event.
                         raise
                     raise HandlerFailed(applied, None if batched else applied) from error
                 applied += events_per_call
