@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from eventcore import EventStore, OnError, Projection, RecordedEvent
 from tests.projections.conftest import Run
 from tests.projections.models import Seen, deposit
@@ -49,6 +51,7 @@ async def test_a_dead_letter_is_retried_with_the_newest_token(store: EventStore)
     assert fenced.seen[-1] == (1, fenced.seen[0][1])
 
 
+@pytest.mark.timing
 async def test_no_event_is_begun_after_the_lease_is_over_by_the_local_clock(store: EventStore, run: Run) -> None:
     class Blocking(Seen):
         """Blocks the event loop for longer than its lease lasts, as a process does that is stopped."""
