@@ -26,7 +26,7 @@ SURFACE = {
     """,
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog EventsRedacted
-        KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction
+        KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction RunState
         SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict backend_from_url
     """,
     "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",

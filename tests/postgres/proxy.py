@@ -19,6 +19,7 @@ class Proxy:
         cut_answer: asked of each answer to a call that carries ``mark`` whether the connection is cut in place of it.
         hold_answer: asked of each of those how many seconds it comes late.
         silent: while true, answers are swallowed and connections stay open.
+        deaf: while true, requests are swallowed and connections stay open.
         refusing: while true, new connections are closed at once.
         frozen: how many of the first connections pass nothing any more, not even that their client has closed them.
     """
@@ -36,6 +37,7 @@ class Proxy:
         self.hold_answer: Callable[[], float] = lambda: 0.0
         self.cuts = 0
         self.silent = False
+        self.deaf = False
         self.refusing = False
         self.frozen = 0
         self._count = 0
@@ -84,7 +86,7 @@ class Proxy:
         async def requests() -> None:
             nonlocal marked
             while data := await reader.read(1 << 16):
-                if number < self.frozen:
+                if self.deaf or number < self.frozen:
                     continue
                 now_marked = bool(self.mark and self.mark in data)
                 marked = marked or now_marked

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from eventcore.errors import LeadershipLost
 from eventcore.stores import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
-from tests.postgres.backends import OpenBackend
+from tests.postgres.backends import OpenBackend, new_event, request
 from tests.postgres.proxy import Proxy
 
 ONE = Checkpoint(1, "1" * 32)
@@ -27,6 +28,14 @@ async def connection(url: str) -> AsyncIterator[Any]:
 
 
 async def leased(backend: Backend, owner: str = "me", seconds: float = 30) -> Lease:
+    """Acquire the lease. Before that, make sure that the events ONE and TWO are there."""
+    if await backend.log.head_position() == 0:
+        news = [new_event("a", 1), new_event("a", 2)]
+        named = [
+            msgspec.structs.replace(new, recorded=msgspec.structs.replace(new.recorded, event_id=known.event_id))
+            for new, known in zip(news, (ONE, TWO), strict=True)
+        ]
+        await backend.log.append([request({"a": 0}, events=named)])
     lease = await backend.ledger.acquire_lease("balances", owner, seconds)
     assert lease is not None
     return lease
@@ -42,7 +51,7 @@ async def test_of_many_that_ask_one_gets_the_lease(backend: Backend, url: str, o
         *(one.ledger.acquire_lease("balances", f"owner-{n}", 30) for n, one in enumerate([backend, other] * 4))
     )
     [lease] = [lease for lease in leases if lease is not None]
-    assert lease == Lease("balances", 1, START)
+    assert lease == Lease("balances", 1, START, seconds=30)
     [record] = await backend.ledger.projections()
     assert (record.name, record.checkpoint, record.token, record.dead_letters) == ("balances", START, 1, 0)
     assert record.owner.startswith("owner-")

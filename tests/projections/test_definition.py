@@ -65,8 +65,8 @@ def together(self: Projection, events: Sequence[RecordedEvent]) -> None:
         pytest.param(declared(handle=None), "has no handle and no handle_batch; expected one of them", id="no method"),
         pytest.param(declared(handle_batch=together), "has both handle and handle_batch", id="two methods"),
         pytest.param(declared(handle=yields), "handle yields, so that calling it does nothing", id="a generator"),
-        pytest.param(declared(handle=with_session), r"handle takes \(event.*session.*\); expected \(event\) or", id="session"),
-        pytest.param(declared(handle=with_everything), r"expected \(event\) or \(event, transaction\)", id="any number"),
+        pytest.param(declared(handle=with_session), r"handle takes \(event.*session.*\); expected \(event\), ", id="session"),
+        pytest.param(declared(handle=with_everything), r"expected \(event\), \(event, transaction\)", id="any number"),
         pytest.param(declared(handle=with_nothing), r"handle takes \(\)", id="no argument"),
     ],
 )

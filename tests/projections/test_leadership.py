@@ -22,6 +22,7 @@ from eventcore.stores import (
     ProjectionLedger,
     backend_from_url,
 )
+from eventcore.testing.contract.leasing import fill_with_letters
 from tests.projections.conftest import Run
 from tests.projections.models import Seen, deposit, until
 from tests.store.backends import SteeredBackend
@@ -46,6 +47,9 @@ def applying(backend: Backend, apply: Callable[[object], None]) -> Callable[[obj
 
 
 async def held(backend: Backend, owner: str, seconds: float = 60.0) -> Lease:
+    """Acquire the lease. Before the first one, the store is filled with events whose ids are the letters a to l."""
+    if await backend.log.head_position() == 0:
+        await fill_with_letters(backend)
     lease = await backend.ledger.acquire_lease("p", owner, seconds)
     assert lease is not None
     return lease

@@ -62,24 +62,6 @@ async def test_settings_that_a_handler_changes_on_the_connection_do_not_affect_t
         assert [event.position async for event in store.read_all()] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
-async def test_a_handler_cannot_end_the_transaction(sqlite_url: str, ending: str) -> None:
-    class Ending(Projection):
-        name = "ending"
-        on_error = ONCE
-
-        def handle(self, event: RecordedEvent, transaction: sqlite3.Connection) -> None:
-            transaction.execute("CREATE TABLE mine (n INTEGER)")
-            transaction.execute(ending)
-
-    async with open_store(sqlite_url, exporters=[]) as store:
-        await deposit(store, 1)
-        with pytest.raises(ProjectionFailed, match="not authorized"):
-            await store.run(Ending())
-        await deposit(store, 1)
-    assert rows(sqlite_url, "SELECT name FROM sqlite_master WHERE name = 'mine'") == []
-
-
 async def test_a_violated_constraint_is_a_failure_of_the_handler(sqlite_url: str) -> None:
     class Twice(Projection):
         name = "twice"

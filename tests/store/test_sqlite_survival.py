@@ -68,15 +68,23 @@ async def test_an_older_store_can_be_opened_by_many_at_once(sqlite_url: str, pat
 # Leases and the clock
 
 
-async def test_a_lease_from_before_the_clock_was_set_back_has_ended(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_survives_a_clock_that_is_set_back_and_a_dead_one_ends_all_the_same(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = backend_from_url(sqlite_url)
     await backend.open()
-    assert await backend.ledger.acquire_lease("p", "one", 5) is not None
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    first = await backend.ledger.acquire_lease("p", "one", 5)
+    assert first is not None
+    now = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert await backend.ledger.acquire_lease("p", "two", 5) is None
+    assert await backend.ledger.renew_lease(first, 5), "its holder goes on"
+    now -= 3600
+    assert await backend.ledger.acquire_lease("p", "two", 5) is None
+    now += 5.1
     lease = await backend.ledger.acquire_lease("p", "two", 5)
     assert lease is not None
-    assert (lease.token, lease.checkpoint) == (2, START)
+    assert (lease.token, lease.checkpoint, lease.abandoned) == (2, START, True)
     await backend.close(5)
 
 

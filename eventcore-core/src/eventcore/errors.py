@@ -154,7 +154,7 @@ class InvalidCommand(DefinitionError):
 
 
 class InvalidProjection(DefinitionError):
-    """This store cannot run a projection as it is declared."""
+    """This store cannot run a projection as it is declared, or a handler did what it must not do with its transaction."""
 
 
 class InvalidExporter(DefinitionError):

@@ -38,6 +38,7 @@ Operation: TypeAlias = Literal[
     "acquire_lease",
     "renew_lease",
     "release_lease",
+    "save_run_state",
     "commit_checkpoint",
     "projections",
     "dead_letters",

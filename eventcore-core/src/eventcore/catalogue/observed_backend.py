@@ -169,6 +169,7 @@ class ObservedLedger:
         self.acquire_lease = _timed(instruments, "acquire_lease", ledger.acquire_lease)
         self.renew_lease = _timed(instruments, "renew_lease", ledger.renew_lease)
         self.release_lease = _timed(instruments, "release_lease", ledger.release_lease)
+        self.save_run_state = _timed(instruments, "save_run_state", ledger.save_run_state)
         self.commit_checkpoint = _timed(instruments, "commit_checkpoint", ledger.commit_checkpoint)
         self.projections = _timed(instruments, "projections", ledger.projections)
         self.dead_letters = _timed(instruments, "dead_letters", ledger.dead_letters)

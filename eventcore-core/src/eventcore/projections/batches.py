@@ -13,6 +13,7 @@ import msgspec
 from eventcore.errors import ProjectionFailed
 from eventcore.events.codec import StoredEvent
 from eventcore.exporting.logs import bounded_logger
+from eventcore.projections.attempts import LostAttempts, ProcessEnded
 from eventcore.projections.checkpoints import CheckpointWriter
 from eventcore.projections.context import RunContext
 from eventcore.projections.dead_letters import dead_letter
@@ -37,7 +38,7 @@ class _Piece(NamedTuple):
 class BatchApplier:
     """Applies pages, one at a time, in order."""
 
-    def __init__(self, context: RunContext, checkpoints: CheckpointWriter) -> None:
+    def __init__(self, context: RunContext, checkpoints: CheckpointWriter, attempts: LostAttempts) -> None:
         self._key = context.definition.key
         self._definition = context.definition
         self._handler = context.handler
@@ -45,6 +46,7 @@ class BatchApplier:
         self._series = context.series
         self._telemetry = context.telemetry
         self._checkpoints = checkpoints
+        self._attempts = attempts
 
     async def apply(self, page: LogPage) -> None:
         """Apply a page that has events, in a span that begins a trace and links to the spans that wrote the events.
@@ -61,10 +63,15 @@ class BatchApplier:
                 span.set_attribute("eventcore.position.first", page.rows[0].position)
                 span.set_attribute("eventcore.position.last", page.rows[-1].position)
             # One piece at first. A failure, or a handler that takes too long, splits it.
-            pieces = deque([_Piece(page.rows)])
+            one_by_one = self._attempts.one_by_one(page)
+            pieces = deque([_Piece([row]) for row in page.rows] if one_by_one else [_Piece(page.rows)])
             while pieces:
                 rows, failure = pieces.popleft()
                 end = page.end if not pieces else _checkpoint(rows[-1])
+                lost = await self._attempts.begin(rows[0]) if one_by_one else 0
+                if lost >= self._attempts.limit:
+                    await self._give_up_lost(rows[0], end, lost, span)
+                    continue
                 if failure is None:
                     try:
                         if (applied := await self._attempt(rows, end)) < len(rows):
@@ -77,7 +84,7 @@ class BatchApplier:
                             pieces.extendleft(reversed(_split(rows, error)))
                             continue
                         failure = error
-                await self._retry(rows[0], end, failure, span)
+                await self._retry(rows[0], end, failure, lost, span)
 
     async def _attempt(self, rows: Sequence[StoredEvent], end: Checkpoint) -> int:
         """Apply ``rows``, up to the checkpoint ``end``; how many were applied before the time was up.
@@ -109,10 +116,10 @@ class BatchApplier:
         self._series.commit.record(max(0.0, perf_counter() - begun - handler.seconds))
         self._series.events["applied"].add(len(rows))
 
-    async def _retry(self, row: StoredEvent, end: Checkpoint, failure: HandlerFailed, span: Span) -> None:
-        """Try an event that has failed again, as often as the policy says; then give it up."""
+    async def _retry(self, row: StoredEvent, end: Checkpoint, failure: HandlerFailed, lost: int, span: Span) -> None:
+        """Try an event that has failed again, as often as the policy says; then give it up. Lost attempts count, too."""
         policy = self._definition.on_error
-        attempts = 1
+        attempts = 1 + lost
         while True:
             error = failure.cause
             self._series.failed(error)
@@ -128,6 +135,14 @@ class BatchApplier:
                 failure = again
             else:
                 return None
+
+    async def _give_up_lost(self, row: StoredEvent, end: Checkpoint, lost: int, span: Span) -> None:
+        error = ProcessEnded(f"the process ended while the handler ran, in each of {lost} attempts")
+        self._series.failed(error)
+        span.record_exception(error)
+        if self._definition.on_error.then == "stop":
+            await self._attempts.forget(row)
+        await self._give_up(row, end, error, lost, span)
 
     async def _give_up(self, row: StoredEvent, end: Checkpoint, error: BaseException, attempts: int, span: Span) -> None:
         policy = self._definition.on_error.then

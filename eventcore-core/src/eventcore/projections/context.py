@@ -58,6 +58,22 @@ class LocalPositions:
 
 
 @final
+class AttemptMemory:
+    """The last attempt that this process has written down before it began (``LostAttempts``).
+
+    Attributes:
+        position: the position of the event.
+        lost: how many attempts at it were lost before.
+    """
+
+    __slots__ = ("lost", "position")
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.lost = 0
+
+
+@final
 class RunContext(msgspec.Struct, frozen=True):
     """One projection as this process runs it: what its runner, projector and batches share."""
 
@@ -68,6 +84,7 @@ class RunContext(msgspec.Struct, frozen=True):
     progress: ProjectionProgress
     series: ProjectionSeries
     telemetry: Telemetry
+    attempts: AttemptMemory
 
     @classmethod
     def of(
@@ -83,4 +100,4 @@ class RunContext(msgspec.Struct, frozen=True):
         definition = Definition.of(projection, backend.system)
         series = instruments.bind(definition.key)
         handler = Handler(definition, codec, series.handle, verbose=telemetry.verbosity == "verbose")
-        return cls(backend, definition, handler, positions, ProjectionProgress(), series, telemetry)
+        return cls(backend, definition, handler, positions, ProjectionProgress(), series, telemetry, AttemptMemory())

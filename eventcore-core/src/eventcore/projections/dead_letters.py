@@ -10,7 +10,7 @@ import msgspec
 from eventcore.errors import HistoryDiverged
 from eventcore.events.codec import StoredEvent
 from eventcore.projections.context import RunContext
-from eventcore.projections.handler import HandlerFailed, refused_commit_as_failure
+from eventcore.projections.handler import HandlerFailed, LeaseHold, refused_commit_as_failure
 from eventcore.stores.base import DeadLetter, EventFilter
 
 _MAX_ERROR: Final = 4096
@@ -46,6 +46,10 @@ async def retry_dead_letters(context: RunContext) -> RetriedDeadLetters:
         HistoryDiverged: the event of a dead letter is no longer in the store.
     """
     backend, definition, handler, series = context.backend, context.definition, context.handler, context.series
+    if definition.fenced:
+        # No lease is held here. The newest token passes every fence that its holder passes.
+        tokens = [record.token for record in await backend.ledger.projections() if record.name == definition.key]
+        handler.hold = LeaseHold(max(tokens, default=0))
     applied: list[DeadLetter] = []
     remaining: list[DeadLetter] = []
     for letter in await backend.ledger.dead_letters(definition.key, _ALL):

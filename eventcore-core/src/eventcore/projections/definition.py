@@ -36,6 +36,7 @@ class Definition(msgspec.Struct, frozen=True):
         call: the handler, bound to the projection.
         batched: whether ``call`` takes a list of events instead of one.
         transactional: whether ``call`` takes a transaction as its second argument.
+        fenced: whether ``call`` takes the token of the lease as its second argument.
         asynchronous: whether ``call`` is an ``async def``.
     """
 
@@ -47,6 +48,7 @@ class Definition(msgspec.Struct, frozen=True):
     call: Callable[..., Any]
     batched: bool
     transactional: bool
+    fenced: bool
     asynchronous: bool
 
     @classmethod
@@ -69,7 +71,8 @@ class Definition(msgspec.Struct, frozen=True):
             raise InvalidProjection(f"{where}: batch_size is {size!r:.80}; expected an int from 1 to {_MAX_BATCH}")
         method = _method(projection, where)
         call = getattr(projection, method)
-        transactional = _takes_transaction(call, method, where)
+        second = _second_parameter(call, method, where)
+        transactional = second == "transaction"
         asynchronous = inspect.iscoroutinefunction(call)
         if transactional and asynchronous is not (needed := _TRANSACTION_IS_ASYNC.get(system, asynchronous)):
             raise InvalidProjection(
@@ -78,7 +81,8 @@ class Definition(msgspec.Struct, frozen=True):
             )
         event_filter = EventFilter(_pattern(projection, where), _event_types(projection, where))
         batched = method == "handle_batch"
-        return cls(key, event_filter, projection.on_error, projection.unknown, size, call, batched, transactional, asynchronous)
+        fenced, unknown = second == "fence", projection.unknown
+        return cls(key, event_filter, projection.on_error, unknown, size, call, batched, transactional, fenced, asynchronous)
 
 
 def projection_key(projection: Projection | str) -> str:
@@ -135,7 +139,38 @@ def _method(projection: Projection, where: str) -> str:
     return declared[0]
 
 
-def _takes_transaction(call: Callable[..., Any], method: str, where: str) -> bool:
+def filter_text(wanted: EventFilter) -> str:
+    """A filter as it is stored with the checkpoint."""
+    pattern = None if wanted.pattern is None else wanted.pattern.text
+    types = None if wanted.event_types is None else sorted(set(wanted.event_types))
+    return msgspec.json.encode(_StoredFilter(pattern, types)).decode()
+
+
+def check_filter(key: str, wanted: EventFilter, stored: str) -> None:
+    """Check that a filter selects no events which the stored one has left out: they would be missing below the checkpoint.
+
+    Raises:
+        InvalidProjection: it may select more.
+    """
+    before = msgspec.json.decode(stored, type=_StoredFilter)
+    now = msgspec.json.decode(filter_text(wanted), type=_StoredFilter)
+    narrower_pattern = before.pattern in (None, now.pattern)
+    narrower_types = before.types is None or (now.types is not None and set(now.types) <= set(before.types))
+    if not (narrower_pattern and narrower_types):
+        raise InvalidProjection(
+            f"projection {key!r} has run with pattern={before.pattern!r:.80} and event_types={before.types!r:.400}, and would "
+            f"now get more: pattern={now.pattern!r:.80}, event_types={now.types!r:.400}. Events that were left out before its "
+            "checkpoint would never be applied: give the class a new version, or reset the projection and empty its tables"
+        )
+
+
+class _StoredFilter(msgspec.Struct):
+    pattern: str | None
+    types: list[str] | None
+
+
+def _second_parameter(call: Callable[..., Any], method: str, where: str) -> str:
+    """The name of the second parameter of a handler; empty if it has none."""
     argument = "events" if method == "handle_batch" else "event"
     if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         raise InvalidProjection(f"{where}: {method} yields, so that calling it does nothing; apply the {argument} in its body")
@@ -144,8 +179,10 @@ def _takes_transaction(call: Callable[..., Any], method: str, where: str) -> boo
     if (
         len(parameters) not in (1, 2)
         or any(parameter.kind not in by_position for parameter in parameters)
-        or [parameter.name for parameter in parameters[1:]] not in ([], ["transaction"])
+        or [parameter.name for parameter in parameters[1:]] not in ([], ["transaction"], ["fence"])
     ):
         names = ", ".join(str(parameter) for parameter in parameters)
-        raise InvalidProjection(f"{where}: {method} takes ({names}); expected ({argument}) or ({argument}, transaction)")
-    return len(parameters) == 2
+        raise InvalidProjection(
+            f"{where}: {method} takes ({names}); expected ({argument}), ({argument}, transaction) or ({argument}, fence)"
+        )
+    return parameters[1].name if len(parameters) == 2 else ""

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from inspect import isawaitable, iscoroutine
+from math import inf
 from time import perf_counter
 from typing import Any, Final, final
 
-from eventcore.errors import StoreError
+from eventcore.errors import InvalidProjection, LeadershipLost, StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RawEvent, RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import forget_earlier_raises
@@ -43,17 +44,34 @@ class HandlerFailed(Exception):
         return self.__cause__ or self
 
 
+@final
+class LeaseHold:
+    """The lease under which a handler runs.
+
+    Attributes:
+        token: the token of the lease, which only grows.
+        valid_until: until when this process may believe that it holds the lease, by ``time.perf_counter``.
+    """
+
+    __slots__ = ("token", "valid_until")
+
+    def __init__(self, token: int, valid_until: float = inf) -> None:
+        self.token = token
+        self.valid_until = valid_until
+
+
 @contextmanager
 def refused_commit_as_failure() -> Generator[None]:
-    """Around a commit that applies events: raise ``HandlerFailed`` when the database refuses what the handler wrote.
+    """Around a commit that applies events: raise ``HandlerFailed`` when the store refuses what the handler did.
 
-    A database checks some constraints only at the commit. Backends raise a plain ``StoreError`` for that. Its subclasses have
-    other reasons, such as a lost connection or a lost lease, and pass.
+    A database checks some constraints only at the commit. Backends raise a plain ``StoreError`` for that, and
+    ``InvalidProjection`` when the handler has ended the transaction. The subclasses of ``StoreError`` have other reasons, such
+    as a lost connection or a lost lease, and pass.
     """
     try:
         yield
-    except StoreError as error:
-        if type(error) is StoreError:
+    except (InvalidProjection, StoreError) as error:
+        if type(error) in (InvalidProjection, StoreError):
             raise HandlerFailed(0, None) from error
         raise
 
@@ -70,6 +88,7 @@ class Handler:
     Attributes:
         applied: how many events the last ``apply`` has applied; also true when it was cancelled or has failed.
         seconds: how long the handler has run in the last call.
+        hold: the lease under which events are applied.
     """
 
     def __init__(self, definition: Definition, codec: Codec, durations: HistogramCell, *, verbose: bool) -> None:
@@ -81,6 +100,7 @@ class Handler:
         self._record_each = verbose and not definition.batched
         self.applied = 0
         self.seconds = 0.0
+        self.hold = LeaseHold(0)
 
     async def decode(self, rows: Sequence[StoredEvent]) -> list[RecordedEvent | RawEvent]:
         """Decode ``rows``; raises ``HandlerFailed`` for the first one that cannot be decoded."""
@@ -119,13 +139,18 @@ class Handler:
     async def _apply(self, events: Sequence[RecordedEvent | RawEvent]) -> None:
         call, batched, record_each = self._definition.call, self._definition.batched, self._record_each
         arguments, events_per_call = self._arguments(events)
+        hold = self.hold
+        more = (hold.token,) if self._definition.fenced else ()
         applied = 0
         begun = now = perf_counter()
         slice_end = now + _SLICE
         try:
             for argument in arguments:
+                if now > hold.valid_until:
+                    # The process was stopped, or the handler has blocked it: another runner may have the lease by now.
+                    raise LeadershipLost("the lease is over by this process's clock; no further event is applied under it")
                 try:
-                    result = call(argument)
+                    result = call(argument, *more)
                     if result is not None and isawaitable(result):
                         await result
                 except (Exception, asyncio.CancelledError) as error:
@@ -133,6 +158,9 @@ class Handler:
                     if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                         raise
                     forget_earlier_raises(error)
+                    if isinstance(error, (StoreUnavailable, StoreClosed)):
+                        # The handler has used a store that is away, which says nothing about the event.
+                        raise
                     raise HandlerFailed(applied, None if batched else applied) from error
                 applied += events_per_call
                 last, now = now, perf_counter()

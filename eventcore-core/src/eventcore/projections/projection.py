@@ -68,9 +68,14 @@ class Projection:
     A handler with a second parameter, named ``transaction``, runs inside the transaction that also moves the checkpoint. What
     it writes through the transaction is therefore written exactly once. The store decides its form:
 
-    - SQLite: ``def``, with the ``sqlite3.Connection``. It runs in the writer thread, so commands wait meanwhile.
-    - PostgreSQL: ``async def``, with the ``asyncpg`` connection.
+    - SQLite: ``def``, with methods of ``sqlite3.Connection``. It runs in the writer thread, so commands wait meanwhile.
+    - PostgreSQL: ``async def``, with methods of the ``asyncpg`` connection.
     - Memory: either, with ``None``, since there is no transaction.
+
+    The handler cannot end the transaction, nor use it after it has returned: that raises ``InvalidProjection``.
+
+    A handler without a transaction may have a second parameter named ``fence``: the token of the lease, an ``int`` that only
+    grows. Send it with each write, and let the receiver refuse a smaller token than the highest that it has seen.
 
     Attributes:
         name: 1 to 128 of ``a-z 0-9 _ . -``, a letter first. The store keeps the checkpoint under this name.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 from typing import Final, NoReturn, final
 
-from eventcore.errors import StoreError
+from eventcore.errors import StoreError, StoreUnavailable
+from eventcore.projections.attempts import LostAttempts
 from eventcore.projections.batches import BatchApplier
 from eventcore.projections.checkpoints import CheckpointWriter
 from eventcore.projections.context import RunContext
+from eventcore.projections.handler import LeaseHold
 from eventcore.projections.read_ahead import ReadAhead
 from eventcore.stores.base import Checkpoint, Lease, LogPage
 
@@ -19,6 +22,8 @@ _BATCH_SECONDS: Final = 0.2
 _TRANSACTION_SECONDS: Final = 0.05
 # Batches that may be applied while an earlier one is being committed. A crash applies them again.
 _MAX_UNCOMMITTED_BATCHES: Final = 5
+# Seconds between reads while the store cannot tell when events come.
+_POLL: Final = 0.2
 _FIRST_BATCH_SIZE: Final = 100
 
 
@@ -26,7 +31,8 @@ _FIRST_BATCH_SIZE: Final = 100
 class Projector:
     """Applies events from the checkpoint of ``lease`` on. Its ``run`` is called once, in a separate task."""
 
-    def __init__(self, context: RunContext, lease: Lease) -> None:
+    def __init__(self, context: RunContext, lease: Lease, hold: LeaseHold) -> None:
+        context.handler.hold = hold
         self._backend = context.backend
         self._definition = context.definition
         self._progress = context.progress
@@ -34,7 +40,7 @@ class Projector:
         self._batch_size = min(_FIRST_BATCH_SIZE, context.definition.batch_size)
         self._pages = ReadAhead(context, lambda: self._batch_size)
         self._checkpoints = CheckpointWriter(context, lease)
-        self._batches = BatchApplier(context, self._checkpoints)
+        self._batches = BatchApplier(context, self._checkpoints, LostAttempts(context, lease, self._checkpoints))
 
     @property
     def applied(self) -> Checkpoint:
@@ -94,5 +100,9 @@ class Projector:
     async def _wait_for_events(self) -> None:
         due = self._checkpoints.due_in()
         position = self._checkpoints.applied.position
-        self._progress.observe_head(await self._backend.log.wait_beyond(position, _MAX_WAIT if due is None else due))
+        try:
+            self._progress.observe_head(await self._backend.log.wait_beyond(position, _MAX_WAIT if due is None else due))
+        except StoreUnavailable:
+            # For example no connection is free for notifications. The next read shows whether the store is away.
+            await asyncio.sleep(_POLL if due is None else min(due, _POLL))
         await self._checkpoints.commit_if_due()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, final
 
+from eventcore.errors import StoreUnavailable
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import RunContext
 from eventcore.stores.base import Checkpoint, LogPage
@@ -36,6 +37,10 @@ class ReadAhead:
             StoreError: the page could not be read.
         """
         page = await (self._read(after) if self._task is None else self._pages.get())
+        if isinstance(page, StoreUnavailable):
+            # The only connection may have been in use by the handler for long: read again, now that the page is needed.
+            await self.close()
+            page = await self._read(after)
         if isinstance(page, Exception):
             raise page
         if page.end.position >= page.head:

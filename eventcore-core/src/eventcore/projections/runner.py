@@ -8,14 +8,18 @@ import random
 import secrets
 import socket
 from contextlib import suppress
-from time import monotonic
+from time import perf_counter
 from typing import Final, NoReturn, final
+
+import msgspec
 
 from eventcore.catalogue import ProjectionInstruments
 from eventcore.errors import AccessDenied, LeadershipLost, StoreError, StoreUnavailable
 from eventcore.exporting.logs import bounded_logger
 from eventcore.ground import backoff, cancel_and_wait, spawn
 from eventcore.projections.context import RunContext
+from eventcore.projections.definition import check_filter, filter_text
+from eventcore.projections.handler import LeaseHold
 from eventcore.projections.projector import Projector
 from eventcore.stores.base import START, EventFilter, Lease
 
@@ -63,7 +67,7 @@ class Runner:
         failures = 0
         try:
             while True:
-                begun = monotonic()
+                begun = perf_counter()
                 try:
                     lease = await self._acquire(key)
                     progress.tick()
@@ -73,11 +77,12 @@ class Runner:
                         failures = 0
                         await asyncio.sleep(random.uniform(0.5, 1.0) * min(_MAX_STANDBY, self._lease_seconds / 3))
                         continue
+                    await self._check_filter(lease)
                     await self._lead(lease, begun)
                 except StoreError as error:
                     if not _passes(error):
                         raise
-                    if monotonic() - begun > _FORGET_FAILURES_AFTER:
+                    if perf_counter() - begun > _FORGET_FAILURES_AFTER:
                         failures = 0
                     failures += 1
                     self._context.series.failed(error)
@@ -122,6 +127,19 @@ class Runner:
                     await self._release(lease)
                 raise
 
+    async def _check_filter(self, lease: Lease) -> None:
+        """Check that the filter selects nothing that was left out before the checkpoint, and keep it with the checkpoint."""
+        wanted, state = self._context.definition.filter, lease.state
+        try:
+            if state.filter and lease.checkpoint != START:
+                check_filter(self._key, wanted, state.filter)
+            if (text := filter_text(wanted)) != state.filter:
+                state = msgspec.structs.replace(state, filter=text)
+                await self._backend.ledger.save_run_state(lease, state)
+        except BaseException:  # also CancelledError: the lease must not stay behind
+            await self._release(lease)
+            raise
+
     async def _lead(self, lease: Lease, requested_at: float) -> None:
         """Project under ``lease`` until an error ends that, and give the lease back.
 
@@ -131,9 +149,13 @@ class Runner:
         """
         key = self._key
         self._progress.start_leading(lease.checkpoint.position)
-        projector = Projector(self._context, lease)
+        hold = LeaseHold(lease.token, requested_at + self._lease_seconds)
+        lease = msgspec.structs.replace(
+            lease, state=msgspec.structs.replace(lease.state, filter=filter_text(self._context.definition.filter))
+        )
+        projector = Projector(self._context, lease, hold)
         projecting = spawn(projector.run(), f"eventcore-projection-{key}")
-        renewing = spawn(self._renew_until_lost(lease, requested_at), f"eventcore-lease-{key}")
+        renewing = spawn(self._renew_until_lost(lease, hold), f"eventcore-lease-{key}")
         try:
             await asyncio.wait([projecting, renewing], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -149,7 +171,7 @@ class Runner:
             await self._release(lease)
         await first
 
-    async def _renew_until_lost(self, lease: Lease, requested_at: float) -> NoReturn:
+    async def _renew_until_lost(self, lease: Lease, hold: LeaseHold) -> NoReturn:
         """Renew the lease after each third of its duration, after errors sooner.
 
         The time of a renewal counts from before the call, so that this process never believes in the lease longer than the
@@ -159,16 +181,15 @@ class Runner:
             LeadershipLost: another runner has the lease, or it could not be renewed in time.
         """
         seconds = self._lease_seconds
-        valid_until = requested_at + seconds
         pause = seconds / 3
         while True:
             await asyncio.sleep(pause)
-            requested_at = monotonic()
+            requested_at = perf_counter()
             try:
-                async with asyncio.timeout(max(0.0, valid_until - requested_at)):
+                async with asyncio.timeout(max(0.0, hold.valid_until - requested_at)):
                     renewed = await self._backend.ledger.renew_lease(lease, seconds)
             except (StoreUnavailable, TimeoutError) as error:
-                if monotonic() >= valid_until:
+                if perf_counter() >= hold.valid_until:
                     raise LeadershipLost(
                         f"the lease of projection {lease.projection!r} could not be renewed for {seconds:g} s"
                     ) from error
@@ -176,7 +197,7 @@ class Runner:
                 continue
             if not renewed:
                 raise LeadershipLost(f"another runner has the lease of projection {lease.projection!r}")
-            valid_until, pause = requested_at + seconds, seconds / 3
+            hold.valid_until, pause = requested_at + seconds, seconds / 3
 
     async def _release(self, lease: Lease) -> None:
         # If this fails, other runners wait until the lease expires.

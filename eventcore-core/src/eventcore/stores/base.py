@@ -30,7 +30,8 @@ stored."""
 SCHEMA_VERSION: Final = 5
 """The version of the stored data, the same for every kind of store.
 
-Version 1 has events; 2 adds projections; 3 what keeps them apart; 4 adds snapshots and redactions; 5 adds idempotency keys.
+Version 1 has events; 2 adds projections; 3 what they need to go on after their process has died or stopped; 4 snapshots and
+redactions; 5 idempotency keys.
 """
 
 Versions: TypeAlias = Mapping[StreamId, int]
@@ -255,6 +256,21 @@ class LogPage(msgspec.Struct, frozen=True, gc=False):
 
 
 @final
+class RunState(msgspec.Struct, frozen=True, gc=False):
+    """What the runners of a projection tell their successors (``ProjectionLedger.save_run_state``).
+
+    Attributes:
+        filter: the filter of the projection as text; empty when none was saved.
+        attempt_position: the position of an event at which a runner tries its handler.
+        attempts: how many attempts at this event have begun, and not come back because the process ended.
+    """
+
+    filter: str = ""
+    attempt_position: int = 0
+    attempts: int = 0
+
+
+@final
 class Lease(msgspec.Struct, frozen=True, gc=False):
     """The right to run one projection for some time.
 
@@ -262,11 +278,17 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
         projection: the name of the projection.
         token: the fencing token, larger than that of every earlier lease: only the newest token can move the checkpoint.
         checkpoint: the projection's checkpoint when the lease was acquired.
+        seconds: how long the lease lasts from when it was acquired or renewed.
+        abandoned: whether the owner before has not released it, since its process ended or lost the store.
+        state: the run state that was saved last.
     """
 
     projection: str
     token: int
     checkpoint: Checkpoint
+    seconds: float = 5.0
+    abandoned: bool = False
+    state: RunState = RunState()
 
 
 @final
@@ -443,6 +465,14 @@ class ProjectionLedger(Protocol):
 
     async def release_lease(self, lease: Lease) -> None:
         """End the lease now, so that another runner need not wait for its end; does nothing when it has a newer token."""
+        ...
+
+    async def save_run_state(self, lease: Lease, state: RunState) -> None:
+        """Keep ``state`` durably for the next runner, which gets it with its lease.
+
+        Raises:
+            LeadershipLost: the lease has a newer token or was released.
+        """
         ...
 
     async def commit_checkpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from eventcore.errors import HistoryDiverged, LeadershipLost, StoreError
+from eventcore.errors import HistoryDiverged, InvalidProjection, LeadershipLost, StoreError
 from eventcore.stores.base import Checkpoint, Lease
 
 
@@ -40,6 +40,14 @@ def taken_over(lease: Lease, before: Checkpoint) -> LeadershipLost:
     )
 
 
+def lost_event(checkpoint: Checkpoint) -> HistoryDiverged:
+    """The error for a checkpoint that cannot be moved to an event which is not in the store."""
+    return HistoryDiverged(
+        f"the event {checkpoint.event_id}, which was read at position {checkpoint.position}, is no longer there: the store has "
+        "lost events (failover, restore), so the batch that ends with it was not committed"
+    )
+
+
 def still_running(projection: str) -> LeadershipLost:
     """The error for a reset of a projection whose lease a runner holds."""
     return LeadershipLost(f"projection {projection!r} is running: stop it before you reset it")
@@ -49,3 +57,24 @@ def check_reason(reason: object) -> None:
     """Refuse a reason for a redaction that not every store can keep, or that says nothing."""
     if not isinstance(reason, str) or not reason.strip() or "\0" in reason or not reason.isprintable():
         raise ValueError(f"reason={reason!r:.80}; expected a printable text that says why the event is redacted: it is stored")
+
+
+def refusal(what: str) -> InvalidProjection:
+    """The error for a handler that does something with its transaction that only the store may do."""
+    return InvalidProjection(
+        f"a handler must not {what}: the store commits what the handler writes together with the checkpoint, or rolls both back"
+    )
+
+
+def is_caused_by(error: BaseException, cause: BaseException) -> bool:
+    """Whether ``cause`` is ``error``, or was being handled when ``error`` was raised."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        if (one := pending.pop()) is None or id(one) in seen:
+            continue
+        if one is cause:
+            return True
+        seen.add(id(one))
+        pending += [one.__cause__, one.__context__]
+    return False

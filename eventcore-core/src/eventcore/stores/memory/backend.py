@@ -26,7 +26,7 @@ class MemoryBackend:
     def __init__(self, events: MemoryEvents | None = None, ledger: MemoryLedger | None = None) -> None:
         self._events = events or MemoryEvents()
         self.log = MemoryLog(self._events)
-        self.ledger = ledger or MemoryLedger()
+        self.ledger = ledger or MemoryLedger(self.log.rows)
         self.counters = BackendCounters()
 
     def another(self) -> MemoryBackend:

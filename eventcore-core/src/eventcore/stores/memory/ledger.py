@@ -7,8 +7,9 @@ from inspect import isawaitable
 from time import monotonic
 from typing import final
 
-from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
-from eventcore.stores.failures import still_running, taken_over
+from eventcore.events.codec import StoredEvent
+from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
+from eventcore.stores.failures import lost_event, still_running, taken_over
 
 
 class _Entry:
@@ -19,7 +20,7 @@ class _Entry:
         letters: its dead letters by position.
     """
 
-    __slots__ = ("checkpoint", "leased_until", "letters", "owner", "token")
+    __slots__ = ("checkpoint", "leased_until", "letters", "owner", "state", "token")
 
     def __init__(self) -> None:
         self.checkpoint = START
@@ -27,6 +28,7 @@ class _Entry:
         self.token = 0
         self.leased_until = 0.0
         self.letters: dict[int, DeadLetter] = {}
+        self.state = RunState()
 
 
 @final
@@ -34,9 +36,13 @@ class MemoryLedger:
     """Implements ``ProjectionLedger``. Apart from ``apply``, which may await, each method is one step of the event loop.
 
     What ``apply`` has done is not undone when a later step fails: a store in memory has no transaction to roll back.
+
+    Args:
+        rows: the events in order of position.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Sequence[StoredEvent]) -> None:
+        self._rows = rows
         self._entries: dict[str, _Entry] = {}
 
     async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
@@ -44,8 +50,9 @@ class MemoryLedger:
         entry = self._entries.setdefault(projection, _Entry())
         if entry.owner not in ("", owner) and entry.leased_until > monotonic():
             return None
+        abandoned = entry.owner not in ("", owner)
         entry.owner, entry.token, entry.leased_until = owner, entry.token + 1, monotonic() + seconds
-        return Lease(projection, entry.token, entry.checkpoint)
+        return Lease(projection, entry.token, entry.checkpoint, seconds, abandoned, entry.state)
 
     async def renew_lease(self, lease: Lease, seconds: float) -> bool:
         """See ``ProjectionLedger.renew_lease``."""
@@ -59,6 +66,12 @@ class MemoryLedger:
         if (entry := self._held(lease)) is not None:
             entry.owner, entry.leased_until = "", 0.0
 
+    async def save_run_state(self, lease: Lease, state: RunState) -> None:
+        """See ``ProjectionLedger.save_run_state``."""
+        if (entry := self._held(lease)) is None:
+            raise taken_over(lease, lease.checkpoint)
+        entry.state = state
+
     async def commit_checkpoint(
         self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
@@ -66,6 +79,8 @@ class MemoryLedger:
         entry = self._held(lease)
         if entry is None or entry.checkpoint != before:
             raise taken_over(lease, before)
+        if not self._stands(after):
+            raise lost_event(after)
         await _call(apply)
         entry.checkpoint = after
         entry.letters.update((letter.position, letter) for letter in dead_letters)
@@ -103,6 +118,10 @@ class MemoryLedger:
         # Tokens go on growing, so that a runner from before the reset cannot move the checkpoint.
         fresh = self._entries[projection] = _Entry()
         fresh.token = entry.token + 1
+
+    def _stands(self, checkpoint: Checkpoint) -> bool:
+        position = checkpoint.position
+        return position == 0 or (position <= len(self._rows) and self._rows[position - 1].event_id == checkpoint.event_id)
 
     def _held(self, lease: Lease) -> _Entry | None:
         entry = self._entries.get(lease.projection)

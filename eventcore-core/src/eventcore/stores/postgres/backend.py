@@ -49,11 +49,11 @@ class PostgresBackend:
         self._appending = Pool(self._connector, 1)
         self._loading = Pool(self._connector, 1)
         self._reading = Pool(self._connector, settings.pool)
-        # Listens for new events, and serves short calls that must not wait for long ones.
+        # Listens for new events, and serves short calls that must not wait for long ones, such as those for leases.
         self._listening = Pool(self._connector, 1)
         self._watch = PostgresHeadWatch(self._listening, self._reading)
         self.log = PostgresLog(self._appending, self._loading, self._reading, self._watch)
-        self.ledger = PostgresLedger(self._reading, settings)
+        self.ledger = PostgresLedger(self._reading, self._listening, settings)
 
     @property
     def call_timeout(self) -> float:

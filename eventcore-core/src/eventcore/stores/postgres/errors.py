@@ -52,9 +52,9 @@ _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
     "57P03": (StoreUnavailable, "is starting or stopping"),
 }
 # The connection or the server has ended: the statement may have been carried out or not.
-_LOST: Final = ("08", "57P01", "57P02", "57P04", "57P05", "58", "XX")
+_LOST: Final = ("08", "25P03", "25P04", "57P01", "57P02", "57P04", "57P05", "58", "XX")
 # The session has ended, or is not the one that the connection takes it for.
-_UNUSABLE: Final = (*_LOST, _READ_ONLY, "25P03", "25P04", "26000", "42P05")
+_UNUSABLE: Final = (*_LOST, _READ_ONLY, "26000", "42P05")
 
 
 @final

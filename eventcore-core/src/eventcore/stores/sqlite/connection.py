@@ -23,8 +23,9 @@ T = TypeVar("T")
 
 
 class StoreConnection(sqlite3.Connection):
-    """A connection that carries the counters of its backend."""
+    """A connection that carries the path of its file and the counters of its backend."""
 
+    path: str
     counters: BackendCounters
 
 
@@ -100,7 +101,7 @@ class ConnectionThread:
                 connection = sqlite3.connect(database, isolation_level=None, factory=StoreConnection, uri=is_uri)
                 # Texts come as bytes: bytes that are not UTF-8 must fail one row only, not the whole page.
                 connection.text_factory = bytes
-                connection.counters = self._counters
+                connection.path, connection.counters = self._path, self._counters
                 self._connection = connection
             return job(self._connection)
         except sqlite3.Error as error:

@@ -4,12 +4,12 @@ Commits of the ledger do not wait for the disk. A power cut may lose the last on
 that the projection applies those events again. Only events must be durable.
 
 Leases are measured by the machine's wall clock, which all processes on the file share. When the clock is set back, a lease
-would last longer than it was granted for; such a lease counts as ended.
+would last longer than it was granted for. The first runner that sees this shortens the lease to what it was granted for: its
+holder has time to renew it, and if the holder is dead, the lease ends all the same.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,17 +17,21 @@ from typing import Any, Final, TypeVar, final
 
 import msgspec
 
-from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord
-from eventcore.stores.failures import still_running, taken_over
+from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
+from eventcore.stores.failures import lost_event, refusal, still_running, taken_over
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection, write_transaction
-from eventcore.stores.sqlite.errors import explained, is_unavailable
+from eventcore.stores.sqlite.transaction import SqliteTransaction
 
 T = TypeVar("T")
 
 _IS_LEASED: Final = (
-    "SELECT 1 FROM projections WHERE name = :name AND owner NOT IN ('', :owner) "
-    "AND leased_until > :now AND leased_until - :now <= leased_for"
+    "SELECT leased_until - :now > leased_for FROM projections WHERE name = :name AND owner NOT IN ('', :owner) "
+    "AND leased_until > :now"
 )
+# A millisecond for the rounding of the sum.
+_SHORTEN: Final = """
+    UPDATE projections SET leased_until = :now + leased_for WHERE name = :name AND leased_until - :now > leased_for + 0.001
+"""
 _ACQUIRE: Final = """
     INSERT INTO projections VALUES (:name, 0, '', :owner, 1, :now + :seconds, :seconds)
     ON CONFLICT (name) DO UPDATE SET owner = :owner, token = token + 1, leased_until = :now + :seconds, leased_for = :seconds
@@ -36,11 +40,19 @@ _RENEW: Final = """
     UPDATE projections SET leased_until = :now + :seconds, leased_for = :seconds
     WHERE name = :name AND token = :token AND owner <> ''
 """
+_SAVE: Final = """
+    INSERT OR REPLACE INTO projection_runs
+    SELECT name, ?, ?, ? FROM projections WHERE name = ? AND token = ? AND owner <> ''
+"""
+_STATE: Final = "SELECT filter, attempt_position, attempts FROM projection_runs WHERE name = ?"
 _RELEASE: Final = "UPDATE projections SET owner = '', leased_until = 0, leased_for = 0 WHERE name = :name AND token = :token"
 _MOVE: Final = """
     UPDATE projections SET position = ?, event_id = ?
     WHERE name = ? AND token = ? AND position = ? AND event_id = ? AND owner <> ''
+        AND (? = 0 OR EXISTS (SELECT 1 FROM events WHERE position = ? AND event_id = ?))
 """
+_IS_HELD: Final = "SELECT 1 FROM projections WHERE name = ? AND token = ? AND owner <> ''"
+_STANDS: Final = "SELECT 1 FROM events WHERE position = ? AND event_id = ?"
 _KEEP_LETTER: Final = "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)"
 _REMOVE_LETTER: Final = "DELETE FROM dead_letters WHERE projection = ? AND position = ? AND event_id = ?"
 _RESET: Final = """
@@ -49,7 +61,7 @@ _RESET: Final = """
 """
 _LIST: Final = """
     SELECT name, position, event_id, owner, token,
-        CASE WHEN leased_until > :now AND leased_until - :now <= leased_for THEN leased_until - :now ELSE 0.0 END,
+        CASE WHEN owner <> '' THEN max(0.0, min(leased_until - :now, leased_for)) ELSE 0.0 END,
         (SELECT count(*) FROM dead_letters WHERE projection = name)
     FROM projections ORDER BY name
 """
@@ -96,6 +108,16 @@ class SqliteLedger:
 
         await self._writer.run(work)
 
+    async def save_run_state(self, lease: Lease, state: RunState) -> None:
+        """See ``ProjectionLedger.save_run_state``."""
+
+        def work(connection: StoreConnection) -> bool:
+            asked = (*msgspec.structs.astuple(state), lease.projection, lease.token)
+            return connection.execute(_SAVE, asked).rowcount == 1
+
+        if not await self._writer.run(work):
+            raise taken_over(lease, lease.checkpoint)
+
     async def commit_checkpoint(
         self, lease: Lease, before: Checkpoint, after: Checkpoint, dead_letters: Sequence[DeadLetter] = (), apply: Apply = None
     ) -> None:
@@ -103,9 +125,11 @@ class SqliteLedger:
 
         def work(connection: StoreConnection) -> None:
             # The checkpoint first: a runner that has lost its lease must not even call `apply`.
-            moved = (after.position, after.event_id, lease.projection, lease.token, before.position, before.event_id)
-            if connection.execute(_MOVE, moved).rowcount != 1:
-                raise taken_over(lease, before)
+            to, held = (after.position, after.event_id), (lease.projection, lease.token, before.position, before.event_id)
+            if connection.execute(_MOVE, (*to, *held, after.position, *to)).rowcount != 1:
+                is_held = connection.execute(_IS_HELD, (lease.projection, lease.token)).fetchone() is not None
+                stands = after.position == 0 or connection.execute(_STANDS, to).fetchone() is not None
+                raise lost_event(after) if is_held and not stands else taken_over(lease, before)
             if dead_letters:
                 connection.executemany(_KEEP_LETTER, [msgspec.structs.astuple(letter) for letter in dead_letters])
             if apply is not None:
@@ -142,20 +166,26 @@ class SqliteLedger:
 
 
 def _is_leased(projection: str, owner: str, connection: StoreConnection) -> bool:
+    """Whether another owner has the lease, and for no longer than it was granted for."""
     asked = {"name": projection, "owner": owner, "now": time.time()}
-    return connection.execute(_IS_LEASED, asked).fetchone() is not None
+    return bool(connection.execute(_IS_LEASED, asked).fetchone() == (0,))
 
 
 def _acquire_lease(projection: str, owner: str, seconds: float, connection: StoreConnection) -> Lease | None:
     with write_transaction(connection):
         asked = {"name": projection, "owner": owner, "now": time.time(), "seconds": seconds}
         if connection.execute(_IS_LEASED, asked).fetchone() is not None:
+            connection.execute(_SHORTEN, {"name": projection, "now": asked["now"]})
             return None
+        former = connection.execute("SELECT owner FROM projections WHERE name = ?", (projection,)).fetchone()
         connection.execute(_ACQUIRE, asked)
         token, position, event_id = connection.execute(
             "SELECT token, position, event_id FROM projections WHERE name = ?", (projection,)
         ).fetchone()
-    return Lease(projection, token, Checkpoint(position, event_id.decode()))
+        saved = connection.execute(_STATE, (projection,)).fetchone()
+    abandoned = former is not None and former[0].decode() not in ("", owner)
+    state = RunState() if saved is None else RunState(saved[0].decode(), *saved[1:])
+    return Lease(projection, token, Checkpoint(position, event_id.decode()), seconds, abandoned, state)
 
 
 def _in_transaction(work: Callable[[StoreConnection], T], connection: StoreConnection) -> T:
@@ -164,32 +194,19 @@ def _in_transaction(work: Callable[[StoreConnection], T], connection: StoreConne
 
 
 def _apply(apply: Callable[[Any], Any], connection: StoreConnection) -> None:
-    """Call ``apply`` with the connection inside the transaction: texts come as ``str``, and ``apply`` cannot end it."""
-    connection.text_factory = str
-    connection.set_authorizer(_refuse_to_end)
+    """Call ``apply`` with a transaction that it cannot end, and that ends with it."""
+    transaction = SqliteTransaction(connection, connection.path)
+    failure: Exception | None = None
     try:
-        apply(connection)
+        apply(transaction)
     except Exception as error:
-        # An error of the application is raised as it is, unless it says that the file cannot be written now: then the
-        # projection waits for the store instead of failing.
-        cause = error if isinstance(error, sqlite3.Error) else error.__cause__
-        if isinstance(cause, sqlite3.Error) and is_unavailable(cause):
-            raise explained(cause, _path(connection)) from error
+        failure = error
         raise
     finally:
-        connection.set_authorizer(None)
-        connection.text_factory = bytes
-        connection.row_factory = None
-
-
-def _refuse_to_end(action: int, *_: object) -> int:
-    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
-
-
-def _path(connection: StoreConnection) -> str:
-    # The authorizer would be asked about the PRAGMA, too.
-    connection.set_authorizer(None)
-    return str(connection.execute("PRAGMA database_list").fetchone()[2])
+        transaction.end()
+        transaction.check(failure)
+    if not connection.in_transaction:
+        raise refusal("end its transaction, as INSERT OR ROLLBACK and ON CONFLICT ROLLBACK do")
 
 
 def _projections(connection: StoreConnection) -> Sequence[ProjectionRecord]:
@@ -222,3 +239,4 @@ def _reset_projection(projection: str, connection: StoreConnection) -> None:
         # Tokens go on growing, so that a runner from before the reset cannot move the checkpoint.
         connection.execute(_RESET, (START.position, START.event_id, projection))
         connection.execute("DELETE FROM dead_letters WHERE projection = ?", (projection,))
+        connection.execute("DELETE FROM projection_runs WHERE name = ?", (projection,))

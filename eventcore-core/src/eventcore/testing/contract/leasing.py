@@ -5,19 +5,35 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import msgspec
 import pytest
 
-from eventcore.errors import LeadershipLost
-from eventcore.stores import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
+from eventcore.errors import HistoryDiverged, LeadershipLost
+from eventcore.stores import START, AppendRequest, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
+from eventcore.testing.contract.accounts import account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel
+from eventcore.testing.contract.requests import new_event
 
 _THREE: Final = Checkpoint(3, "c")
 _FOUR: Final = Checkpoint(4, "d")
 _NINE: Final = Checkpoint(9, "i")
 
 
+async def fill_with_letters(backend: Backend) -> None:
+    """Append twelve events to an empty store, whose ids are the letters a to l: a checkpoint needs its event."""
+    stream = account("letters")
+    news = [new_event(stream, version) for version in range(1, 13)]
+    named = [
+        msgspec.structs.replace(new, recorded=msgspec.structs.replace(new.recorded, event_id=letter))
+        for new, letter in zip(news, "abcdefghijkl", strict=True)
+    ]
+    await backend.log.append([AppendRequest({stream: 0}, {stream: 0}, named)])
+
+
 async def held(backend: Backend, owner: str, seconds: float = 60.0, projection: str = "p") -> Lease:
-    """Acquire a lease, which must be free."""
+    """Acquire a lease, which must be free. Before the first one, the store is filled with events."""
+    if await backend.log.head_position() == 0:
+        await fill_with_letters(backend)
     lease = await backend.ledger.acquire_lease(projection, owner, seconds)
     assert lease is not None, f"{owner!r} must get the lease of {projection!r}, which is free"
     return lease
@@ -107,14 +123,14 @@ class LeaseContract(ContractFixtures):
         lease = await held(backend, "one")
         results = await asyncio.gather(
             *(
-                one.ledger.commit_checkpoint(lease, START, Checkpoint(n, str(n)))
+                one.ledger.commit_checkpoint(lease, START, Checkpoint(n, "ab"[n - 1]))
                 for n, one in enumerate([backend, another_backend], 1)
             ),
             return_exceptions=True,
         )
         assert [type(result) for result in results if result is not None] == [LeadershipLost]
         winner = results.index(None) + 1
-        assert await checkpoint(backend) == Checkpoint(winner, str(winner))
+        assert await checkpoint(backend) == Checkpoint(winner, "ab"[winner - 1])
 
     async def test_checkpoints_and_dead_letters_are_there_when_the_store_is_opened_again(
         self, backend: Backend, make_backend: MakeBackend
@@ -162,6 +178,43 @@ class LeaseContract(ContractFixtures):
         assert await checkpoint(backend) == START
         assert not await backend.ledger.renew_lease(lease, 60)
         assert (await held(backend, "two")).token > lease.token, "a holder from before the reset stays fenced"
+
+    async def test_a_checkpoint_moves_only_to_an_event_that_the_store_holds(self, backend: Backend) -> None:
+        lease = await held(backend, "one")
+        called: list[object] = []
+        for lost in (Checkpoint(3, "x"), Checkpoint(13, "m")):
+            with pytest.raises(HistoryDiverged, match=f"position {lost.position}"):
+                await backend.ledger.commit_checkpoint(lease, START, lost, [letter(2)])
+            with pytest.raises(HistoryDiverged, match=f"position {lost.position}"):
+                await backend.ledger.commit_checkpoint(lease, START, lost, (), called.append)
+        assert called == [], "the effect of a lost event must not be applied"
+        assert await backend.ledger.dead_letters("p", 9) == []
+        assert await checkpoint(backend) == START
+
+    async def test_the_next_holder_gets_the_saved_run_state_and_hears_whether_the_lease_was_abandoned(
+        self, backend: Backend, another_backend: Backend
+    ) -> None:
+        old = await held(backend, "one", 0.1)
+        assert (old.abandoned, old.state) == (False, RunState())
+        state = RunState('{"a": "ä"}', 3, 2)
+        await backend.ledger.save_run_state(old, state)
+        lease = None
+        async with asyncio.timeout(10):
+            while lease is None:
+                lease = await another_backend.ledger.acquire_lease("p", "two", 60)
+                await asyncio.sleep(0.01)
+        assert (lease.abandoned, lease.state, lease.seconds) == (True, state, 60)
+        with pytest.raises(LeadershipLost):
+            await backend.ledger.save_run_state(old, RunState())
+        await another_backend.ledger.release_lease(lease)
+        with pytest.raises(LeadershipLost):
+            await another_backend.ledger.save_run_state(lease, RunState())
+        again = await held(backend, "one")
+        assert (again.abandoned, again.state) == (False, state), "a released lease is not abandoned"
+        assert not (await held(backend, "one")).abandoned, "its owner has come back"
+        await backend.ledger.release_lease(await held(backend, "one"))
+        await backend.ledger.reset_projection("p")
+        assert (await held(backend, "one")).state == RunState(), "a reset forgets it"
 
     # A read model in the store's own database
 

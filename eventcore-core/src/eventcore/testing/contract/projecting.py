@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import msgspec
 import pytest
 
 from eventcore.errors import HistoryDiverged, ProjectionFailed
 from eventcore.events import RawEvent, RecordedEvent
 from eventcore.projections import OnError, Projection
 from eventcore.store import EventStore
-from eventcore.stores import START, AppendRequest, Checkpoint
+from eventcore.stores import AppendRequest, Backend, Checkpoint, Lease, ProjectionLedger
 from eventcore.testing.contract.accounts import Deposit, Link, Linked, account
 from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, Run, opened_store
 from eventcore.testing.contract.requests import new_event
@@ -99,6 +100,34 @@ class _Raw(Seen):
         if isinstance(event, RawEvent):
             assert event.data == {"amount": 1, "note": ""}
         self.seen.append(event.position)
+
+
+class _OtherHistory:
+    """A backend whose leases have the checkpoint of an event that the store has lost."""
+
+    def __init__(self, backend: Backend, lost: Checkpoint) -> None:
+        self._backend = backend
+        self._lost = lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    @property
+    def ledger(self) -> Any:
+        return _LostCheckpoint(self._backend.ledger, self._lost)
+
+
+class _LostCheckpoint:
+    def __init__(self, ledger: ProjectionLedger, lost: Checkpoint) -> None:
+        self._ledger = ledger
+        self._lost = lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def acquire_lease(self, projection: str, owner: str, seconds: float) -> Lease | None:
+        lease = await self._ledger.acquire_lease(projection, owner, seconds)
+        return None if lease is None else msgspec.structs.replace(lease, checkpoint=self._lost)
 
 
 class ProjectContract(ContractFixtures):
@@ -237,14 +266,7 @@ class ProjectContract(ContractFixtures):
         assert seen.seen == [1, 2, 3, 4]
 
     async def test_a_store_that_went_back_in_time_is_not_followed(self, make_backend: MakeBackend) -> None:
-        backend = make_backend()
-        await backend.open()
-        lease = await backend.ledger.acquire_lease("contract-seen", "before", 60)
-        assert lease is not None
-        await backend.ledger.commit_checkpoint(lease, START, Checkpoint(3, "f" * 32))
-        await backend.ledger.release_lease(lease)
-        await backend.close(5.0)
-        async with opened_store(make_backend()) as store:
+        async with opened_store(cast(Backend, _OtherHistory(make_backend(), Checkpoint(3, "f" * 32)))) as store:
             await deposit(store, 5)
             seen = Seen()
             with pytest.raises(HistoryDiverged, match="at position 3"):
