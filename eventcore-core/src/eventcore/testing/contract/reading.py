@@ -250,9 +250,9 @@ class ReadContract(ContractFixtures):
         for number in (2**63, 2**64, 10**30):
             with pytest.raises(ValueError, match=f"expected an int from 0 to {2**63 - 1}"):
                 await anext(store.read(A, after_version=number))
-            with pytest.raises(ValueError, match="less than"):
+            with pytest.raises(ValueError, match="expected an int from 0 to"):
                 await anext(store.read_all(after=number))
-            with pytest.raises(ValueError, match="less than"):
+            with pytest.raises(ValueError, match="expected an int from 0 to"):
                 await store.wait_for("projection", number)
 
     async def test_all_events_are_read_from_a_position_up_to_a_limit(self, store: EventStore) -> None:
