@@ -181,6 +181,7 @@ class Cycles:
         begun = time.monotonic()
         collection = self._collector.collect(not_before, self._time_left(deadline, "collect"))
         items, answers = 0, list[Rejected]()
+        self._begin("metrics", deadline)
         metrics_of_hooks: tuple[Sequence[MetricData], ...] = (collection.counters, collection.gauges, collection.histograms)
         for hook, metrics in zip(_METRIC_HOOKS, metrics_of_hooks, strict=True):
             if hook in self._implemented:
@@ -189,7 +190,7 @@ class Cycles:
                     items += points
                     answers.append(self._export(hook, chunk, points, 0.0, deadline))
                     self._pause(size, begun, deadline)
-        return items, [*answers, self._call("flush", deadline)]
+        return items, [*answers, self._call("flush", deadline, signal="metrics")]
 
     def _export_spans(self, deadline: float, within_budget: bool) -> tuple[int, list[Rejected]]:
         """Export the batch that is not committed yet, else a batch of waiting spans, and commit it in the queue."""
@@ -201,6 +202,7 @@ class Cycles:
             self._queue.token.full_because = "budget" if affordable < limit else "queue_full"
             limit = max(1, min(limit, affordable))
         batch = self._queue.take(limit)
+        self._begin("spans", deadline)
         answers: list[Rejected] = []
         # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
         # committed by itself.
@@ -217,9 +219,12 @@ class Cycles:
             if begin < len(batch):
                 self._pause(size, begun, deadline)
         if not commits_chunks:
-            answers.append(self._call("flush", deadline))
+            answers.append(self._call("flush", deadline, signal="spans"))
             self._queue.commit(len(batch), _count(answers))
         return len(batch), answers
+
+    def _begin(self, signal: Signal, deadline: float) -> None:
+        self._call("begin", deadline, signal=signal, attempt=self._stats[signal].failures_in_a_row + 1)
 
     def _export(self, hook: str, chunk: Sequence[Any], items: int, spent: float, deadline: float) -> Rejected:
         """Call an export hook; ``spent`` is the processor time that preparing the chunk took."""

@@ -95,7 +95,7 @@ class Worker:
         while not status.stopping.is_set():
             try:
                 runner.call("start", timeout, context=self._context)
-                ambient = runner.call("trace_context", timeout)
+                ambient = runner.call("ambient_context", timeout) or runner.call("trace_context", timeout)
             except BaseException as error:
                 attempts += 1
                 if not status.start_error:
@@ -107,7 +107,7 @@ class Worker:
                 status.stopping.wait(self._cycles.clock.backoff_seconds(attempts))
                 status.refusal = ""
             else:
-                status.ambient = GuardedAmbient(ambient, logger) if ambient else None
+                status.ambient = GuardedAmbient(getattr(ambient, "current", ambient), logger) if ambient else None
                 if attempts:
                     logger.info("started after %d failed attempts", attempts)
                 status.start_error = ""
