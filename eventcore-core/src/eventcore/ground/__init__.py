@@ -1,9 +1,23 @@
 """Tools that every layer may use, each written once. They know nothing of telemetry or event stores."""
 
 from eventcore.ground.backoff import backoff
+from eventcore.ground.describing import cut, describe_error, text_of, traceback_of, type_name
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
 from eventcore.ground.yielding import LoopYielder
 
-__all__ = ["LoopYielder", "OwnedTask", "backoff", "cancel_and_wait", "did_you_mean", "in_background", "spawn"]
+__all__ = [
+    "LoopYielder",
+    "OwnedTask",
+    "backoff",
+    "cancel_and_wait",
+    "cut",
+    "describe_error",
+    "did_you_mean",
+    "in_background",
+    "spawn",
+    "text_of",
+    "traceback_of",
+    "type_name",
+]
