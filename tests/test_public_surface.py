@@ -28,7 +28,7 @@ SURFACE = {
         NewEvent ProjectionLedger ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict
         backend_from_url
     """,
-    "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
+    "eventcore.telemetry": "AbsentExporter Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",
     "eventcore_otel": "OpenTelemetryExporter",
     "eventcore_prometheus": "PrometheusExporter Scrapes",

@@ -22,7 +22,7 @@ from eventcore.exporting.configuration import (
     load_exporters,
 )
 
-State: TypeAlias = Literal["loaded", "failed", "disabled", "not enabled", "not installed"]
+State: TypeAlias = Literal["loaded", "loading", "failed", "disabled", "not enabled", "not installed"]
 
 
 @final
@@ -52,7 +52,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def exit_code(self) -> int:
         """The exit code, as ``eventcore --help`` documents it."""
-        return 2 if self.faults else int(any(row.state == "failed" for row in self.exporters))
+        return 2 if self.faults else int(any(row.state in ("failed", "loading") for row in self.exporters))
 
 
 def add_plugins(commands: Any) -> None:
@@ -67,6 +67,7 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
 
     states:
       loaded         imported, made and checked
+      loading        not imported and made in time (pipeline.load_timeout); an application goes on without it until it comes
       failed         enabled, but it cannot be imported or made, or does not fit the hook specification
       disabled       the configuration disables it
       not enabled    installed, but the configuration does not enable it
@@ -121,9 +122,8 @@ def _row(plan: ExporterPlan, loaded: LoadedExporters) -> Row:
     if plan.action != "load":
         state = "disabled" if plan.action == "disabled" else "not enabled"
     elif kinds is None:
-        state = "failed"
-        failures = (failed.reason for failed in loaded.failed if failed.name == plan.name)
-        reason = next(failures, "its configuration has faults")
+        absent = next(absent for absent in loaded.absent if absent.name == plan.name)
+        state, reason = absent.state, absent.problem
     row = Row(name=plan.name, plugin=plan.plugin, state=state, reason=reason, kinds=kinds or ())
     return row if plan.found is None else replace(row, distribution=plan.found.distribution, version=plan.found.version)
 

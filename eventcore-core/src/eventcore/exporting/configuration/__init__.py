@@ -6,17 +6,27 @@ converts their settings (``signature``) and makes them. ``conversion`` converts 
 """
 
 from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, exporter_name, how_to_install
-from eventcore.exporting.configuration.loading import FailedExporter, LoadedExporters, load_exporters
+from eventcore.exporting.configuration.loading import (
+    AbsentExporter,
+    ExporterLoader,
+    FailedExporter,
+    LoadedExporters,
+    ReadyExporter,
+    load_exporters,
+)
 from eventcore.exporting.configuration.selection import ExporterPlan
 from eventcore.exporting.configuration.settings import Configuration, TelemetrySettings, load_configuration
 
 __all__ = [
     "OFFICIAL",
+    "AbsentExporter",
     "Configuration",
+    "ExporterLoader",
     "ExporterPlan",
     "FailedExporter",
     "FoundPlugin",
     "LoadedExporters",
+    "ReadyExporter",
     "TelemetrySettings",
     "exporter_name",
     "how_to_install",

@@ -12,6 +12,7 @@ from typing import Any, Final, cast, final
 
 from eventcore.errors import InvalidExporter, InvalidInput
 from eventcore.exporting.delivery.handle import PluginOrigin
+from eventcore.ground import describe_error
 
 GROUP: Final = "eventcore.exporters"
 """The entry-point group of exporter plugins."""
@@ -75,7 +76,7 @@ class FoundPlugin:
             factory: object = self._entry_point.load()
         except SystemExit as error:
             raise ImportError(
-                f"{self.origin}: importing {self.value} tried to end the process: SystemExit({error.code!r})"
+                f"{self.origin}: importing {self.value} tried to end the process: {describe_error(error)}"
             ) from error
         if not callable(factory):
             raise InvalidExporter(

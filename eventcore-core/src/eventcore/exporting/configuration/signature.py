@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 import typing
@@ -9,9 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
+import msgspec
+
 from eventcore.errors import Fault, InvalidExporter
 from eventcore.exporting.configuration.conversion import convert_fields, describe, is_configurable, is_secret
 from eventcore.exporting.configuration.sources import Settings, below, names_in, nested, source_of
+from eventcore.exporting.context import Secret
 from eventcore.exporting.delivery.handle import PluginOrigin
 
 CORE_KEYS: Final = ("plugin", "pipeline")
@@ -61,6 +65,37 @@ def bind_settings(
         elif parameter.default is parameter.empty and name not in given:
             faults.append(Fault(where, f"{key}.{name}", f"it is missing; expected {describe(parameter.annotation)}"))
     return values, faults
+
+
+def without_secrets(text: str, arguments: Mapping[str, Any], settings: Settings) -> str:
+    """A plugin's own words about its arguments, with ``***`` in place of every secret among them.
+
+    A text of the file that contains references to the environment is shown as it is written there.
+
+    >>> without_secrets("invalid literal for int(): 's3cret'", {"token": Secret("s3cret")}, {})
+    "invalid literal for int(): '***'"
+    """
+    pending: list[Any] = list(arguments.values())
+    secrets: set[str] = set()
+    for value in pending:
+        if isinstance(value, Secret):
+            secrets |= {value.reveal(), repr(value.reveal())[1:-1]}
+        elif isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            pending += value
+        elif isinstance(value, msgspec.Struct):
+            pending += msgspec.structs.asdict(value).values()
+        elif dataclasses.is_dataclass(value):
+            pending += (getattr(value, field.name, None) for field in dataclasses.fields(value))
+    # The longest first: one secret may contain another.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, _MASK)
+    for setting in settings.values():
+        # A shorter value, such as a digit, would be found in words that are not about it.
+        if setting.private and setting.shown != setting.value and isinstance(setting.value, str) and len(setting.value) > 3:
+            text = text.replace(setting.value, str(setting.shown))
+    return text
 
 
 def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]:
