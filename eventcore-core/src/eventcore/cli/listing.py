@@ -14,9 +14,11 @@ from eventcore.errors import Fault
 from eventcore.exporting.configuration import (
     OFFICIAL,
     Configuration,
+    Damage,
     ExporterPlan,
     FoundPlugin,
     LoadedExporters,
+    all_damages,
     how_to_install,
     load_configuration,
     load_exporters,
@@ -48,6 +50,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     exporters_off: bool
     faults: tuple[Fault, ...]
     exporters: tuple[Row, ...]
+    damages: tuple[Damage, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -75,7 +78,9 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
 
     JSON (--json):
       {"version": 1, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
-       "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}]}
+       "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}],
+       "damages": [{"file", "problem"}]}
+      "damages" is metadata of installed distributions that cannot be read. It stops nothing, but may hide a plugin.
       "distribution", "version" and "install" may be null.
     """
     listing = list_exporters(load_configuration(options.config))
@@ -93,6 +98,10 @@ def _print(output: Output, listing: Listing) -> None:
         for row in listing.exporters
     ]
     output.table(titles, rows)
+    if listing.damages:
+        output.line("Metadata of installed distributions is damaged. It stops nothing, but may hide a plugin:")
+        for damage in listing.damages:
+            output.line(f"  - {damage}")
 
 
 def list_exporters(configuration: Configuration) -> Listing:
@@ -112,6 +121,7 @@ def list_exporters(configuration: Configuration) -> Listing:
         exporters_off=configuration.exporters_off,
         faults=loaded.faults,
         exporters=tuple(rows),
+        damages=all_damages(),
     )
 
 

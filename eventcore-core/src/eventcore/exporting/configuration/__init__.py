@@ -5,7 +5,8 @@ converts core's part of the merged map, ``selection`` decides which exporters ar
 converts their settings (``signature``) and makes them. ``conversion`` converts single values for all of them.
 """
 
-from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, exporter_name, how_to_install
+from eventcore.exporting.configuration.discovery import OFFICIAL, FoundPlugin, all_damages, exporter_name, how_to_install
+from eventcore.exporting.configuration.distributions import Damage
 from eventcore.exporting.configuration.loading import (
     AbsentExporter,
     ExporterLoader,
@@ -21,6 +22,7 @@ __all__ = [
     "OFFICIAL",
     "AbsentExporter",
     "Configuration",
+    "Damage",
     "ExporterLoader",
     "ExporterPlan",
     "FailedExporter",
@@ -28,6 +30,7 @@ __all__ = [
     "LoadedExporters",
     "ReadyExporter",
     "TelemetrySettings",
+    "all_damages",
     "exporter_name",
     "how_to_install",
     "load_configuration",

@@ -172,6 +172,8 @@ class ExporterLoader:
                 timeout = self._configuration.pipeline_for(plan.name).load_timeout
                 self._attempts[plan.name] = _Attempt(plan, plan.found, timeout)
         attempts = list(self._attempts.values())
+        for damage in self._configuration.damages:
+            _logger.warning("the metadata of an installed distribution is damaged, and may hide an exporter: %s", damage)
         around = _BEING_LOADED.get()
         for attempt in attempts:
             if attempt.plugin.value in around:

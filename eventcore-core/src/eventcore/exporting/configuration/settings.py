@@ -13,6 +13,7 @@ from msgspec import Meta
 from eventcore.errors import Fault
 from eventcore.exporting.configuration.conversion import convert_struct, unknown_key
 from eventcore.exporting.configuration.discovery import FoundPlugin, exporter_name_problem, find_plugins
+from eventcore.exporting.configuration.distributions import Damage
 from eventcore.exporting.configuration.selection import ExporterPlan, Selection
 from eventcore.exporting.configuration.signature import CORE_KEYS
 from eventcore.exporting.configuration.sources import (
@@ -73,6 +74,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         settings: all settings, with paths from the top.
         pipelines: the tables ``[exporters.NAME.pipeline]`` by name, also of exporters that code registers.
         plugins: the installed plugins.
+        damages: metadata of installed distributions in which plugins cannot be found, because it is damaged.
     """
 
     telemetry: TelemetrySettings
@@ -84,6 +86,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     pipelines: Mapping[str, PipelineSettings]
     plugins: tuple[FoundPlugin, ...]
+    damages: tuple[Damage, ...] = ()
 
     @property
     def file(self) -> str:
@@ -139,7 +142,7 @@ def load_configuration(
         arguments: further tables from code, above ``config``.
         plugins: the installed plugins; ``None`` looks for them.
     """
-    installed = find_plugins() if plugins is None else tuple(plugins)
+    installed, damages = find_plugins() if plugins is None else (tuple(plugins), ())
     exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
     path = _file_to_read(config, environ, cwd or Path.cwd())
     # The lowest source first, as `merge` takes them.
@@ -178,6 +181,7 @@ def load_configuration(
         settings=settings,
         pipelines=pipelines,
         plugins=installed,
+        damages=damages,
     )
 
 
