@@ -19,8 +19,8 @@ SURFACE = {
         StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AmbientContext AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData GiveUp
-        HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Secret Signal SpanData
+        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exporter ExporterContext ExporterHooks GaugeData
+        GiveUp HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Secret Signal SpanData
         SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """

@@ -43,8 +43,9 @@ def gate(plugin_site: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("LATE_GATE", str(tmp_path / "gate"))
     gate = Gate(tmp_path / "gate")
     yield gate
-    # The threads that still wait end now.
+    # The threads that still wait end now, and before the modules that they import are forgotten.
     gate.open()
+    eventually(lambda: not thread_names("eventcore-load-"))
     for name in [name for name in sys.modules if name.startswith("eventcore_late")]:
         del sys.modules[name]
 
@@ -116,6 +117,7 @@ def test_an_exporter_that_comes_late_with_wrong_settings_has_failed(gate: Gate, 
     eventually(lambda: states(telemetry) == {"late_import": "failed"})
     assert "exporters.late_import.port: expected int" in telemetry.exporters()[0].problem
     assert "exporters.late_import.port" in telemetry.flush_blocking(1.0)["late_import"].reason
+    eventually(lambda: [record for record in caplog.records if record.levelno == logging.ERROR])
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "exporters.late_import.port" in record.getMessage()
 

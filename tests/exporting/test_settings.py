@@ -101,6 +101,18 @@ def test_disabled_wins_over_enabled(project: Project) -> None:
     assert loaded(project.load()) == []
 
 
+def test_all_exporters_can_be_disabled(project: Project) -> None:
+    project.file.write_text('[exporters]\nenabled = ["otel", "console"]\ndisabled = "all"\n[exporters.second]\nplugin = "otel"')
+    configuration = project.load()
+    assert loaded(configuration) == []
+    assert {action for action, _ in reasons(configuration).values()} == {"disabled"}
+    assert reasons(configuration).keys() == {"otel", "console", "prometheus", "statsd", "second"}
+    assert reasons(configuration)["otel"][1] == f"disabled in {project.file} (exporters.disabled)"
+    project.file.write_text("")
+    project.environ["EVENTCORE_EXPORTERS__DISABLED"] = "all"
+    assert loaded(project.load(exporters=["otel"])) == []
+
+
 def test_disabling_a_plugin_disables_every_exporter_of_it(project: Project) -> None:
     project.file.write_text('[exporters]\ndisabled = ["otel"]\n[exporters.otel_backup]\nplugin = "otel"')
     configuration = project.load()

@@ -24,7 +24,7 @@ from eventcore.exporting.configuration import (
     load_configuration,
 )
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
-from eventcore.exporting.registration import check_exporter
+from eventcore.exporting.registration import check_exporter, older_hooks
 from eventcore.ground import LoopYielder, in_background
 from eventcore.recording import (
     SECONDS,
@@ -243,8 +243,8 @@ class Telemetry:
             return chosen
         pull_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
         self._report([*self.configuration.faults_of(chosen), *pull_faults])
-        settings = self.configuration.pipeline_for(chosen)
-        self._loader.supersede(chosen, lambda: self._manager.add(chosen, handle, settings, {}))
+        ready = ReadyExporter(chosen, handle, self.configuration.pipeline_for(chosen), {})
+        self._loader.supersede(chosen, lambda: self._join(ready))
         return chosen
 
     async def unregister_exporter(self, name: str, timeout: float = _DEFAULT_TIMEOUT) -> ExporterReport:
@@ -367,12 +367,14 @@ class Telemetry:
         self._registry.reset()
         self._collector.reset()
         self._manager.forget()
-        self._loader = ExporterLoader(self.configuration)
+        self._loader.end_by_fork()
         # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
         self._starting = threading.Lock()
 
     def _join(self, ready: ReadyExporter) -> None:
         self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
+        if outdated := older_hooks(ready.handle):
+            _logger.warning("exporter %r: %s", ready.name, outdated)
 
     def _complete(self, absent: Sequence[AbsentExporter], report: Report) -> Report:
         """The report with a part for each exporter of the configuration that did not run before the call: it got nothing."""

@@ -12,8 +12,8 @@ import pluggy
 
 from eventcore.errors import InvalidExporter
 from eventcore.exporting.delivery.handle import HOOK_ARGUMENTS, KINDS, ExporterHandle, PluginOrigin, implementations_of
-from eventcore.exporting.hookspecs import PROJECT, Exporter
-from eventcore.ground import did_you_mean
+from eventcore.exporting.hookspecs import PROJECT, RENAMED_HOOKS, Exporter
+from eventcore.ground import describe_error, did_you_mean, type_name
 
 DEFAULT_INTERVAL: Final = 10.0
 """Seconds between the metrics cycles of an exporter without an attribute ``interval``."""
@@ -32,7 +32,7 @@ def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> Expo
     Raises:
         InvalidExporter: the exporter cannot work; the message lists every problem.
     """
-    cause: Exception | None = None
+    cause: BaseException | None = None
     try:
         if wrong_object := _wrong_object(exporter):
             problems = [wrong_object]
@@ -41,14 +41,24 @@ def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> Expo
             problems = _problems(exporter, interval)
             if not problems:
                 return ExporterHandle(exporter, origin, None if interval is None else float(interval))
-    except Exception as error:  # noqa: BLE001  # an attribute of the exporter may raise anything; the cause is kept
-        problems, cause = [f"it cannot be examined: {type(error).__name__}: {error}"], error
-    cls = exporter if inspect.isclass(exporter) else type(exporter)
+    except BaseException as error:  # noqa: BLE001  # an attribute of the exporter may raise anything; the cause is kept
+        problems, cause = [f"it cannot be examined: {describe_error(error)}"], error
+    cls = exporter if isinstance(exporter, type) else type(exporter)
     source = f"({origin}) " if origin is not None else ""
     lines = "".join(f"\n  - {problem}" for problem in problems)
     raise InvalidExporter(
-        f"exporter {cls.__module__}.{cls.__qualname__} {source}does not fit the hook specification:{lines}"
+        f"exporter {type_name(cls, qualified=True)} {source}does not fit the hook specification:{lines}"
     ) from cause
+
+
+def older_hooks(handle: ExporterHandle) -> str:
+    """What an exporter uses of an older version of the hook specification, and what to do; empty when it uses nothing of it."""
+    hooks = handle.implemented
+    renamed = [f"{old!r}, now {new!r}" for old, new in RENAMED_HOOKS.items() if old in hooks and new not in hooks]
+    if not renamed:
+        return ""
+    which = str(handle.origin or type_name(type(handle.exporter), qualified=True))
+    return f"{which} implements the hook {', '.join(renamed)}, of an older contract; it still works: upgrade the plugin"
 
 
 def _wrong_object(exporter: object) -> str:

@@ -239,6 +239,12 @@ class ExporterLoader:
             add()
             self._attempts.pop(name, None)
 
+    def end_by_fork(self) -> None:
+        """Give up what still loads, in a forked child: the threads that load it stay with the parent, and so do their locks."""
+        self._changed = threading.Condition()
+        for attempt in self._attempts.values():
+            attempt.outcome = attempt.outcome or FailedExporter(attempt.name, "the process was forked while it was loaded")
+
     def _wait(self, pending: list[_Attempt]) -> None:
         """Wait until each of these is settled or late, but no longer than ``_LONGEST_WAIT`` times the longest timeout."""
         end = time.monotonic() + _LONGEST_WAIT * max(attempt.timeout for attempt in pending)

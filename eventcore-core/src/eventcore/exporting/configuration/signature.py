@@ -17,6 +17,7 @@ from eventcore.exporting.configuration.conversion import convert_fields, describ
 from eventcore.exporting.configuration.sources import Settings, below, names_in, nested, source_of
 from eventcore.exporting.context import Secret
 from eventcore.exporting.delivery.handle import PluginOrigin
+from eventcore.ground import describe_error, text_of
 
 CORE_KEYS: Final = ("plugin", "pipeline")
 """The keys of an exporter's section that belong to core; a plugin cannot have parameters of these names."""
@@ -115,22 +116,24 @@ def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]
 
 def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dict[str, inspect.Parameter]:
     described = f"{origin or 'exporter'}, {getattr(factory, '__qualname__', type(factory).__name__)}"
-    unresolved: Exception | None = None
+    unresolved: BaseException | None = None
     try:
         plain_signature = inspect.signature(factory)
     except (TypeError, ValueError) as error:
-        raise InvalidExporter(f"{described}: its signature cannot be read: {error}; expected typed parameters") from error
+        raise InvalidExporter(
+            f"{described}: its signature cannot be read: {describe_error(error)}; expected typed parameters"
+        ) from error
     # Without resolved annotations no setting can be converted, but the names and kinds of the parameters can be checked.
     try:
         parameters = _resolved(inspect.signature(factory, eval_str=True), factory)
-    except Exception as error:  # noqa: BLE001  # evaluating a plugin's annotations may raise anything
+    except BaseException as error:  # noqa: BLE001  # evaluating a plugin's annotations may raise anything
         parameters, unresolved = dict(plain_signature.parameters), error
     problems = [
         problem for parameter in parameters.values() for problem in _parameter_problems(parameter, unresolved is not None)
     ]
     if unresolved is not None:
         problems.append(
-            f"an annotation cannot be resolved: {unresolved}; expected names that the module itself imports or defines"
+            f"an annotation cannot be resolved: {text_of(unresolved)}; expected names that the module itself imports or defines"
         )
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
