@@ -10,7 +10,7 @@ from typing import Any, Final, final
 import msgspec
 import pluggy
 
-from eventcore.exporting.delivery.clock import Signal
+from eventcore.exporting.context import Signal
 from eventcore.exporting.hookspecs import PROJECT, ExporterHooks
 
 KINDS: Final = ("counters", "gauges", "histograms", "spans")

@@ -51,6 +51,8 @@ class ExporterManager:
         self._pipelines: dict[str, Pipeline] = {}
         self._distributor = Distributor(tracer.ring, self.pipelines)
         self._closed = False
+        # The exporters of the parent that do not run in this forked child.
+        self._left_behind: tuple[str, ...] = ()
 
     def pipelines(self) -> tuple[Pipeline, ...]:
         """The present pipelines, without those that are being replaced or removed."""
@@ -113,7 +115,7 @@ class ExporterManager:
         requests = [(pipeline, pipeline.status.ask(flush=True, deadline=deadline)) for pipeline in self.pipelines()]
         # Workers that hang do not answer; their requests fail by `Pipeline.tick`.
         wait([request for _, request in requests], max(deadline - time.monotonic(), 0.0))
-        return Report(tuple(pipeline.flush_report(request, timeout) for pipeline, request in requests))
+        return self._report([pipeline.flush_report(request, timeout) for pipeline, request in requests])
 
     def shutdown(self, timeout: float) -> Report:
         """Deliver what there is and shut every exporter down, within ``timeout`` seconds. Later calls only report."""
@@ -136,6 +138,7 @@ class ExporterManager:
         """
         self._lock = threading.RLock()
         self._closed = True
+        self._left_behind = (*self._left_behind, *self._pipelines.copy())
         self._pipelines = {}
         self._update_tracer()
         self._distributor = Distributor(self._tracer.ring, self.pipelines)
@@ -165,7 +168,15 @@ class ExporterManager:
         for pipeline in pipelines:
             pipeline.force_stop(last_call)
         _wait_all(finished, last_call)
-        return Report(tuple(pipeline.final_report(timeout) for pipeline in pipelines))
+        return self._report([pipeline.final_report(timeout) for pipeline in pipelines])
+
+    def _report(self, exporters: Sequence[ExporterReport]) -> Report:
+        # Nothing reaches an exporter whose pipeline did not start in this forked child.
+        absent = [
+            ExporterReport(name=name, state="stopped", delivered=False, reason="it does not run in this forked process")
+            for name in self._left_behind
+        ]
+        return Report((*exporters, *absent))
 
     def _update_tracer(self) -> None:
         """Tell the tracer whether any exporter takes spans, and which ambient trace contexts to ask."""

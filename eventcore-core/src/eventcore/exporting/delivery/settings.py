@@ -27,7 +27,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             nobody waits for it any longer; it joins when it comes.
         export_timeout: seconds that one hook call may take; after that the exporter is ``stalled``
             until the hook returns.
-        max_attempts: how often a cycle is tried before its batch is dropped, up to 1000.
+        max_age: seconds after its first attempt at which a batch of spans is given up, up to a day.
+            Until then, and until the queue is full, nothing is lost while a backend is down.
         backoff: seconds before the second attempt; doubles with each further one up to
             ``max_backoff``, with jitter.
         max_backoff: the longest pause between attempts in seconds, also when a backend asks for a
@@ -42,7 +43,7 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     span_batch: Annotated[int, Meta(ge=1, le=100_000)] = 2048
     load_timeout: _Seconds = 2.0
     export_timeout: _Seconds = 10.0
-    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 5
+    max_age: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     backoff: _Seconds = 1.0
     max_backoff: _Seconds = 30.0
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.1
