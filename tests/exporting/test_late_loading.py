@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,17 @@ def test_a_late_exporter_is_loading_and_reports_do_not_call_it_delivered(gate: G
         assert step in report[late].reason
     # Nobody waits for what may never come.
     assert time.monotonic() - begun < 2.0
+
+
+def test_an_exporter_whose_start_has_not_returned_is_loading(gate: Gate) -> None:
+    telemetry = telemetry_of("late_start")
+    telemetry.start_blocking()
+    (exporter,) = telemetry.exporters()
+    assert (exporter.state, exporter.problem) == ("loading", "still loading: its hook start has not returned")
+    assert not telemetry.flush_blocking(0.2)
+    gate.open()
+    eventually(lambda: telemetry.exporters()[0].state == "running")
+    assert telemetry.shutdown_blocking(5.0)
 
 
 async def test_a_store_opens_while_a_plugin_hangs_and_its_metrics_show_the_state(gate: Gate) -> None:
@@ -206,23 +217,53 @@ asyncio.run(main())
 """
 
 
-def in_a_process(gate: Gate, *names: str) -> Any:
+def run_process(*arguments: str, exporters: Sequence[str]) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("EVENTCORE_", "OTEL_"))}
-    environ = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "EVENTCORE_EXPORTERS": ",".join(names)}
-    done = subprocess.run([sys.executable, "-c", CODE], env=environ, capture_output=True, text=True, timeout=40, check=False)
+    environ = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "EVENTCORE_EXPORTERS": ",".join(exporters)}
+    return subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, text=True, timeout=40, check=False)
+
+
+def in_a_process(*names: str) -> Any:
+    done = run_process("-c", CODE, exporters=names)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_a_plugin_that_opens_a_store_while_it_is_imported_does_not_deadlock(gate: Gate) -> None:
-    seconds, states, nested = in_a_process(gate, "nested_import", "prompt")
+@pytest.mark.usefixtures("gate")
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("command", ["plugins", "check"])
+def test_the_command_line_ends_although_a_plugin_hangs(command: str, late: str) -> None:
+    begun = time.monotonic()
+    done = run_process("-m", "eventcore", command, "--json", exporters=[late, "prompt"])
+    assert time.monotonic() - begun < 15.0
+    assert (done.returncode, done.stderr) == (1, "")
+    rows = {row["name"]: row for row in json.loads(done.stdout)["exporters"]}
+    assert rows[late]["state"] == "loading"
+    assert LATE[late] in (rows[late].get("reason") or rows[late].get("message"))
+    assert rows["prompt"].get("ok", rows["prompt"]["state"] == "loaded")
+
+
+@pytest.mark.usefixtures("gate")
+@pytest.mark.parametrize("late", [*LATE, "late_start"])
+def test_a_process_ends_although_a_plugin_hangs(late: str) -> None:
+    code = "from eventcore import Telemetry; telemetry = Telemetry(); telemetry.start_blocking(); print('started')"
+    begun = time.monotonic()
+    done = run_process("-c", code, exporters=[late])
+    assert (done.returncode, done.stdout) == (0, "started\n")
+    assert time.monotonic() - begun < 10.0
+
+
+@pytest.mark.usefixtures("gate")
+def test_a_plugin_that_opens_a_store_while_it_is_imported_does_not_deadlock() -> None:
+    seconds, states, nested = in_a_process("nested_import", "prompt")
     assert seconds < 5.0
     assert states == {"nested_import": "running", "prompt": "running"}
     # The inner store cannot wait for the plugin that waits for it.
     assert nested == {"nested_import": "failed", "prompt": "running"}
 
 
-def test_a_plugin_that_opens_a_store_in_another_thread_while_it_is_imported_does_not_deadlock(gate: Gate) -> None:
-    seconds, states, _ = in_a_process(gate, "nested_thread", "prompt")
+@pytest.mark.usefixtures("gate")
+def test_a_plugin_that_opens_a_store_in_another_thread_while_it_is_imported_does_not_deadlock() -> None:
+    seconds, states, _ = in_a_process("nested_thread", "prompt")
     assert seconds < 10.0
     assert states == {"nested_thread": "running", "prompt": "running"}
