@@ -240,6 +240,9 @@ def test_pipelines_are_cores_settings_also_for_exporters_that_code_registers(pro
     assert configuration.pipeline_for("otel") == PipelineSettings(interval=0.5, span_queue=5)
     assert configuration.pipeline_for("mine") == PipelineSettings(interval=3.0)
     assert configuration.pipeline_for("nobody") == PipelineSettings()
+    # An exporter's own defaults count for what the configuration leaves out.
+    own = {"span_queue": 7, "span_batch": 8}
+    assert configuration.pipeline_for("otel", own) == PipelineSettings(interval=0.5, span_queue=5, span_batch=8)
 
 
 def test_references_to_the_environment_are_replaced_in_the_file(project: Project) -> None:

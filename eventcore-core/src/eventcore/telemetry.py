@@ -243,7 +243,8 @@ class Telemetry:
             return chosen
         pull_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
         self._report([*self.configuration.faults_of(chosen), *pull_faults])
-        ready = ReadyExporter(chosen, handle, self.configuration.pipeline_for(chosen), {})
+        pipeline = self.configuration.pipeline_for(chosen, getattr(exporter, "pipeline_defaults", {}))
+        ready = ReadyExporter(chosen, handle, pipeline, {})
         self._loader.supersede(chosen, lambda: self._join(ready))
         return chosen
 

@@ -346,4 +346,5 @@ def _make_exporter(name: str, plugin: FoundPlugin, factory: Callable[..., Any], 
     handle = check_exporter(exporter, plugin.origin)
     if faults := configuration.pull_interval_faults(name, handle.interval):
         return tuple(faults)
-    return ReadyExporter(name, handle, configuration.pipeline_for(name), masked(settings, factory))
+    pipeline = configuration.pipeline_for(name, getattr(exporter, "pipeline_defaults", {}))
+    return ReadyExporter(name, handle, pipeline, masked(settings, factory))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeAlias, final
 
 import msgspec
@@ -98,9 +99,16 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         section = below(self.settings, "exporters", name)
         return {path: setting for path, setting in section.items() if path and path[0] not in CORE_KEYS}
 
-    def pipeline_for(self, name: str) -> PipelineSettings:
-        """Core's settings for an exporter; the defaults when there is no table for it."""
-        return self.pipelines.get(name) or PipelineSettings()
+    def pipeline_for(self, name: str, defaults: Mapping[str, Any] = MappingProxyType({})) -> PipelineSettings:
+        """Core's settings for an exporter.
+
+        Keys that the configuration leaves out have the values of ``defaults``, the exporter's checked ``pipeline_defaults``,
+        and else core's defaults.
+        """
+        settings = self.pipelines.get(name) or PipelineSettings()
+        given = names_in(below(self.settings, "exporters", name, "pipeline"))
+        converted = msgspec.convert(dict(defaults), PipelineSettings)
+        return msgspec.structs.replace(settings, **{key: getattr(converted, key) for key in defaults if key not in given})
 
     def faults_of(self, name: str) -> tuple[Fault, ...]:
         """Those of ``faults`` that are in the section of one exporter, or in variables for it."""
