@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Collection, Iterator, Mapping
 from math import inf
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 import msgspec
 import pluggy
@@ -117,13 +117,17 @@ def _attribute_problems(name: str, exporter: object) -> Iterator[str]:
         yield f"{name}.pipeline_defaults is {defaults!r:.80}; expected a mapping from keys of 'pipeline' to values"
         return
     try:
-        msgspec.convert(dict[Any, Any](defaults), PipelineSettings)
+        msgspec.convert(dict(cast("Mapping[object, object]", defaults)), PipelineSettings)
     except msgspec.ValidationError as error:
         yield f"{name}.pipeline_defaults: {error}; expected keys and values of 'pipeline'"
 
 
 def _are_signals(value: Any) -> bool:
-    return isinstance(value, Collection) and not isinstance(value, str) and all(each in _SIGNALS for each in list[Any](value))
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, str)
+        and all(each in _SIGNALS for each in cast("Collection[object]", value))
+    )
 
 
 def _hook_problems(name: str, implementations: list[tuple[str, pluggy.HookImpl]]) -> Iterator[str]:
