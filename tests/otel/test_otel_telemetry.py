@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from eventcore.errors import ConfigurationError
 from eventcore.exporting import TraceContext
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_otel import OpenTelemetryExporter
 from tests.otel.receiver import Receiver, receiving
 from tests.real_parts import DdapmTestAgent, Rotel, wait_until
@@ -40,6 +40,7 @@ def connect(telemetry: Telemetry) -> Connect:
         exporter = OpenTelemetryExporter(endpoint=endpoint, **settings)  # type: ignore[arg-type]  # each test gives right ones
         assert telemetry.register_exporter(exporter, name="otel") == "otel"
         [pipeline] = telemetry.exporters()
+        assert isinstance(pipeline, Pipeline)
         assert pipeline.started.wait(10)
         return telemetry
 

@@ -51,7 +51,6 @@ class ExporterHandle:
         signals: the signals that it can take: it has hooks for them, and its attribute ``signals``
             names them.
         temporality: whether its counters and histograms are totals or differences.
-        pipeline_defaults: its own defaults for core's settings.
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
     """
 
@@ -63,7 +62,6 @@ class ExporterHandle:
         "interval",
         "kinds",
         "origin",
-        "pipeline_defaults",
         "signals",
         "temporality",
     )
@@ -86,7 +84,6 @@ class ExporterHandle:
         hooks_for: tuple[Signal, ...] = (*metrics, "spans") if "spans" in self.kinds else metrics
         self.signals: tuple[Signal, ...] = tuple(signal for signal in hooks_for if signal in can_take)
         self.temporality: Temporality = getattr(exporter, "temporality", "cumulative")
-        self.pipeline_defaults: Mapping[str, Any] = dict(getattr(exporter, "pipeline_defaults", {}))
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call one hook with all the arguments of its specification; pluggy leaves out those that it does not take.

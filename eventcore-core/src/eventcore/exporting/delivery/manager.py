@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from typing import Final
 
+from eventcore.errors import InvalidExporter
 from eventcore.exporting.delivery.distributor import Distributor
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.pipeline import Pipeline
@@ -67,10 +68,16 @@ class ExporterManager:
 
         Raises:
             RuntimeError: after ``shutdown``.
+            InvalidExporter: the instance is registered under another name.
         """
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"exporter {name!r} was not registered: the telemetry is shut down")
+            # One instance cannot tell two pipelines apart: their cycles would mix in its attributes.
+            for other in self._pipelines.values():
+                if other.handle.exporter is handle.exporter and other.name != name:
+                    problem = f"the same instance is registered as {other.name!r}; expected an instance for each name"
+                    raise InvalidExporter(f"exporter {name!r}: {problem}")
             predecessor = self._pipelines.get(name)
             # Spans that ended before this moment are for the predecessor.
             self._distributor.distribute()

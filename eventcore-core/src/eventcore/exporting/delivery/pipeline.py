@@ -135,14 +135,16 @@ class Pipeline:
 
     @property
     def state(self) -> ExporterState:
-        """``stalled``: a hook has overrun its time and not returned. ``failing``: it cannot start, or its last cycle failed."""
+        """``loading``: ``start`` has not returned yet. ``stalled``: a hook has overrun its time and not
+        returned. ``failing``: it cannot start, or its last cycle failed.
+        """
         if self.finished.is_set():
             return "stopped"
         if self._stalled_hook() is not None:
             return "stalled"
         if self.status.start_error or any(stats.failures_in_a_row for stats in self.status.cycles.values()):
             return "failing"
-        return "running"
+        return "running" if self.started.is_set() else "loading"
 
     @property
     def problem(self) -> str:
@@ -154,6 +156,8 @@ class Pipeline:
             return f"hook {running.hook} has not returned for {seconds:.1f} s{used}"
         if self.status.start_error:
             return self.status.start_error
+        if not self.started.is_set() and not self.finished.is_set():
+            return "still loading: its hook start has not returned"
         problems = [f"{signal}: {stats.last_error}" for signal, stats in self.status.cycles.items() if stats.failures_in_a_row]
         if (ambient := self.status.ambient) is not None and ambient.problem:
             problems.append(f"ambient context: {ambient.problem}")

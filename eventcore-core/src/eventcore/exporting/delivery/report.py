@@ -14,7 +14,7 @@ from eventcore.recording.cells import HistogramCell
 from eventcore.recording.registry import SECONDS
 
 CycleOutcome: TypeAlias = Literal["ok", "retried", "failed"]
-ExporterState: TypeAlias = Literal["running", "failing", "stalled", "stopped"]
+ExporterState: TypeAlias = Literal["loading", "running", "failing", "stalled", "stopped", "failed"]
 _OUTCOMES: Final[tuple[CycleOutcome, ...]] = ("ok", "retried", "failed")
 
 
@@ -134,17 +134,24 @@ class Report(msgspec.Struct, frozen=True):
     ``bool(report)`` tells whether every exporter delivered everything, ``report["otel"]`` is the
     part of one exporter, and ``str(report)`` is one line for each.
 
+    Attributes:
+        exporters: one part for each exporter, also for those that the configuration enables and that
+            do not run: their state is ``loading`` or ``failed``.
+        problem: why nothing can be said of all exporters, such as a configuration that cannot be
+            read; empty when nothing is wrong.
+
     >>> report = Report((ExporterReport(name="otel", state="running", delivered=True),))
     >>> bool(report), report["otel"].spans_pending
     (True, 0)
     """
 
     exporters: tuple[ExporterReport, ...] = ()
+    problem: str = ""
 
     @property
     def delivered(self) -> bool:
-        """Whether every exporter has delivered everything; true without exporters."""
-        return all(exporter.delivered for exporter in self.exporters)
+        """Whether every exporter has delivered everything; true when no exporter is enabled."""
+        return not self.problem and all(exporter.delivered for exporter in self.exporters)
 
     def __bool__(self) -> bool:
         return self.delivered
@@ -153,4 +160,5 @@ class Report(msgspec.Struct, frozen=True):
         return {exporter.name: exporter for exporter in self.exporters}[name]
 
     def __str__(self) -> str:
-        return "\n".join(str(exporter) for exporter in self.exporters) or "no exporters"
+        lines = [*([f"NOT delivered: {self.problem}"] if self.problem else []), *map(str, self.exporters)]
+        return "\n".join(lines) or "no exporters"

@@ -26,6 +26,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         span_queue: how many spans may wait, up to 1,000,000; more are dropped and counted.
         span_batch: the largest number of spans of one cycle, up to 100,000; a cycle that fails is
             tried again with the same ones.
+        load_timeout: seconds that importing the plugin may take, and making the exporter, before
+            nobody waits for it any longer; it joins when it comes.
         export_timeout: seconds that one hook call may take; after that the exporter is ``stalled``
             until the hook returns.
         max_age: seconds after its first attempt at which a batch of spans is given up, up to a day.
@@ -50,6 +52,7 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     span_interval: _Seconds = 1.0
     span_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 16_384
     span_batch: Annotated[int, Meta(ge=1, le=100_000)] = 2048
+    load_timeout: _Seconds = 2.0
     export_timeout: _Seconds = 10.0
     max_age: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     backoff: _Seconds = 1.0
