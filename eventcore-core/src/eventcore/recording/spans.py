@@ -22,7 +22,6 @@ AmbientContext: TypeAlias = Callable[[], TraceContext | None]
 _MAX_ITEMS: Final = 128
 _MAX_TEXT: Final = 4096
 _RING_SIZE: Final = 65_536
-_UNRECORDED: Final = (0, 0)
 
 _NO_CONTEXT: Final = TraceContext(0, 0)
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
@@ -72,7 +71,7 @@ class Span:
     # The tracer sets every one of them: calling an `__init__` would cost more than the stores.
     __slots__ = (
         "_attributes",
-        "_begun",
+        "_counter",
         "_details",
         "_ring",
         "_token",
@@ -83,6 +82,7 @@ class Span:
         "name",
         "parent_span_id",
         "span_id",
+        "start_time_ns",
         "trace_flags",
         "trace_id",
         "tracestate",
@@ -99,8 +99,10 @@ class Span:
     causation_id: str | None
     end_time_ns: int
     # Time of day and `perf_counter_ns` at the beginning. The end is computed from them, so that setting the clock does not
-    # change a duration. `_UNRECORDED` in a span that is not recorded.
-    _begun: tuple[int, int]
+    # change a duration. Both are 0 in a span that is not recorded. Two slots and not a tuple, which is one more object for the
+    # garbage collector and makes a span a tenth slower.
+    start_time_ns: int
+    _counter: int
     # Where the span goes when it ends; `None` when it is not recorded.
     _ring: SpanRing | None
     _attributes: dict[str, AttributeValue] | None
@@ -145,8 +147,7 @@ class Span:
         ring = self._ring
         if ring is not None and not self.end_time_ns:
             # Not `_now()`: the call would take longer than the computation.
-            time_of_day, counter = self._begun
-            self.end_time_ns = time_of_day + perf_counter_ns() - counter
+            self.end_time_ns = self.start_time_ns + perf_counter_ns() - self._counter
             spans = ring.spans
             if len(spans) < ring.capacity:
                 spans.append(self)
@@ -220,7 +221,7 @@ class Span:
                 kind=self.kind,
                 context=self.context,
                 parent_span_id=self.parent_span_id,
-                start_time_ns=self._begun[0],
+                start_time_ns=self.start_time_ns,
                 end_time_ns=self.end_time_ns,
                 attributes=freeze_attributes(self._attributes or {}),
                 events=tuple(details.events),
@@ -236,8 +237,7 @@ class Span:
         return data
 
     def _now(self) -> int:
-        time_of_day, counter = self._begun
-        return time_of_day + perf_counter_ns() - counter
+        return self.start_time_ns + perf_counter_ns() - self._counter
 
     def _ambient(self) -> TraceContext | None:
         return None if self._details is None else self._details.ambient
@@ -345,9 +345,9 @@ class Tracer:
             span.trace_id, span.parent_span_id, span.tracestate = bits(128) or 1, 0, ""
             span.trace_flags = flags = 1 if self.sampler.sample() else 0
         span._ring = span._attributes = span._details = span._token = None
-        span.end_time_ns, span._begun = 0, _UNRECORDED
+        span.end_time_ns = span.start_time_ns = span._counter = 0
         if flags & 1 and self.wanted:
-            span._ring, span._begun = self.ring, (time_ns(), perf_counter_ns())
+            span._ring, span.start_time_ns, span._counter = self.ring, time_ns(), perf_counter_ns()
             if attributes:
                 span.set_attributes(attributes)
             if links:
