@@ -19,8 +19,8 @@ SURFACE = {
         StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData HistogramData HistogramPoint
-        Labels MetricData NumberPoint Rejected Resource RetryLater Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
+        AttributeValue Attributes CounterData Exemplar Exporter ExporterContext ExporterHooks GaugeData HistogramData HistogramPoint
+        Labels MetricData NumberPoint Rejected Resource RetryLater Scope Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
         StoppingEvent TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """

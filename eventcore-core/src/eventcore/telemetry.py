@@ -34,7 +34,7 @@ from eventcore.recording import (
     Tracer,
     UpDownCounter,
 )
-from eventcore.recording.spans import freeze_attributes
+from eventcore.recording.attributes import freeze_attributes
 from eventcore.version import __version__
 
 __all__ = ["Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]

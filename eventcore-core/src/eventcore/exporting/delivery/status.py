@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from math import inf
 from typing import Final, final
@@ -14,7 +14,6 @@ import msgspec
 
 from eventcore.exporting.delivery.clock import Signal
 from eventcore.exporting.delivery.report import CycleStats
-from eventcore.recording.spans import AmbientContext
 from eventcore.recording.trace_context import TraceContext
 
 STOPPED: Final = "the exporter is stopped"
@@ -48,10 +47,11 @@ class Request(Future[None]):
 class GuardedAmbient(msgspec.Struct, eq=False):
     """The ambient trace context of an exporter, called on the hot path. After an exception it is not called again."""
 
-    ask: AmbientContext | None
+    ask: Callable[[], TraceContext | None] | None
     logger: logging.Logger
 
-    def __call__(self) -> TraceContext | None:
+    def current(self) -> TraceContext | None:
+        """What the exporter says."""
         if self.ask is None:
             return None
         try:
@@ -60,6 +60,12 @@ class GuardedAmbient(msgspec.Struct, eq=False):
             self.ask = None
             self.logger.exception("its ambient trace context raised, and is not asked again")
             return None
+
+    def attach(self, context: TraceContext, own_io: bool) -> object:
+        """Nothing: a callable says what is current, and cannot be told."""
+
+    def detach(self, token: object) -> None:
+        """Nothing, too."""
 
 
 @final
