@@ -19,9 +19,9 @@ SURFACE = {
         StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AttributeValue Attributes CounterData Exemplar Exporter ExporterContext ExporterHooks GaugeData HistogramData HistogramPoint
-        Labels MetricData NumberPoint Rejected Resource RetryLater Scope Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
-        StoppingEvent TraceContext canonical_name hookimpl
+        AttributeValue Attributes CounterData Exemplar Exporter ExporterContext ExporterHooks GaugeData HistogramData
+        HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Scope Secret SpanData SpanEvent SpanKind
+        SpanLink SpanStatus StoppingEvent TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog Lease LogPage MemoryBackend

@@ -80,12 +80,8 @@ class Tracer:
         enclosing = _current.get()
         ambient = _ask(self.ambient) if self.ambient else None
         above: TraceContext | Span | None = None
-        if parent is not None:
-            above = parent if type(parent) is TraceContext and parent.trace_id and parent.span_id else self._repaired(parent)
-        if correlation_id is not None:
-            correlation_id = _id_text(correlation_id)
-        if causation_id is not None:
-            causation_id = _id_text(causation_id)
+        if parent is not None or correlation_id is not None or causation_id is not None:
+            above, correlation_id, causation_id = self._checked(parent), _id_text(correlation_id), _id_text(causation_id)
         if enclosing is not None:
             if correlation_id is None:
                 correlation_id = enclosing.correlation_id
@@ -136,8 +132,10 @@ class Tracer:
         span.__class__ = found
         return span
 
-    def _repaired(self, parent: object) -> TraceContext | Span | None:
+    def _checked(self, parent: object) -> TraceContext | Span | None:
         """What ``span`` was given as ``parent``, if it names a span."""
+        if parent is None:
+            return None
         # Not `isinstance`, which asks the object itself for its `__class__`.
         if issubclass(type(parent), (TraceContext, Span)):
             context = cast(TraceContext | Span, parent)
@@ -159,7 +157,9 @@ def _ask(others: tuple[AmbientContext, ...]) -> TraceContext | None:
 
 
 def _id_text(value: object) -> str | None:
-    """A correlation or causation id as events can carry it, whatever was given; ``None`` for an empty text."""
+    """A correlation or causation id as events can carry it, whatever was given; ``None`` for none and for an empty text."""
+    if value is None:
+        return None
     if type(value) is str and len(value) <= _MAX_ID and value.isascii() and value.isprintable():
         return value or None
     return "".join(each if each.isprintable() else "?" for each in text_of(value, _MAX_ID)) or None
@@ -181,9 +181,8 @@ class SilentTracer(Tracer):
     ) -> Span:
         """A span with the identity of its parent; without a parent its context is not ``valid``."""
         enclosing = _current.get()
-        above = (None if parent is None else self._repaired(parent)) or enclosing or _NO_CONTEXT
-        correlation_id = None if correlation_id is None else _id_text(correlation_id)
-        causation_id = None if causation_id is None else _id_text(causation_id)
+        above = self._checked(parent) or enclosing or _NO_CONTEXT
+        correlation_id, causation_id = _id_text(correlation_id), _id_text(causation_id)
         if enclosing is not None:
             correlation_id = correlation_id or enclosing.correlation_id
             causation_id = causation_id or enclosing.causation_id
