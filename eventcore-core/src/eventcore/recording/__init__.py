@@ -3,14 +3,22 @@
 from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.cells import Buffer, CounterCell, HistogramCell, UpDownCounterCell
 from eventcore.recording.collector import Collector
-from eventcore.recording.ids import IdGenerator
-from eventcore.recording.instruments import Callback, CallbackHandle, Counter, Gauge, Histogram, Instrument, UpDownCounter
+from eventcore.recording.instruments import (
+    Callback,
+    CallbackHandle,
+    Counter,
+    Gauge,
+    Histogram,
+    Instrument,
+    SeriesCaps,
+    UpDownCounter,
+)
 from eventcore.recording.names import Label
+from eventcore.recording.recorder import Recorder
 from eventcore.recording.registry import SECONDS, InstrumentRegistry
-from eventcore.recording.sampling import RateSampler, RatioSampler, Sampler
 from eventcore.recording.spans import AmbientContext, Span
-from eventcore.recording.trace_context import TraceContext, traceparent_of
-from eventcore.recording.tracing import SilentTracer, Tracer
+from eventcore.recording.trace_context import IdGenerator, TraceContext, traceparent_of
+from eventcore.recording.tracing import RateSampler, RatioSampler, Sampler, SilentTracer, Tracer
 from eventcore.recording.values import Collection, Exemplar, Resource, Scope, SpanData, SpanKind
 
 __all__ = [
@@ -33,9 +41,11 @@ __all__ = [
     "Label",
     "RateSampler",
     "RatioSampler",
+    "Recorder",
     "Resource",
     "Sampler",
     "Scope",
+    "SeriesCaps",
     "SilentTracer",
     "Span",
     "SpanData",

@@ -1,8 +1,11 @@
-"""The identity of a span across processes, as in W3C Trace Context (https://www.w3.org/TR/trace-context/)."""
+"""The identity of a span across processes, as in W3C Trace Context (https://www.w3.org/TR/trace-context/), and its ids."""
 
 from __future__ import annotations
 
+import os
+import random
 import re
+import weakref
 from typing import Final, final
 
 import msgspec
@@ -116,3 +119,29 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 def _fits_header(tracestate: object) -> bool:
     return type(tracestate) is str and len(tracestate) <= _MAX_TRACESTATE and _PRINTABLE.fullmatch(tracestate) is not None
+
+
+class IdGenerator:
+    """Random ids from a Mersenne Twister that the operating system seeds, once more in each forked child.
+
+    ``random.Random`` is enough: ids must be unique, not secret.
+
+    Attributes:
+        bits: called with a number of bits, it returns an integer of that many random bits.
+    """
+
+    __slots__ = ("__weakref__", "bits")
+
+    def __init__(self) -> None:
+        self.bits = random.Random(os.urandom(64)).getrandbits
+        reference = weakref.ref(self)
+
+        def reseed() -> None:
+            if generator := reference():
+                generator.bits = random.Random(os.urandom(64)).getrandbits
+
+        os.register_at_fork(after_in_child=reseed)
+
+    def hex32(self) -> str:
+        """128 bits as 32 lower-case hexadecimal digits."""
+        return self.bits(128).to_bytes(16, "big").hex()

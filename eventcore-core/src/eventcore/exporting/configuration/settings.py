@@ -32,11 +32,21 @@ from eventcore.exporting.configuration.sources import (
 )
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.ground import did_you_mean
+from eventcore.recording import SpanLimits
 
 CONFIG_FILE: Final = "eventcore.toml"
 """The file that is read from the working directory when nothing names another one."""
 
 _LISTS: Final = ("enabled", "disabled")
+_SamplerName: TypeAlias = Literal[
+    "",
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+]
 _Scalar: TypeAlias = str | bool | int | float
 
 
@@ -49,7 +59,13 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
         resource: further attributes of the resource.
         traces_per_second: the most new traces recorded in each second; ``"all"`` for no limit.
         verbosity: how much is recorded.
-        series_limit: the most series of one instrument; values of further series go into one overflow series.
+        series_limit: the most series of one instrument; values of further series go into overflow series.
+        total_series_limit: the most series of all instruments; left out, 10,000 or ``series_limit`` if that is more.
+        histograms: boundaries of histograms by patterns of their names, in place of those that the code asks for; of several
+            patterns that fit, the longest counts.
+        span_limits: the most that one span keeps.
+        sampler: one of OpenTelemetry's samplers in place of ``traces_per_second``; empty for none.
+        sampler_ratio: the part of all traces that a sampler with ``traceidratio`` records.
     """
 
     service_name: str = ""
@@ -57,6 +73,11 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     traces_per_second: Annotated[float, Meta(ge=0, le=1e9)] | Literal["all"] = 100.0
     verbosity: Literal["off", "normal", "verbose"] = "normal"
     series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] = 2000
+    total_series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    histograms: dict[str, Annotated[list[float], Meta(max_length=256)]] = {}
+    span_limits: SpanLimits = SpanLimits()
+    sampler: _SamplerName = ""
+    sampler_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 @final
