@@ -100,6 +100,8 @@ class Telemetry(Recorder):
         arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}
         self.configuration: Final = load_configuration(config, exporters, arguments=arguments)
         settings = self.configuration.telemetry
+        for problem in self.configuration.ignored:
+            _logger.warning("%s", problem)
         ids = IdGenerator()
         self.resource: Final = _resource(settings.service_name, ids.hex32(), settings.resource)
         sampler = _sampler(settings)

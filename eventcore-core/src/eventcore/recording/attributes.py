@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, Final, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
+from msgspec import Meta
 
 from eventcore.ground import cut, text_of, type_name
 from eventcore.recording.values import Attributes, AttributeValue
@@ -16,6 +17,17 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 # The text of a larger container would take seconds to make.
 _LARGEST_SHOWN: Final = 1000
 _KINDS: Final = (str, bool, int, float)
+
+SamplerName: TypeAlias = Literal[
+    "",
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+]
+_Limit: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 TextT = TypeVar("TextT", bound=str)
 
@@ -27,15 +39,15 @@ class SpanLimits(msgspec.Struct, frozen=True, kw_only=True):
         attributes, events, links: of one span.
         event_attributes: of one event in a span.
         link_attributes: of one link.
-        text: characters of a name or of an attribute's value, and items of an attribute that is a sequence.
+        text: characters of an attribute's value, and items of one that is a sequence.
     """
 
-    attributes: int = 128
-    events: int = 128
-    links: int = 128
-    event_attributes: int = 128
-    link_attributes: int = 128
-    text: int = 4096
+    attributes: _Limit = 128
+    events: _Limit = 128
+    links: _Limit = 128
+    event_attributes: _Limit = 128
+    link_attributes: _Limit = 128
+    text: _Limit = 4096
 
 
 _DEFAULT: Final = SpanLimits()

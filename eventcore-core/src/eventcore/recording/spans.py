@@ -25,6 +25,7 @@ from eventcore.recording.values import EVENTCORE, AttributeValue, Scope, SpanDat
 _RING_SIZE: Final = 65_536
 # Longer values are cut when they are set, others when the span is frozen. A constant, because a look-up costs more.
 _LONG_TEXT: Final = 1024
+_LONGEST_NAME: Final = 4096
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[tuple[SpanKind, ...]] = get_args(SpanKind)
@@ -277,7 +278,7 @@ class Span:
         details, limits = self._detailed(), ring.limits
         if len(details.events) < limits.events:
             frozen, dropped = freeze_and_count({} if attributes is None else attributes, limits.event_attributes, limits.text)
-            details.events.append(SpanEvent(text_of(name, limits.text), self._now(), frozen, dropped))
+            details.events.append(SpanEvent(text_of(name, _LONGEST_NAME), self._now(), frozen, dropped))
         else:
             details.dropped_events += 1
 
@@ -323,12 +324,12 @@ class Span:
 
         A status that is unknown changes nothing.
         """
-        if (ring := self._ring) is None:
+        if self._ring is None:
             self._ignore()
         elif (chosen := choose(status, _STATUSES)) is not None:
             details = self._detailed()
             details.status = chosen
-            details.description = text_of(description, ring.max_text) if chosen == "error" else ""
+            details.description = text_of(description, _LONGEST_NAME) if chosen == "error" else ""
 
     def data(self) -> SpanData:
         """The frozen value of an ended span: made once, then shared by all exporters. Never raises."""
@@ -345,7 +346,7 @@ class Span:
         limits = self._home.limits
         attributes, dropped = freeze_and_count(self._attributes or {}, limits.attributes, limits.text)
         return SpanData(
-            name=text_of(self.name, limits.text),
+            name=text_of(self.name, _LONGEST_NAME),
             kind=choose(self.kind, _KINDS) or "internal",
             context=context,
             parent_span_id=self.parent_span_id,
@@ -356,8 +357,8 @@ class Span:
             links=details.links,
             status=details.status,
             status_description=details.description,
-            correlation_id=None if self.correlation_id is None else cut(self.correlation_id, limits.text),
-            causation_id=None if self.causation_id is None else cut(self.causation_id, limits.text),
+            correlation_id=None if self.correlation_id is None else cut(self.correlation_id, _LONGEST_NAME),
+            causation_id=None if self.causation_id is None else cut(self.causation_id, _LONGEST_NAME),
             dropped_attributes=details.dropped_attributes + dropped,
             dropped_events=details.dropped_events,
             dropped_links=details.dropped_links,

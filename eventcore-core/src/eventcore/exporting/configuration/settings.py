@@ -30,23 +30,16 @@ from eventcore.exporting.configuration.sources import (
     names_in,
     source_of,
 )
+from eventcore.exporting.configuration.standard import from_standard_variables
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.ground import did_you_mean
-from eventcore.recording import SpanLimits
+from eventcore.recording.attributes import SamplerName, SpanLimits
+from eventcore.recording.registry import boundaries_problem
 
 CONFIG_FILE: Final = "eventcore.toml"
 """The file that is read from the working directory when nothing names another one."""
 
 _LISTS: Final = ("enabled", "disabled")
-_SamplerName: TypeAlias = Literal[
-    "",
-    "always_on",
-    "always_off",
-    "traceidratio",
-    "parentbased_always_on",
-    "parentbased_always_off",
-    "parentbased_traceidratio",
-]
 _Scalar: TypeAlias = str | bool | int | float
 
 
@@ -74,9 +67,9 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     verbosity: Literal["off", "normal", "verbose"] = "normal"
     series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] = 2000
     total_series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
-    histograms: dict[str, Annotated[list[float], Meta(max_length=256)]] = {}
+    histograms: dict[str, list[float]] = {}
     span_limits: SpanLimits = SpanLimits()
-    sampler: _SamplerName = ""
+    sampler: SamplerName = ""
     sampler_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
@@ -94,6 +87,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         settings: all settings, with paths from the top.
         pipelines: the tables ``[exporters.NAME.pipeline]`` by name, also of exporters that code registers.
         plugins: the installed plugins.
+        ignored: the variables of OpenTelemetry that are ignored because their values do not fit, and why.
     """
 
     telemetry: TelemetrySettings
@@ -105,6 +99,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     pipelines: Mapping[str, PipelineSettings]
     plugins: tuple[FoundPlugin, ...]
+    ignored: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -148,7 +143,7 @@ def load_configuration(
     """Read all sources, merge them, and check and convert core's part.
 
     Nothing is imported. Faults are returned and not raised. Precedence, highest first: environment, arguments
-    in code, the file, defaults. Tables are merged key by key.
+    in code, the file, the standard variables of OpenTelemetry, defaults. Tables are merged key by key.
 
     Args:
         config: tables as in the file, which are merged over the file; or the path of a file to read in place
@@ -171,7 +166,10 @@ def load_configuration(
         (_from_exporters(exporters), []),
         from_environment(environ),
     )
-    settings = merge(*(source or {} for source, _ in sources))
+    standard, ignored = from_standard_variables(environ)
+    if any(("telemetry", "traces_per_second") in (source or {}) for source, _ in sources):
+        standard.pop(("telemetry", "sampler"), None)
+    settings = merge(standard, *(source or {} for source, _ in sources))
     faults = [fault for _, found in sources for fault in found]
     # A source that cannot be read may disable any exporter.
     unreadable = next((found[0].where for source, found in sources if source is None), "")
@@ -179,7 +177,9 @@ def load_configuration(
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
 
     faults += [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
-    telemetry = convert_struct(TelemetrySettings, _table(settings, "telemetry", faults), "telemetry", faults)
+    telemetry_table = _table(settings, "telemetry", faults)
+    telemetry = convert_struct(TelemetrySettings, telemetry_table, "telemetry", faults)
+    telemetry = msgspec.structs.replace(telemetry, histograms=_histograms(telemetry, telemetry_table, faults))
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
     exporters_table = _table(settings, "exporters", faults)
@@ -199,6 +199,7 @@ def load_configuration(
         settings=settings,
         pipelines=pipelines,
         plugins=installed,
+        ignored=tuple(ignored),
     )
 
 
@@ -235,6 +236,18 @@ def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
         faults.append(Fault(value.where, value.key, f"expected a table, got a {type(value.value).__name__}"))
         del table[()]
     return table
+
+
+def _histograms(telemetry: TelemetrySettings, table: Settings, faults: list[Fault]) -> dict[str, list[float]]:
+    """The boundaries of histograms that fit; the others are faults."""
+    fitting: dict[str, list[float]] = {}
+    for pattern, boundaries in telemetry.histograms.items():
+        if problem := boundaries_problem(boundaries):
+            given = below(table, "histograms", pattern) or below(table, "histograms")
+            faults.append(Fault(*source_of(given, f"telemetry.histograms.{pattern}"), problem))
+        else:
+            fitting[pattern] = boundaries
+    return fitting
 
 
 def _sections(exporters: Settings, faults: list[Fault]) -> dict[str, Settings]:
