@@ -17,7 +17,7 @@ from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
-from eventcore.recording.spans import Tracer
+from eventcore.recording.tracing import Tracer
 from eventcore.recording.values import Resource
 
 # Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
@@ -183,7 +183,9 @@ class ExporterManager:
         with self._lock:
             active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
             self._tracer.wanted = any(pipeline.takes_spans for pipeline in active)
-            self._tracer.ambient = tuple(ambient for pipeline in active if (ambient := pipeline.status.ambient))
+            ambient = tuple(found for pipeline in active if (found := pipeline.status.ambient))
+            self._tracer.ambient = ambient
+            self._tracer.ring.attached = tuple(each for each in ambient if each.attaches)
 
 
 def _checked(timeout: float) -> float:
