@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -129,6 +130,50 @@ def test_a_half_cycle_of_spans_is_never_sent_by_the_flush_of_metrics(bench: Benc
     exporter.slow = False
     report = bench.manager.flush(5.0)["exporter"]
     assert report.spans_exported == len(exporter.arrived["spans"]) == 500
+
+
+def test_chunks_that_an_exporter_without_begin_still_holds_may_arrive_with_its_next_flush(bench: Bench) -> None:
+    """Nothing tells it that the cycle has ended without a flush, so that the pipeline cannot say what arrives."""
+
+    class WithoutBegin:
+        interval = 3600.0
+
+        def __init__(self) -> None:
+            self.held: list[str] = []
+            self.arrived: list[str] = []
+
+        @hookimpl
+        def export_spans(self, spans: Sequence[SpanData]) -> None:
+            self.held += [span.name for span in spans]
+            time.sleep(0.15)
+
+        @hookimpl
+        def flush(self) -> None:
+            self.arrived += self.held
+            self.held = []
+
+    exporter = WithoutBegin()
+    pipeline = bench.add(exporter, settings=msgspec.structs.replace(FAST, export_timeout=0.1, span_interval=0.02))
+    bench.end_spans(60)
+    eventually(lambda: pipeline.queue.counts().unknown)
+    assert adds_up(bench.manager.shutdown(2.0)["exporter"])
+
+
+async def test_an_async_exporter_that_never_started_leaves_no_thread_behind(bench: Bench) -> None:
+    class Async:
+        interval = 3600.0
+
+        @hookimpl
+        async def start(self) -> None:
+            raise OSError("port 9464 is taken")
+
+        @hookimpl
+        async def export_spans(self) -> None: ...
+
+    bench.add(Async(), "no_thread", wait=False)
+    eventually(lambda: bench.manager.pipelines()[0].status.start_error)
+    bench.manager.shutdown(2.0)
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "eventcore-loop-no_thread"])
 
 
 def test_a_backend_that_refuses_once_gets_everything_before_the_deadline_of_shutdown(bench: Bench) -> None:

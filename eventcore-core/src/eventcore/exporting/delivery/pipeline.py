@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -112,8 +113,10 @@ class Pipeline:
         """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""
         instrument, reason = text_of(instrument, _LONGEST_NAME), text_of(reason)
         if instrument not in self._hidden and len(self._hidden) < _MOST_HIDDEN:
-            self.logger.warning("%r is not shown: %s", instrument, reason)
             self._hidden[instrument] = reason
+            # A handler of the application may raise, which is no fault of the exporter.
+            with contextlib.suppress(Exception):
+                self.logger.warning("%r is not shown: %s", instrument, reason)
 
     @property
     def hidden(self) -> Mapping[str, str]:

@@ -85,6 +85,7 @@ class Worker:
                 self._finish()
             else:
                 status.final_error = status.start_error or "stopped before it had started"
+                self._runner.stop_loop(_SHORTEST_SHUTDOWN)
         except BaseException as error:  # noqa: BLE001  # whatever happens, callers get their answers below
             status.final_error = f"the pipeline ended by an internal error: {describe_error(error)}"
             self._log(logging.ERROR, status.final_error, traceback_of(error))
