@@ -259,7 +259,7 @@ class Telemetry:
             KeyError: there is no exporter of that name.
         """
         if (absent := self._loader.forget(name)) is not None:
-            return absent.report()
+            return absent.report(self._manager.kept_spans(name, drop=True))
         return await _off_loop(lambda: self._manager.remove(name, timeout), "eventcore-unregister")
 
     def exporters(self) -> tuple[Pipeline | AbsentExporter, ...]:
@@ -304,7 +304,10 @@ class Telemetry:
                 return
             self._loaded = self._loader.load()
             self._report(self._loaded.faults)
-            self._loader.admit(self._join)
+            for late in self._loader.absent():
+                if late.state == "loading":
+                    self._manager.keep_spans(late.name, self.configuration.pipeline_for(late.name).span_queue)
+            self._loader.admit(self._join, lambda name: self._manager.kept_spans(name, drop=True))
             self._manager.wait_started(_START_LIMIT)
 
     def yield_from_loop(self) -> Callable[[], None]:
@@ -380,7 +383,7 @@ class Telemetry:
     def _complete(self, absent: Sequence[AbsentExporter], report: Report) -> Report:
         """The report with a part for each exporter of the configuration that did not run before the call: it got nothing."""
         reported = {exporter.name for exporter in report.exporters}
-        parts = [exporter.report() for exporter in absent if exporter.name not in reported]
+        parts = [each.report(self._manager.kept_spans(each.name)) for each in absent if each.name not in reported]
         return Report((*report.exporters, *parts), self._loader.problem())
 
     def _report(self, faults: Sequence[Fault]) -> None:
