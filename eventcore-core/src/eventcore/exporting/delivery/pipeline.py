@@ -18,6 +18,7 @@ from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
 from eventcore.exporting.logs import bounded_logger
+from eventcore.exporting.shaping import Deltas
 from eventcore.ground import text_of
 from eventcore.recording.spans import Span
 
@@ -44,6 +45,8 @@ class Pipeline:
 
     Attributes:
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
+        signals: what is exported: what the exporter can take, unless the settings leave it out.
+        deltas: the differences that an exporter gets whose ``temporality`` is ``"delta"``.
         logger: the exporter's logger.
         queue: the exporter's spans and their account.
         runner: calls the hooks. Used by the worker thread alone, except for ``runner.running`` and
@@ -72,7 +75,11 @@ class Pipeline:
         if predecessor is not None:
             self.queue = predecessor.queue.successor(capacity)
         self.runner = HookRunner(handle, name)
-        self.status = PipelineStatus(handle.signals)
+        # The order is that of the handle, which the clock and reports keep.
+        wanted = settings.signals
+        self.signals = tuple(each for each in handle.signals if wanted is None or each in wanted)
+        self.deltas: Deltas = Deltas(predecessor.deltas if predecessor else None)
+        self.status = PipelineStatus(self.signals)
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
         self._hidden: dict[str, str] = {}
@@ -81,8 +88,8 @@ class Pipeline:
 
     @property
     def takes_spans(self) -> bool:
-        """Whether the exporter implements ``export_spans``."""
-        return "spans" in self.handle.signals
+        """Whether spans are exported."""
+        return "spans" in self.signals
 
     def offer(self, spans: Sequence[Span], lost: int) -> None:
         """Queue ended spans, and count ``lost`` ones as dropped. Called by the distributor."""
@@ -98,8 +105,8 @@ class Pipeline:
             raise RuntimeError(
                 "export_now was called inside a hook: the cycle that it asks for cannot begin before the hook returns"
             )
-        if "metrics" not in self.handle.signals:
-            raise RuntimeError(f"exporter {self.name!r} implements no hook that takes metrics: there is nothing to export now")
+        if "metrics" not in self.signals:
+            raise RuntimeError(f"exporter {self.name!r} takes no metrics: there is nothing to export now")
         if self.status.stopping.is_set():
             raise RuntimeError(STOPPED)
         return self.status.ask(flush=False, deadline=time.monotonic() + timeout)

@@ -7,6 +7,9 @@ from typing import Annotated, final
 import msgspec
 from msgspec import Meta
 
+from eventcore.exporting.context import Signal
+
+_LabelName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.]*$")]
 _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
@@ -35,6 +38,14 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             longer one.
         cpu_budget: the share of one processor that converting spans may use, greater than 0 and at
             most 1. Spans beyond it wait, and are dropped when the queue is full.
+        signals: which of ``metrics`` and ``spans`` are exported; ``None``: all that the exporter
+            takes.
+        include: patterns of the instruments that are exported, such as ``eventcore.commands.*``;
+            none: all.
+        exclude: patterns of instruments that are not exported.
+        drop_labels: labels that are left out. Series that differ only in them are merged; the
+            series of a gauge cannot be, and keep them, unless it is additive.
+        labels: labels with a constant value that every point gets.
     """
 
     interval: _Seconds | None = None
@@ -47,3 +58,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     backoff: _Seconds = 1.0
     max_backoff: _Seconds = 30.0
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    signals: tuple[Signal, ...] | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    drop_labels: tuple[str, ...] = ()
+    labels: dict[_LabelName, str] = {}

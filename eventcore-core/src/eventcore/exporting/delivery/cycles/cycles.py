@@ -57,7 +57,7 @@ class Cycles:
     """
 
     def __init__(self, pipeline: Pipeline, collector: Collector) -> None:
-        self.clock = CycleClock(pipeline.handle.signals, pipeline.interval, pipeline.settings, time.monotonic())
+        self.clock = CycleClock(pipeline.signals, pipeline.interval, pipeline.settings, time.monotonic())
         self._calls = HookCalls(pipeline)
         self.failure = self._calls.failure
         self._metrics = MetricCycle(pipeline, self._calls, collector)

@@ -10,6 +10,7 @@ from eventcore.exporting.context import Rejected
 from eventcore.exporting.delivery.cycles.calls import METRIC_HOOKS, BadChunk, HookCalls, OutOfTime
 from eventcore.exporting.delivery.cycles.chunks import metric_chunks
 from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.shaping import Shape
 from eventcore.ground import describe_error
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import Collection, MetricData
@@ -31,18 +32,25 @@ class MetricCycle:
     def __init__(self, pipeline: Pipeline, calls: HookCalls, collector: Collector) -> None:
         self._collector = collector
         self._calls = calls
+        settings = pipeline.settings
+        self._shape = Shape(settings.include, settings.exclude, settings.drop_labels, settings.labels, pipeline.report_hidden)
+        self._deltas = pipeline.deltas
+        self._wants_deltas = pipeline.handle.temporality == "delta"
         self._hide = pipeline.report_hidden
         self.points = 0
 
     def take_over(self) -> None:
         """Go on where the predecessor stood."""
+        self._deltas.take_over()
 
     def covers(self, begun: float) -> bool:
-        """Whether the last cycle, which was committed, exported a collection that began at ``begun`` or later."""
-        return True
+        """Whether the last cycle, which was committed, exported everything that was recorded before ``begun``."""
+        return not self._wants_deltas or self._deltas.covers(begun)
 
     def failed(self, *, outcome_unknown: bool, is_last: bool) -> bool:
         """Account for a cycle that was not committed. Returns whether its interval is not sent again as it is."""
+        if self._wants_deltas:
+            return self._deltas.failed(outcome_unknown=outcome_unknown, is_last=is_last)
         return is_last
 
     def run(self, not_before: float, deadline: float, attempt: int) -> tuple[int, list[Rejected]]:
@@ -58,10 +66,9 @@ class MetricCycle:
         if left <= 0:
             raise OutOfTime("the cycle's time was used up before the collection")
         collection = self._collector.collect(not_before, left)
-        metrics = {
-            hook: values
-            for hook, values in zip(METRIC_HOOKS, _by_hook(collection), strict=True)
-            if self._calls.implements(hook)
+        shaped = self._shaped(collection, not_before)
+        metrics: dict[str, Sequence[MetricData]] = {
+            hook: values for hook, values in zip(METRIC_HOOKS, shaped, strict=True) if self._calls.implements(hook)
         }
         refused: list[Rejected] = []
         self._calls.begin("metrics", attempt, deadline)
@@ -76,7 +83,22 @@ class MetricCycle:
             self._calls.begin("metrics", attempt + 2, deadline)
             answers = self._export(metrics, deadline)
             self.points += count
-        return self.points, [*refused, *answers, self._calls.flush("metrics", deadline)]
+        answers.append(self._calls.flush("metrics", deadline))
+        if self._wants_deltas:
+            self._deltas.committed()
+        return self.points, [*refused, *answers]
+
+    def _shaped(
+        self, collection: Collection, not_before: float
+    ) -> tuple[Sequence[MetricData], Sequence[MetricData], Sequence[MetricData]]:
+        """What the exporter gets of a collection, or of the interval that it has not taken yet."""
+        shape = self._shape
+        gauges = shape.relabel(shape.select(collection.gauges), are_totals=False)
+        if self._wants_deltas:
+            interval = self._deltas.interval(collection, shape, not_before)
+            return interval.counters, gauges, interval.histograms
+        counters = shape.relabel(shape.select(collection.counters), are_totals=True)
+        return counters, gauges, shape.relabel(shape.select(collection.histograms), are_totals=True)
 
     def _export(self, metrics: dict[str, Sequence[MetricData]], deadline: float) -> list[Rejected]:
         self.points, begun = 0, time.monotonic()
@@ -120,7 +142,3 @@ class MetricCycle:
         if not bad or not works:
             raise error
         return bad
-
-
-def _by_hook(collection: Collection) -> tuple[Sequence[MetricData], Sequence[MetricData], Sequence[MetricData]]:
-    return collection.counters, collection.gauges, collection.histograms
