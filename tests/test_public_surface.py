@@ -19,9 +19,9 @@ SURFACE = {
         StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exporter ExporterContext ExporterHooks GaugeData
-        GiveUp HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Secret Signal SpanData
-        SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
+        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext ExporterHooks
+        GaugeData GiveUp HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Scope Secret
+        Signal SpanData SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog Lease LogPage MemoryBackend

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
+from eventcore.ground import cut, describe_error, shown, text_of, traceback_of, type_name
 
 
 def raises(*_: Any) -> NoReturn:
@@ -54,7 +54,13 @@ def test_every_exception_has_a_short_text_a_type_and_a_traceback_that_can_be_wri
     try:
         raise hostile("x")
     except BaseException as error:  # noqa: BLE001  # any of them
-        texts = [describe_error(error), text_of(error), type_name(type(error), qualified=True), traceback_of(error)]
+        texts = [
+            describe_error(error),
+            text_of(error),
+            shown(error),
+            type_name(type(error), qualified=True),
+            traceback_of(error),
+        ]
         chained = RuntimeError("outer")
         chained.__cause__ = error
         texts.append(traceback_of(chained))
@@ -62,7 +68,7 @@ def test_every_exception_has_a_short_text_a_type_and_a_traceback_that_can_be_wri
     for text in texts:
         assert type(text) is str
         assert 0 < len(text.encode()) <= 3 * 4096
-    assert "RuntimeError: outer" in texts[4]
+    assert "RuntimeError: outer" in texts[5]
 
 
 def test_a_traceback_shows_frames_causes_notes_and_the_exceptions_of_a_group() -> None:

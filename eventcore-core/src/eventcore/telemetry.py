@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -23,27 +23,24 @@ from eventcore.exporting.configuration import (
     exporter_name,
     load_configuration,
 )
+from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
 from eventcore.exporting.registration import check_exporter, older_hooks
 from eventcore.ground import LoopYielder, in_background
 from eventcore.recording import (
-    SECONDS,
-    Callback,
     Collection,
     Collector,
-    Counter,
-    Gauge,
-    Histogram,
     IdGenerator,
-    Instrument,
     InstrumentRegistry,
     RateSampler,
+    RatioSampler,
+    Recorder,
     Resource,
+    Sampler,
     SilentTracer,
     Tracer,
-    UpDownCounter,
 )
-from eventcore.recording.spans import freeze_attributes
+from eventcore.recording.attributes import freeze_attributes
 from eventcore.version import __version__
 
 __all__ = ["AbsentExporter", "Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
@@ -54,10 +51,9 @@ _START_LIMIT: Final = 1.0
 _logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
-InstrumentT = TypeVar("InstrumentT", bound=Instrument[Any])
 
 
-class Telemetry:
+class Telemetry(Recorder):
     """The instruments, spans and exporters of one application.
 
     Make one ``Telemetry`` and pass it to all code that records. The constructor reads the configuration, but does
@@ -113,11 +109,20 @@ class Telemetry:
         arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}
         self.configuration: Final = load_configuration(config, exporters, arguments=arguments)
         settings = self.configuration.telemetry
+        for problem in self.configuration.ignored:
+            _logger.warning("%s", problem)
         ids = IdGenerator()
         self.resource: Final = _resource(settings.service_name, ids.hex32(), settings.resource)
-        sampler = RateSampler(settings.traces_per_second)
-        self._tracer = Tracer(sampler, ids) if self.enabled else SilentTracer(sampler, ids)
-        self._registry = InstrumentRegistry(series_limit=settings.series_limit, enabled=self.enabled)
+        sampler = _sampler(settings)
+        super().__init__(
+            InstrumentRegistry(
+                series_limit=settings.series_limit,
+                total_series_limit=settings.total_series_limit,
+                boundaries=settings.histograms,
+                enabled=self.enabled,
+            ),
+            (Tracer if self.enabled else SilentTracer)(sampler, ids, settings.span_limits),
+        )
         self._collector = Collector(self._registry)
         self._manager = ExporterManager(self._tracer, self._collector, self.resource)
         # Held during a start, so that a second start waits for the first one and then has the same outcome.
@@ -125,8 +130,6 @@ class Telemetry:
         self._loader = ExporterLoader(self.configuration)
         self._loaded: LoadedExporters | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
-        self.span = self._tracer.span
-        self.current_span = self._tracer.current
         _reset_in_forked_child(self)
 
     @property
@@ -138,70 +141,6 @@ class Telemetry:
     def enabled(self) -> bool:
         """Whether anything is recorded: false when ``verbosity`` is ``"off"``."""
         return self.verbosity != "off"
-
-    # Instruments
-
-    def counter(
-        self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
-    ) -> Counter:
-        """The counter of this name, a total that only grows. The first call makes it; later calls return it.
-
-        Args:
-            name: words of a-z and 0-9, joined by dots or underscores. Names that differ only in dots and
-                underscores are the same name.
-            unit: a UCUM unit, such as ``"s"``, ``"By"`` or ``"{order}"``.
-            description: one sentence for the reader of a dashboard.
-            labels: the names of the labels. The number of values of a label must be limited: no ids.
-            callback: returns the total, or a mapping from label values (tuples) to totals. It is called in
-                each collection, on another thread than that of the event loop.
-
-        Raises:
-            InvalidInstrument: a name is not valid, or an instrument of this name exists with another kind, unit or labels.
-        """
-        return _observed(self._registry.counter(name, unit=unit, description=description, labels=labels), callback)
-
-    def up_down_counter(self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = ()) -> UpDownCounter:
-        """A sum that grows and shrinks, such as connections in use. Arguments and errors as for ``counter``."""
-        return self._registry.up_down_counter(name, unit=unit, description=description, labels=labels)
-
-    def gauge(
-        self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
-    ) -> Gauge:
-        """A current value, such as a temperature. A callback may return ``None``: the collection then has no value.
-
-        Arguments and errors as for ``counter``.
-        """
-        return _observed(self._registry.gauge(name, unit=unit, description=description, labels=labels), callback)
-
-    def histogram(
-        self,
-        name: str,
-        *,
-        unit: str = "",
-        description: str = "",
-        labels: Iterable[str] = (),
-        boundaries: Iterable[float] = SECONDS,
-        callback: Callback | None = None,
-    ) -> Histogram:
-        """The distribution of values over buckets.
-
-        Args:
-            boundaries: the upper bounds of the buckets, ascending; the default suits durations in seconds.
-            callback: returns a mapping from label values (tuples) to ``HistogramCell`` objects with the same boundaries.
-
-        Other arguments and errors as for ``counter``.
-        """
-        histogram = self._registry.histogram(name, unit=unit, description=description, labels=labels, boundaries=boundaries)
-        return _observed(histogram, callback)
-
-    def timer(
-        self, name: str, *, description: str = "", labels: Iterable[str] = (), boundaries: Iterable[float] = SECONDS
-    ) -> Histogram:
-        """A histogram of seconds: ``with timer.labels(...).time():`` measures a block.
-
-        Arguments and errors as for ``histogram``.
-        """
-        return self.histogram(name, unit="s", description=description, labels=labels, boundaries=boundaries)
 
     def collect(self, timeout: float = _DEFAULT_TIMEOUT) -> Collection:
         """The current values of all series, as exporters receive them.
@@ -358,6 +297,11 @@ class Telemetry:
     # Counts about telemetry itself
 
     @property
+    def ignored_span_changes(self) -> int:
+        """How often an attribute, an event, a link or a status was set after the end of its span, and ignored."""
+        return self._tracer.ring.ignored
+
+    @property
     def unsampled_traces(self) -> int:
         """The number of traces that head sampling did not record."""
         return self._tracer.sampler.unsampled
@@ -396,10 +340,20 @@ class Telemetry:
             _logger.error("%s", ConfigurationError(new))
 
 
-def _observed(instrument: InstrumentT, callback: Callback | None) -> InstrumentT:
-    if callback is not None:
-        instrument.add_callback(callback)
-    return instrument
+def _sampler(settings: TelemetrySettings) -> Sampler:
+    if not settings.sampler:
+        return RateSampler(settings.traces_per_second)
+    kind = settings.sampler.removeprefix("parentbased_")
+    ratio = {"always_on": 1.0, "always_off": 0.0}.get(kind, settings.sampler_ratio)
+    follows_parent = kind != settings.sampler
+    if not follows_parent:
+        _logger.warning(
+            "the sampler %r is not parent-based: spans are recorded whatever the caller's trace decided, so that traces may "
+            "have gaps; use 'parentbased_%s'",
+            settings.sampler,
+            kind,
+        )
+    return RatioSampler(ratio, follows_parent=follows_parent)
 
 
 def _resource(service_name: str, instance_id: str, attributes: Mapping[str, Any]) -> Resource:

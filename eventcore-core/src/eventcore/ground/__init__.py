@@ -1,7 +1,7 @@
 """Tools that every layer may use, each written once. They know nothing of telemetry or event stores."""
 
 from eventcore.ground.backoff import backoff
-from eventcore.ground.describing import cut, describe_error, text_of, traceback_of, type_name
+from eventcore.ground.describing import cut, describe_error, shown, text_of, traceback_of, type_name
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
@@ -16,6 +16,7 @@ __all__ = [
     "describe_error",
     "did_you_mean",
     "in_background",
+    "shown",
     "spawn",
     "text_of",
     "traceback_of",

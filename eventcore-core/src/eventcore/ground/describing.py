@@ -43,6 +43,18 @@ def text_of(value: object, limit: int = _MAX_TEXT) -> str:
         return f"<{type_name(type(value))} whose text raises {type_name(type(error))}>"
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """``repr(value)``, cut to ``limit`` characters, for messages about a value that does not fit.
+
+    >>> shown("x" * 20, limit=8)
+    "'xxxxxx…"
+    """
+    try:
+        return cut(repr(value), limit)
+    except BaseException as error:  # noqa: BLE001  # as in `text_of`
+        return f"<{type_name(type(value))} whose repr raises {type_name(type(error))}>"
+
+
 def type_name(cls: type, *, qualified: bool = False) -> str:
     """The name of a class; ``qualified`` adds the module, except for builtins.
 

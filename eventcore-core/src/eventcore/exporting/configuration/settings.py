@@ -32,8 +32,11 @@ from eventcore.exporting.configuration.sources import (
     names_in,
     source_of,
 )
+from eventcore.exporting.configuration.standard import from_standard_variables
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.ground import did_you_mean
+from eventcore.recording.attributes import SamplerName, SpanLimits
+from eventcore.recording.registry import boundaries_problem
 
 CONFIG_FILE: Final = "eventcore.toml"
 """The file that is read from the working directory when nothing names another one."""
@@ -51,7 +54,13 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
         resource: further attributes of the resource.
         traces_per_second: the most new traces recorded in each second; ``"all"`` for no limit.
         verbosity: how much is recorded.
-        series_limit: the most series of one instrument; values of further series go into one overflow series.
+        series_limit: the most series of one instrument; values of further series go into overflow series.
+        total_series_limit: the most series of all instruments; left out, 10,000 or ``series_limit`` if that is more.
+        histograms: boundaries of histograms by patterns of their names, in place of those that the code asks for; of several
+            patterns that fit, the longest counts.
+        span_limits: the most that one span keeps.
+        sampler: one of OpenTelemetry's samplers in place of ``traces_per_second``; empty for none.
+        sampler_ratio: the part of all traces that a sampler with ``traceidratio`` records.
     """
 
     service_name: str = ""
@@ -59,6 +68,11 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     traces_per_second: Annotated[float, Meta(ge=0, le=1e9)] | Literal["all"] = 100.0
     verbosity: Literal["off", "normal", "verbose"] = "normal"
     series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] = 2000
+    total_series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    histograms: dict[str, list[float]] = {}
+    span_limits: SpanLimits = SpanLimits()
+    sampler: SamplerName = ""
+    sampler_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 @final
@@ -76,6 +90,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         pipelines: the tables ``[exporters.NAME.pipeline]`` by name, also of exporters that code registers.
         plugins: the installed plugins.
         damages: metadata of installed distributions in which plugins cannot be found, because it is damaged.
+        ignored: the variables of OpenTelemetry that are ignored because their values do not fit, and why.
     """
 
     telemetry: TelemetrySettings
@@ -88,6 +103,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     pipelines: Mapping[str, PipelineSettings]
     plugins: tuple[FoundPlugin, ...]
     damages: tuple[Damage, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -138,7 +154,7 @@ def load_configuration(
     """Read all sources, merge them, and check and convert core's part.
 
     Nothing is imported. Faults are returned and not raised. Precedence, highest first: environment, arguments
-    in code, the file, defaults. Tables are merged key by key.
+    in code, the file, the standard variables of OpenTelemetry, defaults. Tables are merged key by key.
 
     Args:
         config: tables as in the file, which are merged over the file; or the path of a file to read in place
@@ -161,7 +177,10 @@ def load_configuration(
         (_from_exporters(exporters), []),
         from_environment(environ),
     )
-    settings = merge(*(source or {} for source, _ in sources))
+    standard, ignored = from_standard_variables(environ)
+    if any(("telemetry", "traces_per_second") in (source or {}) for source, _ in sources):
+        standard.pop(("telemetry", "sampler"), None)
+    settings = merge(standard, *(source or {} for source, _ in sources))
     faults = [fault for _, found in sources for fault in found]
     # A source that cannot be read may disable any exporter.
     unreadable = next((found[0].where for source, found in sources if source is None), "")
@@ -169,7 +188,9 @@ def load_configuration(
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
 
     faults += [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
-    telemetry = convert_struct(TelemetrySettings, _table(settings, "telemetry", faults), "telemetry", faults)
+    telemetry_table = _table(settings, "telemetry", faults)
+    telemetry = convert_struct(TelemetrySettings, telemetry_table, "telemetry", faults)
+    telemetry = msgspec.structs.replace(telemetry, histograms=_histograms(telemetry, telemetry_table, faults))
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
     exporters_table = _table(settings, "exporters", faults)
@@ -190,6 +211,7 @@ def load_configuration(
         pipelines=pipelines,
         plugins=installed,
         damages=damages,
+        ignored=tuple(ignored),
     )
 
 
@@ -226,6 +248,18 @@ def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
         faults.append(Fault(value.where, value.key, f"expected a table, got a {type(value.value).__name__}"))
         del table[()]
     return table
+
+
+def _histograms(telemetry: TelemetrySettings, table: Settings, faults: list[Fault]) -> dict[str, list[float]]:
+    """The boundaries of histograms that fit; the others are faults."""
+    fitting: dict[str, list[float]] = {}
+    for pattern, boundaries in telemetry.histograms.items():
+        if problem := boundaries_problem(boundaries):
+            given = below(table, "histograms", pattern) or below(table, "histograms")
+            faults.append(Fault(*source_of(given, f"telemetry.histograms.{pattern}"), problem))
+        else:
+            fitting[pattern] = boundaries
+    return fitting
 
 
 def _sections(exporters: Settings, faults: list[Fault]) -> dict[str, Settings]:

@@ -18,7 +18,7 @@ from eventcore.exporting.delivery.span_queue import SpanCounts, SpanQueue
 from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
-from eventcore.recording.spans import Tracer
+from eventcore.recording.tracing import Tracer
 from eventcore.recording.values import Resource
 
 # Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
