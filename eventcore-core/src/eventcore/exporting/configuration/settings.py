@@ -187,7 +187,6 @@ def load_configuration(
     unreadable = next((found[0].where for source, found in sources if source is None), "")
     # The kill switch must work also when the file is broken: nothing is exported, so nothing in the file can matter.
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
-
     telemetry = _telemetry_settings(settings, faults)
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
