@@ -46,10 +46,6 @@ class GuardedAmbient:
         except BaseException as error:  # noqa: BLE001  # an attribute of the plugin's object may raise anything
             self.ignore("ambient_context", f"cannot be examined: {describe_error(error)}")
 
-    def __call__(self) -> TraceContext | None:
-        """As ``current``."""
-        return self.current()
-
     def current(self) -> TraceContext | None:
         """The span that is current in the other system; ``None`` when there is none."""
         if (ask := self._current) is None:

@@ -212,7 +212,9 @@ class ExporterManager:
             # Whether an exporter that is loading takes spans is not known yet.
             loading = bool(self._kept) and not self._closed
             self._tracer.wanted = loading or any(pipeline.takes_spans for pipeline in active)
-            self._tracer.ambient = tuple(ambient for pipeline in active if (ambient := pipeline.status.ambient))
+            ambient = tuple(found for pipeline in active if (found := pipeline.status.ambient))
+            self._tracer.ambient = ambient
+            self._tracer.ring.attached = tuple(each for each in ambient if each.attaches)
 
 
 def _checked(timeout: float) -> float:
