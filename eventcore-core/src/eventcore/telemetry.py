@@ -170,7 +170,8 @@ class Telemetry(Recorder):
                 plugin; for an exporter that belongs to no plugin, the name of its class in snake case.
 
         Raises:
-            InvalidExporter: the exporter does not fit the hook specification; every problem is listed.
+            InvalidExporter: the exporter does not fit the hook specification (every problem is listed), or the same
+                instance is registered under another name.
             InvalidInput: the name is not valid.
             ConfigurationError: the configuration of this exporter has faults (unless ``on_config_error="log"``).
             RuntimeError: after ``shutdown``.
