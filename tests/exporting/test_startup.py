@@ -179,9 +179,7 @@ async def test_one_instance_has_one_name_at_a_time(directory: Callable[[str], No
     telemetry = Telemetry(exporters=[])
     mine = Mine()
     assert telemetry.register_exporter(mine) == "mine"
-    with pytest.raises(
-        InvalidExporter, match="'second': the same instance is registered as 'mine'; expected an instance for each"
-    ):
+    with pytest.raises(InvalidExporter, match="the same instance is registered as 'mine'; expected an instance"):
         telemetry.register_exporter(mine, name="second")
     await telemetry.unregister_exporter("mine")
     assert telemetry.register_exporter(mine, name="second") == "second"
