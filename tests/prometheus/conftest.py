@@ -107,6 +107,7 @@ class Driven:
         self.stopping = threading.Event()
         self.begun = 0
         self.total = 0
+        self.hidden: list[tuple[str, str]] = []
         self.cycle: Callable[[], None] = self.count_up
         self._lock = threading.Lock()
 
@@ -128,6 +129,7 @@ class Driven:
             logger=logging.getLogger("eventcore.exporters.prometheus"),
             stopping=self.stopping,
             export_now=self._export_now,
+            report_hidden=lambda instrument, reason: self.hidden.append((instrument, reason)),
         )
         self.hooks.start(context=context)
         return self

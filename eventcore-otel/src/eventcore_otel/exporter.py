@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from eventcore.exporting import (
+    AmbientContext,
     CounterData,
     Exporter,
     ExporterContext,
@@ -15,7 +16,6 @@ from eventcore.exporting import (
     Secret,
     Signal,
     SpanData,
-    TraceContext,
     hookimpl,
 )
 from eventcore_otel.settings import Parameters, Settings
@@ -151,11 +151,11 @@ class OpenTelemetryExporter(Exporter):
             self._session.close()
 
     @hookimpl
-    def ambient_context(self) -> Callable[[], TraceContext | None]:
-        """The function with which core reads the current OpenTelemetry span."""
-        from eventcore_otel.ambient import current_trace_context
+    def ambient_context(self) -> AmbientContext:
+        """Connect eventcore's spans and OpenTelemetry's."""
+        from eventcore_otel.ambient import OpenTelemetryContext
 
-        return current_trace_context
+        return OpenTelemetryContext()
 
     def _running(self) -> Session:
         if self._session is None:

@@ -11,9 +11,9 @@ import inspect
 import logging
 from collections.abc import Callable
 from types import CoroutineType
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
-from eventcore.ground import describe_error, text_of
+from eventcore.ground import describe_error, text_of, type_name
 from eventcore.recording.trace_context import TraceContext
 
 _EXPECTED: Final = "expected an object with current(), attach(context, own_io) and detach(token), or a callable"
@@ -70,7 +70,7 @@ class GuardedAmbient:
             return None
         try:
             token = attach(context, own_io)
-            if type(token) is not CoroutineType:
+            if not _is_coroutine(token):
                 return token
             problem = f"returned {_shown(token)}; expected a token"
         except BaseException as error:  # noqa: BLE001  # as above
@@ -85,7 +85,7 @@ class GuardedAmbient:
             return
         try:
             answer = detach(token)
-            if type(answer) is not CoroutineType:
+            if not _is_coroutine(answer):
                 return
             problem = f"returned {_shown(answer)}; expected None"
         except BaseException as error:  # noqa: BLE001  # as above
@@ -97,7 +97,7 @@ class GuardedAmbient:
     def _adopt(self, answer: object) -> None:
         if answer is None:
             return
-        if type(answer) is CoroutineType:
+        if _is_coroutine(answer):
             self.ignore("ambient_context", f"returned {_shown(answer)}; {_EXPECTED}")
             return
         current: object = getattr(answer, "current", None)
@@ -124,10 +124,15 @@ class GuardedAmbient:
 
 
 def _shown(answer: object) -> str:
-    if type(answer) is CoroutineType:
-        answer.close()
+    if _is_coroutine(answer):
+        cast("CoroutineType[Any, Any, Any]", answer).close()
         return "a coroutine"
     try:
         return text_of(repr(answer), 80)
     except BaseException:  # noqa: BLE001  # a plugin's object
-        return f"a {text_of(type(answer), 80)}"
+        return f"a {type_name(type(answer))}"
+
+
+def _is_coroutine(answer: object) -> bool:
+    # Not `isinstance`, which asks the answer for its `__class__`: that may be a plugin's property.
+    return type(answer) is CoroutineType

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from eventcore.exporting.context import ForkCallback
+from eventcore.exporting.context import ForkCallback, Signal
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.hook_runner import HookRunner, RunningHook
 from eventcore.exporting.delivery.report import CycleStats, ExporterReport, ExporterState, PipelineStats
@@ -77,7 +77,7 @@ class Pipeline:
         self.runner = HookRunner(handle, name)
         # The order is that of the handle, which the clock and reports keep.
         wanted = settings.signals
-        self.signals = tuple(each for each in handle.signals if wanted is None or each in wanted)
+        self.signals: tuple[Signal, ...] = tuple(each for each in handle.signals if wanted is None or each in wanted)
         self.deltas: Deltas = Deltas(predecessor.deltas if predecessor else None)
         self.status = PipelineStatus(self.signals)
         self.started, self.finished = self.status.started, self.status.finished

@@ -14,10 +14,9 @@ from typing import Any, Final, TypeVar, final
 import msgspec
 
 from eventcore.ground.pacing import THREAD_PAUSE, THREAD_SLICE
-from eventcore.recording.values import CounterData, GaugeData, HistogramData, HistogramPoint, Labels, NumberPoint
+from eventcore.recording.values import CounterData, GaugeData, HistogramData, HistogramPoint, Labels
 
 DataT = TypeVar("DataT", CounterData, GaugeData, HistogramData)
-PointT = TypeVar("PointT", NumberPoint, HistogramPoint)
 
 # So many series more than a collection has are kept apart; older ones are folded into one remainder.
 _KEPT: Final = 1000
@@ -36,23 +35,23 @@ class Pacer:
             self._slice_end = time.thread_time() + THREAD_SLICE
 
 
-def added(one: PointT, other: PointT) -> PointT:
-    """Two points as one, with the labels of the first: since the earlier beginning, until the later end."""
+def added(one: Any, other: Any) -> Any:
+    """Two points of one instrument as one, with the labels of the first: since the earlier beginning, until the later end."""
     times = {
         "start_time_ns": min(one.start_time_ns, other.start_time_ns),
         "time_ns": max(one.time_ns, other.time_ns),
     }
-    if isinstance(one, HistogramPoint) and isinstance(other, HistogramPoint):
-        return msgspec.structs.replace(
-            one,
-            count=one.count + other.count,
-            sum=one.sum + other.sum,
-            min=_of_both(min, one.min, other.min),
-            max=_of_both(max, one.max, other.max),
-            buckets=tuple(map(int.__add__, one.buckets, other.buckets)),
-            **times,
-        )
-    return msgspec.structs.replace(one, value=one.value + other.value, **times)
+    if not isinstance(one, HistogramPoint):
+        return msgspec.structs.replace(one, value=one.value + other.value, **times)
+    return msgspec.structs.replace(
+        one,
+        count=one.count + other.count,
+        sum=one.sum + other.sum,
+        min=_of_both(min, one.min, other.min),
+        max=_of_both(max, one.max, other.max),
+        buckets=tuple(map(int.__add__, one.buckets, other.buckets)),
+        **times,
+    )
 
 
 @final
