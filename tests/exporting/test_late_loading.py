@@ -101,6 +101,30 @@ def test_a_late_exporter_is_loading_and_reports_do_not_call_it_delivered(gate: G
     assert time.monotonic() - begun < 2.0
 
 
+def test_a_late_exporter_gets_the_spans_that_ended_while_it_was_loading(gate: Gate) -> None:
+    config = {"enabled": ["late_constructor"], "late_constructor": {"pipeline": {"load_timeout": 0.1, "span_queue": 3}}}
+    telemetry = Telemetry(config={"exporters": config}, traces_per_second="all")
+    telemetry.start_blocking()
+    for number in range(5):
+        with telemetry.span(f"span {number}"):
+            pass
+    report = telemetry.flush_blocking(1.0)["late_constructor"]
+    assert (report.spans_recorded, report.spans_pending, report.spans_dropped["queue_full"]) == (5, 3, 2)
+    gate.open()
+    eventually(lambda: telemetry.exporters()[0].state == "running")
+    report = telemetry.shutdown_blocking(5.0)["late_constructor"]
+    assert (report.spans_recorded, report.spans_exported, report.spans_dropped["queue_full"]) == (5, 3, 2)
+
+
+def test_spans_that_wait_for_an_exporter_that_never_comes_are_counted_as_dropped(gate: Gate) -> None:
+    telemetry = telemetry_of("late_constructor")
+    telemetry.start_blocking()
+    with telemetry.span("a span"):
+        pass
+    report = telemetry.shutdown_blocking(5.0)["late_constructor"]
+    assert (report.spans_recorded, report.spans_pending, report.spans_dropped["shutdown"]) == (1, 0, 1)
+
+
 def test_an_exporter_whose_start_has_not_returned_is_loading(gate: Gate) -> None:
     telemetry = telemetry_of("late_start")
     telemetry.start_blocking()

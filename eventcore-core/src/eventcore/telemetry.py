@@ -170,7 +170,8 @@ class Telemetry(Recorder):
                 plugin; for an exporter that belongs to no plugin, the name of its class in snake case.
 
         Raises:
-            InvalidExporter: the exporter does not fit the hook specification; every problem is listed.
+            InvalidExporter: the exporter does not fit the hook specification (every problem is listed), or the same
+                instance is registered under another name.
             InvalidInput: the name is not valid.
             ConfigurationError: the configuration of this exporter has faults (unless ``on_config_error="log"``).
             RuntimeError: after ``shutdown``.
@@ -198,7 +199,7 @@ class Telemetry(Recorder):
             KeyError: there is no exporter of that name.
         """
         if (absent := self._loader.forget(name)) is not None:
-            return absent.report()
+            return absent.report(self._manager.kept_spans(name, drop=True))
         return await _off_loop(lambda: self._manager.remove(name, timeout), "eventcore-unregister")
 
     def exporters(self) -> tuple[Pipeline | AbsentExporter, ...]:
@@ -243,7 +244,10 @@ class Telemetry(Recorder):
                 return
             self._loaded = self._loader.load()
             self._report(self._loaded.faults)
-            self._loader.admit(self._join)
+            for late in self._loader.absent():
+                if late.state == "loading":
+                    self._manager.keep_spans(late.name, self.configuration.pipeline_for(late.name).span_queue)
+            self._loader.admit(self._join, lambda name: self._manager.kept_spans(name, drop=True))
             self._manager.wait_started(_START_LIMIT)
 
     def yield_from_loop(self) -> Callable[[], None]:
@@ -324,7 +328,7 @@ class Telemetry(Recorder):
     def _complete(self, absent: Sequence[AbsentExporter], report: Report) -> Report:
         """The report with a part for each exporter of the configuration that did not run before the call: it got nothing."""
         reported = {exporter.name for exporter in report.exporters}
-        parts = [exporter.report() for exporter in absent if exporter.name not in reported]
+        parts = [each.report(self._manager.kept_spans(each.name)) for each in absent if each.name not in reported]
         return Report((*report.exporters, *parts), self._loader.problem())
 
     def _report(self, faults: Sequence[Fault]) -> None:

@@ -20,10 +20,15 @@ class Prompt(Exporter):
 
     def __init__(self) -> None:
         self.counters: dict[str, float] = {}
+        self.spans: list[str] = []
 
     @hookimpl
     def export_counters(self, counters: Any, timeout: float) -> None:
         self.counters |= {counter.name: point.value for counter in counters for point in counter.points}
+
+    @hookimpl
+    def export_spans(self, spans: Any, timeout: float) -> None:
+        self.spans += [span.name for span in spans]
 
 
 class LateConstructor(Prompt):

@@ -64,7 +64,7 @@ async def load_boundary(loader: Loader, context: CommandContext, *, from_cache: 
     loaded_at = perf_counter()
     if context.plan.discovers:
         rounds = 0
-        while new := context.discover(boundary.state, boundary.versions):
+        while new := _discover(context, boundary):
             rounds += 1
             if rounds > _MAX_ROUNDS:
                 raise InvalidCommand(
@@ -79,6 +79,14 @@ async def load_boundary(loader: Loader, context: CommandContext, *, from_cache: 
             raise InvalidCommand(f"{name} has no stream: its fields name none, and discover_streams found none")
     boundary.load_seconds = loaded_at - begun
     return boundary
+
+
+def _discover(context: CommandContext, boundary: BoundaryState) -> Sequence[StreamId]:
+    entered = context.span.enter()
+    try:
+        return context.discover(boundary.state, boundary.versions)
+    finally:
+        context.span.leave(entered)
 
 
 async def _read(loader: Loader, context: CommandContext, streams: Sequence[StreamId], from_cache: bool) -> BoundaryState:
@@ -96,7 +104,11 @@ async def _read(loader: Loader, context: CommandContext, streams: Sequence[Strea
         together = sorted([event for events in loaded.events.values() for event in events], key=_by_position)
     if together:
         head = max(head, together[-1].position)
-    state = await _fold(context.command, together)
+    entered = context.span.enter()
+    try:
+        state = await _fold(context.command, together)
+    finally:
+        context.span.leave(entered)
     return BoundaryState(state, versions, len(together), head, loaded.read_from_store, one_snapshot, loaded.cache_epoch)
 
 

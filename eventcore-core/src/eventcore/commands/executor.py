@@ -99,7 +99,7 @@ class CommandExecutor:
                 outcome = "cancelled"
                 raise
             finally:
-                series.ended(outcome, perf_counter() - begun, execution.attempts)
+                series.ended(outcome, perf_counter() - begun, execution.attempts, span if span.recording else None)
                 if span.recording:
                     execution.set_span_attributes(outcome)
         if isinstance(answer, BusinessRuleViolation):

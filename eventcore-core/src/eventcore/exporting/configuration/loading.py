@@ -26,6 +26,7 @@ from eventcore.exporting.configuration.signature import bind_settings, masked, w
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.report import ExporterReport, PipelineStats
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.exporting.delivery.span_queue import SpanCounts
 from eventcore.exporting.registration import check_exporter
 from eventcore.ground import describe_error, in_background
 
@@ -79,9 +80,14 @@ class AbsentExporter(msgspec.Struct, frozen=True, kw_only=True):
         """The counters of an exporter that was given nothing."""
         return PipelineStats(spans=None, cycles={}, cpu_seconds=0.0)
 
-    def report(self) -> ExporterReport:
-        """Its part of the report of a flush or a shutdown."""
-        return ExporterReport(name=self.name, state=self.state, delivered=False, reason=self.problem)
+    def report(self, kept: SpanCounts | None) -> ExporterReport:
+        """Its part of the report of a flush or a shutdown; ``kept``: the spans that wait for it."""
+        report = ExporterReport(name=self.name, state=self.state, delivered=False, reason=self.problem)
+        if kept is None:
+            return report
+        return msgspec.structs.replace(
+            report, spans_recorded=kept.recorded, spans_dropped=kept.dropped, spans_pending=kept.pending
+        )
 
 
 @final
@@ -160,6 +166,7 @@ class ExporterLoader:
         self._changed = threading.Condition()
         self._attempts: dict[str, _Attempt] = {}
         self._join: Callable[[ReadyExporter], None] | None = None
+        self._give_up: Callable[[str], object] = lambda _: None
         self._loaded = False
 
     def load(self) -> LoadedExporters:
@@ -197,14 +204,15 @@ class ExporterLoader:
             faults=(*self._configuration.faults, *of_plugins),
         )
 
-    def admit(self, join: Callable[[ReadyExporter], None]) -> None:
+    def admit(self, join: Callable[[ReadyExporter], None], give_up: Callable[[str], object]) -> None:
         """Let exporters join: those that are made, now and in the order of the configuration, and late ones when they come.
 
         Args:
             join: adds one exporter. When it raises, the exporter has failed. It must not wait.
+            give_up: called with the name of each exporter that has failed.
         """
         with self._changed:
-            self._join = join
+            self._join, self._give_up = join, give_up
             settled = [attempt for attempt in self._attempts.values() if attempt.outcome is not None]
             late = [attempt for attempt in self._attempts.values() if attempt.outcome is None]
         for attempt in settled:
@@ -302,6 +310,8 @@ class ExporterLoader:
                     del self._attempts[attempt.name]
                 except Exception as error:  # noqa: BLE001  # it is refused; the reason is shown as the exporter's
                     outcome = attempt.outcome = FailedExporter(attempt.name, describe_error(error, _LONGEST_REASON))
+        if not isinstance(outcome, ReadyExporter):
+            self._give_up(attempt.name)
         if isinstance(outcome, FailedExporter):
             _logger.warning("exporter %r has failed: %s", attempt.name, outcome.reason)
         elif isinstance(outcome, tuple) and log_faults:

@@ -177,29 +177,23 @@ def load_configuration(
         (_from_exporters(exporters), []),
         from_environment(environ),
     )
+    own = merge(*(source or {} for source, _ in sources))
     standard, ignored = from_standard_variables(environ)
-    if any(("telemetry", "traces_per_second") in (source or {}) for source, _ in sources):
+    if ("telemetry", "traces_per_second") in own:
         standard.pop(("telemetry", "sampler"), None)
-    settings = merge(standard, *(source or {} for source, _ in sources))
-    faults = [fault for _, found in sources for fault in found]
+    settings = merge(standard, own)
+    faults = [fault for _, found in sources for fault in found] + _unknown_tables(settings)
     # A source that cannot be read may disable any exporter.
     unreadable = next((found[0].where for source, found in sources if source is None), "")
     # The kill switch must work also when the file is broken: nothing is exported, so nothing in the file can matter.
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
-
-    faults += [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
-    telemetry_table = _table(settings, "telemetry", faults)
-    telemetry = convert_struct(TelemetrySettings, telemetry_table, "telemetry", faults)
-    telemetry = msgspec.structs.replace(telemetry, histograms=_histograms(telemetry, telemetry_table, faults))
+    telemetry = _telemetry_settings(settings, faults)
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
-    exporters_table = _table(settings, "exporters", faults)
-    sections = _sections(exporters_table, faults)
-    pipelines = {
-        name: convert_struct(PipelineSettings, _table(section, "pipeline", faults), f"exporters.{name}.pipeline", faults)
-        for name, section in sections.items()
-    }
-    plans = Selection(exporters_table, sections, installed, unreadable, faults).plan()
+    table = _table(settings, "exporters", faults)
+    sections = _sections(table, faults)
+    pipelines = {name: _pipeline_settings(name, section, faults) for name, section in sections.items()}
+    plans = Selection(table, sections, installed, unreadable, faults).plan()
     return Configuration(
         telemetry=telemetry,
         exporters=tuple(plans),
@@ -213,6 +207,20 @@ def load_configuration(
         damages=damages,
         ignored=tuple(ignored),
     )
+
+
+def _unknown_tables(settings: Settings) -> list[Fault]:
+    return [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
+
+
+def _telemetry_settings(settings: Settings, faults: list[Fault]) -> TelemetrySettings:
+    table = _table(settings, "telemetry", faults)
+    telemetry = convert_struct(TelemetrySettings, table, "telemetry", faults)
+    return msgspec.structs.replace(telemetry, histograms=_histograms(telemetry, table, faults))
+
+
+def _pipeline_settings(name: str, section: Settings, faults: list[Fault]) -> PipelineSettings:
+    return convert_struct(PipelineSettings, _table(section, "pipeline", faults), f"exporters.{name}.pipeline", faults)
 
 
 def _file_to_read(config: object, environ: Mapping[str, str], cwd: Path) -> Path | None:

@@ -14,6 +14,7 @@ from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.exporting.delivery.span_queue import SpanCounts, SpanQueue
 from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
@@ -49,7 +50,9 @@ class ExporterManager:
         # for. Locks are taken in the order manager, distributor, request box, span queue.
         self._lock = threading.RLock()
         self._pipelines: dict[str, Pipeline] = {}
-        self._distributor = Distributor(tracer.ring, self.pipelines)
+        # The spans for exporters that are still loading. Guarded and read as `_pipelines` is.
+        self._kept: dict[str, SpanQueue] = {}
+        self._distributor = Distributor(tracer.ring, self.pipelines, self._queues)
         self._closed = False
         # The exporters of the parent that do not run in this forked child.
         self._left_behind: tuple[str, ...] = ()
@@ -81,7 +84,7 @@ class ExporterManager:
             predecessor = self._pipelines.get(name)
             # Spans that ended before this moment are for the predecessor.
             self._distributor.distribute()
-            pipeline = Pipeline(name, handle, settings, predecessor)
+            pipeline = Pipeline(name, handle, settings, predecessor, self._kept.pop(name, None))
             self._pipelines[name] = pipeline
             self._update_tracer()
         worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
@@ -91,6 +94,25 @@ class ExporterManager:
         worker.launch()
         self._distributor.launch()
         return pipeline
+
+    def keep_spans(self, name: str, capacity: int) -> None:
+        """Keep up to ``capacity`` spans for an exporter that is still loading, until it is added or never comes."""
+        with self._lock:
+            if self._closed or name in self._pipelines:
+                return
+            self._distributor.distribute()
+            self._kept[name] = SpanQueue(capacity)
+            self._update_tracer()
+        self._distributor.launch()
+
+    def kept_spans(self, name: str, *, drop: bool = False) -> SpanCounts | None:
+        """The account of the spans that are kept for an exporter, or ``None``. ``drop``: it never comes, so drop them."""
+        with self._lock:
+            queue = self._kept.pop(name, None) if drop else self._kept.get(name)
+            if queue is not None and drop:
+                queue.close()
+                self._update_tracer()
+        return None if queue is None else queue.counts()
 
     def remove(self, name: str, timeout: float) -> ExporterReport:
         """Deliver what the exporter has, shut it down and forget it, within ``timeout`` seconds.
@@ -127,6 +149,8 @@ class ExporterManager:
         self._distributor.distribute()
         self._distributor.stop()
         report = self._stop(pipelines, timeout)
+        for queue in self._queues():
+            queue.close()
         self._update_tracer()
         return report
 
@@ -139,9 +163,9 @@ class ExporterManager:
         self._lock = threading.RLock()
         self._closed = True
         self._left_behind = (*self._left_behind, *self._pipelines.copy())
-        self._pipelines = {}
+        self._pipelines, self._kept = {}, {}
         self._update_tracer()
-        self._distributor = Distributor(self._tracer.ring, self.pipelines)
+        self._distributor = Distributor(self._tracer.ring, self.pipelines, self._queues)
 
     def lateness(self) -> float:
         """How many seconds the exporters' threads are behind their schedule, because something else holds the GIL."""
@@ -178,11 +202,16 @@ class ExporterManager:
         ]
         return Report((*exporters, *absent))
 
+    def _queues(self) -> tuple[SpanQueue, ...]:
+        return tuple(self._kept.copy().values())
+
     def _update_tracer(self) -> None:
         """Tell the tracer whether any exporter takes spans, and which ambient trace contexts to ask."""
         with self._lock:
             active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
-            self._tracer.wanted = any(pipeline.takes_spans for pipeline in active)
+            # Whether an exporter that is loading takes spans is not known yet.
+            loading = bool(self._kept) and not self._closed
+            self._tracer.wanted = loading or any(pipeline.takes_spans for pipeline in active)
             ambient = tuple(found for pipeline in active if (found := pipeline.status.ambient))
             self._tracer.ambient = ambient
             self._tracer.ring.attached = tuple(each for each in ambient if each.attaches)

@@ -42,6 +42,7 @@ class Pipeline:
         handle: its checked hooks.
         settings: core's settings for it.
         predecessor: the pipeline that this one replaces, whose spans this one takes over.
+        kept: the spans that ended while the exporter was loading; ``None`` when it was not late.
 
     Attributes:
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
@@ -58,7 +59,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, name: str, handle: ExporterHandle, settings: PipelineSettings, predecessor: Pipeline | None = None
+        self,
+        name: str,
+        handle: ExporterHandle,
+        settings: PipelineSettings,
+        predecessor: Pipeline | None = None,
+        kept: SpanQueue | None = None,
     ) -> None:
         self.name = name
         self.handle = handle
@@ -66,7 +72,9 @@ class Pipeline:
         self.interval = None if handle.interval is None else settings.interval or handle.interval
         self.logger: logging.Logger = bounded_logger(f"eventcore.exporters.{name}")
         capacity = settings.span_queue
-        self.queue: SpanQueue = predecessor.queue.successor(capacity) if predecessor else SpanQueue(capacity)
+        self.queue: SpanQueue = kept if kept is not None else SpanQueue(capacity)
+        if predecessor is not None:
+            self.queue = predecessor.queue.successor(capacity)
         self.runner = HookRunner(handle, name)
         # The order is that of the handle, which the clock and reports keep.
         wanted = settings.signals
