@@ -19,9 +19,9 @@ SURFACE = {
         StoreClosed StoreError StoreForked StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData HistogramData HistogramPoint
-        Labels MetricData NumberPoint Rejected Resource RetryLater Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
-        StoppingEvent TraceContext canonical_name hookimpl
+        AmbientContext AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData GiveUp
+        HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Secret Signal SpanData
+        SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint DeadLetter EventFilter EventLog Lease LogPage MemoryBackend

@@ -21,7 +21,7 @@ from tests.otel.values import Driver, span
 
 @pytest.fixture
 def ambient() -> Callable[[], TraceContext | None]:
-    return OpenTelemetryExporter().trace_context()
+    return OpenTelemetryExporter().ambient_context()
 
 
 def test_without_a_span_there_is_no_ambient_context(ambient: Callable[[], TraceContext | None]) -> None:

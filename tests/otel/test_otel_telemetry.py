@@ -23,7 +23,7 @@ Connect = Callable[..., Telemetry]
 @pytest_asyncio.fixture
 async def telemetry() -> AsyncIterator[Telemetry]:
     """A telemetry that samples every trace, exports metrics only on flush, and retries after a tenth of a second."""
-    pipeline = {"interval": 3600, "span_interval": 0.05, "backoff": 0.1, "max_backoff": 0.2, "max_attempts": 200}
+    pipeline = {"interval": 3600, "span_interval": 0.05, "backoff": 0.1, "max_backoff": 0.2}
     config = {
         "telemetry": {"service_name": "shop", "traces_per_second": "all"},
         "exporters": {"enabled": [], "otel": {"pipeline": pipeline}},

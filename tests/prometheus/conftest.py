@@ -137,7 +137,7 @@ class Driven:
             self.total += 1
             point = NumberPoint((), self.total, 0, self.total)
             self.hooks.export_counters(counters=[CounterData("cycles", "", "Cycles.", (), (point,))], timeout=1.0)
-            self.hooks.flush(timeout=1.0)
+            self.hooks.flush(signal="metrics", timeout=1.0)
 
     def shutdown(self, timeout: float = 1.0) -> None:
         self.stopping.set()

@@ -152,7 +152,7 @@ def test_two_instruments_with_one_name_are_logged_once(
         driven.total += 1
         data = [CounterData(name, "", "", (), (NumberPoint((), 1, 0, driven.total),)) for name in ("orders", "orders.total")]
         driven.hooks.export_counters(counters=data, timeout=1.0)
-        driven.hooks.flush(timeout=1.0)
+        driven.hooks.flush(signal="metrics", timeout=1.0)
 
     driven.cycle = both
     assert [request_(driven.url).text.count("# TYPE orders_total") for _ in range(3)] == [1, 1, 1]

@@ -20,7 +20,7 @@ from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPol
 from eventcore.errors import StoreClosed, StoreForked, WrongEventLoop
 from eventcore.events import Event, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
-from eventcore.ground import in_forked_child, leave_to_parent
+from eventcore.ground import around_fork, leave_to_parent
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
@@ -161,7 +161,7 @@ class EventStore:
         self._forked = False
         self._closing: asyncio.Task[None] | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
-        in_forked_child(self, EventStore._forget_parent)
+        around_fork(self, after_in_child=EventStore._forget_parent)
 
     async def __aenter__(self) -> EventStore:
         if self._used:

@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -16,7 +15,7 @@ from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting.configuration import FailedExporter, LoadedExporters, exporter_name, load_configuration, load_exporters
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
 from eventcore.exporting.registration import check_exporter
-from eventcore.ground import LoopYielder, in_background
+from eventcore.ground import LoopYielder, around_fork, in_background
 from eventcore.recording import (
     SECONDS,
     Callback,
@@ -104,10 +103,9 @@ class Telemetry:
         arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}
         self.configuration: Final = load_configuration(config, exporters, arguments=arguments)
         settings = self.configuration.telemetry
-        ids = IdGenerator()
-        self.resource: Final = _resource(settings.service_name, ids.hex32(), settings.resource)
-        sampler = RateSampler(settings.traces_per_second)
+        sampler, ids = RateSampler(settings.traces_per_second), IdGenerator()
         self._tracer = Tracer(sampler, ids) if self.enabled else SilentTracer(sampler, ids)
+        self.resource = self._new_resource()
         self._registry = InstrumentRegistry(series_limit=settings.series_limit, enabled=self.enabled)
         self._collector = Collector(self._registry)
         self._manager = ExporterManager(self._tracer, self._collector, self.resource)
@@ -117,7 +115,12 @@ class Telemetry:
         self._stop_yielding: Callable[[], None] = lambda: None
         self.span = self._tracer.span
         self.current_span = self._tracer.current
-        _reset_in_forked_child(self)
+        around_fork(
+            self._manager,
+            before=ExporterManager.before_fork,
+            after_in_parent=ExporterManager.after_fork_in_parent,
+        )
+        around_fork(self, after_in_child=Telemetry._start_anew)
 
     @property
     def verbosity(self) -> Literal["off", "normal", "verbose"]:
@@ -342,13 +345,18 @@ class Telemetry:
         """By instrument, the number of values that were recorded in its overflow series because of ``series_limit``."""
         return self._registry.overflow()
 
-    def start_anew(self) -> None:
-        """Set all values to zero and drop the exporters. A forked child calls this automatically."""
+    def _start_anew(self) -> None:
+        """In a forked child: set all values to zero, take a new instance id, and start the exporters once more."""
         self._registry.reset()
         self._collector.reset()
-        self._manager.forget()
         # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
         self._starting = threading.Lock()
+        self.resource = self._new_resource()
+        self._manager.restart_in_child(self.resource)
+
+    def _new_resource(self) -> Resource:
+        settings = self.configuration.telemetry
+        return _resource(settings.service_name, self._tracer.ids.hex32(), settings.resource)
 
     def _report(self, faults: Sequence[Fault]) -> None:
         """Raise the faults if the application must not go on; else log, as one error, those not logged before."""
@@ -381,15 +389,3 @@ def _resource(service_name: str, instance_id: str, attributes: Mapping[str, Any]
 async def _off_loop(work: Callable[[], T], name: str) -> T:
     """Run blocking work in its own thread. When the caller is cancelled, the work goes on until its deadline."""
     return await asyncio.wrap_future(in_background(work, name))
-
-
-def _reset_in_forked_child(telemetry: Telemetry) -> None:
-    """A forked child has none of its parent's threads, and its parent exports the values recorded before the fork."""
-    # Python has no way to remove a fork handler, so the handler must not keep the telemetry alive.
-    reference = weakref.ref(telemetry)
-
-    def reset() -> None:
-        if (forked := reference()) is not None:
-            forked.start_anew()
-
-    os.register_at_fork(after_in_child=reset)

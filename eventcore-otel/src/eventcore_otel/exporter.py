@@ -13,6 +13,7 @@ from eventcore.exporting import (
     HistogramData,
     Rejected,
     Secret,
+    Signal,
     SpanData,
     TraceContext,
     hookimpl,
@@ -114,6 +115,11 @@ class OpenTelemetryExporter(Exporter):
             context.logger.warning(self._settings.warning)
 
     @hookimpl
+    def begin(self, signal: Signal, attempt: int) -> None:  # the hook's signature
+        """Drop what an earlier cycle of the signal has left behind."""
+        self._running().begin(signal)
+
+    @hookimpl
     def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:  # the hook's signature
         """Encode a chunk of counters and keep it until ``flush``."""
         self._running().counters(counters)
@@ -134,9 +140,9 @@ class OpenTelemetryExporter(Exporter):
         self._running().spans(spans)
 
     @hookimpl
-    def flush(self, timeout: float) -> Rejected | None:
-        """Send the encoded chunks, in one attempt."""
-        return self._running().flush(timeout)
+    def flush(self, signal: Signal, timeout: float) -> Rejected | None:
+        """Send the encoded chunks of the signal, in one attempt."""
+        return self._running().flush(signal, timeout)
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:  # the hook's signature
@@ -145,7 +151,7 @@ class OpenTelemetryExporter(Exporter):
             self._session.close()
 
     @hookimpl
-    def trace_context(self) -> Callable[[], TraceContext | None]:
+    def ambient_context(self) -> Callable[[], TraceContext | None]:
         """The function with which core reads the current OpenTelemetry span."""
         from eventcore_otel.ambient import current_trace_context
 

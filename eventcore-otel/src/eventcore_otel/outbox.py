@@ -44,27 +44,11 @@ class Outbox:
     Only the pipeline's worker thread uses an outbox, one hook at a time.
     """
 
-    _first: object = None
     _parts: list[Part] = field(default_factory=list[Part])
     # Spans of this batch that were answered for in an earlier attempt, and those of them that were passed again since.
     _answered: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
     _answered_again: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
     _rejected: list[Rejected] = field(default_factory=list[Rejected])
-
-    def begin_chunk(self, first: object) -> None:
-        """Call this before the parts of a chunk are added.
-
-        A cycle that runs out of time ends without ``flush``, and its parts remain. The next cycle
-        is recognised by its first span or series, which is the same as that of the cycle before:
-        then the old parts are dropped.
-
-        Args:
-            first: identifies the first span or series of the chunk.
-        """
-        if self._parts and first == self._first:
-            self.clear()
-        if not self._parts:
-            self._first = first
 
     def add(self, part: Part) -> None:
         """Keep a part until ``send_all``."""

@@ -195,6 +195,11 @@ class PrometheusExporter:
             self._collector = collector
 
     @hookimpl
+    def begin(self) -> None:
+        """Begin a page; drop what a failed cycle has left of its own."""
+        self._building().begin()
+
+    @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:
         """Add a chunk of counters to the page."""
         self._building().counters(counters)

@@ -54,6 +54,7 @@ def _spans(pipeline: Pipeline) -> _Values:
     if (spans := pipeline.stats().spans) is not None:
         yield (pipeline.name, "recorded", ""), spans.recorded
         yield (pipeline.name, "exported", ""), spans.exported
+        yield (pipeline.name, "unknown", ""), spans.unknown
         for reason, count in spans.dropped.items():
             yield (pipeline.name, "dropped", reason), count
 

@@ -1,6 +1,16 @@
 """What an exporter plugin needs: hooks, their data types and answers. A plugin imports this and nothing else of eventcore."""
 
-from eventcore.exporting.context import ExporterContext, Rejected, RetryLater, Secret, StoppingEvent
+from eventcore.exporting.context import (
+    AmbientContext,
+    ExporterContext,
+    GiveUp,
+    Rejected,
+    RetryLater,
+    Secret,
+    Signal,
+    StoppingEvent,
+    Temporality,
+)
 from eventcore.exporting.hookspecs import Exporter, ExporterHooks, hookimpl
 from eventcore.recording.names import canonical_name
 from eventcore.recording.trace_context import TraceContext
@@ -23,6 +33,7 @@ from eventcore.recording.values import (
 )
 
 __all__ = [
+    "AmbientContext",
     "AttributeValue",
     "Attributes",
     "CounterData",
@@ -30,6 +41,7 @@ __all__ = [
     "ExporterContext",
     "ExporterHooks",
     "GaugeData",
+    "GiveUp",
     "HistogramData",
     "HistogramPoint",
     "Labels",
@@ -39,12 +51,14 @@ __all__ = [
     "Resource",
     "RetryLater",
     "Secret",
+    "Signal",
     "SpanData",
     "SpanEvent",
     "SpanKind",
     "SpanLink",
     "SpanStatus",
     "StoppingEvent",
+    "Temporality",
     "TraceContext",
     "canonical_name",
     "hookimpl",

@@ -11,23 +11,35 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_forked_child(owner: T, react: Callable[[T], None]) -> None:
-    """Call ``react(owner)`` in each child that this process forks from now on, while ``owner`` exists.
+def around_fork(
+    owner: T,
+    *,
+    before: Callable[[T], None] | None = None,
+    after_in_parent: Callable[[T], None] | None = None,
+    after_in_child: Callable[[T], None] | None = None,
+) -> None:
+    """Call the functions with ``owner`` around each fork of this process from now on, while ``owner`` exists.
 
-    Handlers run in the order in which they were registered, in the only thread of the child, before the code after the fork.
+    Functions that are called after a fork run in the order in which they were registered, the others in reverse order. Those in
+    the child run in its only thread, before the code behind the fork.
 
     Args:
         owner: the object that has something to do; it is not kept alive.
-        react: must neither block nor raise, and must not refer to ``owner`` except by its argument.
+        before, after_in_parent, after_in_child: must not raise, and must not refer to ``owner`` except by their argument.
     """
-    # Python has no way to remove a fork handler, so the handler must not keep the owner alive.
+    # Python has no way to remove a fork handler, so the handlers must not keep the owner alive.
     reference = weakref.ref(owner)
 
-    def handle() -> None:
-        if (found := reference()) is not None:
-            react(found)
+    def handler(react: Callable[[T], None] | None) -> Callable[[], None]:
+        def handle() -> None:
+            if react is not None and (found := reference()) is not None:
+                react(found)
 
-    os.register_at_fork(after_in_child=handle)
+        return handle
+
+    os.register_at_fork(
+        before=handler(before), after_in_parent=handler(after_in_parent), after_in_child=handler(after_in_child)
+    )
 
 
 def leave_to_parent(resource: object) -> None:

@@ -25,6 +25,8 @@ _FORCE_RESERVE: Final = 1.0
 _REPORT_RESERVE: Final = 0.2
 # Seconds that a replaced exporter has to deliver what it has and to shut down.
 _REPLACED_TIMEOUT: Final = 5.0
+# Seconds that a fork waits for hooks.
+_FORK_LIMIT: Final = 0.5
 # Waiting on a condition accepts no infinite timeout.
 _LONGEST_TIMEOUT: Final = 86_400.0
 
@@ -49,7 +51,11 @@ class ExporterManager:
         self._lock = threading.RLock()
         self._pipelines: dict[str, Pipeline] = {}
         self._distributor = Distributor(tracer.ring, self.pipelines)
+        # The settings of the plugins with secrets masked, by name of the exporter.
+        self._shown_settings: dict[str, Mapping[str, object]] = {}
         self._closed = False
+        # The pipelines that wait for a fork to end, by the thread that forks.
+        self._forking: dict[int, tuple[Pipeline, ...]] = {}
 
     def pipelines(self) -> tuple[Pipeline, ...]:
         """The present pipelines, without those that are being replaced or removed."""
@@ -74,6 +80,7 @@ class ExporterManager:
             self._distributor.distribute()
             pipeline = Pipeline(name, handle, settings, predecessor)
             self._pipelines[name] = pipeline
+            self._shown_settings[name] = shown_settings
             self._update_tracer()
         worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
         if predecessor is not None:
@@ -121,17 +128,38 @@ class ExporterManager:
         self._update_tracer()
         return report
 
-    def forget(self) -> None:
-        """Drop the pipelines in a forked child, which has none of their threads: the exporters stay with the parent.
+    def before_fork(self) -> None:
+        """In the parent: wait, half a second at most, until no exporter is in a hook, and let them prepare for the fork."""
+        deadline = time.monotonic() + _FORK_LIMIT
+        pipelines = self._forking[threading.get_ident()] = self.pipelines()
+        for pipeline in pipelines:
+            pipeline.before_fork(deadline)
 
-        Everything that another thread of the parent may have held at the fork, such as a lock, is
-        replaced.
+    def after_fork_in_parent(self) -> None:
+        """In the parent: go on."""
+        for pipeline in self._forking.pop(threading.get_ident(), ()):
+            pipeline.runner.fork.after_in_parent()
+
+    def restart_in_child(self, resource: Resource) -> None:
+        """In a forked child, which has none of the threads: start every exporter anew, with nothing to deliver.
+
+        Everything that another thread of the parent may have held at the fork, such as a lock, is replaced.
+
+        Args:
+            resource: that of the child.
         """
+        parents, shown_settings = self._forking.get(threading.get_ident(), ()), self._shown_settings
         self._lock = threading.RLock()
-        self._closed = True
-        self._pipelines = {}
+        self._resource = resource
+        self._pipelines, self._shown_settings, self._forking = {}, {}, {}
         self._update_tracer()
+        # Spans that ended before the fork are delivered by the parent.
+        self._tracer.ring.take_all()
         self._distributor = Distributor(self._tracer.ring, self.pipelines)
+        for pipeline in parents:
+            pipeline.leave_in_child()
+            if not self._closed and not pipeline.status.stopping.is_set():
+                self.add(pipeline.name, pipeline.handle, pipeline.settings, shown_settings[pipeline.name])
 
     def lateness(self) -> float:
         """How many seconds the exporters' threads are behind their schedule, because something else holds the GIL."""

@@ -16,13 +16,18 @@ from eventcore.exporting.delivery.report import CycleStats, ExporterReport, Expo
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
+from eventcore.exporting.forking import ForkGuard
 from eventcore.exporting.logs import bounded_logger
+from eventcore.ground import leave_to_parent, text_of
 from eventcore.recording.spans import Span
 
 # A hook that has overrun its time by so many seconds is stalled, and not merely late.
 _STALL_GRACE: Final = 0.5
 # Seconds between two log records about one pipeline's drops or stalls.
 _LOG_PERIOD: Final = 10.0
+# So many instruments that an exporter cannot show are kept, each with a name of so many characters.
+_MOST_HIDDEN: Final = 1000
+_LONGEST_NAME: Final = 200
 
 
 class Pipeline:
@@ -57,10 +62,11 @@ class Pipeline:
         self.logger: logging.Logger = bounded_logger(f"eventcore.exporters.{name}")
         capacity = settings.span_queue
         self.queue: SpanQueue = predecessor.queue.successor(capacity) if predecessor else SpanQueue(capacity)
-        self.runner = HookRunner(handle, name)
+        self.runner = HookRunner(handle, name, ForkGuard(self.logger))
         self.status = PipelineStatus(handle.signals)
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
+        self._hidden: dict[str, str] = {}
 
     @property
     def takes_spans(self) -> bool:
@@ -87,15 +93,40 @@ class Pipeline:
             raise RuntimeError(STOPPED)
         return self.status.ask(flush=False, deadline=time.monotonic() + timeout)
 
+    def before_fork(self, deadline: float) -> None:
+        """Prepare the exporter for a fork; do not wait for a hook that runs beyond ``deadline`` (``time.monotonic``)."""
+        self.runner.fork.before(deadline, in_hook=self.runner.in_hook())
+
+    def leave_in_child(self) -> None:
+        """In a forked child: leave all that belongs to the parent, and make the exporter again what it was when it was made."""
+        self.runner.fork.after_in_child()
+        # The event loop of `async def` hooks shares its epoll object with the parent: closing it here would disturb the parent.
+        leave_to_parent(self)
+        self.handle.restore()
+
+    def report_hidden(self, instrument: str, reason: str) -> None:
+        """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""
+        instrument, reason = text_of(instrument, _LONGEST_NAME), text_of(reason)
+        if instrument not in self._hidden and len(self._hidden) < _MOST_HIDDEN:
+            self.logger.warning("%r is not shown: %s", instrument, reason)
+            self._hidden[instrument] = reason
+
+    @property
+    def hidden(self) -> Mapping[str, str]:
+        """By instrument, why the exporter cannot show it."""
+        return dict(self._hidden)
+
     def force_stop(self, deadline: float) -> None:
         """Call ``shutdown`` from another thread, because the worker has not finished and time is short.
 
         It reaches an exporter in the middle of a hook, which can then close the connection that the
         hook waits for. When the hook returns, the worker calls ``shutdown`` again.
         """
-        if not self.finished.is_set() and self.started.is_set() and "shutdown" in self.handle.implemented:
+        if not self.finished.is_set() and "shutdown" in self.handle.implemented:
             running = self.runner.running
-            if running is None or running.hook != "shutdown":
+            # An exporter that has not even been asked to start has nothing to shut down.
+            was_called = self.started.is_set() or running is not None
+            if was_called and (running is None or running.hook != "shutdown"):
                 self.runner.shut_down_beside(max(deadline - time.monotonic(), 0.01))
 
     @property
@@ -111,7 +142,7 @@ class Pipeline:
 
     @property
     def problem(self) -> str:
-        """Why the exporter is stalled or failing; empty when it is neither."""
+        """What is wrong with the exporter, also that its ambient context is ignored; empty when nothing is."""
         if (running := self._stalled_hook()) is not None:
             seconds = time.monotonic() - running.since
             cpu = running.cpu_seconds()
@@ -119,9 +150,10 @@ class Pipeline:
             return f"hook {running.hook} has not returned for {seconds:.1f} s{used}"
         if self.status.start_error:
             return self.status.start_error
-        return "; ".join(
-            f"{signal}: {stats.last_error}" for signal, stats in self.status.cycles.items() if stats.failures_in_a_row
-        )
+        problems = [f"{signal}: {stats.last_error}" for signal, stats in self.status.cycles.items() if stats.failures_in_a_row]
+        if (ambient := self.status.ambient) is not None and ambient.problem:
+            problems.append(f"ambient context: {ambient.problem}")
+        return "; ".join(problems)
 
     def stats(self) -> PipelineStats:
         """The pipeline's counters."""
@@ -137,7 +169,7 @@ class Pipeline:
             problem = str(request.exception() or "")
         else:
             problem = f"no answer within {timeout:g} s: {self.problem or 'still exporting'}"
-        return self._report(problem, self.in_flight if problem else 0)
+        return self._report(problem)
 
     def final_report(self, timeout: float) -> ExporterReport:
         """The report of a shutdown. What is not delivered by now is counted as dropped, and a later answer changes nothing."""
@@ -145,13 +177,12 @@ class Pipeline:
             problem = self.status.final_error
         else:
             problem = f"not stopped within {timeout:g} s: {self.problem or 'still exporting'}"
-        # In this order: closing empties the queue, also of the spans that a hook is delivering.
-        unknown = self.in_flight
+        # Closing empties the queue. The spans that a hook has count as unknown from now on.
         self.queue.close()
         self.status.answer_all("the pipeline was stopped")
-        return self._report(problem, unknown)
+        return self._report(problem)
 
-    def _report(self, problem: str, unknown: int) -> ExporterReport:
+    def _report(self, problem: str) -> ExporterReport:
         counts = self.queue.counts()
         metrics = self.status.cycles.get("metrics") or CycleStats()
         return ExporterReport(
@@ -161,8 +192,8 @@ class Pipeline:
             spans_recorded=counts.recorded,
             spans_exported=counts.exported,
             spans_dropped=counts.dropped,
+            spans_unknown=counts.unknown,
             spans_pending=counts.pending,
-            spans_unknown=unknown,
             points_exported=metrics.points_exported,
             points_rejected=metrics.points_rejected,
             reason=problem,
@@ -171,8 +202,7 @@ class Pipeline:
     @property
     def in_flight(self) -> int:
         """Spans that a hook has been given and not yet answered for: whether they arrived is unknown."""
-        running = self.runner.running
-        return self.queue.in_flight if running is not None and running.hook in ("export_spans", "flush") else 0
+        return self.queue.handed
 
     def tick(self, now: float) -> None:
         """Fail requests whose deadline has passed, and log drops and stalls. Called ten times a second by the distributor.

@@ -25,7 +25,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             tried again with the same ones.
         export_timeout: seconds that one hook call may take; after that the exporter is ``stalled``
             until the hook returns.
-        max_attempts: how often a cycle is tried before its batch is dropped, up to 1000.
+        max_age: seconds after its first attempt at which a batch of spans is given up, up to a day.
+            Until then, and until the queue is full, nothing is lost while a backend is down.
         backoff: seconds before the second attempt; doubles with each further one up to
             ``max_backoff``, with jitter.
         max_backoff: the longest pause between attempts in seconds, also when a backend asks for a
@@ -39,7 +40,7 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     span_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 16_384
     span_batch: Annotated[int, Meta(ge=1, le=100_000)] = 2048
     export_timeout: _Seconds = 10.0
-    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 5
+    max_age: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     backoff: _Seconds = 1.0
     max_backoff: _Seconds = 30.0
     cpu_budget: Annotated[float, Meta(gt=0, le=1)] = 0.1
