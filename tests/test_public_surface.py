@@ -16,7 +16,7 @@ SURFACE = {
         DefinitionError EventCoreError Fault HistoryDiverged IncompatibleStore InvalidCommand InvalidEvent InvalidEventType
         InvalidExporter InvalidInput InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidProjection
         InvalidStoreUrl InvalidStreamId LeadershipLost MissingDependency ProjectionError ProjectionFailed ProjectionTimeout
-        StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
+        StoreClosed StoreError StoreForked StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
         AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext ExporterHooks

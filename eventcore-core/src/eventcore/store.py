@@ -17,9 +17,10 @@ from eventcore.catalogue import (
     observe_exporters,
 )
 from eventcore.commands import Command, CommandExecutor, CommandResult, RetryPolicy
-from eventcore.errors import StoreClosed, WrongEventLoop
+from eventcore.errors import StoreClosed, StoreForked, WrongEventLoop
 from eventcore.events import Event, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
+from eventcore.ground import around_fork, leave_to_parent
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
 from eventcore.stores import SCHEMA_VERSION, Backend, DeadLetter, EventFilter, ProjectionRecord, StreamPattern
@@ -157,12 +158,14 @@ class EventStore:
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
+        self._forked = False
         self._closing: asyncio.Task[None] | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
+        around_fork(self, after_in_child=EventStore._forget_parent)
 
     async def __aenter__(self) -> EventStore:
         if self._used:
-            raise StoreClosed("a store is opened once; call open_store again")
+            raise self._not_open() if self._forked else StoreClosed("a store is opened once; call open_store again")
         self._used = True
         observe_exporters(self.telemetry)
         try:
@@ -413,9 +416,26 @@ class EventStore:
         """Flush and remove an exporter; see ``Telemetry.unregister_exporter``."""
         return await self.telemetry.unregister_exporter(name, timeout)
 
+    def _forget_parent(self) -> None:
+        """In a forked child: refuse every call, and leave the connections, files and tasks of an open store to the parent."""
+        if self._used and not self._forked:
+            self._forked = True
+            # Also a store that is opening or closing: its connections belong to the parent, too.
+            leave_to_parent((self._backend, self._executor, self._projections, self._loop, self._closing))
+            self._loop = self._closing = None
+            self._instruments.closed()
+
+    def _not_open(self) -> StoreClosed:
+        if self._forked:
+            return StoreForked(
+                f"the store {self.name!r} was opened before this process was forked, and its connections belong to the parent; "
+                "open a store in the child"
+            )
+        return StoreClosed(f"the store {self.name!r} is not open: use it within 'async with open_store(...) as store:'")
+
     def _check_open(self) -> None:
         if self._loop is None:
-            raise StoreClosed(f"the store {self.name!r} is not open: use it within 'async with open_store(...) as store:'")
+            raise self._not_open()
         if asyncio.get_running_loop() is not self._loop:
             raise WrongEventLoop(
                 f"the store {self.name!r} was opened on another event loop; open one on each loop, or hand the call over with "

@@ -8,7 +8,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -26,7 +25,7 @@ from eventcore.exporting.configuration import (
 from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
 from eventcore.exporting.registration import check_exporter, older_hooks
-from eventcore.ground import LoopYielder, in_background
+from eventcore.ground import LoopYielder, around_fork, in_background
 from eventcore.recording import (
     Collection,
     Collector,
@@ -111,9 +110,6 @@ class Telemetry(Recorder):
         settings = self.configuration.telemetry
         for problem in self.configuration.ignored:
             _logger.warning("%s", problem)
-        ids = IdGenerator()
-        self.resource: Final = _resource(settings.service_name, ids.hex32(), settings.resource)
-        sampler = _sampler(settings)
         super().__init__(
             InstrumentRegistry(
                 series_limit=settings.series_limit,
@@ -121,8 +117,9 @@ class Telemetry(Recorder):
                 boundaries=settings.histograms,
                 enabled=self.enabled,
             ),
-            (Tracer if self.enabled else SilentTracer)(sampler, ids, settings.span_limits),
+            (Tracer if self.enabled else SilentTracer)(_sampler(settings), IdGenerator(), settings.span_limits),
         )
+        self.resource = self._new_resource()
         self._collector = Collector(self._registry)
         self._manager = ExporterManager(self._tracer, self._collector, self.resource)
         # Held during a start, so that a second start waits for the first one and then has the same outcome.
@@ -130,7 +127,12 @@ class Telemetry(Recorder):
         self._loader = ExporterLoader(self.configuration)
         self._loaded: LoadedExporters | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
-        _reset_in_forked_child(self)
+        around_fork(
+            self._manager,
+            before=ExporterManager.before_fork,
+            after_in_parent=ExporterManager.after_fork_in_parent,
+        )
+        around_fork(self, after_in_child=Telemetry._start_anew)
 
     @property
     def verbosity(self) -> Literal["off", "normal", "verbose"]:
@@ -311,14 +313,19 @@ class Telemetry(Recorder):
         """By instrument, the number of values that were recorded in its overflow series because of ``series_limit``."""
         return self._registry.overflow()
 
-    def start_anew(self) -> None:
-        """Set all values to zero and drop the exporters. A forked child calls this automatically."""
+    def _start_anew(self) -> None:
+        """In a forked child: set all values to zero, take a new instance id, and start the exporters once more."""
         self._registry.reset()
         self._collector.reset()
-        self._manager.forget()
         self._loader.end_by_fork()
         # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
         self._starting = threading.Lock()
+        self.resource = self._new_resource()
+        self._manager.restart_in_child(self.resource)
+
+    def _new_resource(self) -> Resource:
+        settings = self.configuration.telemetry
+        return _resource(settings.service_name, self._tracer.ids.hex32(), settings.resource)
 
     def _join(self, ready: ReadyExporter) -> None:
         self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
@@ -372,15 +379,3 @@ def _resource(service_name: str, instance_id: str, attributes: Mapping[str, Any]
 async def _off_loop(work: Callable[[], T], name: str) -> T:
     """Run blocking work in its own thread. When the caller is cancelled, the work goes on until its deadline."""
     return await asyncio.wrap_future(in_background(work, name))
-
-
-def _reset_in_forked_child(telemetry: Telemetry) -> None:
-    """A forked child has none of its parent's threads, and its parent exports the values recorded before the fork."""
-    # Python has no way to remove a fork handler, so the handler must not keep the telemetry alive.
-    reference = weakref.ref(telemetry)
-
-    def reset() -> None:
-        if (forked := reference()) is not None:
-            forked.start_anew()
-
-    os.register_at_fork(after_in_child=reset)

@@ -2,6 +2,7 @@
 
 from eventcore.ground.backoff import backoff
 from eventcore.ground.describing import cut, describe_error, shown, text_of, traceback_of, type_name
+from eventcore.ground.forking import around_fork, leave_to_parent
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
@@ -10,12 +11,14 @@ from eventcore.ground.yielding import LoopYielder
 __all__ = [
     "LoopYielder",
     "OwnedTask",
+    "around_fork",
     "backoff",
     "cancel_and_wait",
     "cut",
     "describe_error",
     "did_you_mean",
     "in_background",
+    "leave_to_parent",
     "shown",
     "spawn",
     "text_of",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import re
-import weakref
 from typing import Final, final
 
 import msgspec
 
 from eventcore.errors import InvalidInput
-from eventcore.ground import shown
+from eventcore.ground import around_fork, shown
 
 _SAMPLED: Final = 0x01
 # A future version may append fields after another dash; version ff is invalid, and version 00 has exactly four fields.
@@ -133,14 +132,11 @@ class IdGenerator:
     __slots__ = ("__weakref__", "bits")
 
     def __init__(self) -> None:
+        self._seed()
+        around_fork(self, after_in_child=IdGenerator._seed)
+
+    def _seed(self) -> None:
         self.bits = random.Random(os.urandom(64)).getrandbits
-        reference = weakref.ref(self)
-
-        def reseed() -> None:
-            if generator := reference():
-                generator.bits = random.Random(os.urandom(64)).getrandbits
-
-        os.register_at_fork(after_in_child=reseed)
 
     def hex32(self) -> str:
         """128 bits as 32 lower-case hexadecimal digits."""

@@ -15,6 +15,7 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.exporting.delivery.handle import ExporterHandle
+from eventcore.exporting.forking import ForkGuard
 from eventcore.ground import cancel_and_wait, describe_error, in_background, spawn
 
 _logger: Final = logging.getLogger(__name__)
@@ -66,13 +67,15 @@ class HookRunner:
 
     Attributes:
         handle: the exporter's hooks.
+        fork: keeps forks of the process between two hooks.
         running: the hook that is being called by the worker thread; any thread may read it.
         cpu_seconds: processor time that hooks have used.
         overran: whether the last hook that ended took longer than its timeout.
     """
 
-    def __init__(self, handle: ExporterHandle, name: str) -> None:
+    def __init__(self, handle: ExporterHandle, name: str, fork: ForkGuard) -> None:
         self.handle = handle
+        self.fork = fork
         self.running: RunningHook | None = None
         self.cpu_seconds = 0.0
         self.overran = False
@@ -95,6 +98,10 @@ class HookRunner:
             HookFailed: it tried to exit its thread, was cancelled at its timeout, or returned a
                 coroutine from a ``def``.
         """
+        with self.fork.in_call:
+            return self._call(hook, timeout, arguments)
+
+    def _call(self, hook: str, timeout: float, arguments: dict[str, Any]) -> Any:
         since = time.monotonic()
         loop = self._start_loop() if hook in self.handle.async_hooks else None
         thread = threading.current_thread() if loop is None else self._loop_thread

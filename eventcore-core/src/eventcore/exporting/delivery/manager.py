@@ -27,6 +27,8 @@ _FORCE_RESERVE: Final = 1.0
 _REPORT_RESERVE: Final = 0.2
 # Seconds that a replaced exporter has to deliver what it has and to shut down.
 _REPLACED_TIMEOUT: Final = 5.0
+# Seconds that a fork waits for hooks.
+_FORK_LIMIT: Final = 0.5
 # Waiting on a condition accepts no infinite timeout.
 _LONGEST_TIMEOUT: Final = 86_400.0
 
@@ -53,9 +55,11 @@ class ExporterManager:
         # The spans for exporters that are still loading. Guarded and read as `_pipelines` is.
         self._kept: dict[str, SpanQueue] = {}
         self._distributor = Distributor(tracer.ring, self.pipelines, self._queues)
+        # The settings of the plugins with secrets masked, by name of the exporter.
+        self._shown_settings: dict[str, Mapping[str, object]] = {}
         self._closed = False
-        # The exporters of the parent that do not run in this forked child.
-        self._left_behind: tuple[str, ...] = ()
+        # The pipelines that wait for a fork to end, by the thread that forks.
+        self._forking: dict[int, tuple[Pipeline, ...]] = {}
 
     def pipelines(self) -> tuple[Pipeline, ...]:
         """The present pipelines, without those that are being replaced or removed."""
@@ -86,6 +90,7 @@ class ExporterManager:
             self._distributor.distribute()
             pipeline = Pipeline(name, handle, settings, predecessor, self._kept.pop(name, None))
             self._pipelines[name] = pipeline
+            self._shown_settings[name] = shown_settings
             self._update_tracer()
         worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
         if predecessor is not None:
@@ -137,7 +142,7 @@ class ExporterManager:
         requests = [(pipeline, pipeline.status.ask(flush=True, deadline=deadline)) for pipeline in self.pipelines()]
         # Workers that hang do not answer; their requests fail by `Pipeline.tick`.
         wait([request for _, request in requests], max(deadline - time.monotonic(), 0.0))
-        return self._report([pipeline.flush_report(request, timeout) for pipeline, request in requests])
+        return Report(tuple(pipeline.flush_report(request, timeout) for pipeline, request in requests))
 
     def shutdown(self, timeout: float) -> Report:
         """Deliver what there is and shut every exporter down, within ``timeout`` seconds. Later calls only report."""
@@ -154,18 +159,38 @@ class ExporterManager:
         self._update_tracer()
         return report
 
-    def forget(self) -> None:
-        """Drop the pipelines in a forked child, which has none of their threads: the exporters stay with the parent.
+    def before_fork(self) -> None:
+        """In the parent: wait, half a second at most, until no exporter is in a hook, and let them prepare for the fork."""
+        deadline = time.monotonic() + _FORK_LIMIT
+        pipelines = self._forking[threading.get_ident()] = self.pipelines()
+        for pipeline in pipelines:
+            pipeline.before_fork(deadline)
 
-        Everything that another thread of the parent may have held at the fork, such as a lock, is
-        replaced.
+    def after_fork_in_parent(self) -> None:
+        """In the parent: go on."""
+        for pipeline in self._forking.pop(threading.get_ident(), ()):
+            pipeline.runner.fork.after_in_parent()
+
+    def restart_in_child(self, resource: Resource) -> None:
+        """In a forked child, which has none of the threads: start every exporter anew, with nothing to deliver.
+
+        Everything that another thread of the parent may have held at the fork, such as a lock, is replaced.
+
+        Args:
+            resource: that of the child.
         """
+        parents, shown_settings = self._forking.get(threading.get_ident(), ()), self._shown_settings
         self._lock = threading.RLock()
-        self._closed = True
-        self._left_behind = (*self._left_behind, *self._pipelines.copy())
-        self._pipelines, self._kept = {}, {}
+        self._resource = resource
+        self._pipelines, self._kept, self._shown_settings, self._forking = {}, {}, {}, {}
         self._update_tracer()
+        # Spans that ended before the fork are delivered by the parent.
+        self._tracer.ring.take_all()
         self._distributor = Distributor(self._tracer.ring, self.pipelines, self._queues)
+        for pipeline in parents:
+            pipeline.leave_in_child()
+            if not self._closed and not pipeline.status.stopping.is_set():
+                self.add(pipeline.name, pipeline.handle, pipeline.settings, shown_settings[pipeline.name])
 
     def lateness(self) -> float:
         """How many seconds the exporters' threads are behind their schedule, because something else holds the GIL."""
@@ -192,15 +217,7 @@ class ExporterManager:
         for pipeline in pipelines:
             pipeline.force_stop(last_call)
         _wait_all(finished, last_call)
-        return self._report([pipeline.final_report(timeout) for pipeline in pipelines])
-
-    def _report(self, exporters: Sequence[ExporterReport]) -> Report:
-        # Nothing reaches an exporter whose pipeline did not start in this forked child.
-        absent = [
-            ExporterReport(name=name, state="stopped", delivered=False, reason="it does not run in this forked process")
-            for name in self._left_behind
-        ]
-        return Report((*exporters, *absent))
+        return Report(tuple(pipeline.final_report(timeout) for pipeline in pipelines))
 
     def _queues(self) -> tuple[SpanQueue, ...]:
         return tuple(self._kept.copy().values())

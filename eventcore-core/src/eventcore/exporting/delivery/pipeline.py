@@ -11,16 +11,17 @@ from typing import Final
 
 import msgspec
 
-from eventcore.exporting.context import ForkCallback, Signal
+from eventcore.exporting.context import Signal
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.hook_runner import HookRunner, RunningHook
 from eventcore.exporting.delivery.report import CycleStats, ExporterReport, ExporterState, PipelineStats
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
+from eventcore.exporting.forking import ForkGuard
 from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.shaping import Deltas
-from eventcore.ground import text_of
+from eventcore.ground import leave_to_parent, text_of
 from eventcore.recording.spans import Span
 
 # A hook that has overrun its time by so many seconds is stalled, and not merely late.
@@ -55,7 +56,6 @@ class Pipeline:
         status: what the worker thread and other threads know and ask of each other.
         started: set when the exporter has started.
         finished: set when the worker thread has ended.
-        before_fork, after_fork_in_child: what the exporter wants called around a fork.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Pipeline:
         self.queue: SpanQueue = kept if kept is not None else SpanQueue(capacity)
         if predecessor is not None:
             self.queue = predecessor.queue.successor(capacity)
-        self.runner = HookRunner(handle, name)
+        self.runner = HookRunner(handle, name, ForkGuard(self.logger))
         # The order is that of the handle, which the clock and reports keep.
         wanted = settings.signals
         self.signals: tuple[Signal, ...] = tuple(each for each in handle.signals if wanted is None or each in wanted)
@@ -84,8 +84,6 @@ class Pipeline:
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
         self._hidden: dict[str, str] = {}
-        self.before_fork: list[ForkCallback] = []
-        self.after_fork_in_child: list[ForkCallback] = []
 
     @property
     def takes_spans(self) -> bool:
@@ -112,10 +110,16 @@ class Pipeline:
             raise RuntimeError(STOPPED)
         return self.status.ask(flush=False, deadline=time.monotonic() + timeout)
 
-    def on_fork(self, before: ForkCallback | None, after_in_child: ForkCallback | None) -> None:
-        """Note what is to be called around a fork; what the exporter calls as ``context.on_fork``."""
-        self.before_fork += [before] if before is not None else []
-        self.after_fork_in_child += [after_in_child] if after_in_child is not None else []
+    def before_fork(self, deadline: float) -> None:
+        """Prepare the exporter for a fork; do not wait for a hook that runs beyond ``deadline`` (``time.monotonic``)."""
+        self.runner.fork.before(deadline, in_hook=self.runner.in_hook())
+
+    def leave_in_child(self) -> None:
+        """In a forked child: leave all that belongs to the parent, and make the exporter again what it was when it was made."""
+        self.runner.fork.after_in_child()
+        # The event loop of `async def` hooks shares its epoll object with the parent: closing it here would disturb the parent.
+        leave_to_parent(self)
+        self.handle.restore()
 
     def report_hidden(self, instrument: str, reason: str) -> None:
         """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""

@@ -59,7 +59,7 @@ class Worker:
             logger=pipeline.logger,
             stopping=pipeline.status.stopping,
             export_now=pipeline.export_now,
-            on_fork=pipeline.on_fork,
+            on_fork=pipeline.runner.fork.ask,
             report_hidden=pipeline.report_hidden,
         )
         # Not the pipeline itself, which would keep the replaced exporter in memory.
@@ -104,7 +104,7 @@ class Worker:
         status = self._status
         while not status.stopping.is_set():
             # What an earlier start has asked for is asked for again.
-            self._pipeline.before_fork, self._pipeline.after_fork_in_child = [], []
+            self._runner.fork.forget_callbacks()
             try:
                 self._runner.call("start", self._pipeline.settings.export_timeout, context=self._context)
             except BaseException as error:  # noqa: BLE001  # whatever an exporter raises is a failed start
