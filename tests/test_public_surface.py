@@ -19,8 +19,8 @@ SURFACE = {
         StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AmbientContext AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData GiveUp
-        HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Secret Signal SpanData
+        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exporter ExporterContext ExporterHooks GaugeData
+        GiveUp HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Secret Signal SpanData
         SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
@@ -28,7 +28,7 @@ SURFACE = {
         NewEvent ProjectionLedger ProjectionRecord Purpose SCHEMA_VERSION START SqliteBackend StoredEvent StreamPattern Verdict
         backend_from_url
     """,
-    "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
+    "eventcore.telemetry": "AbsentExporter Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",
     "eventcore_otel": "OpenTelemetryExporter",
     "eventcore_prometheus": "PrometheusExporter Scrapes",

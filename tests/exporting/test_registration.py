@@ -265,3 +265,22 @@ def test_an_interval_that_raises_is_a_problem_of_the_exporter() -> None:
         interval = property(lambda self: 1 / 0)
 
     assert "ZeroDivisionError" in refusal(Raising())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "expected"),
+    [
+        ("signals", "metrics", "Counting.signals is 'metrics'; expected a collection of 'metrics' and 'spans'"),
+        ("signals", ("metrics", "logs"), "Counting.signals is ('metrics', 'logs'); expected"),
+        ("signals", 3, "Counting.signals is 3; expected"),
+        ("temporality", "sometimes", "Counting.temporality is 'sometimes'; expected one of 'cumulative', 'delta'"),
+        ("temporality", [], "Counting.temporality is []; expected"),
+        ("pipeline_defaults", {"span_queue": 0}, "Counting.pipeline_defaults: Expected `int` >= 1 - at `$.span_queue`"),
+        ("pipeline_defaults", {"span_queues": 5}, "Counting.pipeline_defaults: Object contains unknown field `span_queues`"),
+        ("pipeline_defaults", ["span_queue"], "Counting.pipeline_defaults is ['span_queue']; expected a mapping"),
+    ],
+)
+def test_an_attribute_with_a_wrong_value_is_refused(attribute: str, value: Any, expected: str) -> None:
+    exporter: Any = Counting()
+    setattr(exporter, attribute, value)
+    assert expected in refusal(exporter)

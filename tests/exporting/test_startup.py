@@ -58,7 +58,7 @@ BROKEN = '[exporters]\ndisabled = ["page"]\n[exporters.second\nplugin = "journal
 
 
 def running(telemetry: Telemetry) -> list[str]:
-    return sorted(pipeline.name for pipeline in telemetry.exporters())
+    return sorted(exporter.name for exporter in telemetry.exporters() if exporter.state == "running")
 
 
 class Mine(Exporter):

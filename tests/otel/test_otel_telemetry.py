@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from eventcore.errors import ConfigurationError
 from eventcore.exporting import TraceContext
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_otel import OpenTelemetryExporter
 from tests.otel.receiver import Receiver, receiving
 from tests.real_parts import DdapmTestAgent, Rotel, wait_until
@@ -23,7 +23,7 @@ Connect = Callable[..., Telemetry]
 @pytest_asyncio.fixture
 async def telemetry() -> AsyncIterator[Telemetry]:
     """A telemetry that samples every trace, exports metrics only on flush, and retries after a tenth of a second."""
-    pipeline = {"interval": 3600, "span_interval": 0.05, "backoff": 0.1, "max_backoff": 0.2, "max_attempts": 200}
+    pipeline = {"interval": 3600, "span_interval": 0.05, "backoff": 0.1, "max_backoff": 0.2}
     config = {
         "telemetry": {"service_name": "shop", "traces_per_second": "all"},
         "exporters": {"enabled": [], "otel": {"pipeline": pipeline}},
@@ -40,6 +40,7 @@ def connect(telemetry: Telemetry) -> Connect:
         exporter = OpenTelemetryExporter(endpoint=endpoint, **settings)  # type: ignore[arg-type]  # each test gives right ones
         assert telemetry.register_exporter(exporter, name="otel") == "otel"
         [pipeline] = telemetry.exporters()
+        assert isinstance(pipeline, Pipeline)
         assert pipeline.started.wait(10)
         return telemetry
 

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from eventcore.exporting import CounterData, ExporterContext, ExporterHooks, NumberPoint, Resource
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_prometheus import PrometheusExporter
 
 
@@ -85,6 +85,7 @@ async def run() -> AsyncIterator[Callable[..., Any]]:
             exporter = PrometheusExporter(**{"port": 0, **settings})
             telemetry.register_exporter(exporter, name="prometheus")
             (pipeline,) = telemetry.exporters()
+            assert isinstance(pipeline, Pipeline)
             assert await asyncio.to_thread(pipeline.started.wait, 10.0)
             return Running(telemetry, exporter)
 

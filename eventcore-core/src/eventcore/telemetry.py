@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import threading
@@ -13,9 +14,17 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.configuration import FailedExporter, LoadedExporters, exporter_name, load_configuration, load_exporters
+from eventcore.exporting.configuration import (
+    AbsentExporter,
+    ExporterLoader,
+    FailedExporter,
+    LoadedExporters,
+    ReadyExporter,
+    exporter_name,
+    load_configuration,
+)
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
-from eventcore.exporting.registration import check_exporter
+from eventcore.exporting.registration import check_exporter, older_hooks
 from eventcore.ground import LoopYielder, in_background
 from eventcore.recording import (
     SECONDS,
@@ -37,7 +46,7 @@ from eventcore.recording import (
 from eventcore.recording.spans import freeze_attributes
 from eventcore.version import __version__
 
-__all__ = ["Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
+__all__ = ["AbsentExporter", "Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
 
 _DEFAULT_TIMEOUT: Final = 10.0
 # The longest that `start` waits for the exporters' own start, in seconds. A slower exporter joins later.
@@ -113,6 +122,7 @@ class Telemetry:
         self._manager = ExporterManager(self._tracer, self._collector, self.resource)
         # Held during a start, so that a second start waits for the first one and then has the same outcome.
         self._starting = threading.Lock()
+        self._loader = ExporterLoader(self.configuration)
         self._loaded: LoadedExporters | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
         self.span = self._tracer.span
@@ -233,7 +243,9 @@ class Telemetry:
             return chosen
         pull_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
         self._report([*self.configuration.faults_of(chosen), *pull_faults])
-        self._manager.add(chosen, handle, self.configuration.pipeline_for(chosen), {})
+        pipeline = self.configuration.pipeline_for(chosen, getattr(exporter, "pipeline_defaults", {}))
+        ready = ReadyExporter(chosen, handle, pipeline, {})
+        self._loader.supersede(chosen, lambda: self._join(ready))
         return chosen
 
     async def unregister_exporter(self, name: str, timeout: float = _DEFAULT_TIMEOUT) -> ExporterReport:
@@ -246,31 +258,43 @@ class Telemetry:
         Raises:
             KeyError: there is no exporter of that name.
         """
+        if (absent := self._loader.forget(name)) is not None:
+            return absent.report(self._manager.kept_spans(name, drop=True))
         return await _off_loop(lambda: self._manager.remove(name, timeout), "eventcore-unregister")
 
-    def exporters(self) -> tuple[Pipeline, ...]:
-        """The exporters, each with its ``name``, ``state``, ``problem`` and ``stats()``."""
-        return self._manager.pipelines()
+    def exporters(self) -> tuple[Pipeline | AbsentExporter, ...]:
+        """The exporters, each with its ``name``, ``state``, ``problem`` and ``stats()``.
+
+        An exporter of the configuration that does not run is an ``AbsentExporter``, whose state is ``loading`` or ``failed``.
+        """
+        # In this order: an exporter that joins meanwhile is in both, and counts as joined.
+        absent, pipelines = self._loader.absent(), self._manager.pipelines()
+        joined = {pipeline.name for pipeline in pipelines}
+        return (*pipelines, *(exporter for exporter in absent if exporter.name not in joined))
 
     @property
     def failed_exporters(self) -> tuple[FailedExporter, ...]:
         """The exporters whose configuration is valid, but whose plugin could not be imported or used, with the reason."""
-        return self._loaded.failed if self._loaded is not None else ()
+        return self._loader.loaded().failed
 
     # Lifecycle
 
     async def start(self) -> None:
         """Import and start the exporters that the configuration enables, off the event loop.
 
-        ``start`` waits at most one second for exporters to start; a slower exporter joins later. An exporter
-        whose plugin raises is in ``failed_exporters``, and the others run. A second call does nothing.
+        ``start`` waits for the plugin and the constructor of an exporter as long as its ``load_timeout`` each, and
+        at most one second for exporters to start. A slower exporter is ``loading``, and joins when it comes. An
+        exporter whose plugin raises is in ``failed_exporters``, and the others run. A second call does nothing.
 
         Raises:
             ConfigurationError: the configuration has faults (unless ``on_config_error="log"``). One error
                 lists all of them, also those of the plugins' own settings. No exporter of the configuration
-                runs, and every further call raises the error again.
+                runs, and every further call raises the error again. The faults of a plugin that comes late are
+                logged, and its exporter is ``failed``.
         """
-        await _off_loop(self.start_blocking, "eventcore-start")
+        # In the caller's context, by which a plugin is recognised that starts a telemetry while it is imported itself.
+        context = contextvars.copy_context()
+        await _off_loop(lambda: context.run(self.start_blocking), "eventcore-start")
 
     def start_blocking(self) -> None:
         """``start`` for code without an event loop."""
@@ -278,12 +302,12 @@ class Telemetry:
             if self._loaded is not None:
                 self._report(self._loaded.faults)
                 return
-            self._loaded = load_exporters(self.configuration)
+            self._loaded = self._loader.load()
             self._report(self._loaded.faults)
-            for failed in self._loaded.failed:
-                _logger.warning("exporter %r has failed: %s", failed.name, failed.reason)
-            for ready in self._loaded.ready:
-                self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
+            for late in self._loader.absent():
+                if late.state == "loading":
+                    self._manager.keep_spans(late.name, self.configuration.pipeline_for(late.name).span_queue)
+            self._loader.admit(self._join, lambda name: self._manager.kept_spans(name, drop=True))
             self._manager.wait_started(_START_LIMIT)
 
     def yield_from_loop(self) -> Callable[[], None]:
@@ -304,7 +328,7 @@ class Telemetry:
 
     def flush_blocking(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """``flush`` for code without an event loop."""
-        return self._manager.flush(timeout)
+        return self._complete(self._loader.absent(), self._manager.flush(timeout))
 
     async def shutdown(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """Deliver everything recorded before the call and shut every exporter down. The report says what was delivered.
@@ -318,7 +342,7 @@ class Telemetry:
 
     def shutdown_blocking(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """``shutdown`` for code without an event loop."""
-        return self._manager.shutdown(timeout)
+        return self._complete(self._loader.absent(), self._manager.shutdown(timeout))
 
     async def __aenter__(self) -> Telemetry:
         await self.start()
@@ -347,8 +371,20 @@ class Telemetry:
         self._registry.reset()
         self._collector.reset()
         self._manager.forget()
+        self._loader.end_by_fork()
         # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
         self._starting = threading.Lock()
+
+    def _join(self, ready: ReadyExporter) -> None:
+        self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
+        if outdated := older_hooks(ready.handle):
+            _logger.warning("exporter %r: %s", ready.name, outdated)
+
+    def _complete(self, absent: Sequence[AbsentExporter], report: Report) -> Report:
+        """The report with a part for each exporter of the configuration that did not run before the call: it got nothing."""
+        reported = {exporter.name for exporter in report.exporters}
+        parts = [each.report(self._manager.kept_spans(each.name)) for each in absent if each.name not in reported]
+        return Report((*report.exporters, *parts), self._loader.problem())
 
     def _report(self, faults: Sequence[Fault]) -> None:
         """Raise the faults if the application must not go on; else log, as one error, those not logged before."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from eventcore.catalogue.declaring import Counter, Gauge, Histogram, Metric, MetricGroup, UpDownCounter
-from eventcore.exporting.delivery.clock import Signal
+from eventcore.exporting.context import Signal
 from eventcore.exporting.delivery.report import CycleOutcome, ExporterState
 from eventcore.exporting.delivery.span_queue import DropReason
 from eventcore.recording import SECONDS, Label
@@ -71,7 +71,7 @@ _CODEC_DIRECTION: Final = Label("direction", ("encode", "decode"))
 _EVENT_OUTCOME: Final = Label("outcome", get_args(EventOutcome))
 _BATCH_PHASE: Final = Label("phase", ("load", "apply", "commit"))
 _PROJECTION_STATE: Final = Label("state", get_args(ProjectionState))
-_SPAN_OUTCOME: Final = Label("outcome", ("recorded", "exported", "dropped"))
+_SPAN_OUTCOME: Final = Label("outcome", ("recorded", "exported", "dropped", "unknown"))
 _DROP_REASON: Final = Label("reason", ("", *get_args(DropReason)))
 _SIGNAL: Final = Label("signal", get_args(Signal))
 _CYCLE_OUTCOME: Final = Label("outcome", get_args(CycleOutcome))
@@ -173,7 +173,7 @@ class ProjectionMetrics(MetricGroup):
 
 class ExporterMetrics(MetricGroup):
     spans = Counter("exporters.spans", "{span}", (_EXPORTER, _SPAN_OUTCOME, _DROP_REASON),
-        "Spans by outcome: recorded = exported + dropped + pending. reason says why spans were dropped.")
+        "Spans by outcome: recorded = exported + dropped + unknown + pending. reason says why spans were dropped.")
     spans_pending = Gauge("exporters.spans.pending", "{span}", (_EXPORTER,), "Spans that wait to be exported.")
     cycles = Counter("exporters.cycles", "{cycle}", (_EXPORTER, _SIGNAL, _CYCLE_OUTCOME), "Export cycles by outcome.")
     cycle_duration = Histogram("exporters.cycle.duration", "s", (_EXPORTER, _SIGNAL, _CYCLE_OUTCOME), SECONDS,

@@ -11,7 +11,7 @@ from eventcore.exporting.context import (
     StoppingEvent,
     Temporality,
 )
-from eventcore.exporting.hookspecs import Exporter, ExporterHooks, hookimpl
+from eventcore.exporting.hookspecs import CONTRACT_VERSION, Exporter, ExporterHooks, hookimpl
 from eventcore.recording.names import canonical_name
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import (
@@ -33,6 +33,7 @@ from eventcore.recording.values import (
 )
 
 __all__ = [
+    "CONTRACT_VERSION",
     "AmbientContext",
     "AttributeValue",
     "Attributes",

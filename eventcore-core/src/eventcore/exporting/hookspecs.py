@@ -28,7 +28,7 @@ used up. No hook is called then. So drop in ``begin`` what you still hold of tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -172,7 +172,7 @@ class Exporter:
     """
 
     interval: float | None = 10.0
-    signals: Collection[Signal] = ("metrics", "spans")
+    signals: Sequence[Signal] = ("metrics", "spans")
     temporality: Temporality = "cumulative"
     pipeline_defaults: Mapping[str, Any] = MappingProxyType({})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeAlias, final
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Meta
 from eventcore.errors import Fault
 from eventcore.exporting.configuration.conversion import convert_struct, unknown_key
 from eventcore.exporting.configuration.discovery import FoundPlugin, exporter_name_problem, find_plugins
+from eventcore.exporting.configuration.distributions import Damage
 from eventcore.exporting.configuration.selection import ExporterPlan, Selection
 from eventcore.exporting.configuration.signature import CORE_KEYS
 from eventcore.exporting.configuration.sources import (
@@ -73,6 +75,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         settings: all settings, with paths from the top.
         pipelines: the tables ``[exporters.NAME.pipeline]`` by name, also of exporters that code registers.
         plugins: the installed plugins.
+        damages: metadata of installed distributions in which plugins cannot be found, because it is damaged.
     """
 
     telemetry: TelemetrySettings
@@ -84,6 +87,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     pipelines: Mapping[str, PipelineSettings]
     plugins: tuple[FoundPlugin, ...]
+    damages: tuple[Damage, ...] = ()
 
     @property
     def file(self) -> str:
@@ -95,9 +99,16 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         section = below(self.settings, "exporters", name)
         return {path: setting for path, setting in section.items() if path and path[0] not in CORE_KEYS}
 
-    def pipeline_for(self, name: str) -> PipelineSettings:
-        """Core's settings for an exporter; the defaults when there is no table for it."""
-        return self.pipelines.get(name) or PipelineSettings()
+    def pipeline_for(self, name: str, defaults: Mapping[str, Any] = MappingProxyType({})) -> PipelineSettings:
+        """Core's settings for an exporter.
+
+        Keys that the configuration leaves out have the values of ``defaults``, the exporter's checked ``pipeline_defaults``,
+        and else core's defaults.
+        """
+        settings = self.pipelines.get(name) or PipelineSettings()
+        given = names_in(below(self.settings, "exporters", name, "pipeline"))
+        converted = msgspec.convert(dict(defaults), PipelineSettings)
+        return msgspec.structs.replace(settings, **{key: getattr(converted, key) for key in defaults if key not in given})
 
     def faults_of(self, name: str) -> tuple[Fault, ...]:
         """Those of ``faults`` that are in the section of one exporter, or in variables for it."""
@@ -139,7 +150,7 @@ def load_configuration(
         arguments: further tables from code, above ``config``.
         plugins: the installed plugins; ``None`` looks for them.
     """
-    installed = find_plugins() if plugins is None else tuple(plugins)
+    installed, damages = find_plugins() if plugins is None else (tuple(plugins), ())
     exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
     path = _file_to_read(config, environ, cwd or Path.cwd())
     # The lowest source first, as `merge` takes them.
@@ -178,6 +189,7 @@ def load_configuration(
         settings=settings,
         pipelines=pipelines,
         plugins=installed,
+        damages=damages,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 import msgspec
 import pluggy
 
-from eventcore.exporting.delivery.clock import Signal
+from eventcore.exporting.context import Signal, Temporality
 from eventcore.exporting.hookspecs import PROJECT, ExporterHooks
 
 KINDS: Final = ("counters", "gauges", "histograms", "spans")
@@ -48,11 +48,23 @@ class ExporterHandle:
         implemented: the names of its hooks.
         async_hooks: the names of those that are ``async def``: ``call`` returns their coroutine.
         kinds: what it exports, of ``KINDS`` and in that order.
-        signals: the signals whose cycles it takes part in.
+        signals: the signals that it can take: it has hooks for them, and its attribute ``signals``
+            names them.
+        temporality: whether its counters and histograms are totals or differences.
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
     """
 
-    __slots__ = ("_hooks", "async_hooks", "exporter", "implemented", "interval", "kinds", "origin", "signals")
+    __slots__ = (
+        "_hooks",
+        "async_hooks",
+        "exporter",
+        "implemented",
+        "interval",
+        "kinds",
+        "origin",
+        "signals",
+        "temporality",
+    )
 
     def __init__(self, exporter: object, origin: PluginOrigin | None, interval: float | None) -> None:
         manager = pluggy.PluginManager(PROJECT)
@@ -67,8 +79,11 @@ class ExporterHandle:
         self.interval = interval
         self.implemented = frozenset(functions.keys() & HOOK_ARGUMENTS.keys())
         self.kinds = tuple(kind for kind in KINDS if f"export_{kind}" in self.implemented)
+        can_take: tuple[Signal, ...] = tuple(getattr(exporter, "signals", ("metrics", "spans")))
         metrics: tuple[Signal, ...] = ("metrics",) if set(self.kinds) - {"spans"} else ()
-        self.signals: tuple[Signal, ...] = (*metrics, "spans") if "spans" in self.kinds else metrics
+        hooks_for: tuple[Signal, ...] = (*metrics, "spans") if "spans" in self.kinds else metrics
+        self.signals: tuple[Signal, ...] = tuple(signal for signal in hooks_for if signal in can_take)
+        self.temporality: Temporality = getattr(exporter, "temporality", "cumulative")
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call one hook with all the arguments of its specification; pluggy leaves out those that it does not take.

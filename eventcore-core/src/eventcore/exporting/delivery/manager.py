@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from typing import Final
 
+from eventcore.errors import InvalidExporter
 from eventcore.exporting.delivery.distributor import Distributor
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.exporting.delivery.span_queue import SpanCounts, SpanQueue
 from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
@@ -48,8 +50,12 @@ class ExporterManager:
         # for. Locks are taken in the order manager, distributor, request box, span queue.
         self._lock = threading.RLock()
         self._pipelines: dict[str, Pipeline] = {}
-        self._distributor = Distributor(tracer.ring, self.pipelines)
+        # The spans for exporters that are still loading. Guarded and read as `_pipelines` is.
+        self._kept: dict[str, SpanQueue] = {}
+        self._distributor = Distributor(tracer.ring, self.pipelines, self._queues)
         self._closed = False
+        # The exporters of the parent that do not run in this forked child.
+        self._left_behind: tuple[str, ...] = ()
 
     def pipelines(self) -> tuple[Pipeline, ...]:
         """The present pipelines, without those that are being replaced or removed."""
@@ -65,14 +71,20 @@ class ExporterManager:
 
         Raises:
             RuntimeError: after ``shutdown``.
+            InvalidExporter: the instance is registered under another name.
         """
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"exporter {name!r} was not registered: the telemetry is shut down")
+            # One instance cannot tell two pipelines apart: their cycles would mix in its attributes.
+            for other in self._pipelines.values():
+                if other.handle.exporter is handle.exporter and other.name != name:
+                    problem = f"the same instance is registered as {other.name!r}; expected an instance for each name"
+                    raise InvalidExporter(f"exporter {name!r}: {problem}")
             predecessor = self._pipelines.get(name)
             # Spans that ended before this moment are for the predecessor.
             self._distributor.distribute()
-            pipeline = Pipeline(name, handle, settings, predecessor)
+            pipeline = Pipeline(name, handle, settings, predecessor, self._kept.pop(name, None))
             self._pipelines[name] = pipeline
             self._update_tracer()
         worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
@@ -82,6 +94,25 @@ class ExporterManager:
         worker.launch()
         self._distributor.launch()
         return pipeline
+
+    def keep_spans(self, name: str, capacity: int) -> None:
+        """Keep up to ``capacity`` spans for an exporter that is still loading, until it is added or never comes."""
+        with self._lock:
+            if self._closed or name in self._pipelines:
+                return
+            self._distributor.distribute()
+            self._kept[name] = SpanQueue(capacity)
+            self._update_tracer()
+        self._distributor.launch()
+
+    def kept_spans(self, name: str, *, drop: bool = False) -> SpanCounts | None:
+        """The account of the spans that are kept for an exporter, or ``None``. ``drop``: it never comes, so drop them."""
+        with self._lock:
+            queue = self._kept.pop(name, None) if drop else self._kept.get(name)
+            if queue is not None and drop:
+                queue.close()
+                self._update_tracer()
+        return None if queue is None else queue.counts()
 
     def remove(self, name: str, timeout: float) -> ExporterReport:
         """Deliver what the exporter has, shut it down and forget it, within ``timeout`` seconds.
@@ -106,7 +137,7 @@ class ExporterManager:
         requests = [(pipeline, pipeline.status.ask(flush=True, deadline=deadline)) for pipeline in self.pipelines()]
         # Workers that hang do not answer; their requests fail by `Pipeline.tick`.
         wait([request for _, request in requests], max(deadline - time.monotonic(), 0.0))
-        return Report(tuple(pipeline.flush_report(request, timeout) for pipeline, request in requests))
+        return self._report([pipeline.flush_report(request, timeout) for pipeline, request in requests])
 
     def shutdown(self, timeout: float) -> Report:
         """Deliver what there is and shut every exporter down, within ``timeout`` seconds. Later calls only report."""
@@ -118,6 +149,8 @@ class ExporterManager:
         self._distributor.distribute()
         self._distributor.stop()
         report = self._stop(pipelines, timeout)
+        for queue in self._queues():
+            queue.close()
         self._update_tracer()
         return report
 
@@ -129,9 +162,10 @@ class ExporterManager:
         """
         self._lock = threading.RLock()
         self._closed = True
-        self._pipelines = {}
+        self._left_behind = (*self._left_behind, *self._pipelines.copy())
+        self._pipelines, self._kept = {}, {}
         self._update_tracer()
-        self._distributor = Distributor(self._tracer.ring, self.pipelines)
+        self._distributor = Distributor(self._tracer.ring, self.pipelines, self._queues)
 
     def lateness(self) -> float:
         """How many seconds the exporters' threads are behind their schedule, because something else holds the GIL."""
@@ -158,13 +192,26 @@ class ExporterManager:
         for pipeline in pipelines:
             pipeline.force_stop(last_call)
         _wait_all(finished, last_call)
-        return Report(tuple(pipeline.final_report(timeout) for pipeline in pipelines))
+        return self._report([pipeline.final_report(timeout) for pipeline in pipelines])
+
+    def _report(self, exporters: Sequence[ExporterReport]) -> Report:
+        # Nothing reaches an exporter whose pipeline did not start in this forked child.
+        absent = [
+            ExporterReport(name=name, state="stopped", delivered=False, reason="it does not run in this forked process")
+            for name in self._left_behind
+        ]
+        return Report((*exporters, *absent))
+
+    def _queues(self) -> tuple[SpanQueue, ...]:
+        return tuple(self._kept.copy().values())
 
     def _update_tracer(self) -> None:
         """Tell the tracer whether any exporter takes spans, and which ambient trace contexts to ask."""
         with self._lock:
             active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
-            self._tracer.wanted = any(pipeline.takes_spans for pipeline in active)
+            # Whether an exporter that is loading takes spans is not known yet.
+            loading = bool(self._kept) and not self._closed
+            self._tracer.wanted = loading or any(pipeline.takes_spans for pipeline in active)
             self._tracer.ambient = tuple(ambient for pipeline in active if (ambient := pipeline.status.ambient))
 
 
