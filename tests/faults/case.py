@@ -176,8 +176,9 @@ def _lies(report: Report, exporter: Any) -> list[str]:
     lies = []
     if part.spans_exported > len(exporter.delivered):
         lies.append(f"{part.spans_exported} spans exported, of which {len(exporter.delivered)} were delivered")
-    if part.delivered and part.spans_recorded > len(exporter.delivered):
-        lies.append(f"all delivered, but only {len(exporter.delivered)} of {part.spans_recorded} were")
+    wanted = part.spans_recorded - sum(part.spans_dropped.values())
+    if part.delivered and wanted > len(exporter.delivered):
+        lies.append(f"all delivered, but only {len(exporter.delivered)} of {wanted} were")
     return lies
 
 
