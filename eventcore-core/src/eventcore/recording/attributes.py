@@ -67,9 +67,13 @@ def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attribu
         else:
             # Of a mapping that never ends, too, only so many are looked at.
             items = list(islice(cast(Mapping[Any, Any], attributes).items(), limit + 1))
+        # Two names may have the same text, so that a later one replaces an earlier one.
         frozen: dict[str, AttributeValue] = {}
         for name, value in items[:limit]:
-            frozen[cut(name, text) if type(name) is str else text_of(name)] = freeze(value, text)
+            key = name if type(name) is str and name.isascii() and len(name) <= text else cut(text_of(name), text)
+            # Most values are short texts: a call for each would take longer than all the rest.
+            is_plain = type(value) is str and len(value) <= text and value.isascii()
+            frozen[key] = value if is_plain else freeze(value, text)
     except BaseException:  # noqa: BLE001  # a foreign mapping must not fail the operation that the span measures
         return (), 1
     return tuple(frozen.items()), max(0, len(items) - limit)
