@@ -38,8 +38,8 @@ _LONG_TEXT: Final = 1024
 _LONGEST_NAME: Final = 4096
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
-_KINDS: Final[tuple[SpanKind, ...]] = get_args(SpanKind)
-_STATUSES: Final[tuple[SpanStatus, ...]] = get_args(SpanStatus)
+_KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
+_STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
 _current: Final[ContextVar[Span | None]] = ContextVar("eventcore_current_span", default=None)
@@ -305,7 +305,7 @@ class Span:
         details = self._detailed()
         kept = list(details.links)
         try:
-            for given in islice(links, _MAX_GIVEN):
+            for given in islice(cast(Iterable[object], links), _MAX_GIVEN):
                 link = _checked_link(given, ring.limits) if len(kept) < ring.limits.links else None
                 if link is not None:
                     kept.append(link)
