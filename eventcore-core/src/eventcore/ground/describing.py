@@ -132,7 +132,11 @@ def _last_lines(error: BaseException) -> Iterator[str]:
     yield f"{name}: {text}\n" if text else f"{name}\n"
     try:
         notes: Any = getattr(error, "__notes__", ())
-        inside = cast("tuple[BaseException, ...]", error.exceptions) if isinstance(error, BaseExceptionGroup) else ()
+        inside = (
+            cast("tuple[BaseException, ...]", cast(Any, error).exceptions)
+            if issubclass(type(error), BaseExceptionGroup)
+            else ()
+        )
         lines = [text_of(note) for note in notes[:_MAX_CHAIN]]
         lines += [f"  - {describe_error(each)}" for each in inside[:_MAX_CHAIN]]
     except BaseException:  # noqa: BLE001  # as above

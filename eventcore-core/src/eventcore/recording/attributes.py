@@ -29,7 +29,7 @@ SamplerName: TypeAlias = Literal[
 ]
 _Limit: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
 
-TextT = TypeVar("TextT", bound=str)
+ChoiceT = TypeVar("ChoiceT")
 
 
 class SpanLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,21 +61,27 @@ def freeze_attributes(attributes: Mapping[str, Any], limit: int = _DEFAULT.attri
 def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attributes, int]:
     """The same, with how many attributes were left out."""
     try:
-        if type(attributes) is dict:
+        given: Any = attributes
+        kind: object = type(given)
+        if kind is dict:
             # In one step: another thread may add to the dictionary meanwhile.
-            items: list[Any] = list(attributes.items())
+            items: list[Any] = list(given.items())
         else:
             # Of a mapping that never ends, too, only so many are looked at.
-            items = list(islice(cast(Mapping[Any, Any], attributes).items(), limit + 1))
+            items = list(islice(given.items(), limit + 1))
+        # Two names may have the same text, so that a later one replaces an earlier one.
         frozen: dict[str, AttributeValue] = {}
         for name, value in items[:limit]:
-            frozen[cut(name, text) if type(name) is str else text_of(name)] = freeze(value, text)
+            key = name if type(name) is str and name.isascii() and len(name) <= text else cut(text_of(name), text)
+            # Most values are short texts: a call for each would take longer than all the rest.
+            is_plain = type(value) is str and len(value) <= text and value.isascii()
+            frozen[key] = value if is_plain else freeze(value, text)
     except BaseException:  # noqa: BLE001  # a foreign mapping must not fail the operation that the span measures
         return (), 1
     return tuple(frozen.items()), max(0, len(items) - limit)
 
 
-def freeze(value: Any, limit: int = _DEFAULT.text) -> AttributeValue:
+def freeze(value: object, limit: int = _DEFAULT.text) -> AttributeValue:
     """One value: a text is cut, a sequence becomes a tuple of one kind, anything else becomes text. Never raises."""
     try:
         return _freeze(value, limit)
@@ -83,14 +89,13 @@ def freeze(value: Any, limit: int = _DEFAULT.text) -> AttributeValue:
         return f"<{type_name(type(value))} that cannot be shown>"
 
 
-def choose(value: object, choices: tuple[TextT, ...]) -> TextT | None:
+def choose(value: object, choices: Mapping[str, ChoiceT]) -> ChoiceT | None:
     """The choice that ``value`` names, in upper or lower case; ``None`` when it names none. Never raises."""
-    text = text_of(value).lower()
-    return next((choice for choice in choices if choice == text), None)
+    return choices.get(text_of(value).lower())
 
 
 def _freeze(value: Any, limit: int) -> AttributeValue:
-    kind = type(value)
+    kind: object = type(value)
     if kind is str:
         return cut(value, limit)
     if kind is bool or kind is float:
@@ -111,13 +116,13 @@ def _freeze(value: Any, limit: int) -> AttributeValue:
     if isinstance(value, (bytes, bytearray)):
         return text_of(bytes(value[:limit]), limit)
     if isinstance(value, (dict, set, frozenset)) and (size := len(cast("set[Any]", value))) > _LARGEST_SHOWN:
-        return f"<{type_name(kind)} of {size} items>"
-    return text_of(value, limit)
+        return f"<{type_name(type(cast(object, value)))} of {size} items>"
+    return text_of(cast(object, value), limit)
 
 
 def _freeze_sequence(items: Any, limit: int) -> AttributeValue:
     # A sequence inside a sequence becomes text, as OpenTelemetry's attributes have one level.
-    frozen = [text_of(item, limit) if isinstance(item, (tuple, list)) else _freeze(item, limit) for item in items]
+    frozen = [text_of(cast(object, item), limit) if isinstance(item, (tuple, list)) else _freeze(item, limit) for item in items]
     for kind in _KINDS:
         if all(type(item) is kind for item in frozen):
             return cast(AttributeValue, tuple(frozen))

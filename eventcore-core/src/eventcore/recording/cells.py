@@ -313,7 +313,7 @@ class HistogramCell(Cell):
                 _refuse(next((value for value in values if value - value), total), "finite numbers with a finite sum")
             ordered = sorted(values)
             # Raises for what is no number to a float.
-            self.state[0] + total
+            _ = self.state[0] + total
         except (TypeError, OverflowError):
             _refuse(values, "a sequence of finite numbers")
         if len(ordered) < _FEW:

