@@ -47,7 +47,6 @@ class Pipeline:
 
     Attributes:
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
-        signals: what is exported: what the exporter can take, unless the settings leave it out.
         deltas: the differences that an exporter gets whose ``temporality`` is ``"delta"``.
         logger: the exporter's logger.
         queue: the exporter's spans and their account.
@@ -78,12 +77,17 @@ class Pipeline:
         self.runner = HookRunner(handle, name, ForkGuard(self.logger))
         # The order is that of the handle, which the clock and reports keep.
         wanted = settings.signals
-        self.signals: tuple[Signal, ...] = tuple(each for each in handle.signals if wanted is None or each in wanted)
+        signals: tuple[Signal, ...] = tuple(each for each in handle.signals if wanted is None or each in wanted)
         self.deltas: Deltas = Deltas(predecessor.deltas if predecessor else None)
-        self.status = PipelineStatus(self.signals)
+        self.status = PipelineStatus(signals)
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
         self._hidden: dict[str, str] = {}
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What is exported: what the exporter can take, unless the settings leave it out."""
+        return tuple(self.status.cycles)
 
     @property
     def takes_spans(self) -> bool:
