@@ -62,7 +62,7 @@ def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attribu
     """The same, with how many attributes were left out."""
     try:
         given: Any = attributes
-        kind: object = type(given)
+        kind = cast(object, type(given))
         if kind is dict:
             # In one step: another thread may add to the dictionary meanwhile.
             items: list[Any] = list(given.items())
@@ -95,7 +95,7 @@ def choose(value: object, choices: Mapping[str, ChoiceT]) -> ChoiceT | None:
 
 
 def _freeze(value: Any, limit: int) -> AttributeValue:
-    kind: object = type(value)
+    kind = cast(object, type(value))
     if kind is str:
         return cut(value, limit)
     if kind is bool or kind is float:
