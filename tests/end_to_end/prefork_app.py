@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     await telemetry.start()
     async with store:
         yield
-    await telemetry.shutdown(10)
+    if not (report := await telemetry.shutdown(10)):
+        logging.getLogger("uvicorn.error").error("not delivered: %s", report)
 
 
 app = FastAPI(lifespan=lifespan)
