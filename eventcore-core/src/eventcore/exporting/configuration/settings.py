@@ -30,7 +30,7 @@ from eventcore.exporting.configuration.sources import (
     names_in,
     source_of,
 )
-from eventcore.exporting.configuration.standard import from_standard_variables
+from eventcore.exporting.configuration.standard import above_standard_variables
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.ground import did_you_mean
 from eventcore.recording.attributes import SamplerName, SpanLimits
@@ -166,10 +166,7 @@ def load_configuration(
         (_from_exporters(exporters), []),
         from_environment(environ),
     )
-    standard, ignored = from_standard_variables(environ)
-    if any(("telemetry", "traces_per_second") in (source or {}) for source, _ in sources):
-        standard.pop(("telemetry", "sampler"), None)
-    settings = merge(standard, *(source or {} for source, _ in sources))
+    settings, ignored = above_standard_variables(merge(*(source or {} for source, _ in sources)), environ)
     faults = [fault for _, found in sources for fault in found]
     # A source that cannot be read may disable any exporter.
     unreadable = next((found[0].where for source, found in sources if source is None), "")
@@ -177,9 +174,7 @@ def load_configuration(
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
 
     faults += [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
-    telemetry_table = _table(settings, "telemetry", faults)
-    telemetry = convert_struct(TelemetrySettings, telemetry_table, "telemetry", faults)
-    telemetry = msgspec.structs.replace(telemetry, histograms=_histograms(telemetry, telemetry_table, faults))
+    telemetry = _telemetry(_table(settings, "telemetry", faults), faults)
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
     exporters_table = _table(settings, "exporters", faults)
@@ -238,8 +233,9 @@ def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
     return table
 
 
-def _histograms(telemetry: TelemetrySettings, table: Settings, faults: list[Fault]) -> dict[str, list[float]]:
-    """The boundaries of histograms that fit; the others are faults."""
+def _telemetry(table: Settings, faults: list[Fault]) -> TelemetrySettings:
+    """The table ``[telemetry]``; boundaries of histograms that do not fit are faults, and left out."""
+    telemetry = convert_struct(TelemetrySettings, table, "telemetry", faults)
     fitting: dict[str, list[float]] = {}
     for pattern, boundaries in telemetry.histograms.items():
         if problem := boundaries_problem(boundaries):
@@ -247,7 +243,7 @@ def _histograms(telemetry: TelemetrySettings, table: Settings, faults: list[Faul
             faults.append(Fault(*source_of(given, f"telemetry.histograms.{pattern}"), problem))
         else:
             fitting[pattern] = boundaries
-    return fitting
+    return msgspec.structs.replace(telemetry, histograms=fitting)
 
 
 def _sections(exporters: Settings, faults: list[Fault]) -> dict[str, Settings]:
