@@ -552,7 +552,11 @@ def test_the_longest_pattern_that_fits_a_name_sets_the_boundaries() -> None:
     assert registry.histogram("http.server.duration", boundaries=(9,)).boundaries == (4.0,)
     assert registry.histogram("http.client", boundaries=(9,)).boundaries == (2.0, 3.0)
     assert registry.histogram("other", boundaries=(9,)).boundaries == (1.0,)
-    assert registry.histogram("other", boundaries=(10,)).boundaries == (1.0,)
+    observed = registry.histogram("observed", boundaries=(9,))
+    cell = HistogramCell((9.0,))
+    cell.record(5)
+    observed.add_callback(lambda: {(): cell})
+    assert collect(registry).histograms[0].boundaries == (9.0,)
 
 
 def test_the_same_name_in_another_scope_is_refused(registry: InstrumentRegistry) -> None:

@@ -10,9 +10,9 @@ from eventcore.recording.instruments import (
     Gauge,
     Histogram,
     Instrument,
-    SeriesCaps,
     UpDownCounter,
 )
+from eventcore.recording.kinds import SeriesCaps
 from eventcore.recording.names import Label
 from eventcore.recording.recorder import Recorder
 from eventcore.recording.registry import SECONDS, InstrumentRegistry

@@ -15,6 +15,7 @@ from eventcore.errors import InvalidMeasurement
 from eventcore.ground import cut, shown, type_name
 from eventcore.recording import kinds
 from eventcore.recording.cells import Cell, CounterCell, GaugeCell, HistogramCell, Timing, UpDownCounterCell, plain_number
+from eventcore.recording.kinds import OVERFLOW, SeriesCaps
 from eventcore.recording.names import Label
 from eventcore.recording.values import (
     EVENTCORE,
@@ -32,7 +33,6 @@ Observations: TypeAlias = Mapping[tuple[str, ...], Any]
 Callback: TypeAlias = Callable[[], Any]
 """Gives a number, ``None`` for "not known now", or a mapping from label values to either."""
 
-_OVERFLOW: Final = "_overflow_"
 _MAX_LABEL_LENGTH: Final = 1024
 # Making so many points takes well below a slice of processor time (see ``eventcore.ground.pacing``).
 _SERIES_BETWEEN_PAUSES: Final = 250
@@ -72,49 +72,6 @@ class CallbackHandle:
         self.failures += 1
         if self.failures == 1:
             _logger.warning("the callback of %r gives no value: %s", self.instrument.name, problem)
-
-
-class SeriesCaps:
-    """How many series there may be, and how many there are in all instruments.
-
-    Without a lock: at a cap, threads that race may each add one series more.
-
-    Attributes:
-        each: of one instrument.
-        total: of all instruments together.
-        used: series that count for the total.
-    """
-
-    __slots__ = ("each", "total", "used", "warned")
-
-    def __init__(self, each: int = 2000, total: int = 10_000) -> None:
-        self.each = each
-        self.total = total
-        self.used = 0
-        self.warned = False
-
-    def reached_by(self, instrument: Instrument[Any], values: tuple[str, ...]) -> None:
-        """Log once for each instrument, and once for the total, which label has too many values."""
-        if instrument._warned or (self.used >= self.total and self.warned):
-            return
-        instrument._warned = True
-        if in_all := self.used >= self.total:
-            self.warned = True
-        keys = [*instrument._series.copy(), values]
-        columns = [(len(set(column)), at) for at, column in enumerate(zip(*keys, strict=True))]
-        count, at = max((count, at) for count, at in columns if instrument.label_names[at] in instrument.open_labels)
-        limit = f"all instruments together have {self.total} series" if in_all else f"it has {instrument._limit} series"
-        _logger.warning(
-            "%r takes no further series: %s. Its label %r has %d values here, for example %s; measurements of further ones are "
-            "recorded with the value %r. Use a label with fewer values, or raise %s in the table [telemetry]",
-            instrument.name,
-            limit,
-            instrument.label_names[at],
-            count - 1,
-            shown(values[at]),
-            _OVERFLOW,
-            "total_series_limit" if in_all else "series_limit",
-        )
 
 
 class Instrument(Generic[CellT]):
@@ -291,8 +248,8 @@ class Instrument(Generic[CellT]):
         if removed is not None and (watched := removed[0]()) is not None:
             return cast(CellT, watched)
         caps = self._caps
-        if self.open_labels and (len(self._series) >= self._limit or caps.used >= caps.total or _OVERFLOW in key):
-            shared = tuple(_OVERFLOW if label in self.open_labels else value for label, value in self._zip(key))
+        if self.open_labels and (len(self._series) >= self._limit or caps.used >= caps.total or OVERFLOW in key):
+            shared = tuple(OVERFLOW if label in self.open_labels else value for label, value in self._zip(key))
             if shared != key:
                 caps.reached_by(self, key)
             if (cell := self._overflows.get(shared)) is None:
@@ -442,8 +399,9 @@ class Histogram(Instrument[HistogramCell]):
     kind = "histogram"
     _classes = kinds.HISTOGRAM
 
-    def __init__(self, name: str, *, boundaries: tuple[float, ...], **common: Any) -> None:
-        self.boundaries = boundaries
+    def __init__(self, name: str, *, boundaries: tuple[float, ...], configured: tuple[float, ...] = (), **common: Any) -> None:
+        self.boundaries = configured or boundaries
+        self._asked = boundaries
         super().__init__(name, **common)
 
     def _limit_for(self, labels: tuple[str, ...]) -> int:
@@ -454,7 +412,13 @@ class Histogram(Instrument[HistogramCell]):
     @property
     def shape(self) -> tuple[object, ...]:
         """Boundaries are part of a histogram's shape."""
-        return (*super().shape, self.boundaries)
+        return (*super().shape, self._asked)
+
+    def add_callback(self, function: Callback) -> CallbackHandle:
+        # Its cells have the boundaries that the code asks for.
+        if not self._series:
+            self.boundaries = self._asked
+        return super().add_callback(function)
 
     def record(self, value: int | float) -> None:
         """Record into the only series of an instrument without labels."""

@@ -1,10 +1,12 @@
-"""Which class of cell an instrument uses: with or without a lock, for overflow, with exemplars."""
+"""Which class of cell an instrument uses (with or without a lock, for overflow, with exemplars), and how many it may have."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any, Final, NamedTuple
 
+from eventcore.ground import shown
 from eventcore.recording.cells import (
     CounterCell,
     GaugeCell,
@@ -23,6 +25,11 @@ from eventcore.recording.cells import (
     UpDownCounterCell,
 )
 from eventcore.recording.spans import _current
+
+OVERFLOW: Final = "_overflow_"
+"""The value of the open labels of an overflow series."""
+
+_logger: Final = logging.getLogger(__name__)
 
 
 def with_exemplars(cell_class: type[Any]) -> type[Any]:
@@ -65,3 +72,46 @@ UP_DOWN_COUNTER: Final = CellClasses(
 )
 GAUGE: Final = CellClasses(GaugeCell, OverflowGaugeCell, GaugeCell, OverflowGaugeCell)
 HISTOGRAM: Final = CellClasses(HistogramCell, OverflowHistogramCell, LockedHistogramCell, LockedOverflowHistogramCell)
+
+
+class SeriesCaps:
+    """How many series there may be, and how many there are in all instruments.
+
+    Without a lock: at a cap, threads that race may each add one series more.
+
+    Attributes:
+        each: of one instrument.
+        total: of all instruments together.
+        used: series that count for the total.
+    """
+
+    __slots__ = ("each", "total", "used", "warned")
+
+    def __init__(self, each: int = 2000, total: int = 10_000) -> None:
+        self.each = each
+        self.total = total
+        self.used = 0
+        self.warned = False
+
+    def reached_by(self, instrument: Any, values: tuple[str, ...]) -> None:
+        """Log once for each instrument, and once for the total, which label has too many values."""
+        if instrument._warned or (self.used >= self.total and self.warned):
+            return
+        instrument._warned = True
+        if in_all := self.used >= self.total:
+            self.warned = True
+        keys = [*instrument._series.copy(), values]
+        columns = [(len(set(column)), at) for at, column in enumerate(zip(*keys, strict=True))]
+        count, at = max((count, at) for count, at in columns if instrument.label_names[at] in instrument.open_labels)
+        limit = f"all instruments together have {self.total} series" if in_all else f"it has {instrument._limit} series"
+        _logger.warning(
+            "%r takes no further series: %s. Its label %r has %d values here, for example %s; measurements of further ones are "
+            "recorded with the value %r. Use a label with fewer values, or raise %s in the table [telemetry]",
+            instrument.name,
+            limit,
+            instrument.label_names[at],
+            count - 1,
+            shown(values[at]),
+            OVERFLOW,
+            "total_series_limit" if in_all else "series_limit",
+        )

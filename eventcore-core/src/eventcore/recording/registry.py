@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 
 from eventcore.errors import InvalidInstrument
 from eventcore.ground import shown, text_of
-from eventcore.recording.instruments import Counter, Gauge, Histogram, Instrument, SeriesCaps, UpDownCounter
+from eventcore.recording.instruments import Counter, Gauge, Histogram, Instrument, UpDownCounter
+from eventcore.recording.kinds import SeriesCaps
 from eventcore.recording.names import canonical_name, check_label_names, check_metric_name, check_unit
 from eventcore.recording.values import EVENTCORE
 
@@ -81,7 +82,7 @@ class InstrumentRegistry:
             raise InvalidInstrument(f"boundaries of {name!r}: expected numbers, got {shown(boundaries)}") from error
         if problem := boundaries_problem(bounds):
             raise InvalidInstrument(f"boundaries of {name!r}: {problem}")
-        return self._get(Histogram, name, labels, boundaries=self._configured(name) or bounds, **options)
+        return self._get(Histogram, name, labels, boundaries=bounds, configured=self._configured(name), **options)
 
     def instruments(self) -> tuple[Instrument[Any], ...]:
         """Every instrument, in order of creation."""

@@ -13,7 +13,7 @@ from contextvars import ContextVar, Token
 from itertools import islice
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast, final, get_args
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast, final, get_args
 
 import msgspec
 
@@ -98,6 +98,7 @@ class _Details(msgspec.Struct):
     """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
 
     ambient: TraceContext | None = None
+    context: TraceContext | None = None
     parent_is_remote: bool = False
     events: list[SpanEvent] = []
     links: tuple[SpanLink, ...] = ()
@@ -109,11 +110,8 @@ class _Details(msgspec.Struct):
     data: SpanData | None = None
 
 
-class Entered(NamedTuple):
-    """What ``Span.leave`` needs when other tracing systems take part."""
-
-    token: Token[Span | None]
-    attached: list[tuple[AmbientContext, object]]
+Entered: TypeAlias = tuple[Token["Span | None"], list[tuple[AmbientContext, object]]]
+"""What ``Span.leave`` needs when other tracing systems take part. A plain tuple, because a named one costs more."""
 
 
 class Span:
@@ -235,17 +233,20 @@ class Span:
         token = _current.set(self)
         attached = self._home.attached
         if attached and self.trace_id:
-            context = self.context
-            return Entered(token, [(other, other.attach(context, own_io)) for other in attached])
+            # Kept, because a span is entered several times, and making it takes as long as all the rest.
+            details = self._detailed()
+            if (context := details.context) is None:
+                context = details.context = self.context
+            return token, [(other, other.attach(context, own_io)) for other in attached]
         return token
 
     @staticmethod
     def leave(entered: Token[Span | None] | Entered) -> None:
         """Make the span current again that was current before ``enter``."""
-        if isinstance(entered, Entered):
-            for other, token in reversed(entered.attached):
+        if isinstance(entered, tuple):
+            entered, attached = entered
+            for other, token in reversed(attached):
                 other.detach(token)
-            entered = entered.token
         _current.reset(entered)
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:

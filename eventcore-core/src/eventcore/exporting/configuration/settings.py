@@ -32,7 +32,7 @@ from eventcore.exporting.configuration.sources import (
     names_in,
     source_of,
 )
-from eventcore.exporting.configuration.standard import from_standard_variables
+from eventcore.exporting.configuration.standard import above_standard_variables
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.ground import did_you_mean
 from eventcore.recording.attributes import SamplerName, SpanLimits
@@ -177,17 +177,13 @@ def load_configuration(
         (_from_exporters(exporters), []),
         from_environment(environ),
     )
-    own = merge(*(source or {} for source, _ in sources))
-    standard, ignored = from_standard_variables(environ)
-    if ("telemetry", "traces_per_second") in own:
-        standard.pop(("telemetry", "sampler"), None)
-    settings = merge(standard, own)
+    settings, ignored = above_standard_variables(merge(*(source or {} for source, _ in sources)), environ)
     faults = [fault for _, found in sources for fault in found] + _unknown_tables(settings)
     # A source that cannot be read may disable any exporter.
     unreadable = next((found[0].where for source, found in sources if source is None), "")
     # The kill switch must work also when the file is broken: nothing is exported, so nothing in the file can matter.
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
-    telemetry = _telemetry_settings(settings, faults)
+    telemetry = _telemetry(_table(settings, "telemetry", faults), faults)
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
     table = _table(settings, "exporters", faults)
@@ -211,12 +207,6 @@ def load_configuration(
 
 def _unknown_tables(settings: Settings) -> list[Fault]:
     return [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
-
-
-def _telemetry_settings(settings: Settings, faults: list[Fault]) -> TelemetrySettings:
-    table = _table(settings, "telemetry", faults)
-    telemetry = convert_struct(TelemetrySettings, table, "telemetry", faults)
-    return msgspec.structs.replace(telemetry, histograms=_histograms(telemetry, table, faults))
 
 
 def _pipeline_settings(name: str, section: Settings, faults: list[Fault]) -> PipelineSettings:
@@ -258,8 +248,9 @@ def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
     return table
 
 
-def _histograms(telemetry: TelemetrySettings, table: Settings, faults: list[Fault]) -> dict[str, list[float]]:
-    """The boundaries of histograms that fit; the others are faults."""
+def _telemetry(table: Settings, faults: list[Fault]) -> TelemetrySettings:
+    """The table ``[telemetry]``; boundaries of histograms that do not fit are faults, and left out."""
+    telemetry = convert_struct(TelemetrySettings, table, "telemetry", faults)
     fitting: dict[str, list[float]] = {}
     for pattern, boundaries in telemetry.histograms.items():
         if problem := boundaries_problem(boundaries):
@@ -267,7 +258,7 @@ def _histograms(telemetry: TelemetrySettings, table: Settings, faults: list[Faul
             faults.append(Fault(*source_of(given, f"telemetry.histograms.{pattern}"), problem))
         else:
             fitting[pattern] = boundaries
-    return fitting
+    return msgspec.structs.replace(telemetry, histograms=fitting)
 
 
 def _sections(exporters: Settings, faults: list[Fault]) -> dict[str, Settings]:

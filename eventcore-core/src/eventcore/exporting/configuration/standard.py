@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 from urllib.parse import unquote
 
-from eventcore.exporting.configuration.sources import ENVIRONMENT, Setting, SettingPath, Settings
+from eventcore.exporting.configuration.sources import ENVIRONMENT, Setting, SettingPath, Settings, merge
 from eventcore.ground import shown
 from eventcore.recording.attributes import SamplerName
 
@@ -27,6 +27,15 @@ _LIMITS: Final = {
     "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": ("event_attributes",),
     "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": ("link_attributes",),
 }
+
+
+def above_standard_variables(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """``settings`` of all other sources, merged above the standard variables; the texts say which of these are ignored."""
+    standard, problems = from_standard_variables(environ)
+    if ("telemetry", "traces_per_second") in settings:
+        # A rate and a sampler are two answers to one question, so that the higher source counts.
+        standard.pop(("telemetry", "sampler"), None)
+    return merge(standard, settings), problems
 
 
 def from_standard_variables(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
