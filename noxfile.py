@@ -257,3 +257,11 @@ def mutate(session: nox.Session) -> None:
     install(session, *WHOLE)
     install_parts(session)
     session.run("python", "-m", "tests.catalogue.mutate", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Let an exporter do everything wrong in each of its hooks, and print what that does to all others: nothing."""
+    install_tree(session)
+    install(session, *WHOLE)
+    session.run("python", "-m", "tests.faults", *session.posargs)

@@ -17,19 +17,19 @@ SURFACE = {
         InvalidCommand InvalidEvent InvalidEventType
         InvalidExporter InvalidInput InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidProjection
         InvalidStoreUrl InvalidStreamId LeadershipLost MissingDependency ProjectionError ProjectionFailed ProjectionTimeout
-        StoreClosed StoreError StoreUnavailable UnknownEventType WrongEventLoop
+        StoreClosed StoreError StoreForked StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AttributeValue Attributes CounterData Exporter ExporterContext ExporterHooks GaugeData HistogramData HistogramPoint
-        Labels MetricData NumberPoint Rejected Resource RetryLater Secret SpanData SpanEvent SpanKind SpanLink SpanStatus
-        StoppingEvent TraceContext canonical_name hookimpl
+        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext ExporterHooks
+        GaugeData GiveUp HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Scope Secret
+        Signal SpanData SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
     """,
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog EventsRedacted
         KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction RunState
         SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict backend_from_url
     """,
-    "eventcore.telemetry": "Collection ExporterReport FailedExporter Pipeline Report Telemetry",
+    "eventcore.telemetry": "AbsentExporter Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",
     "eventcore_otel": "OpenTelemetryExporter",
     "eventcore_prometheus": "PrometheusExporter Scrapes",

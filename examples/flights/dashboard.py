@@ -37,7 +37,9 @@ async def watch(telemetry: Telemetry, replay: Replay, console: Console, done: as
         while now - history[0][0] > _WINDOW:
             history.popleft()
         since, earlier = history[0]
-        exporters, failed = telemetry.exporters(), telemetry.failed_exporters
+        failed = telemetry.failed_exporters
+        names = {exporter.name for exporter in failed}
+        exporters = [exporter for exporter in telemetry.exporters() if exporter.name not in names]
         return Frame(now - begun, clock, readings, earlier, now - since, exporters, failed)
 
     if not console.is_terminal:

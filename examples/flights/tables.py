@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from eventcore.telemetry import FailedExporter, Pipeline
+from eventcore.telemetry import AbsentExporter, FailedExporter, Pipeline
 from examples.flights.readings import Distribution, Readings
 from examples.flights.replay import REJECTIONS
 
@@ -32,7 +32,7 @@ class Frame(msgspec.Struct, frozen=True):
         now: the metrics now.
         earlier: the metrics ``window`` seconds ago, to compute rates.
         window: seconds between ``earlier`` and ``now``.
-        exporters: the pipelines of the exporters.
+        exporters: the exporters, without those that have failed to load.
         failed: the exporters that could not be loaded.
     """
 
@@ -41,7 +41,7 @@ class Frame(msgspec.Struct, frozen=True):
     now: Readings
     earlier: Readings
     window: float
-    exporters: Sequence[Pipeline]
+    exporters: Sequence[Pipeline | AbsentExporter]
     failed: Sequence[FailedExporter]
 
     def rate(self, name: str, where: dict[str, str] | None = None) -> float:

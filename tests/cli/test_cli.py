@@ -109,11 +109,11 @@ def test_plugins_imports_only_what_is_enabled(command: Command) -> None:
 def test_plugins_says_of_each_broken_plugin_why_it_failed(command: Command) -> None:
     expected = {
         "import_error": "ModuleNotFoundError: No module named 'a_library_that_nobody_has'",
-        "leaves": "tried to end the process: SystemExit(3)",
+        "leaves": "tried to end the process: SystemExit: 3",
         "missing_attribute": "AttributeError",
         "not_callable": "leads to a int; expected a class",
         "cannot_be_made": "ValueError: cannot be made",
-        "leaves_when_made": "tried to end the process: SystemExit(4)",
+        "leaves_when_made": "tried to end the process: SystemExit: 4",
         "misspelt": "there is no hook 'export_counter'; did you mean 'export_counters'?",
         "unmarked": "Unmarked.export_counters: it has the name of a hook, but not the marker",
         "wrong_signature": "there is no argument 'metrics'",

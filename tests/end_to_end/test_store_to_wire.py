@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from eventcore import Command, Event, EventStore, RecordedEvent, StreamId, Telemetry, open_store
 from eventcore.catalogue import CATALOGUE
 from eventcore.errors import BusinessRuleViolation
+from eventcore.telemetry import Pipeline
 from eventcore_otel import OpenTelemetryExporter
 from eventcore_prometheus import PrometheusExporter
 from tests.real_parts import DdapmTestAgent, PromtoolResult, wait_until
@@ -71,12 +72,15 @@ async def store(telemetry: Telemetry, ddapm: DdapmTestAgent, tmp_path: Path) -> 
         store.register_exporter(OpenTelemetryExporter(endpoint=ddapm.grpc_endpoint))
         store.register_exporter(PrometheusExporter(port=0))
         for pipeline in telemetry.exporters():
+            assert isinstance(pipeline, Pipeline)
             assert await asyncio.to_thread(pipeline.started.wait, 10)
         yield store
 
 
 def page_address(telemetry: Telemetry) -> tuple[str, int]:
-    (exporter,) = (pipeline.handle.exporter for pipeline in telemetry.exporters() if pipeline.name == "prometheus")
+    (pipeline,) = (pipeline for pipeline in telemetry.exporters() if pipeline.name == "prometheus")
+    assert isinstance(pipeline, Pipeline)
+    exporter = pipeline.handle.exporter
     assert isinstance(exporter, PrometheusExporter)
     assert exporter.address is not None
     return exporter.address

@@ -39,7 +39,8 @@ def span(name: str = "ship", **more: Any) -> SpanData:
 
 
 def printed(exporter: ConsoleExporter, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    exporter.flush()
+    exporter.flush("metrics")
+    exporter.flush("spans")
     return capsys.readouterr().err.splitlines()
 
 
@@ -113,7 +114,7 @@ def test_metrics_or_spans_can_be_left_out(capsys: pytest.CaptureFixture[str]) ->
 def test_it_prints_where_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
     exporter = ConsoleExporter(stream="stdout")
     exporter.export_counters([counter(1, at=1)])
-    exporter.flush()
+    exporter.flush("metrics")
     captured = capsys.readouterr()
     assert "orders.shipped" in captured.out
     assert captured.err == ""
@@ -125,7 +126,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(sys, "stderr", terminal)
         exporter = ConsoleExporter()
         exporter.export_counters([counter(1, at=1)])
-        exporter.flush()
+        exporter.flush("metrics")
         return terminal.getvalue()
 
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -147,7 +148,7 @@ def test_a_stream_that_cannot_write_a_character_gets_its_number(monkeypatch: pyt
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
     exporter = ConsoleExporter()
     exporter.export_counters([counter(1, at=1, labels=(("country", "é"),))])
-    exporter.flush()
+    exporter.flush("metrics")
     assert b"country=\\xe9" in raw.getvalue()
 
 
@@ -163,7 +164,7 @@ def test_a_cycle_that_could_not_be_printed_leaves_nothing_behind(
         patch.setattr(sys, "stderr", Full())
         exporter.export_counters([counter(10, at=10)])
         with pytest.raises(OSError, match="no space"):
-            exporter.flush()
+            exporter.flush("metrics")
     exporter.export_counters([counter(10, at=10)])
     assert [cells(line) for line in printed(exporter, capsys)][1:] == [["orders.shipped", "10", "1.0"], [""]]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eventcore.errors import InvalidExporter
-from eventcore.exporting import Exporter, Rejected, hookimpl
+from eventcore.exporting import Exporter, Rejected, Signal, hookimpl
 from eventcore.exporting.delivery.handle import PluginOrigin
 from eventcore.exporting.registration import check_exporter
 
@@ -71,7 +71,7 @@ async def test_an_async_hook_returns_its_coroutine() -> None:
 
 
 def test_a_hook_that_is_not_implemented_answers_nothing() -> None:
-    assert check_exporter(Counting()).call("flush", timeout=1.0) is None
+    assert check_exporter(Counting()).call("flush", signal="metrics", timeout=1.0) is None
 
 
 def test_an_exception_of_a_hook_comes_through_as_it_is() -> None:
@@ -82,7 +82,7 @@ def test_an_exception_of_a_hook_comes_through_as_it_is() -> None:
         raise problem
 
     with pytest.raises(OSError, match="gone") as caught:
-        check_exporter(with_hook(flush)).call("flush", timeout=1.0)
+        check_exporter(with_hook(flush)).call("flush", signal="metrics", timeout=1.0)
     assert caught.value is problem
 
 
@@ -200,7 +200,7 @@ def test_static_and_class_methods_work_as_hooks() -> None:
 
     handle = check_exporter(Static())
     assert handle.call("export_counters", counters=(1, 2, 3), timeout=1.0) == Rejected(3, "static")
-    assert handle.call("flush", timeout=1.0) == Rejected(1, "Static")
+    assert handle.call("flush", signal="metrics", timeout=1.0) == Rejected(1, "Static")
 
 
 def test_a_method_of_another_name_can_implement_a_hook_but_not_twice() -> None:
@@ -209,11 +209,11 @@ def test_a_method_of_another_name_can_implement_a_hook_but_not_twice() -> None:
         def deliver(self) -> Rejected:
             return Rejected(1, "renamed")
 
-    assert check_exporter(Renamed()).call("flush", timeout=1.0) == Rejected(1, "renamed")
+    assert check_exporter(Renamed()).call("flush", signal="metrics", timeout=1.0) == Rejected(1, "renamed")
 
     class Twice(Renamed):
         @hookimpl
-        def flush(self, timeout: float) -> None: ...
+        def flush(self, signal: Signal, timeout: float) -> None: ...
 
     assert "implements the hook 'flush' too" in refusal(Twice())
 
@@ -265,3 +265,22 @@ def test_an_interval_that_raises_is_a_problem_of_the_exporter() -> None:
         interval = property(lambda self: 1 / 0)
 
     assert "ZeroDivisionError" in refusal(Raising())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "expected"),
+    [
+        ("signals", "metrics", "Counting.signals is 'metrics'; expected a collection of 'metrics' and 'spans'"),
+        ("signals", ("metrics", "logs"), "Counting.signals is ('metrics', 'logs'); expected"),
+        ("signals", 3, "Counting.signals is 3; expected"),
+        ("temporality", "sometimes", "Counting.temporality is 'sometimes'; expected one of 'cumulative', 'delta'"),
+        ("temporality", [], "Counting.temporality is []; expected"),
+        ("pipeline_defaults", {"span_queue": 0}, "Counting.pipeline_defaults: Expected `int` >= 1 - at `$.span_queue`"),
+        ("pipeline_defaults", {"span_queues": 5}, "Counting.pipeline_defaults: Object contains unknown field `span_queues`"),
+        ("pipeline_defaults", ["span_queue"], "Counting.pipeline_defaults is ['span_queue']; expected a mapping"),
+    ],
+)
+def test_an_attribute_with_a_wrong_value_is_refused(attribute: str, value: Any, expected: str) -> None:
+    exporter: Any = Counting()
+    setattr(exporter, attribute, value)
+    assert expected in refusal(exporter)

@@ -101,6 +101,18 @@ def test_disabled_wins_over_enabled(project: Project) -> None:
     assert loaded(project.load()) == []
 
 
+def test_all_exporters_can_be_disabled(project: Project) -> None:
+    project.file.write_text('[exporters]\nenabled = ["otel", "console"]\ndisabled = "all"\n[exporters.second]\nplugin = "otel"')
+    configuration = project.load()
+    assert loaded(configuration) == []
+    assert {action for action, _ in reasons(configuration).values()} == {"disabled"}
+    assert reasons(configuration).keys() == {"otel", "console", "prometheus", "statsd", "second"}
+    assert reasons(configuration)["otel"][1] == f"disabled in {project.file} (exporters.disabled)"
+    project.file.write_text("")
+    project.environ["EVENTCORE_EXPORTERS__DISABLED"] = "all"
+    assert loaded(project.load(exporters=["otel"])) == []
+
+
 def test_disabling_a_plugin_disables_every_exporter_of_it(project: Project) -> None:
     project.file.write_text('[exporters]\ndisabled = ["otel"]\n[exporters.otel_backup]\nplugin = "otel"')
     configuration = project.load()
@@ -228,6 +240,9 @@ def test_pipelines_are_cores_settings_also_for_exporters_that_code_registers(pro
     assert configuration.pipeline_for("otel") == PipelineSettings(interval=0.5, span_queue=5)
     assert configuration.pipeline_for("mine") == PipelineSettings(interval=3.0)
     assert configuration.pipeline_for("nobody") == PipelineSettings()
+    # An exporter's own defaults count for what the configuration leaves out.
+    own = {"span_queue": 7, "span_batch": 8}
+    assert configuration.pipeline_for("otel", own) == PipelineSettings(interval=0.5, span_queue=5, span_batch=8)
 
 
 def test_references_to_the_environment_are_replaced_in_the_file(project: Project) -> None:

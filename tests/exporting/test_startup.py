@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eventcore import Telemetry, open_store
-from eventcore.errors import ConfigurationError
+from eventcore.errors import ConfigurationError, InvalidExporter
 from eventcore.exporting import Exporter, hookimpl
 
 
@@ -58,7 +58,7 @@ BROKEN = '[exporters]\ndisabled = ["page"]\n[exporters.second\nplugin = "journal
 
 
 def running(telemetry: Telemetry) -> list[str]:
-    return sorted(pipeline.name for pipeline in telemetry.exporters())
+    return sorted(exporter.name for exporter in telemetry.exporters() if exporter.state == "running")
 
 
 class Mine(Exporter):
@@ -173,3 +173,14 @@ def test_registering_an_exporter_raises_the_faults_of_its_own_section(directory:
     assert running(telemetry) == []
     telemetry.register_exporter(Mine(), name="other")
     telemetry.shutdown_blocking(5)
+
+
+async def test_one_instance_has_one_name_at_a_time(directory: Callable[[str], None]) -> None:
+    telemetry = Telemetry(exporters=[])
+    mine = Mine()
+    assert telemetry.register_exporter(mine) == "mine"
+    with pytest.raises(InvalidExporter, match="the same instance is registered as 'mine'; expected an instance"):
+        telemetry.register_exporter(mine, name="second")
+    await telemetry.unregister_exporter("mine")
+    assert telemetry.register_exporter(mine, name="second") == "second"
+    assert await telemetry.shutdown(5.0)

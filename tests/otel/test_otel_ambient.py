@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import timeit
 from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
+from opentelemetry import context as otel_context
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, use_span
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, get_current_span, use_span
 
 from eventcore.exporting import TraceContext
 from eventcore_otel import OpenTelemetryExporter
@@ -21,7 +23,7 @@ from tests.otel.values import Driver, span
 
 @pytest.fixture
 def ambient() -> Callable[[], TraceContext | None]:
-    return OpenTelemetryExporter().trace_context()
+    return OpenTelemetryExporter().ambient_context().current
 
 
 def test_without_a_span_there_is_no_ambient_context(ambient: Callable[[], TraceContext | None]) -> None:
@@ -44,6 +46,34 @@ def test_a_parent_from_another_process_keeps_its_tracestate_and_flags(ambient: C
 def test_a_span_that_is_not_valid_is_none(ambient: Callable[[], TraceContext | None]) -> None:
     with use_span(NonRecordingSpan(SpanContext(0, 0, is_remote=False))):
         assert ambient() is None
+
+
+@pytest.mark.parametrize("own_io", [False, True])
+def test_a_span_of_eventcore_is_made_current_for_as_long_as_it_is_attached(own_io: bool) -> None:
+    system = OpenTelemetryExporter().ambient_context()
+    outer = TraceContext(5, 6, 1, "a=1")
+    with TracerProvider().get_tracer("application").start_as_current_span("request") as request:
+        token = system.attach(outer, own_io)
+        assert system.current() == outer
+        assert get_current_span().get_span_context().span_id == 6
+        assert bool(otel_context.get_value("suppress_instrumentation")) == own_io
+        system.detach(token)
+        assert get_current_span() is request
+        assert not otel_context.get_value("suppress_instrumentation")
+
+
+async def test_a_span_that_is_left_in_another_task_leaves_that_task_alone_and_logs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    system = OpenTelemetryExporter().ambient_context()
+
+    async def enter() -> object:
+        return system.attach(TraceContext(5, 6, 1), False)
+
+    token = await asyncio.create_task(enter())
+    system.detach(token)
+    assert system.current() is None
+    assert caplog.records == []
 
 
 @pytest.mark.timing

@@ -10,18 +10,16 @@ import grpc
 import pytest
 
 import eventcore_otel.outbox
-from eventcore.exporting import Rejected, Resource, RetryLater
+from eventcore.exporting import GiveUp, Rejected, Resource, RetryLater
 from tests.otel.receiver import Proxy, Receiver, receiving, values
 from tests.otel.values import Driver, counter, gauge, histogram, span
 
 Drive = Callable[..., Driver]
 
 RETRYABLE = ["CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"]
+HOPELESS = ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"]
 FINAL = [
-    "UNAUTHENTICATED",
-    "PERMISSION_DENIED",
     "INVALID_ARGUMENT",
-    "UNIMPLEMENTED",
     "INTERNAL",
     "UNKNOWN",
     "NOT_FOUND",
@@ -114,6 +112,30 @@ def test_a_code_that_may_pass_asks_for_a_retry(receiver: Receiver, drive: Drive,
         drive(endpoint=receiver.endpoint).spans([span()])
     assert caught.value.reason.startswith(f"{code}: not now")
     assert caught.value.after is None
+    assert caught.value.outcome_unknown == (code in ("CANCELLED", "DEADLINE_EXCEEDED"))
+
+
+@pytest.mark.parametrize("code", HOPELESS)
+def test_a_code_that_never_passes_gives_the_signal_up(receiver: Receiver, drive: Drive, code: str) -> None:
+    driver = drive(endpoint=receiver.endpoint)
+    receiver.answers.append(receiver.fail(grpc.StatusCode[code], "never"))
+    with pytest.raises(GiveUp, match=f"{code}: never"):
+        driver.spans([span(1), span(2)])
+    receiver.answers.append(receiver.fail(grpc.StatusCode[code], "never"))
+    with pytest.raises(GiveUp, match=f"{code}: never"):
+        driver.metrics([counter("c", {"a": 1, "b": 2})])
+    assert driver.spans([span(3)]) is None
+
+
+def test_what_was_answered_before_the_signal_is_given_up_stays_answered(
+    receiver: Receiver, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventcore_otel.outbox, "MAX_REQUEST", 1)
+    driver = drive(endpoint=receiver.endpoint)
+    receiver.answers.append(receiver.refuse(0, ""))
+    receiver.answers.append(receiver.fail(grpc.StatusCode.UNAUTHENTICATED, "expired"))
+    assert driver.spans([span(1)], [span(2)], [span(3)]) == Rejected(2, "UNAUTHENTICATED: expired")
+    assert names(receiver)[0] == "span 1"
 
 
 @pytest.mark.parametrize("code", FINAL)
@@ -146,10 +168,10 @@ def test_status_details_that_cannot_be_read_are_ignored(receiver: Receiver, driv
 
 
 def test_what_a_server_says_is_cut_and_shows_no_header(receiver: Receiver, drive: Drive) -> None:
-    receiver.answers.append(receiver.fail(grpc.StatusCode.UNAUTHENTICATED, "bad token\n 'Bearer s3cr3t' " + "x" * 1000))
+    receiver.answers.append(receiver.fail(grpc.StatusCode.INVALID_ARGUMENT, "bad token\n 'Bearer s3cr3t' " + "x" * 1000))
     answer = drive(endpoint=receiver.endpoint, headers={"authorization": "Bearer s3cr3t"}).spans([span()])
     assert isinstance(answer, Rejected)
-    assert answer.reason.startswith("UNAUTHENTICATED: bad token '***' xxx")
+    assert answer.reason.startswith("INVALID_ARGUMENT: bad token '***' xxx")
     assert len(answer.reason) < 400
 
 
@@ -157,8 +179,9 @@ def test_a_receiver_that_is_silent_costs_no_more_than_the_timeout(receiver: Rece
     driver = drive(endpoint=receiver.endpoint)
     receiver.answers.append(receiver.hang())
     begun = time.monotonic()
-    with pytest.raises(RetryLater, match="DEADLINE_EXCEEDED"):
+    with pytest.raises(RetryLater, match="DEADLINE_EXCEEDED") as caught:
         driver.spans([span(1)], timeout=0.5)
+    assert caught.value.outcome_unknown
     assert 0.4 < time.monotonic() - begun < 1.5
     assert driver.spans([span(1)]) is None
     assert names(receiver) == ["span 1"]

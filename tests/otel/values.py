@@ -83,18 +83,20 @@ class Driver:
         timeout: float = 5.0,
     ) -> Rejected | None:
         """Run one metrics cycle, chunk by chunk."""
+        self.hook.begin(signal="metrics", attempt=1)
         names = {CounterData: "counters", GaugeData: "gauges", HistogramData: "histograms"}
         for chunk in chunks:
             name = names[type(chunk[0])]
             getattr(self.hook, f"export_{name}")(timeout=timeout, **{name: chunk})
-        answer: Rejected | None = self.hook.flush(timeout=timeout)
+        answer: Rejected | None = self.hook.flush(signal="metrics", timeout=timeout)
         return answer
 
     def spans(self, *chunks: Sequence[SpanData], timeout: float = 5.0) -> Rejected | None:
         """Run one cycle of spans, chunk by chunk."""
+        self.hook.begin(signal="spans", attempt=1)
         for chunk in chunks:
             self.hook.export_spans(spans=chunk, timeout=timeout)
-        answer: Rejected | None = self.hook.flush(timeout=timeout)
+        answer: Rejected | None = self.hook.flush(signal="spans", timeout=timeout)
         return answer
 
     def shutdown(self, timeout: float = 2.0) -> None:

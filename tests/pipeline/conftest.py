@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventcore.exporting import CounterData, Exporter, ExporterContext, SpanData, hookimpl
+from eventcore.exporting import CounterData, Exporter, ExporterContext, Signal, SpanData, hookimpl
 from eventcore.exporting.delivery import ExporterManager, Pipeline, PipelineSettings
 from eventcore.exporting.registration import check_exporter
 from eventcore.recording import Collector, IdGenerator, InstrumentRegistry, RateSampler, Resource, Tracer
@@ -90,7 +90,7 @@ class Collecting(Exporter):
         return answer
 
     @hookimpl
-    def flush(self, timeout: float) -> None:
+    def flush(self, signal: Signal, timeout: float) -> None:
         self.calls.append("flush")
 
     @hookimpl

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from math import inf
 
-import msgspec
 import pytest
 
+from eventcore.exporting import Signal
 from eventcore.exporting.delivery import PipelineSettings
-from eventcore.exporting.delivery.clock import CpuBudget, CycleClock, Signal
+from eventcore.exporting.delivery.clock import CpuBudget, CycleClock
 
 BOTH: tuple[Signal, ...] = ("metrics", "spans")
 SETTINGS = PipelineSettings(
-    span_interval=2.0, span_batch=100, backoff=1.0, max_backoff=8.0, max_attempts=3, export_timeout=10.0, cpu_budget=0.1
+    span_interval=2.0, span_batch=100, backoff=1.0, max_backoff=8.0, export_timeout=10.0, cpu_budget=0.1
 )
 
 
@@ -102,11 +102,12 @@ def test_after_a_failure_a_full_batch_waits_for_the_backoff() -> None:
 
 
 def test_the_backoff_doubles_with_each_failure_up_to_its_limit() -> None:
-    failing = clock(settings=msgspec.structs.replace(SETTINGS, max_attempts=1000))
+    failing = clock()
     pauses: list[float] = []
     for attempt in range(1, 7):
-        assert failing.failed("metrics", 2000.0, None) == attempt
-        pauses.append(failing.due_at("metrics") - 2000.0)
+        assert failing.attempt("metrics") == attempt
+        pauses.append(failing.failed("metrics", 2000.0, None))
+        assert failing.due_at("metrics") == 2000.0 + pauses[-1]
     for pause, longest in zip(pauses, (1.0, 2.0, 4.0, 8.0, 8.0, 8.0), strict=True):
         assert longest / 2 <= pause <= longest
 
@@ -119,13 +120,20 @@ def test_a_backend_that_says_when_to_come_back_is_heard_within_the_limit() -> No
     assert failing.due_at("spans") == 1009.0
 
 
-def test_attempts_are_counted_for_each_signal_and_begin_anew_after_the_last_one_or_a_commit() -> None:
+def test_attempts_are_counted_for_each_signal_and_begin_anew_after_a_commit() -> None:
     counting = clock()
-    assert [counting.failed("spans", 1000.0, None) for _ in range(4)] == [1, 2, 3, 1]
-    assert counting.failed("metrics", 1000.0, None) == 1
+    for _ in range(4):
+        counting.failed("spans", 1000.0, None)
+    counting.failed("metrics", 1000.0, None)
+    assert (counting.attempt("spans"), counting.attempt("metrics")) == (5, 2)
     counting.committed("spans", 1001.0, 0.0)
-    assert counting.failed("spans", 1002.0, None) == 1
-    assert counting.failed("metrics", 1002.0, None) == 2
+    assert (counting.attempt("spans"), counting.attempt("metrics")) == (1, 2)
+
+
+def test_a_signal_that_is_given_up_is_tried_again_after_the_longest_pause() -> None:
+    refused = clock()
+    refused.given_up("spans", 1000.0)
+    assert plan_spans(refused, 100, 1001.0, failing=True) == 1008.0
 
 
 def test_a_committed_span_cycle_leaves_nothing_planned() -> None:

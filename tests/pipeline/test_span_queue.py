@@ -24,8 +24,9 @@ def names(found: Sequence[Span]) -> list[str]:
 
 def account(queue: SpanQueue) -> dict[str, int]:
     counts: SpanCounts = queue.counts()
-    assert counts.recorded == counts.exported + sum(counts.dropped.values()) + counts.pending
-    return {"exported": counts.exported, "pending": counts.pending} | {k: v for k, v in counts.dropped.items() if v}
+    assert counts.recorded == counts.exported + sum(counts.dropped.values()) + counts.unknown + counts.pending
+    unknown = {"unknown": counts.unknown} if counts.unknown else {}
+    return {"exported": counts.exported, "pending": counts.pending} | unknown | {k: v for k, v in counts.dropped.items() if v}
 
 
 def test_a_batch_stays_in_flight_until_it_is_committed() -> None:
@@ -47,6 +48,50 @@ def test_a_queue_that_is_full_drops_new_spans_under_the_reason_of_its_worker() -
     queue.token.full_because = "budget"
     queue.offer(spans("d"))
     assert account(queue) == {"exported": 0, "queue_full": 4, "budget": 1, "pending": 2}
+
+
+def test_a_call_with_an_unknown_outcome_is_made_once_more_and_then_counted_as_unknown() -> None:
+    queue = SpanQueue(10)
+    queue.offer(spans(*"abcd"))
+    queue.take(3)
+    queue.hand(2)
+    assert queue.fail(outcome_unknown=True) == 0
+    assert names(queue.take(3)) == ["a", "b", "c"]
+    queue.hand(3)
+    # A failure that is certain in between is no further call that may have arrived.
+    assert queue.fail(outcome_unknown=False) == 0
+    queue.take(3)
+    queue.hand(3)
+    assert queue.fail(outcome_unknown=True) == 2
+    assert names(queue.take(3)) == ["c"]
+    queue.hand(1)
+    assert queue.fail(outcome_unknown=True) == 1
+    assert account(queue) == {"exported": 0, "unknown": 3, "pending": 1}
+
+
+def test_what_may_have_arrived_is_unknown_and_not_dropped_when_it_is_given_up() -> None:
+    for end in (SpanQueue.give_up, SpanQueue.close):
+        queue = SpanQueue(10)
+        queue.offer(spans(*"abc"))
+        queue.take(3)
+        queue.hand(1)
+        queue.fail(outcome_unknown=True)
+        end(queue)
+        assert account(queue)["unknown"] == 1
+        assert sum(queue.counts().dropped.values()) == 2
+
+
+def test_a_successor_sends_what_its_predecessor_may_have_delivered_once_more_only() -> None:
+    old = SpanQueue(10)
+    old.offer(spans("a", "b"))
+    old.take(10)
+    old.hand(2)
+    new = old.successor(10)
+    new.take_over()
+    assert names(new.take(10)) == ["a", "b"]
+    new.hand(2)
+    assert new.fail(outcome_unknown=True) == 2
+    assert account(new) == {"exported": 0, "unknown": 2, "pending": 0}
 
 
 def test_a_batch_that_is_given_up_is_dropped() -> None:
@@ -209,7 +254,7 @@ def test_whatever_happens_in_whatever_order_the_account_is_exact(seed: int) -> N
     offered = 0
     for _ in range(500):
         queue = chance.choice(queues[-3:])
-        match chance.randrange(8):
+        match chance.randrange(11):
             case 0 | 1:
                 count, lost = chance.randrange(15), chance.randrange(2)
                 queue.offer(spans(*range(count)), lost)
@@ -220,6 +265,13 @@ def test_whatever_happens_in_whatever_order_the_account_is_exact(seed: int) -> N
                 count = chance.randrange(10)
                 queue.commit(count, chance.randrange(count + 1))
             case 6:
+                queue.hand(chance.randrange(12))
+            case 7:
+                queue.fail(outcome_unknown=chance.random() < 0.5)
+            case 8:
+                batch = queue.top_up(chance.randrange(1, 15))
+                queue.settle(chance.sample(batch, len(batch) // 3), exported=chance.random() < 0.5)
+            case 9:
                 queue.take_over() if chance.random() < 0.5 else queue.give_up()
             case _:
                 if chance.random() < 0.2:
@@ -227,6 +279,7 @@ def test_whatever_happens_in_whatever_order_the_account_is_exact(seed: int) -> N
         account(queue)
         assert queue.counts().recorded == offered
         assert sum(len(queue) for queue in queues) <= queue.counts().pending
+        assert queue.pending_before(queue.mark()) <= queue.counts().pending
     queues[-1].take_over()
     queues[-1].close()
     assert account(queues[0])["pending"] == 0

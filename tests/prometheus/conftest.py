@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from eventcore.exporting import CounterData, ExporterContext, ExporterHooks, NumberPoint, Resource
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_prometheus import PrometheusExporter
 
 
@@ -85,6 +85,7 @@ async def run() -> AsyncIterator[Callable[..., Any]]:
             exporter = PrometheusExporter(**{"port": 0, **settings})
             telemetry.register_exporter(exporter, name="prometheus")
             (pipeline,) = telemetry.exporters()
+            assert isinstance(pipeline, Pipeline)
             assert await asyncio.to_thread(pipeline.started.wait, 10.0)
             return Running(telemetry, exporter)
 
@@ -106,6 +107,7 @@ class Driven:
         self.stopping = threading.Event()
         self.begun = 0
         self.total = 0
+        self.hidden: list[tuple[str, str]] = []
         self.cycle: Callable[[], None] = self.count_up
         self._lock = threading.Lock()
 
@@ -127,6 +129,7 @@ class Driven:
             logger=logging.getLogger("eventcore.exporters.prometheus"),
             stopping=self.stopping,
             export_now=self._export_now,
+            report_hidden=lambda instrument, reason: self.hidden.append((instrument, reason)),
         )
         self.hooks.start(context=context)
         return self
@@ -137,7 +140,7 @@ class Driven:
             self.total += 1
             point = NumberPoint((), self.total, 0, self.total)
             self.hooks.export_counters(counters=[CounterData("cycles", "", "Cycles.", (), (point,))], timeout=1.0)
-            self.hooks.flush(timeout=1.0)
+            self.hooks.flush(signal="metrics", timeout=1.0)
 
     def shutdown(self, timeout: float = 1.0) -> None:
         self.stopping.set()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_prometheus import PrometheusExporter
 
 
@@ -38,7 +38,9 @@ async def test_an_address_that_serves_these_metrics_already_is_well(tmp_path: Pa
         exporter = PrometheusExporter(port=free_port())
         telemetry.register_exporter(exporter)
         telemetry.counter("eventcore.test").add(1)
-        await asyncio.to_thread(telemetry.exporters()[0].started.wait, 10)
+        (pipeline,) = telemetry.exporters()
+        assert isinstance(pipeline, Pipeline)
+        await asyncio.to_thread(pipeline.started.wait, 10)
         assert exporter.address is not None
         code, answer = await asyncio.to_thread(check, exporter.address[1], tmp_path)
     assert code == 0

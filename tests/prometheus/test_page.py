@@ -196,6 +196,7 @@ def test_a_cycle_that_is_tried_again_shows_every_series_once() -> None:
     making = builder()
     data = [counter("a", number(1, ("n", "1")), number(2, ("n", "2"))), counter("b", number(3))]
     making.counters([data[0]])
+    making.begin()
     making.counters(data)
     assert text(making.finish()).count("a_total{") == 2
 
@@ -203,6 +204,7 @@ def test_a_cycle_that_is_tried_again_shows_every_series_once() -> None:
 def test_nothing_is_left_of_a_cycle_that_was_given_up() -> None:
     making = builder()
     making.gauges([gauge("gone", number(1))])
+    making.begin()
     making.counters([counter("here", number(1, time_ns=TIME + 1))])
     page = making.finish()
     assert "gone" not in text(page)

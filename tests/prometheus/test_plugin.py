@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eventcore.errors import ConfigurationError
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_prometheus import PrometheusExporter
 from tests.real_parts.waiting import wait_until
 
@@ -34,6 +34,7 @@ async def test_it_is_found_configured_and_served(request_: Request) -> None:
     }
     async with configured(**settings) as telemetry:
         (pipeline,) = telemetry.exporters()
+        assert isinstance(pipeline, Pipeline)
         exporter = pipeline.handle.exporter
         assert isinstance(exporter, PrometheusExporter)
         assert pipeline.name == "prometheus"

@@ -64,7 +64,7 @@ def test_the_registry_shows_exactly_what_our_own_page_shows(drive: Drive, reques
         driven.hooks.export_counters(counters=[CounterData("io", "By", "Bytes.", ("who.is",), numbers)], timeout=1.0)
         driven.hooks.export_gauges(gauges=[GaugeData("level", "{state}", "Level.", ("who.is",), numbers)], timeout=1.0)
         driven.hooks.export_histograms(histograms=[HistogramData("wait", "s", "Wait.", (), (0.1, 1.0), (spread,))], timeout=1.0)
-        driven.hooks.flush(timeout=1.0)
+        driven.hooks.flush(signal="metrics", timeout=1.0)
 
     driven.cycle = cycle
     assert samples(generate_latest(registry).decode(), parse_text) == samples(request_(driven.url).text, parse_text)

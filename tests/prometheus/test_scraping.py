@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from eventcore.exporting import CounterData, NumberPoint
@@ -143,18 +142,17 @@ def test_a_cycle_that_fails_is_a_503_with_its_reason_and_the_next_one_is_served(
     assert (driven.exporter.scrapes.served, driven.exporter.scrapes.failed) == (1, 1)
 
 
-def test_two_instruments_with_one_name_are_logged_once(
-    drive: Drive, request_: Request, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_of_two_instruments_with_one_name_the_second_is_reported_as_hidden_once(drive: Drive, request_: Request) -> None:
     driven = drive()
 
     def both() -> None:
         driven.total += 1
         data = [CounterData(name, "", "", (), (NumberPoint((), 1, 0, driven.total),)) for name in ("orders", "orders.total")]
         driven.hooks.export_counters(counters=data, timeout=1.0)
-        driven.hooks.flush(timeout=1.0)
+        driven.hooks.flush(signal="metrics", timeout=1.0)
 
     driven.cycle = both
     assert [request_(driven.url).text.count("# TYPE orders_total") for _ in range(3)] == [1, 1, 1]
-    (message,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert message.startswith("'orders.total' is left out: its name orders_total is in use by 'orders'")
+    [(name, reason)] = driven.hidden
+    assert name == "orders.total"
+    assert reason.startswith("its name orders_total is in use by 'orders'")

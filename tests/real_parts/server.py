@@ -66,11 +66,11 @@ class ServerProcess:
         if (code := self._process.poll()) is not None:
             raise ServerFailed(f"{self._process.args!r} ended with {code}\n{self._tail()}")
 
-    def stop(self, signal_: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal, and SIGKILL if the process still runs after 5 seconds."""
+    def stop(self, signal_: signal.Signals = signal.SIGTERM, patience: float = 5) -> None:
+        """Send a signal, and SIGKILL if the process still runs after ``patience`` seconds."""
         self._process.send_signal(signal_)
         try:
-            self._process.wait(5)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)

@@ -23,6 +23,7 @@ EventCoreError
 └── StoreError                    the store failed, or cannot be used
     ├── StoreUnavailable          the request is valid: try again when the store is back
     ├── StoreClosed               the store was used before it was opened or after it was closed
+    │   └── StoreForked           the store was opened before this process was forked: open one in the child
     ├── WrongEventLoop            the store was opened on another event loop: open one on each
     ├── IncompatibleStore         not an eventcore store, or one with another schema version: choose another, or migrate it
     ├── AccessDenied              the store refuses this user: fix the password or the rights
@@ -76,6 +77,7 @@ __all__ = [
     "ProjectionTimeout",
     "StoreClosed",
     "StoreError",
+    "StoreForked",
     "StoreUnavailable",
     "UnknownEventType",
     "WrongEventLoop",
@@ -244,6 +246,14 @@ class StoreUnavailable(StoreError):
 
 class StoreClosed(StoreError):
     """The store is not open: ``async with open_store(...)`` opens it, and closes it at the end of the block."""
+
+
+class StoreForked(StoreClosed):
+    """A store that was open when its process was forked was used in the child.
+
+    Connections cannot be shared with the parent. Open a store in the child; one that was made and not opened before the fork
+    can be opened there.
+    """
 
 
 class WrongEventLoop(StoreError):

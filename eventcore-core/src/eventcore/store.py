@@ -10,11 +10,11 @@ from typing import Any, Final, Literal, final, overload
 
 from eventcore.catalogue import Instruments, ObservedBackend, observe_exporters
 from eventcore.commands import DEFAULT_CACHE_BYTES, Command, CommandExecutor, CommandResult, RetryPolicy
-from eventcore.errors import HistoryDiverged, InvalidInput, StoreClosed, WrongEventLoop
+from eventcore.errors import HistoryDiverged, InvalidInput, StoreClosed, StoreForked, WrongEventLoop
 from eventcore.events import Event, RawEvent, RecordedEvent, StreamId, Unknown
 from eventcore.events.classes import stored_types
 from eventcore.events.codec import Codec, StoredEvent
-from eventcore.ground import forget_earlier_raises
+from eventcore.ground import around_fork, forget_earlier_raises, leave_to_parent
 from eventcore.ground.arguments import LARGEST, at_least_0, check_seconds
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
@@ -168,12 +168,14 @@ class EventStore:
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
+        self._forked = False
         self._closing: asyncio.Task[None] | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
+        around_fork(self, after_in_child=EventStore._forget_parent)
 
     async def __aenter__(self) -> EventStore:
         if self._used:
-            raise StoreClosed("a store is opened once; call open_store again")
+            raise self._not_open() if self._forked else StoreClosed("a store is opened once; call open_store again")
         self._used = True
         observe_exporters(self.telemetry)
         try:
@@ -544,9 +546,26 @@ class EventStore:
             return self._codec.decode_or_raw
         raise ValueError(f'unknown={unknown!r:.80}; expected "error" or "raw"')
 
+    def _forget_parent(self) -> None:
+        """In a forked child: refuse every call, and leave the connections, files and tasks of an open store to the parent."""
+        if self._used and not self._forked:
+            self._forked = True
+            # Also a store that is opening or closing: its connections belong to the parent, too.
+            leave_to_parent((self._backend, self._executor, self._projections, self._loop, self._closing))
+            self._loop = self._closing = None
+            self._instruments.closed()
+
+    def _not_open(self) -> StoreClosed:
+        if self._forked:
+            return StoreForked(
+                f"the store {self.name!r} was opened before this process was forked, and its connections belong to the parent; "
+                "open a store in the child"
+            )
+        return StoreClosed(f"the store {self.name!r} is not open: use it within 'async with open_store(...) as store:'")
+
     def _check_open(self) -> None:
         if self._loop is None:
-            raise StoreClosed(f"the store {self.name!r} is not open: use it within 'async with open_store(...) as store:'")
+            raise self._not_open()
         if asyncio.get_running_loop() is not self._loop:
             raise WrongEventLoop(
                 f"the store {self.name!r} was opened on another event loop; open one on each loop, or hand the call over with "

@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from eventcore.errors import ConfigurationError, Fault
-from eventcore.exporting.configuration import FailedExporter, LoadedExporters, exporter_name, load_configuration, load_exporters
+from eventcore.exporting.configuration import (
+    AbsentExporter,
+    ExporterLoader,
+    FailedExporter,
+    LoadedExporters,
+    ReadyExporter,
+    exporter_name,
+    load_configuration,
+)
+from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
-from eventcore.exporting.registration import check_exporter
-from eventcore.ground import LoopYielder, in_background
+from eventcore.exporting.registration import check_exporter, older_hooks
+from eventcore.ground import LoopYielder, around_fork, in_background
 from eventcore.recording import (
-    SECONDS,
-    Callback,
     Collection,
     Collector,
-    Counter,
-    Gauge,
-    Histogram,
     IdGenerator,
-    Instrument,
     InstrumentRegistry,
     RateSampler,
+    RatioSampler,
+    Recorder,
     Resource,
+    Sampler,
     SilentTracer,
     Tracer,
-    UpDownCounter,
 )
-from eventcore.recording.spans import freeze_attributes
+from eventcore.recording.attributes import freeze_attributes
 from eventcore.version import __version__
 
-__all__ = ["Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
+__all__ = ["AbsentExporter", "Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
 
 _DEFAULT_TIMEOUT: Final = 10.0
 # The longest that `start` waits for the exporters' own start, in seconds. A slower exporter joins later.
@@ -45,10 +50,9 @@ _START_LIMIT: Final = 1.0
 _logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
-InstrumentT = TypeVar("InstrumentT", bound=Instrument[Any])
 
 
-class Telemetry:
+class Telemetry(Recorder):
     """The instruments, spans and exporters of one application.
 
     Make one ``Telemetry`` and pass it to all code that records. The constructor reads the configuration, but does
@@ -104,20 +108,31 @@ class Telemetry:
         arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}
         self.configuration: Final = load_configuration(config, exporters, arguments=arguments)
         settings = self.configuration.telemetry
-        ids = IdGenerator()
-        self.resource: Final = _resource(settings.service_name, ids.hex32(), settings.resource)
-        sampler = RateSampler(settings.traces_per_second)
-        self._tracer = Tracer(sampler, ids) if self.enabled else SilentTracer(sampler, ids)
-        self._registry = InstrumentRegistry(series_limit=settings.series_limit, enabled=self.enabled)
+        for problem in self.configuration.ignored:
+            _logger.warning("%s", problem)
+        super().__init__(
+            InstrumentRegistry(
+                series_limit=settings.series_limit,
+                total_series_limit=settings.total_series_limit,
+                boundaries=settings.histograms,
+                enabled=self.enabled,
+            ),
+            (Tracer if self.enabled else SilentTracer)(_sampler(settings), IdGenerator(), settings.span_limits),
+        )
+        self.resource = self._new_resource()
         self._collector = Collector(self._registry)
         self._manager = ExporterManager(self._tracer, self._collector, self.resource)
         # Held during a start, so that a second start waits for the first one and then has the same outcome.
         self._starting = threading.Lock()
+        self._loader = ExporterLoader(self.configuration)
         self._loaded: LoadedExporters | None = None
         self._stop_yielding: Callable[[], None] = lambda: None
-        self.span = self._tracer.span
-        self.current_span = self._tracer.current
-        _reset_in_forked_child(self)
+        around_fork(
+            self._manager,
+            before=ExporterManager.before_fork,
+            after_in_parent=ExporterManager.after_fork_in_parent,
+        )
+        around_fork(self, after_in_child=Telemetry._start_anew)
 
     @property
     def verbosity(self) -> Literal["off", "normal", "verbose"]:
@@ -128,70 +143,6 @@ class Telemetry:
     def enabled(self) -> bool:
         """Whether anything is recorded: false when ``verbosity`` is ``"off"``."""
         return self.verbosity != "off"
-
-    # Instruments
-
-    def counter(
-        self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
-    ) -> Counter:
-        """The counter of this name, a total that only grows. The first call makes it; later calls return it.
-
-        Args:
-            name: words of a-z and 0-9, joined by dots or underscores. Names that differ only in dots and
-                underscores are the same name.
-            unit: a UCUM unit, such as ``"s"``, ``"By"`` or ``"{order}"``.
-            description: one sentence for the reader of a dashboard.
-            labels: the names of the labels. The number of values of a label must be limited: no ids.
-            callback: returns the total, or a mapping from label values (tuples) to totals. It is called in
-                each collection, on another thread than that of the event loop.
-
-        Raises:
-            InvalidInstrument: a name is not valid, or an instrument of this name exists with another kind, unit or labels.
-        """
-        return _observed(self._registry.counter(name, unit=unit, description=description, labels=labels), callback)
-
-    def up_down_counter(self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = ()) -> UpDownCounter:
-        """A sum that grows and shrinks, such as connections in use. Arguments and errors as for ``counter``."""
-        return self._registry.up_down_counter(name, unit=unit, description=description, labels=labels)
-
-    def gauge(
-        self, name: str, *, unit: str = "", description: str = "", labels: Iterable[str] = (), callback: Callback | None = None
-    ) -> Gauge:
-        """A current value, such as a temperature. A callback may return ``None``: the collection then has no value.
-
-        Arguments and errors as for ``counter``.
-        """
-        return _observed(self._registry.gauge(name, unit=unit, description=description, labels=labels), callback)
-
-    def histogram(
-        self,
-        name: str,
-        *,
-        unit: str = "",
-        description: str = "",
-        labels: Iterable[str] = (),
-        boundaries: Iterable[float] = SECONDS,
-        callback: Callback | None = None,
-    ) -> Histogram:
-        """The distribution of values over buckets.
-
-        Args:
-            boundaries: the upper bounds of the buckets, ascending; the default suits durations in seconds.
-            callback: returns a mapping from label values (tuples) to ``HistogramCell`` objects with the same boundaries.
-
-        Other arguments and errors as for ``counter``.
-        """
-        histogram = self._registry.histogram(name, unit=unit, description=description, labels=labels, boundaries=boundaries)
-        return _observed(histogram, callback)
-
-    def timer(
-        self, name: str, *, description: str = "", labels: Iterable[str] = (), boundaries: Iterable[float] = SECONDS
-    ) -> Histogram:
-        """A histogram of seconds: ``with timer.labels(...).time():`` measures a block.
-
-        Arguments and errors as for ``histogram``.
-        """
-        return self.histogram(name, unit="s", description=description, labels=labels, boundaries=boundaries)
 
     def collect(self, timeout: float = _DEFAULT_TIMEOUT) -> Collection:
         """The current values of all series, as exporters receive them.
@@ -221,7 +172,8 @@ class Telemetry:
                 plugin; for an exporter that belongs to no plugin, the name of its class in snake case.
 
         Raises:
-            InvalidExporter: the exporter does not fit the hook specification; every problem is listed.
+            InvalidExporter: the exporter does not fit the hook specification (every problem is listed), or the same
+                instance is registered under another name.
             InvalidInput: the name is not valid.
             ConfigurationError: the configuration of this exporter has faults (unless ``on_config_error="log"``).
             RuntimeError: after ``shutdown``.
@@ -233,7 +185,9 @@ class Telemetry:
             return chosen
         pull_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
         self._report([*self.configuration.faults_of(chosen), *pull_faults])
-        self._manager.add(chosen, handle, self.configuration.pipeline_for(chosen), {})
+        pipeline = self.configuration.pipeline_for(chosen, getattr(exporter, "pipeline_defaults", {}))
+        ready = ReadyExporter(chosen, handle, pipeline, {})
+        self._loader.supersede(chosen, lambda: self._join(ready))
         return chosen
 
     async def unregister_exporter(self, name: str, timeout: float = _DEFAULT_TIMEOUT) -> ExporterReport:
@@ -246,31 +200,43 @@ class Telemetry:
         Raises:
             KeyError: there is no exporter of that name.
         """
+        if (absent := self._loader.forget(name)) is not None:
+            return absent.report(self._manager.kept_spans(name, drop=True))
         return await _off_loop(lambda: self._manager.remove(name, timeout), "eventcore-unregister")
 
-    def exporters(self) -> tuple[Pipeline, ...]:
-        """The exporters, each with its ``name``, ``state``, ``problem`` and ``stats()``."""
-        return self._manager.pipelines()
+    def exporters(self) -> tuple[Pipeline | AbsentExporter, ...]:
+        """The exporters, each with its ``name``, ``state``, ``problem`` and ``stats()``.
+
+        An exporter of the configuration that does not run is an ``AbsentExporter``, whose state is ``loading`` or ``failed``.
+        """
+        # In this order: an exporter that joins meanwhile is in both, and counts as joined.
+        absent, pipelines = self._loader.absent(), self._manager.pipelines()
+        joined = {pipeline.name for pipeline in pipelines}
+        return (*pipelines, *(exporter for exporter in absent if exporter.name not in joined))
 
     @property
     def failed_exporters(self) -> tuple[FailedExporter, ...]:
         """The exporters whose configuration is valid, but whose plugin could not be imported or used, with the reason."""
-        return self._loaded.failed if self._loaded is not None else ()
+        return self._loader.loaded().failed
 
     # Lifecycle
 
     async def start(self) -> None:
         """Import and start the exporters that the configuration enables, off the event loop.
 
-        ``start`` waits at most one second for exporters to start; a slower exporter joins later. An exporter
-        whose plugin raises is in ``failed_exporters``, and the others run. A second call does nothing.
+        ``start`` waits for the plugin and the constructor of an exporter as long as its ``load_timeout`` each, and
+        at most one second for exporters to start. A slower exporter is ``loading``, and joins when it comes. An
+        exporter whose plugin raises is in ``failed_exporters``, and the others run. A second call does nothing.
 
         Raises:
             ConfigurationError: the configuration has faults (unless ``on_config_error="log"``). One error
                 lists all of them, also those of the plugins' own settings. No exporter of the configuration
-                runs, and every further call raises the error again.
+                runs, and every further call raises the error again. The faults of a plugin that comes late are
+                logged, and its exporter is ``failed``.
         """
-        await _off_loop(self.start_blocking, "eventcore-start")
+        # In the caller's context, by which a plugin is recognised that starts a telemetry while it is imported itself.
+        context = contextvars.copy_context()
+        await _off_loop(lambda: context.run(self.start_blocking), "eventcore-start")
 
     def start_blocking(self) -> None:
         """``start`` for code without an event loop."""
@@ -278,12 +244,12 @@ class Telemetry:
             if self._loaded is not None:
                 self._report(self._loaded.faults)
                 return
-            self._loaded = load_exporters(self.configuration)
+            self._loaded = self._loader.load()
             self._report(self._loaded.faults)
-            for failed in self._loaded.failed:
-                _logger.warning("exporter %r has failed: %s", failed.name, failed.reason)
-            for ready in self._loaded.ready:
-                self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
+            for late in self._loader.absent():
+                if late.state == "loading":
+                    self._manager.keep_spans(late.name, self.configuration.pipeline_for(late.name).span_queue)
+            self._loader.admit(self._join, lambda name: self._manager.kept_spans(name, drop=True))
             self._manager.wait_started(_START_LIMIT)
 
     def yield_from_loop(self) -> Callable[[], None]:
@@ -304,7 +270,7 @@ class Telemetry:
 
     def flush_blocking(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """``flush`` for code without an event loop."""
-        return self._manager.flush(timeout)
+        return self._complete(self._loader.absent(), self._manager.flush(timeout))
 
     async def shutdown(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """Deliver everything recorded before the call and shut every exporter down. The report says what was delivered.
@@ -318,7 +284,7 @@ class Telemetry:
 
     def shutdown_blocking(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """``shutdown`` for code without an event loop."""
-        return self._manager.shutdown(timeout)
+        return self._complete(self._loader.absent(), self._manager.shutdown(timeout))
 
     async def __aenter__(self) -> Telemetry:
         await self.start()
@@ -334,6 +300,11 @@ class Telemetry:
     # Counts about telemetry itself
 
     @property
+    def ignored_span_changes(self) -> int:
+        """How often an attribute, an event, a link or a status was set after the end of its span, and ignored."""
+        return self._tracer.ring.ignored
+
+    @property
     def unsampled_traces(self) -> int:
         """The number of traces that head sampling did not record."""
         return self._tracer.sampler.unsampled
@@ -342,13 +313,30 @@ class Telemetry:
         """By instrument, the number of values that were recorded in its overflow series because of ``series_limit``."""
         return self._registry.overflow()
 
-    def start_anew(self) -> None:
-        """Set all values to zero and drop the exporters. A forked child calls this automatically."""
+    def _start_anew(self) -> None:
+        """In a forked child: set all values to zero, take a new instance id, and start the exporters once more."""
         self._registry.reset()
         self._collector.reset()
-        self._manager.forget()
+        self._loader.end_by_fork()
         # A thread of the parent may have held the lock at the fork; that thread does not exist in the child.
         self._starting = threading.Lock()
+        self.resource = self._new_resource()
+        self._manager.restart_in_child(self.resource)
+
+    def _new_resource(self) -> Resource:
+        settings = self.configuration.telemetry
+        return _resource(settings.service_name, self._tracer.ids.hex32(), settings.resource)
+
+    def _join(self, ready: ReadyExporter) -> None:
+        self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
+        if outdated := older_hooks(ready.handle):
+            _logger.warning("exporter %r: %s", ready.name, outdated)
+
+    def _complete(self, absent: Sequence[AbsentExporter], report: Report) -> Report:
+        """The report with a part for each exporter of the configuration that did not run before the call: it got nothing."""
+        reported = {exporter.name for exporter in report.exporters}
+        parts = [each.report(self._manager.kept_spans(each.name)) for each in absent if each.name not in reported]
+        return Report((*report.exporters, *parts), self._loader.problem())
 
     def _report(self, faults: Sequence[Fault]) -> None:
         """Raise the faults if the application must not go on; else log, as one error, those not logged before."""
@@ -360,10 +348,20 @@ class Telemetry:
             _logger.error("%s", ConfigurationError(new))
 
 
-def _observed(instrument: InstrumentT, callback: Callback | None) -> InstrumentT:
-    if callback is not None:
-        instrument.add_callback(callback)
-    return instrument
+def _sampler(settings: TelemetrySettings) -> Sampler:
+    if not settings.sampler:
+        return RateSampler(settings.traces_per_second)
+    kind = settings.sampler.removeprefix("parentbased_")
+    ratio = {"always_on": 1.0, "always_off": 0.0}.get(kind, settings.sampler_ratio)
+    follows_parent = kind != settings.sampler
+    if not follows_parent:
+        _logger.warning(
+            "the sampler %r is not parent-based: spans are recorded whatever the caller's trace decided, so that traces may "
+            "have gaps; use 'parentbased_%s'",
+            settings.sampler,
+            kind,
+        )
+    return RatioSampler(ratio, follows_parent=follows_parent)
 
 
 def _resource(service_name: str, instance_id: str, attributes: Mapping[str, Any]) -> Resource:
@@ -381,15 +379,3 @@ def _resource(service_name: str, instance_id: str, attributes: Mapping[str, Any]
 async def _off_loop(work: Callable[[], T], name: str) -> T:
     """Run blocking work in its own thread. When the caller is cancelled, the work goes on until its deadline."""
     return await asyncio.wrap_future(in_background(work, name))
-
-
-def _reset_in_forked_child(telemetry: Telemetry) -> None:
-    """A forked child has none of its parent's threads, and its parent exports the values recorded before the fork."""
-    # Python has no way to remove a fork handler, so the handler must not keep the telemetry alive.
-    reference = weakref.ref(telemetry)
-
-    def reset() -> None:
-        if (forked := reference()) is not None:
-            forked.start_anew()
-
-    os.register_at_fork(after_in_child=reset)

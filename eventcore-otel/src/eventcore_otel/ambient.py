@@ -1,19 +1,69 @@
-"""Reads the current OpenTelemetry span, so that eventcore's spans inside a traced request become children of that request."""
+"""Connects eventcore's spans and OpenTelemetry's, in both directions."""
 
 from __future__ import annotations
 
-from opentelemetry.trace import INVALID_SPAN, get_current_span
+from contextlib import suppress
+from contextvars import Token
+from typing import Any, Final, final
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
 
 from eventcore.exporting import TraceContext
 
+_SUPPRESS: Final = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001  # the key that instrumentations look up has no public name
+# Through the runtime: `opentelemetry.context.detach` logs a traceback where a task is left by another one.
+_RUNTIME: Final[Any] = otel_context._RUNTIME_CONTEXT  # noqa: SLF001  # as above
 
-def current_trace_context() -> TraceContext | None:
-    """The trace context of this task's or thread's current OpenTelemetry span; ``None`` when there is no such span."""
-    span = get_current_span()
-    if span is INVALID_SPAN:
-        return None
-    context = span.get_span_context()
-    if not context.is_valid:
-        return None
-    state = context.trace_state
-    return TraceContext(context.trace_id, context.span_id, int(context.trace_flags), state.to_header() if state else "")
+
+@final
+class OpenTelemetryContext:
+    """The current span of OpenTelemetry, in this task or thread."""
+
+    def current(self) -> TraceContext | None:
+        """The trace context of the current OpenTelemetry span; ``None`` when there is no such span."""
+        span = get_current_span()
+        if span is INVALID_SPAN:
+            return None
+        context = span.get_span_context()
+        if not context.is_valid:
+            return None
+        state = context.trace_state
+        return TraceContext(
+            context.trace_id,
+            context.span_id,
+            int(context.trace_flags),
+            state.to_header() if state else "",
+            is_remote=context.is_remote,
+        )
+
+    def attach(self, context: TraceContext, own_io: bool) -> Token[Context]:
+        """Make a span of eventcore the current one, so that spans of instrumented libraries become its children.
+
+        Within the store's own calls an instrumented driver creates no spans: the store has its own.
+        """
+        state = TraceState.from_header([context.tracestate]) if context.tracestate else None
+        span = NonRecordingSpan(
+            SpanContext(context.trace_id, context.span_id, context.is_remote, TraceFlags(context.trace_flags), state)
+        )
+        attached = set_span_in_context(span)
+        if own_io:
+            attached = otel_context.set_value(
+                "suppress_instrumentation", True, otel_context.set_value(_SUPPRESS, True, attached)
+            )
+        token: Token[Context] = _RUNTIME.attach(attached)
+        return token
+
+    def detach(self, token: Token[Context]) -> None:
+        """Undo an ``attach``; nothing where the code is left in another task than it was entered in."""
+        with suppress(ValueError):
+            _RUNTIME.detach(token)

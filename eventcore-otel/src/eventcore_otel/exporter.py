@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from eventcore.exporting import (
+    AmbientContext,
     CounterData,
     Exporter,
     ExporterContext,
@@ -13,8 +14,8 @@ from eventcore.exporting import (
     HistogramData,
     Rejected,
     Secret,
+    Signal,
     SpanData,
-    TraceContext,
     hookimpl,
 )
 from eventcore_otel.settings import Parameters, Settings
@@ -114,6 +115,11 @@ class OpenTelemetryExporter(Exporter):
             context.logger.warning(self._settings.warning)
 
     @hookimpl
+    def begin(self, signal: Signal, attempt: int) -> None:  # the hook's signature
+        """Drop what an earlier cycle of the signal has left behind."""
+        self._running().begin(signal)
+
+    @hookimpl
     def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:  # the hook's signature
         """Encode a chunk of counters and keep it until ``flush``."""
         self._running().counters(counters)
@@ -134,9 +140,9 @@ class OpenTelemetryExporter(Exporter):
         self._running().spans(spans)
 
     @hookimpl
-    def flush(self, timeout: float) -> Rejected | None:
-        """Send the encoded chunks, in one attempt."""
-        return self._running().flush(timeout)
+    def flush(self, signal: Signal, timeout: float) -> Rejected | None:
+        """Send the encoded chunks of the signal, in one attempt."""
+        return self._running().flush(signal, timeout)
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:  # the hook's signature
@@ -145,11 +151,11 @@ class OpenTelemetryExporter(Exporter):
             self._session.close()
 
     @hookimpl
-    def trace_context(self) -> Callable[[], TraceContext | None]:
-        """The function with which core reads the current OpenTelemetry span."""
-        from eventcore_otel.ambient import current_trace_context
+    def ambient_context(self) -> AmbientContext:
+        """Connect eventcore's spans and OpenTelemetry's."""
+        from eventcore_otel.ambient import OpenTelemetryContext
 
-        return current_trace_context
+        return OpenTelemetryContext()
 
     def _running(self) -> Session:
         if self._session is None:

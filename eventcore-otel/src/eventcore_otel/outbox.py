@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from eventcore.exporting import Rejected, SpanData
+from eventcore.exporting import GiveUp, Rejected, SpanData
 
 # Collectors refuse messages above 4 MiB by default. gRPC copies a request several times, and each copy holds the GIL: at 1 MiB
 # for less than 1 ms, at 3.5 MiB for more than 2 ms. A full batch of spans of usual size fits into 1 MiB.
@@ -44,27 +44,11 @@ class Outbox:
     Only the pipeline's worker thread uses an outbox, one hook at a time.
     """
 
-    _first: object = None
     _parts: list[Part] = field(default_factory=list[Part])
     # Spans of this batch that were answered for in an earlier attempt, and those of them that were passed again since.
     _answered: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
     _answered_again: dict[SpanKey, None] = field(default_factory=dict[SpanKey, None])
     _rejected: list[Rejected] = field(default_factory=list[Rejected])
-
-    def begin_chunk(self, first: object) -> None:
-        """Call this before the parts of a chunk are added.
-
-        A cycle that runs out of time ends without ``flush``, and its parts remain. The next cycle
-        is recognised by its first span or series, which is the same as that of the cycle before:
-        then the old parts are dropped.
-
-        Args:
-            first: identifies the first span or series of the chunk.
-        """
-        if self._parts and first == self._first:
-            self.clear()
-        if not self._parts:
-            self._first = first
 
     def add(self, part: Part) -> None:
         """Keep a part until ``send_all``."""
@@ -104,12 +88,19 @@ class Outbox:
         answered, self._answered_again = self._answered_again, {}
         # Without a span in common, the answers that are remembered belong to an older batch.
         rejected = list(self._rejected) if answered else []
+        requests, sent = list(_requests(parts)), 0
         try:
-            for request in _requests(parts):
+            for request in requests:
                 answer = send(b"".join([part.encoded for part in request]), sum(part.count for part in request))
                 if answer is not None:
                     rejected.append(answer)
                 answered.update((key, None) for part in request for key in part.spans)
+                sent += 1
+        except GiveUp as error:
+            if not sent and not answered:
+                raise
+            # What was answered before stays answered: only the other spans or points are refused.
+            rejected.append(Rejected(sum(part.count for request in requests[sent:] for part in request), error.reason))
         except Exception:
             self._answered, self._rejected = answered, rejected
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from eventcore.exporting import (
     Attributes,
@@ -15,6 +15,7 @@ from eventcore.exporting import (
     HistogramData,
     MetricData,
     Rejected,
+    Signal,
     SpanData,
 )
 from eventcore_otel.encoding import Encoder
@@ -43,8 +44,11 @@ class Session:
         core_version = _version("eventcore-core")
         self._encoder = Encoder(_resource(context.resource.attributes, settings.resource, core_version), core_version)
         self._transport = Transport(settings, f"eventcore-otel/{_version('eventcore-otel')}")
-        self._metrics = Outbox()
-        self._spans = Outbox()
+        self._outboxes: dict[Signal, Outbox] = {"metrics": Outbox(), "spans": Outbox()}
+
+    def begin(self, signal: Signal) -> None:
+        """Drop the parts of a cycle of the signal that ended without ``flush``."""
+        self._outboxes[signal].clear()
 
     def counters(self, counters: Sequence[CounterData]) -> None:
         self._add_metrics(self._encoder.counters, counters)
@@ -56,34 +60,24 @@ class Session:
         self._add_metrics(self._encoder.histograms, histograms)
 
     def spans(self, spans: Sequence[SpanData]) -> None:
-        # A cycle has one signal. Metrics that are still in the outbox belong to a cycle that ended without a flush.
-        self._metrics.clear()
-        if not spans:
-            return
-        self._spans.begin_chunk(key_of(spans[0]))
-        if unanswered := self._spans.without_answered(spans):
+        if unanswered := self._outboxes["spans"].without_answered(spans):
             self._add_spans(unanswered)
 
-    def flush(self, timeout: float) -> Rejected | None:
-        """Send everything within ``timeout`` seconds; returns what the backend rejected."""
+    def flush(self, signal: Signal, timeout: float) -> Rejected | None:
+        """Send everything of the signal within ``timeout`` seconds; returns what the backend rejected."""
         deadline = time.monotonic() + timeout
-        send = self._transport.send
-        metrics = self._metrics.send_all(lambda request, count: send("metrics", request, count, deadline - time.monotonic()))
-        spans = self._spans.send_all(lambda request, count: send("traces", request, count, deadline - time.monotonic()))
-        # At most one of the outboxes has parts, because a cycle has one signal.
-        return metrics if metrics is not None else spans
+        name: Literal["metrics", "traces"] = "metrics" if signal == "metrics" else "traces"
+        return self._outboxes[signal].send_all(
+            lambda request, count: self._transport.send(name, request, count, deadline - time.monotonic())
+        )
 
     def close(self) -> None:
         """Cancel the call in flight and close the connections."""
         self._transport.close()
 
     def _add_metrics(self, encode: Callable[[Sequence[_DataT]], bytes], metrics: Sequence[_DataT]) -> None:
-        # As in `spans`: spans that are still in the outbox belong to a cycle that ended without a flush.
-        self._spans.clear()
         if count := sum(len(data.points) for data in metrics):
-            first = next(data for data in metrics if data.points)
-            self._metrics.begin_chunk((first.name, first.points[0].labels))
-            self._metrics.add(Part(encode(metrics), count))
+            self._outboxes["metrics"].add(Part(encode(metrics), count))
 
     def _add_spans(self, spans: Sequence[SpanData]) -> None:
         """Encode spans into parts of at most ``MAX_REQUEST`` bytes each; a single larger span is a part by itself."""
@@ -93,7 +87,7 @@ class Session:
             self._add_spans(spans[:half])
             self._add_spans(spans[half:])
         else:
-            self._spans.add(Part(encoded, len(spans), [key_of(span) for span in spans]))
+            self._outboxes["spans"].add(Part(encoded, len(spans), [key_of(span) for span in spans]))
 
 
 def _resource(core: Attributes, own: Attributes, core_version: str) -> Attributes:

@@ -16,7 +16,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from eventcore.exporting import Rejected, RetryLater
+from eventcore.exporting import GiveUp, Rejected, RetryLater
 from eventcore_otel.environment import Signal
 from eventcore_otel.settings import Destination, Settings, Tls
 
@@ -35,6 +35,12 @@ _RETRYABLE: Final = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+# Whatever is sent again, the server will not take it: the token is wrong, or it has no such service.
+_HOPELESS: Final = frozenset(
+    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
+)
+# The call was cut before the answer came: the server may have taken the request.
+_OUTCOME_UNKNOWN: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 _METHODS: Final[dict[Signal, tuple[str, Any]]] = {
     "metrics": (
         "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -102,8 +108,9 @@ class Transport:
             What the receiver rejected permanently; ``None`` when it accepted everything.
 
         Raises:
-            RetryLater: the request failed and may be sent again. As far as is known, the receiver
-                accepted nothing of it.
+            RetryLater: the request failed and may be sent again. The receiver accepted nothing of
+                it, unless ``outcome_unknown`` says that nobody knows.
+            GiveUp: the receiver will never take it.
         """
         destination = self._destinations[signal]
         timeout = min(timeout, destination.timeout)
@@ -127,10 +134,12 @@ class Transport:
             return _partial_success(call.result(timeout + _GRACE))
         except grpc.FutureTimeoutError as error:
             call.cancel()
-            raise RetryLater(reason=f"DEADLINE_EXCEEDED: {destination.target} gave no answer within {timeout:.3g} s") from error
+            reason = f"DEADLINE_EXCEEDED: {destination.target} gave no answer within {timeout:.3g} s"
+            raise RetryLater(reason=reason, outcome_unknown=True) from error
         except grpc.FutureCancelledError as error:
             raise RetryLater(
-                reason="CANCELLED: the exporter was shut down while the call was in flight; its outcome is unknown"
+                reason="CANCELLED: the exporter was shut down while the call was in flight; its outcome is unknown",
+                outcome_unknown=True,
             ) from error
         except grpc.RpcError as error:
             return self._outcome(signal, error, count, timeout)
@@ -158,7 +167,10 @@ class Transport:
         retry_info = _retry_info(call)
         if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_info is not None):
             after = retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9 if retry_info else 0.0
-            raise RetryLater(after=after if after > 0 else None, reason=reason) from error
+            unknown = code in _OUTCOME_UNKNOWN
+            raise RetryLater(after=after if after > 0 else None, reason=reason, outcome_unknown=unknown) from error
+        if code in _HOPELESS:
+            raise GiveUp(reason) from error
         return Rejected(count, reason)
 
     def _clean(self, signal: Signal, details: str) -> str:

@@ -170,11 +170,8 @@ class PrometheusExporter:
         settings, logger = self._settings, context.logger
 
         def on_collision(name: str, exposed: str, owner: str) -> None:
-            logger.warning(
-                "%r is left out: its name %s is in use by %r; give one of them another name (setting 'rename')",
-                name,
-                exposed,
-                owner,
+            context.report_hidden(
+                name, f"its name {exposed} is in use by {owner!r}; give one of them another name (setting 'rename')"
             )
 
         self._builder = PageBuilder(Names(settings.renames), on_collision, keep_values=settings.registry is not None)
@@ -193,6 +190,11 @@ class PrometheusExporter:
                 self.shutdown(0.0)
                 raise
             self._collector = collector
+
+    @hookimpl
+    def begin(self) -> None:
+        """Begin a page; drop what a failed cycle has left of its own."""
+        self._building().begin()
 
     @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:

@@ -130,8 +130,11 @@ class PageBuilder:
         self._keep_values = keep_values
         self._layouts: dict[tuple[Kind, str], _Layout | None] = {}
         self._families: dict[tuple[Kind, str], Family] = {}
-        self._first: tuple[object, ...] = ()
         self.collisions = 0
+
+    def begin(self) -> None:
+        """Drop the families of a cycle that ended without ``finish``."""
+        self._families = {}
 
     def counters(self, chunk: Sequence[CounterData]) -> None:
         for data in chunk:
@@ -150,8 +153,8 @@ class PageBuilder:
                 self._keep(family, data, histogram_lines(layout.histogram, layout.labels, data.points))
 
     def finish(self) -> Page:
-        """The page of all chunks since the last page."""
-        families, self._families, self._first = self._families, {}, ()
+        """The page of all chunks since ``begin``."""
+        families, self._families = self._families, {}
         return Page(tuple(sorted(families.values(), key=lambda family: family.layout.name.family)))
 
     def _numbers(self, family: Family, data: CounterData | GaugeData) -> None:
@@ -166,7 +169,6 @@ class PageBuilder:
         if not data.points:
             return None
         key = (kind, data.name)
-        self._drop_unfinished_cycle(key, data)
         try:
             return self._families[key]
         except KeyError:
@@ -174,19 +176,6 @@ class PageBuilder:
             if layout is None:
                 return None
             return self._families.setdefault(key, Family(layout))
-
-    def _drop_unfinished_cycle(self, key: tuple[Kind, str], data: MetricData) -> None:
-        """Drop the families of a cycle that ended without ``flush``, when the first chunk of the next cycle comes.
-
-        All points of a cycle have the same time, and each cycle begins with the same series: a
-        point of another time, or the first series once more, belongs to the next cycle.
-        """
-        point = data.points[0]
-        if not self._first:
-            self._first = (key, point.labels, point.time_ns)
-        elif point.time_ns != self._first[2] or (key, point.labels) == self._first[:2]:
-            self._families.clear()
-            self._first = (key, point.labels, point.time_ns)
 
     def _layout(self, key: tuple[Kind, str], data: MetricData, boundaries: tuple[float, ...]) -> _Layout | None:
         if key in self._layouts:

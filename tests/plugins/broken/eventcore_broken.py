@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from eventcore.exporting import Exporter, ExporterContext, Rejected, hookimpl
+from eventcore.exporting import Exporter, ExporterContext, Rejected, Signal, hookimpl
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -28,7 +28,7 @@ class RaisesEverywhere(Exporter):
         raise RuntimeError("export_spans is broken")
 
     @hookimpl
-    def flush(self, timeout: float) -> None:
+    def flush(self, signal: Signal, timeout: float) -> None:
         raise RuntimeError("flush is broken")
 
     @hookimpl

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, final
 
 from eventcore.catalogue.metrics import CommandMetrics, CommandOutcome, Resolution, RetryReason, SnapshotResult
-from eventcore.recording import Buffer, HistogramCell, UpDownCounterCell
+from eventcore.recording import Buffer, HistogramCell, Span, UpDownCounterCell
 from eventcore.telemetry import Telemetry
 
 _FOLD_AT: Final = 256
@@ -68,13 +68,15 @@ class CommandSeries:
         self.loaded_from_states: Final = self._buffer(instruments.events_loaded.labels(store, command_type, "snapshot")).append
         self.emitted: Final = self._buffer(instruments.events_emitted.labels(store, command_type)).append
 
-    def ended(self, outcome: CommandOutcome, seconds: float, attempts: int) -> None:
-        """Record a command that ended after ``seconds``."""
+    def ended(self, outcome: CommandOutcome, seconds: float, attempts: int, span: Span | None = None) -> None:
+        """Record a command that ended after ``seconds``; its ``span``, if it is sampled, becomes the duration's exemplar."""
         duration, attempted, waiting = self._ended.get(outcome) or self._bind(outcome)
         duration(seconds)
         if attempts:
             attempted(attempts)
         self.active(-1)
+        if span is not None:
+            self._instruments.duration.labels(*self._labels, outcome).offer(seconds, span)
         if len(waiting) >= _FOLD_AT:
             for buffer in self._buffers:
                 buffer.fold()

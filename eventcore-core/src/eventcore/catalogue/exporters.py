@@ -9,9 +9,10 @@ from eventcore.catalogue.metrics import ExporterMetrics
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterState
 from eventcore.recording import Instrument
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import AbsentExporter, Telemetry
 
 _Values: TypeAlias = "Iterator[tuple[tuple[str, ...], Any]]"
+_Exporter: TypeAlias = Pipeline | AbsentExporter
 _STATES: Final[tuple[str, ...]] = get_args(ExporterState)
 
 
@@ -23,7 +24,7 @@ def observe_exporters(telemetry: Telemetry) -> None:
     metrics = ExporterMetrics(telemetry)
     if metrics.state.callbacks():
         return
-    observed: list[tuple[Instrument[Any], Callable[[Pipeline], _Values]]] = [
+    observed: list[tuple[Instrument[Any], Callable[[_Exporter], _Values]]] = [
         (metrics.state, _state),
         (metrics.spans, _spans),
         (metrics.spans_pending, _pending),
@@ -40,45 +41,46 @@ def observe_exporters(telemetry: Telemetry) -> None:
     )
 
 
-def _of_all(telemetry: Telemetry, values: Callable[[Pipeline], _Values]) -> Callable[[], Mapping[tuple[str, ...], Any]]:
+def _of_all(telemetry: Telemetry, values: Callable[[_Exporter], _Values]) -> Callable[[], Mapping[tuple[str, ...], Any]]:
     return lambda: dict(item for pipeline in telemetry.exporters() for item in values(pipeline))
 
 
-def _state(pipeline: Pipeline) -> _Values:
+def _state(pipeline: _Exporter) -> _Values:
     current = pipeline.state
     for state in _STATES:
         yield (pipeline.name, state), int(state == current)
 
 
-def _spans(pipeline: Pipeline) -> _Values:
+def _spans(pipeline: _Exporter) -> _Values:
     if (spans := pipeline.stats().spans) is not None:
         yield (pipeline.name, "recorded", ""), spans.recorded
         yield (pipeline.name, "exported", ""), spans.exported
+        yield (pipeline.name, "unknown", ""), spans.unknown
         for reason, count in spans.dropped.items():
             yield (pipeline.name, "dropped", reason), count
 
 
-def _pending(pipeline: Pipeline) -> _Values:
+def _pending(pipeline: _Exporter) -> _Values:
     if (spans := pipeline.stats().spans) is not None:
         yield (pipeline.name,), spans.pending
 
 
-def _cycles(pipeline: Pipeline) -> _Values:
+def _cycles(pipeline: _Exporter) -> _Values:
     for signal, cycles in pipeline.stats().cycles.items():
         for outcome, count in cycles.counts.items():
             yield (pipeline.name, signal, outcome), count
 
 
-def _cycle_durations(pipeline: Pipeline) -> _Values:
+def _cycle_durations(pipeline: _Exporter) -> _Values:
     for signal, cycles in pipeline.stats().cycles.items():
         for outcome, cell in cycles.durations.items():
             yield (pipeline.name, signal, outcome), cell
 
 
-def _cpu_time(pipeline: Pipeline) -> _Values:
+def _cpu_time(pipeline: _Exporter) -> _Values:
     yield (pipeline.name,), pipeline.stats().cpu_seconds
 
 
-def _last_success_age(pipeline: Pipeline) -> _Values:
+def _last_success_age(pipeline: _Exporter) -> _Values:
     for signal, cycles in pipeline.stats().cycles.items():
         yield (pipeline.name, signal), cycles.last_success_age()

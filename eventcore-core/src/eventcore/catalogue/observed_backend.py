@@ -153,11 +153,14 @@ class ObservedLog:
             if span.recording:
                 span.set_attribute("db.system.name", self._system)
                 span.set_attribute("db.operation.name", operation)
+            entered = span.enter(own_io=True)
             try:
                 yield span
             except BaseException as error:
                 self._instruments.failed(operation, perf_counter() - begun, error)
                 raise
+            finally:
+                span.leave(entered)
         self._instruments.succeeded(operation, perf_counter() - begun)
 
 

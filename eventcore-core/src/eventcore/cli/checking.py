@@ -107,16 +107,18 @@ def _print(output: Output, answer: CheckResult, *, recording: bool) -> None:
 def _results(telemetry: Telemetry, deadline: float) -> list[Result]:
     """Record the test values, export them and say for each exporter whether they arrived, in the order of configuration."""
     plugins = {plan.name: plan.plugin for plan in telemetry.configuration.exporters}
-    pipelines = telemetry.exporters()
+    pipelines = [exporter for exporter in telemetry.exporters() if isinstance(exporter, Pipeline)]
     _record(telemetry, {kind for pipeline in pipelines for kind in pipeline.handle.kinds})
     report = telemetry.flush_blocking(max(deadline - time.monotonic(), 0.1))
     results = {
         pipeline.name: _result(pipeline, plugins[pipeline.name], report[pipeline.name], telemetry.enabled, deadline)
         for pipeline in pipelines
-    } | {
-        failed.name: Result(name=failed.name, plugin=plugins[failed.name], ok=False, state="failed", message=failed.reason)
-        for failed in telemetry.failed_exporters
     }
+    for absent in telemetry.exporters():
+        if not isinstance(absent, Pipeline):
+            results[absent.name] = Result(
+                name=absent.name, plugin=plugins[absent.name], ok=False, state=absent.state, message=absent.problem
+            )
     return [results[name] for name in plugins if name in results]
 
 

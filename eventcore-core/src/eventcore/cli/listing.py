@@ -14,15 +14,17 @@ from eventcore.errors import Fault
 from eventcore.exporting.configuration import (
     OFFICIAL,
     Configuration,
+    Damage,
     ExporterPlan,
     FoundPlugin,
     LoadedExporters,
+    all_damages,
     how_to_install,
     load_configuration,
     load_exporters,
 )
 
-State: TypeAlias = Literal["loaded", "failed", "disabled", "not enabled", "not installed"]
+State: TypeAlias = Literal["loaded", "loading", "failed", "disabled", "not enabled", "not installed"]
 
 
 @final
@@ -48,11 +50,12 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     exporters_off: bool
     faults: tuple[Fault, ...]
     exporters: tuple[Row, ...]
+    damages: tuple[Damage, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """The exit code, as ``eventcore --help`` documents it."""
-        return 2 if self.faults else int(any(row.state == "failed" for row in self.exporters))
+        return 2 if self.faults else int(any(row.state in ("failed", "loading") for row in self.exporters))
 
 
 def add_plugins(commands: Any) -> None:
@@ -67,6 +70,7 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
 
     states:
       loaded         imported, made and checked
+      loading        not imported and made in time (pipeline.load_timeout); an application goes on without it until it comes
       failed         enabled, but it cannot be imported or made, or does not fit the hook specification
       disabled       the configuration disables it
       not enabled    installed, but the configuration does not enable it
@@ -74,7 +78,9 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
 
     JSON (--json):
       {"version": 1, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
-       "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}]}
+       "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}],
+       "damages": [{"file", "problem"}]}
+      "damages" is metadata of installed distributions that cannot be read. It stops nothing, but may hide a plugin.
       "distribution", "version" and "install" may be null.
     """
     listing = list_exporters(load_configuration(options.config))
@@ -92,6 +98,10 @@ def _print(output: Output, listing: Listing) -> None:
         for row in listing.exporters
     ]
     output.table(titles, rows)
+    if listing.damages:
+        output.line("Metadata of installed distributions is damaged. It stops nothing, but may hide a plugin:")
+        for damage in listing.damages:
+            output.line(f"  - {damage}")
 
 
 def list_exporters(configuration: Configuration) -> Listing:
@@ -111,6 +121,7 @@ def list_exporters(configuration: Configuration) -> Listing:
         exporters_off=configuration.exporters_off,
         faults=loaded.faults,
         exporters=tuple(rows),
+        damages=all_damages(),
     )
 
 
@@ -121,9 +132,8 @@ def _row(plan: ExporterPlan, loaded: LoadedExporters) -> Row:
     if plan.action != "load":
         state = "disabled" if plan.action == "disabled" else "not enabled"
     elif kinds is None:
-        state = "failed"
-        failures = (failed.reason for failed in loaded.failed if failed.name == plan.name)
-        reason = next(failures, "its configuration has faults")
+        absent = next(absent for absent in loaded.absent if absent.name == plan.name)
+        state, reason = absent.state, absent.problem
     row = Row(name=plan.name, plugin=plan.plugin, state=state, reason=reason, kinds=kinds or ())
     return row if plan.found is None else replace(row, distribution=plan.found.distribution, version=plan.found.version)
 

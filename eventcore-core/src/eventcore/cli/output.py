@@ -11,7 +11,7 @@ import msgspec
 
 from eventcore.errors import Fault
 
-_COLOURS: Final = {"ok": "32", "loaded": "32", "failed": "31"}
+_COLOURS: Final = {"ok": "32", "loaded": "32", "loading": "33", "failed": "31"}
 
 
 @final

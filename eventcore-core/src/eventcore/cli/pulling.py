@@ -6,13 +6,17 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import wait
 from typing import Final
 
 from eventcore.exporting.delivery.report import ExporterReport
+from eventcore.ground import in_background
 from eventcore.recording.names import canonical_name
 
 _MAX_PAGE_BYTES: Final = 64 * 1024 * 1024
 _MIN_TIMEOUT: Final = 1.0
+# Seconds beyond the timeout of a request, so that the request itself says what was wrong.
+_GRACE: Final = 0.5
 
 
 def check_pull(
@@ -31,6 +35,15 @@ def check_pull(
     Returns:
         Whether the check succeeded, the finding in words, and the URL that was fetched.
     """
+    # On another thread: the attributes are the plugin's code and may hang, and a page may come byte by byte.
+    finding = in_background(lambda: _look(exporter, metric, report, problem, deadline), "eventcore-check-page")
+    wait([finding], max(deadline - time.monotonic(), _MIN_TIMEOUT) + _GRACE)
+    return finding.result() if finding.done() else (False, "its page was not read in time", None)
+
+
+def _look(
+    exporter: object, metric: str | None, report: ExporterReport, problem: str, deadline: float
+) -> tuple[bool, str, str | None]:
     if (url := _text(exporter, "url")) is not None:
         page, failure = _fetch(url, deadline)
         if page is None:
@@ -54,7 +67,7 @@ def check_pull(
 def _text(exporter: object, attribute: str) -> str | None:
     try:
         value = getattr(exporter, attribute, None)
-    except Exception:  # noqa: BLE001  # a property of a plugin may raise anything; the page is then not checked
+    except BaseException:  # noqa: BLE001  # a property of a plugin may raise anything; the page is then not checked
         return None
     return value if isinstance(value, str) and value.startswith(("http://", "https://")) else None
 

@@ -78,7 +78,7 @@ async def load_boundary(loader: Loader, states: States, context: CommandContext,
     loaded_at = perf_counter()
     if context.plan.discovers:
         rounds = 0
-        while new := context.discover(boundary.state, boundary.versions):
+        while new := _discover(context, boundary):
             rounds += 1
             if rounds > _MAX_ROUNDS:
                 raise InvalidCommand(
@@ -95,11 +95,28 @@ async def load_boundary(loader: Loader, states: States, context: CommandContext,
     return boundary
 
 
+def _discover(context: CommandContext, boundary: BoundaryState) -> Needs:
+    entered = context.span.enter()
+    try:
+        return context.discover(boundary.state, boundary.versions)
+    finally:
+        context.span.leave(entered)
+
+
 async def _read(loader: Loader, states: States, context: CommandContext, needs: Needs, from_cache: bool) -> BoundaryState:
-    plan = context.plan
     loaded = loader.from_cache(needs) if from_cache else None
     if loaded is None:
-        loaded = await loader.load(needs, partial(CommandFold, context.command) if plan.folds else None, context.span)
+        fold = partial(CommandFold, context.command, context.span) if context.plan.folds else None
+        loaded = await loader.load(needs, fold, context.span)
+    entered = context.span.enter()
+    try:
+        return await _folded(states, context, needs, loaded)
+    finally:
+        context.span.leave(entered)
+
+
+async def _folded(states: States, context: CommandContext, needs: Needs, loaded: Loaded) -> BoundaryState:
+    plan = context.plan
     versions = {stream: one.version for stream, one in loaded.streams.items()}
     head = loaded.head
     # The cache may have learned newer events of one stream while the snapshot of the others was read.

@@ -147,7 +147,7 @@ class CommandExecutor:
                 self._running -= 1
                 if not self._running and self._none_running is not None:
                     self._none_running.set()
-                series.ended(outcome, perf_counter() - begun, execution.attempts)
+                series.ended(outcome, perf_counter() - begun, execution.attempts, span if span.recording else None)
                 if span.recording:
                     execution.set_span_attributes(outcome)
         if isinstance(answer, BusinessRuleViolation):

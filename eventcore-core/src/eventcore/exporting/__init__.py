@@ -1,13 +1,24 @@
 """What an exporter plugin needs: hooks, their data types and answers. A plugin imports this and nothing else of eventcore."""
 
-from eventcore.exporting.context import ExporterContext, Rejected, RetryLater, Secret, StoppingEvent
-from eventcore.exporting.hookspecs import Exporter, ExporterHooks, hookimpl
+from eventcore.exporting.context import (
+    AmbientContext,
+    ExporterContext,
+    GiveUp,
+    Rejected,
+    RetryLater,
+    Secret,
+    Signal,
+    StoppingEvent,
+    Temporality,
+)
+from eventcore.exporting.hookspecs import CONTRACT_VERSION, Exporter, ExporterHooks, hookimpl
 from eventcore.recording.names import canonical_name
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import (
     Attributes,
     AttributeValue,
     CounterData,
+    Exemplar,
     GaugeData,
     HistogramData,
     HistogramPoint,
@@ -15,6 +26,7 @@ from eventcore.recording.values import (
     MetricData,
     NumberPoint,
     Resource,
+    Scope,
     SpanData,
     SpanEvent,
     SpanKind,
@@ -23,13 +35,17 @@ from eventcore.recording.values import (
 )
 
 __all__ = [
+    "CONTRACT_VERSION",
+    "AmbientContext",
     "AttributeValue",
     "Attributes",
     "CounterData",
+    "Exemplar",
     "Exporter",
     "ExporterContext",
     "ExporterHooks",
     "GaugeData",
+    "GiveUp",
     "HistogramData",
     "HistogramPoint",
     "Labels",
@@ -38,13 +54,16 @@ __all__ = [
     "Rejected",
     "Resource",
     "RetryLater",
+    "Scope",
     "Secret",
+    "Signal",
     "SpanData",
     "SpanEvent",
     "SpanKind",
     "SpanLink",
     "SpanStatus",
     "StoppingEvent",
+    "Temporality",
     "TraceContext",
     "canonical_name",
     "hookimpl",

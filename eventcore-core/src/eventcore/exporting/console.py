@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, final
 
-from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, MetricData, SpanData, hookimpl
+from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, MetricData, Signal, SpanData, hookimpl
 
 _QUANTILES: Final = (0.5, 0.95, 0.99)
 _TABLES: Final[tuple[tuple[type[MetricData], list[str]], ...]] = (
@@ -54,6 +54,14 @@ class ConsoleExporter:
     # printing fails, the whole cycle is exported again.
 
     @hookimpl
+    def begin(self, signal: Signal) -> None:
+        """Drop what a failed cycle of the signal has left."""
+        if signal == "metrics":
+            self._metrics = []
+        else:
+            self._spans = []
+
+    @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:
         self._metrics += counters
 
@@ -70,22 +78,25 @@ class ConsoleExporter:
         self._spans += spans
 
     @hookimpl
-    def flush(self) -> None:
+    def flush(self, signal: Signal) -> None:
         """Print what the export hooks were given."""
-        metrics, spans = self._metrics, self._spans
-        self._metrics, self._spans = [], []
-        lines: list[str] = []
-        for kind, titles in _TABLES if self._shows_metrics else ():
-            lines += self._table(titles, [row for data in metrics if isinstance(data, kind) for row in self._rows_of(data)])
-        if self._shows_spans and spans:
-            lines += [self._span_line(span) for span in spans[: self._rows]]
-            lines += [f"... and {len(spans) - self._rows} more spans"] if len(spans) > self._rows else []
-        if lines:
+        metrics, self._metrics = (self._metrics, []) if signal == "metrics" else ([], self._metrics)
+        spans, self._spans = (self._spans, []) if signal == "spans" else ([], self._spans)
+        if lines := [*self._tables(metrics), *self._span_lines(spans)]:
             self._print(lines)
-        # After printing: if it fails, the next cycle computes its rates from the same totals as this
-        # one. A cycle of spans has no counters, and keeps the totals.
+        # After printing: if it fails, the next cycle computes its rates from the same totals.
         if counters := [data for data in metrics if isinstance(data, CounterData)]:
             self._totals = {(c.name, p.labels): (p.value, p.time_ns) for c in counters for p in c.points}
+
+    def _tables(self, metrics: Sequence[MetricData]) -> Iterator[str]:
+        for kind, titles in _TABLES if self._shows_metrics else ():
+            yield from self._table(titles, [row for data in metrics if isinstance(data, kind) for row in self._rows_of(data)])
+
+    def _span_lines(self, spans: Sequence[SpanData]) -> Iterator[str]:
+        if self._shows_spans:
+            yield from map(self._span_line, spans[: self._rows])
+            if (more := len(spans) - self._rows) > 0:
+                yield f"... and {more} more spans"
 
     def _rows_of(self, data: MetricData) -> Iterator[list[str]]:
         for point in data.points:

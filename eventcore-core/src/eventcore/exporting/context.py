@@ -6,11 +6,20 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from math import isfinite
-from typing import Any, Protocol, final
+from typing import Any, Literal, Protocol, TypeAlias, final
 
 import msgspec
 
+from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import Resource
+
+Signal: TypeAlias = Literal["metrics", "spans"]
+"""What one cycle exports."""
+
+Temporality: TypeAlias = Literal["cumulative", "delta"]
+"""What the points of counters and histograms count: everything since their series began, or what is new."""
+
+ForkCallback: TypeAlias = Callable[[], object]
 
 
 class RetryLater(Exception):
@@ -23,6 +32,9 @@ class RetryLater(Exception):
         after: seconds to wait before the next attempt, 0 or more; the pipeline waits for
             ``max_backoff`` at most. ``None``: wait for the pipeline's own backoff.
         reason: what the backend said, for the log and the report.
+        outcome_unknown: whether the backend may have taken the data, for example because the call
+            was cut before its answer came. Such data is sent at most once more, and then counted as
+            ``unknown``.
 
     Raises:
         ValueError: ``after`` is negative or not finite.
@@ -32,11 +44,35 @@ class RetryLater(Exception):
     eventcore.exporting.context.RetryLater: UNAVAILABLE: too many requests (after 2.5 s)
     """
 
-    def __init__(self, after: float | None = None, reason: str = "the backend asks for a retry") -> None:
+    def __init__(
+        self, after: float | None = None, reason: str = "the backend asks for a retry", outcome_unknown: bool = False
+    ) -> None:
         if after is not None and not (isfinite(after) and after >= 0):
             raise ValueError(f"after={after!r}: expected seconds, 0 or more, or None")
         super().__init__(f"{reason} (after {after:g} s)" if after is not None else reason)
         self.after = after
+        self.reason = reason
+        self.outcome_unknown = outcome_unknown
+
+
+class GiveUp(Exception):
+    """Raised by a hook: the backend will never take this, whatever is sent again. A wrong token and
+    a protocol that the backend does not speak are examples.
+
+    The spans or points of the cycle are counted as rejected, and are not sent again. The exporter
+    is ``failing`` until a later cycle of the same signal succeeds; other signals go on. The next
+    cycle of the signal, with new data, begins after ``max_backoff`` seconds.
+
+    Args:
+        reason: what the backend said, for the log and the report.
+
+    >>> raise GiveUp("UNAUTHENTICATED: the token has expired")
+    Traceback (most recent call last):
+    eventcore.exporting.context.GiveUp: UNAUTHENTICATED: the token has expired
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
 
 
@@ -115,6 +151,32 @@ class StoppingEvent(Protocol):
         ...
 
 
+class AmbientContext(Protocol):
+    """Another tracing system's current span, as ``ambient_context`` may return it.
+
+    All three run on the hot path, in the task or thread that begins a span or runs a command. Each
+    must take about a microsecond and do no I/O.
+    """
+
+    def current(self) -> TraceContext | None:
+        """The span that is current in the other system, ``None`` when there is none."""
+        ...
+
+    def attach(self, context: TraceContext, own_io: bool) -> object:
+        """Make ``context`` current in the other system, and return what ``detach`` needs to undo it.
+
+        Args:
+            context: the span of eventcore that is current from now on.
+            own_io: true around the store's own calls to its database. An instrumented driver need
+                not trace these calls again.
+        """
+        ...
+
+    def detach(self, token: Any) -> None:
+        """Undo one ``attach``. Called in the same task or thread."""
+        ...
+
+
 class ExporterContext:
     """What ``start`` hands to an exporter; it may keep it. All of it may be used from any thread.
 
@@ -127,7 +189,7 @@ class ExporterContext:
         stopping: set when shutdown begins, also while a hook runs.
     """
 
-    __slots__ = ("_export_now", "logger", "name", "resource", "settings", "stopping")
+    __slots__ = ("_export_now", "_on_fork", "_report_hidden", "logger", "name", "resource", "settings", "stopping")
 
     def __init__(
         self,
@@ -138,6 +200,8 @@ class ExporterContext:
         logger: logging.Logger,
         stopping: StoppingEvent,
         export_now: Callable[[float], Future[None]],
+        on_fork: Callable[[ForkCallback | None, ForkCallback | None], object] | None = None,
+        report_hidden: Callable[[str, str], object] | None = None,
     ) -> None:
         self.name = name
         self.resource = resource
@@ -145,6 +209,8 @@ class ExporterContext:
         self.logger = logger
         self.stopping = stopping
         self._export_now = export_now
+        self._on_fork = on_fork
+        self._report_hidden = report_hidden
 
     def export_now(self, timeout: float = 10.0) -> Future[None]:
         """Ask for a metrics cycle that has not yet begun. The future is done when its ``flush`` has
@@ -165,3 +231,27 @@ class ExporterContext:
                 hooks for metrics; or after shutdown has begun.
         """
         return self._export_now(timeout)
+
+    def on_fork(self, *, before: ForkCallback | None = None, after_in_child: ForkCallback | None = None) -> None:
+        """Say what must happen when the process forks. A later call adds to an earlier one.
+
+        Args:
+            before: called in the parent before the fork, between two hooks: close what cannot live
+                through a fork, such as a gRPC channel, and open it again when it is next needed.
+            after_in_child: called in the child before ``start``: close what the child inherited and
+                must not use, such as a listening socket.
+        """
+        if self._on_fork is not None:
+            self._on_fork(before, after_in_child)
+
+    def report_hidden(self, instrument: str, reason: str) -> None:
+        """Say that an instrument cannot be shown, for example because its name means another one in this backend.
+
+        It is logged once, and shown with the exporter's state.
+
+        Args:
+            instrument: its name.
+            reason: why, and what an operator can do.
+        """
+        if self._report_hidden is not None:
+            self._report_hidden(instrument, reason)

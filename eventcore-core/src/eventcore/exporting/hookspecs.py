@@ -14,26 +14,37 @@ A ``def`` hook runs in the worker thread of the exporter's pipeline, and may blo
 hook runs on an event loop that the pipeline keeps for this exporter from ``start`` to ``shutdown``.
 Hooks of one exporter are called one at a time; only ``shutdown`` may come while another hook runs.
 
-A *cycle* is the export hooks of one signal (metrics or spans), each called several times with a
-small chunk, then ``flush``. The points of one instrument may be spread over consecutive chunks. The
-cycle is committed when ``flush`` returns. Without a ``flush`` hook the export hooks deliver
+A *cycle* exports one signal, ``"metrics"`` or ``"spans"``: first ``begin(signal, attempt)``, then
+the export hooks of that signal, each called several times with a small chunk, then ``flush(signal,
+timeout)``. Cycles never overlap: no hook of the other signal is called between ``begin`` and the end
+of the cycle. The points of one instrument may be spread over consecutive chunks.
+
+The cycle is committed when ``flush`` returns. Without a ``flush`` hook the export hooks deliver
 themselves: then each chunk of spans is committed when ``export_spans`` returns. A hook that raises
 says that nothing of the uncommitted data was delivered: the pipeline sends the same spans, or newly
-collected metrics, in a new cycle later.
+collected metrics, in a new cycle later. A cycle may also end between two hooks, because its time is
+used up. No hook is called then. So drop in ``begin`` what you still hold of that signal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import pluggy
 
-from eventcore.exporting.context import ExporterContext, Rejected
+from eventcore.exporting.context import AmbientContext, ExporterContext, Rejected, Signal, Temporality
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import CounterData, GaugeData, HistogramData, SpanData
 
 PROJECT: Final = "eventcore"
+
+CONTRACT_VERSION: Final = 2
+"""The version of this specification. It grows when a hook or an argument is added or renamed."""
+
+RENAMED_HOOKS: Final[Mapping[str, str]] = MappingProxyType({"trace_context": "ambient_context"})
+"""Hooks of older versions that still work, each with the hook that took its place."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _hookspec: Final = pluggy.HookspecMarker(PROJECT)
@@ -60,13 +71,13 @@ class ExporterHooks:
 
     The export hooks and ``flush`` return ``None`` when the data was taken, or ``Rejected`` when the
     backend refused part of it for good. They raise ``RetryLater``, or any other exception, when
-    nothing was delivered.
+    nothing was delivered, and ``GiveUp`` when the backend will never take it.
     """
 
     @_spec
     def start(self, context: ExporterContext) -> None:
-        """Open connections and start listening. It is the first hook; ``__init__`` only keeps
-        settings.
+        """Open connections and start listening. It is the first hook, called once in each process,
+        also in a forked child; ``__init__`` only keeps settings.
 
         After an exception the exporter is ``failing``, and ``start`` is called again after a
         backoff, until it returns or the exporter is stopped.
@@ -76,8 +87,20 @@ class ExporterHooks:
         """
 
     @_spec
+    def begin(self, signal: Signal, attempt: int) -> None:
+        """A cycle begins. Drop what you hold of this signal: the cycle brings it again.
+
+        Args:
+            signal: ``"metrics"`` or ``"spans"``.
+            attempt: 1 for new data. For spans that an earlier cycle has failed to deliver, and for
+                metrics after failed cycles: how many cycles this one makes in a row.
+        """
+
+    @_spec
     def export_counters(self, counters: Sequence[CounterData], timeout: float) -> Rejected | None:
-        """Take totals, which only grow since the ``start_time_ns`` of their point."""
+        """Take totals, which only grow since the ``start_time_ns`` of their point; with
+        ``temporality = "delta"``, what was added between ``start_time_ns`` and ``time_ns``.
+        """
 
     @_spec
     def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> Rejected | None:
@@ -92,27 +115,35 @@ class ExporterHooks:
         """Take ended spans."""
 
     @_spec
-    def flush(self, timeout: float) -> Rejected | None:
-        """End a cycle: deliver what the export hooks were given. The cycle is committed when this returns."""
+    def flush(self, signal: Signal, timeout: float) -> Rejected | None:
+        """End the cycle of ``signal``: deliver what the export hooks were given since ``begin``. The
+        cycle is committed when this returns.
+        """
 
     @_spec
     def shutdown(self, timeout: float) -> None:
         """Close connections and stop listening.
 
-        Called after the last delivery, and only if ``start`` has succeeded. When another hook does
-        not return in time, ``shutdown`` is called while that hook runs, so that it can close the
+        Called after the last delivery, also after a ``start`` that raised halfway: close what it has
+        opened. When another hook does not return in time, ``shutdown`` is called while that hook runs, so that it can close the
         connection which the hook waits for; and once more when the hook has returned.
         ``context.stopping`` is set before.
         """
 
     @_spec
-    def trace_context(self) -> Callable[[], TraceContext | None] | None:
-        """Return a callable that gives the current trace context of another tracing system, or
-        ``None``. Called after ``start``.
+    def ambient_context(self) -> AmbientContext | Callable[[], TraceContext | None] | None:
+        """Connect another tracing system: return an object with ``current()``, ``attach(context,
+        own_io)`` and ``detach(token)``, or ``None``. Asked once, after ``start``.
 
-        The callable is called whenever a span begins, in the task or thread that begins it. It must
-        take about a microsecond and do no I/O; it returns ``None`` when no context is current.
-        After an exception it is not called again.
+        A plain callable counts as ``current``: eventcore's spans then become children of the other
+        system's, but not the other way round. An answer that is no ``TraceContext``, and whatever
+        the three raise, is ignored, logged once, and shown in the exporter's state.
+        """
+
+    @_spec
+    def trace_context(self) -> Callable[[], TraceContext | None] | None:
+        """The older name of ``ambient_context``, which returned a callable or ``None``. It still
+        works.
         """
 
 
@@ -131,12 +162,25 @@ class Exporter:
     Attributes:
         interval: seconds between metrics cycles, greater than 0. ``None`` declares a pull exporter,
             whose metrics are exported only when it asks by ``context.export_now()``.
+        signals: which of ``"metrics"`` and ``"spans"`` it can take, for an exporter whose settings
+            decide this. A signal without its hooks is never exported.
+        temporality: ``"cumulative"``: counters and histograms are totals since their series began.
+            ``"delta"``: they are what was added since the last committed cycle; series to which
+            nothing was added are left out; a histogram has no ``min`` and ``max``.
+        pipeline_defaults: values for keys of ``[exporters.NAME.pipeline]`` that the configuration
+            leaves out.
     """
 
     interval: float | None = 10.0
+    signals: Sequence[Signal] = ("metrics", "spans")
+    temporality: Temporality = "cumulative"
+    pipeline_defaults: Mapping[str, Any] = MappingProxyType({})
 
     def start(self, context: ExporterContext) -> Any:
         """See ``ExporterHooks.start``."""
+
+    def begin(self, signal: Signal, attempt: int) -> Any:
+        """See ``ExporterHooks.begin``."""
 
     def export_counters(self, counters: Sequence[CounterData], timeout: float) -> Any:
         """See ``ExporterHooks.export_counters``."""
@@ -150,11 +194,11 @@ class Exporter:
     def export_spans(self, spans: Sequence[SpanData], timeout: float) -> Any:
         """See ``ExporterHooks.export_spans``."""
 
-    def flush(self, timeout: float) -> Any:
+    def flush(self, signal: Signal, timeout: float) -> Any:
         """See ``ExporterHooks.flush``."""
 
     def shutdown(self, timeout: float) -> Any:
         """See ``ExporterHooks.shutdown``."""
 
-    def trace_context(self) -> Any:
-        """See ``ExporterHooks.trace_context``."""
+    def ambient_context(self) -> Any:
+        """See ``ExporterHooks.ambient_context``."""

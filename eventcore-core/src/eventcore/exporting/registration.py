@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from math import inf
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
-from typing import Final
+from typing import Any, Final, cast, get_args
 
+import msgspec
 import pluggy
 
 from eventcore.errors import InvalidExporter
+from eventcore.exporting.context import Signal, Temporality
 from eventcore.exporting.delivery.handle import HOOK_ARGUMENTS, KINDS, ExporterHandle, PluginOrigin, implementations_of
-from eventcore.exporting.hookspecs import PROJECT, Exporter
-from eventcore.ground import did_you_mean
+from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.exporting.hookspecs import PROJECT, RENAMED_HOOKS, Exporter
+from eventcore.ground import describe_error, did_you_mean, type_name
 
 DEFAULT_INTERVAL: Final = 10.0
 """Seconds between the metrics cycles of an exporter without an attribute ``interval``."""
+
+_SIGNALS: Final[tuple[str, ...]] = get_args(Signal)
+_TEMPORALITIES: Final[tuple[str, ...]] = get_args(Temporality)
 
 
 def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> ExporterHandle:
     """Check an exporter against the hook specification.
 
-    ``interval`` is the only property that is evaluated: other properties may be expensive, or open
-    connections.
+    ``interval``, ``signals``, ``temporality`` and ``pipeline_defaults`` are the only properties that
+    are evaluated: other properties may be expensive, or open connections.
 
     Args:
         exporter: the instance that an application or a plugin made.
@@ -32,7 +38,7 @@ def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> Expo
     Raises:
         InvalidExporter: the exporter cannot work; the message lists every problem.
     """
-    cause: Exception | None = None
+    cause: BaseException | None = None
     try:
         if wrong_object := _wrong_object(exporter):
             problems = [wrong_object]
@@ -41,14 +47,24 @@ def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> Expo
             problems = _problems(exporter, interval)
             if not problems:
                 return ExporterHandle(exporter, origin, None if interval is None else float(interval))
-    except Exception as error:  # noqa: BLE001  # an attribute of the exporter may raise anything; the cause is kept
-        problems, cause = [f"it cannot be examined: {type(error).__name__}: {error}"], error
-    cls = exporter if inspect.isclass(exporter) else type(exporter)
+    except BaseException as error:  # noqa: BLE001  # an attribute of the exporter may raise anything; the cause is kept
+        problems, cause = [f"it cannot be examined: {describe_error(error)}"], error
+    cls = exporter if isinstance(exporter, type) else type(exporter)
     source = f"({origin}) " if origin is not None else ""
     lines = "".join(f"\n  - {problem}" for problem in problems)
     raise InvalidExporter(
-        f"exporter {cls.__module__}.{cls.__qualname__} {source}does not fit the hook specification:{lines}"
+        f"exporter {type_name(cls, qualified=True)} {source}does not fit the hook specification:{lines}"
     ) from cause
+
+
+def older_hooks(handle: ExporterHandle) -> str:
+    """What an exporter uses of an older version of the hook specification, and what to do; empty when it uses nothing of it."""
+    hooks = handle.implemented
+    renamed = [f"{old!r}, now {new!r}" for old, new in RENAMED_HOOKS.items() if old in hooks and new not in hooks]
+    if not renamed:
+        return ""
+    which = str(handle.origin or type_name(type(handle.exporter), qualified=True))
+    return f"{which} implements the hook {', '.join(renamed)}, of an older contract; it still works: upgrade the plugin"
 
 
 def _wrong_object(exporter: object) -> str:
@@ -78,6 +94,7 @@ def _problems(exporter: object, interval: object) -> list[str]:
     implementations = list(implementations_of(probe))
     problems = [*_hook_problems(name, implementations), *_unmarked(probe, exporter)]
     is_seconds = isinstance(interval, int | float) and interval is not True and 0 < interval < inf
+    problems += _attribute_problems(name, exporter)
     if interval is not None and not is_seconds:
         problems.append(f"{name}.interval is {interval!r:.80}; expected seconds, more than 0, or None for a pull exporter")
     hooks = {hook for hook, _ in implementations}
@@ -86,6 +103,31 @@ def _problems(exporter: object, interval: object) -> list[str]:
         found = "it implements hooks, but none that exports" if hooks else "it has no hook"
         problems.append(f"{name}: {found}; expected at least one of {', '.join(exporting)}, marked with @hookimpl")
     return problems
+
+
+def _attribute_problems(name: str, exporter: object) -> Iterator[str]:
+    signals: Any = getattr(exporter, "signals", _SIGNALS)
+    if not _are_signals(signals):
+        yield f"{name}.signals is {signals!r:.80}; expected a collection of 'metrics' and 'spans', or one of them"
+    temporality: Any = getattr(exporter, "temporality", _TEMPORALITIES[0])
+    if temporality not in _TEMPORALITIES:
+        yield f"{name}.temporality is {temporality!r:.80}; expected one of {', '.join(map(repr, _TEMPORALITIES))}"
+    defaults: Any = getattr(exporter, "pipeline_defaults", {})
+    if not isinstance(defaults, Mapping):
+        yield f"{name}.pipeline_defaults is {defaults!r:.80}; expected a mapping from keys of 'pipeline' to values"
+        return
+    try:
+        msgspec.convert(dict(cast("Mapping[object, object]", defaults)), PipelineSettings)
+    except msgspec.ValidationError as error:
+        yield f"{name}.pipeline_defaults: {error}; expected keys and values of 'pipeline'"
+
+
+def _are_signals(value: Any) -> bool:
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, str)
+        and all(each in _SIGNALS for each in cast("Collection[object]", value))
+    )
 
 
 def _hook_problems(name: str, implementations: list[tuple[str, pluggy.HookImpl]]) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from eventcore.ground.backoff import backoff
 from eventcore.ground.breaker import Breaker, BreakerState
 from eventcore.ground.common_timeout import CommonTimeout
+from eventcore.ground.describing import cut, describe_error, shown, text_of, traceback_of, type_name
+from eventcore.ground.forking import around_fork, leave_to_parent
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
@@ -15,10 +17,18 @@ __all__ = [
     "CommonTimeout",
     "LoopYielder",
     "OwnedTask",
+    "around_fork",
     "backoff",
     "cancel_and_wait",
+    "cut",
+    "describe_error",
     "did_you_mean",
     "forget_earlier_raises",
     "in_background",
+    "leave_to_parent",
+    "shown",
     "spawn",
+    "text_of",
+    "traceback_of",
+    "type_name",
 ]

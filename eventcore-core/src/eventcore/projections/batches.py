@@ -13,6 +13,7 @@ import msgspec
 from eventcore.errors import ProjectionFailed
 from eventcore.events.codec import StoredEvent
 from eventcore.exporting.logs import bounded_logger
+from eventcore.ground import describe_error
 from eventcore.projections.attempts import LostAttempts, ProcessEnded
 from eventcore.projections.checkpoints import CheckpointWriter
 from eventcore.projections.context import RunContext
@@ -148,7 +149,7 @@ class BatchApplier:
         policy = self._definition.on_error.then
         what = (
             f"projection {self._key!r} cannot apply {row.event_type} of stream {str(row.stream_id)!r} at position "
-            f"{row.position}, tried {'once' if attempts == 1 else f'{attempts} times'}: {type(error).__name__}: {error}"
+            f"{row.position}, tried {'once' if attempts == 1 else f'{attempts} times'}: {describe_error(error)}"
         )
         if policy == "stop":
             self._series.events["failed"].add(1)

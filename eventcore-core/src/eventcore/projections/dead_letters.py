@@ -9,6 +9,7 @@ import msgspec
 
 from eventcore.errors import HistoryDiverged
 from eventcore.events.codec import StoredEvent
+from eventcore.ground import text_of
 from eventcore.projections.context import RunContext
 from eventcore.projections.handler import HandlerFailed, LeaseHold, refused_commit_as_failure
 from eventcore.stores.base import DeadLetter, EventFilter
@@ -82,4 +83,4 @@ async def retry_dead_letters(context: RunContext) -> RetriedDeadLetters:
 
 def _storable(error: BaseException) -> str:
     """The text of an error, cut to 4,096 characters, without those that a database refuses (NUL, lone surrogates)."""
-    return str(error)[:_MAX_ERROR].replace("\0", "\ufffd").encode(errors="replace").decode()
+    return text_of(error, _MAX_ERROR).replace("\0", "\ufffd")

@@ -15,7 +15,7 @@ from eventcore.events import RawEvent, RecordedEvent, StreamId
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import forget_earlier_raises
 from eventcore.projections.definition import Definition
-from eventcore.recording import HistogramCell
+from eventcore.recording import HistogramCell, Tracer
 
 # Seconds of handler calls before other tasks of the event loop run (see `eventcore.ground.pacing`).
 _SLICE: Final = 0.003
@@ -130,10 +130,11 @@ class Handler:
         self.applied = 0
         events = await self.decode(rows)
         begun = perf_counter()
-        try:
-            await self._apply(events)
-        finally:
-            self._record(begun, self.applied)
+        with _CurrentSpan():
+            try:
+                await self._apply(events)
+            finally:
+                self._record(begun, self.applied)
         return self.applied
 
     async def _apply(self, events: Sequence[RecordedEvent | RawEvent]) -> None:
@@ -182,13 +183,16 @@ class Handler:
         """
         call, batched = self._definition.call, self._definition.batched
         arguments, _ = self._arguments(events)
+        # Asked here, because the writer thread of SQLite has no current span.
+        current = _CurrentSpan()
 
         def apply(transaction: Any) -> None:
             begun, index = perf_counter(), 0
             try:
-                for index, argument in enumerate(arguments):  # noqa: B007  # read when a call fails
-                    if (result := call(argument, transaction)) is not None:
-                        _refuse_awaitable(result)
+                with current:
+                    for index, argument in enumerate(arguments):  # noqa: B007  # read when a call fails
+                        if (result := call(argument, transaction)) is not None:
+                            _refuse_awaitable(result)
             except Exception as error:
                 forget_earlier_raises(error)
                 raise HandlerFailed(0, None if batched else index) from error
@@ -198,8 +202,9 @@ class Handler:
         async def apply_async(transaction: Any) -> None:
             begun, index = perf_counter(), 0
             try:
-                for index, argument in enumerate(arguments):  # noqa: B007  # read when a call fails
-                    await call(argument, transaction)
+                with current:
+                    for index, argument in enumerate(arguments):  # noqa: B007  # read when a call fails
+                        await call(argument, transaction)
             except Exception as error:
                 forget_earlier_raises(error)
                 raise HandlerFailed(0, None if batched else index) from error
@@ -216,6 +221,21 @@ class Handler:
         self.seconds = perf_counter() - begun
         if count and not self._record_each:
             self._durations.record(self.seconds / count)
+
+
+@final
+class _CurrentSpan:
+    """Enters the span that was current when this was made: for the handler, whatever thread calls it."""
+
+    def __init__(self) -> None:
+        self._span = Tracer.current()
+
+    def __enter__(self) -> None:
+        self._entered = None if self._span is None else self._span.enter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._span is not None and self._entered is not None:
+            self._span.leave(self._entered)
 
 
 def _is_being_cancelled() -> bool:

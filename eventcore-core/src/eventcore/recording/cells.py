@@ -12,28 +12,53 @@ serves telemetry that is switched off.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from math import inf
+from math import inf, isfinite
 from operator import add, sub
-from time import perf_counter
-from typing import Any, ClassVar, Final, NamedTuple, NoReturn
+from time import perf_counter, time_ns
+from typing import Any, ClassVar, Final, NoReturn, cast
 
 from eventcore.errors import InvalidMeasurement
-from eventcore.recording.values import Labels
+from eventcore.ground import shown, type_name
+from eventcore.recording.spans import Span
+from eventcore.recording.values import Exemplar, Labels
 
 # Fewer values than this are recorded one by one, which then takes less time than looking up every bound.
 _FEW: Final = 16
+# No float can be added to an int that is much larger.
+_TOO_LARGE: Final = 1 << 64
 _logger: Final = logging.getLogger(__name__)
 
 
 def _refuse(value: object, expected: str) -> NoReturn:
-    if not isinstance(value, (int, float)):
-        raise InvalidMeasurement(f"cannot record {value!r:.80} of type {type(value).__name__}: expected {expected}")
-    raise InvalidMeasurement(f"cannot record {value!r:.80}: expected {expected}")
+    if type(value) not in (int, float):
+        raise InvalidMeasurement(f"cannot record {shown(value)} of type {type_name(type(value))}: expected {expected}")
+    raise InvalidMeasurement(f"cannot record {shown(value)}: expected {expected}")
+
+
+def _checked(value: object, least: float, expected: str) -> int | float:
+    """A number of another type than ``int`` and ``float``, such as a ``Decimal`` or one of numpy, as one of these two."""
+    number = plain_number(value) if not isinstance(value, str) else None
+    if number is None or not max(least, -_TOO_LARGE) <= number < inf:
+        _refuse(value, expected)
+    return number
+
+
+def plain_number(value: object) -> int | float | None:
+    """A value as an exact ``int`` or ``float``; ``None`` when it is no finite number.
+
+    Added as it is, a ``Decimal`` would make a cell that nobody can add a ``float`` to, and that no exporter can take.
+    """
+    if type(value) is int:
+        return value
+    try:
+        number = value if type(value) is float else int(value) if isinstance(value, int) else float(cast(Any, value))
+    except Exception:  # noqa: BLE001  # an object that took part in an addition and cannot be a number
+        return None
+    return number if isfinite(number) else None
 
 
 class Buffer:
@@ -70,7 +95,7 @@ class Buffer:
                 self._record_many(waiting)
                 if self.counter is not None:
                     self.counter.add(len(waiting))
-        except (InvalidMeasurement, OverflowError):
+        except Exception:
             # Raised here, it would fail a command or a collection that has nothing to do with the value.
             _logger.exception("a batch of measurements is dropped")
         finally:
@@ -88,9 +113,10 @@ class Cell:
     Attributes:
         labels: the label names and values of the series.
         measurements: how many were recorded; only an overflow cell counts them.
+        start_time_ns: when the series began, in nanoseconds since the Unix epoch.
     """
 
-    __slots__ = ("_buffer", "_lock", "labels", "measurements")
+    __slots__ = ("__weakref__", "_buffer", "_exemplars", "_lock", "labels", "measurements", "start_time_ns")
     _locked: ClassVar = False
 
     def __init__(self, labels: Labels = ()) -> None:
@@ -101,6 +127,9 @@ class Cell:
     def reset(self) -> None:
         """Start again without a value. A forked child does this; it has one thread then, so no lock is needed."""
         self.measurements = 0
+        self.start_time_ns = time_ns()
+        # By bucket. Each value is replaced as a whole, so that reading needs no lock.
+        self._exemplars: dict[int, Exemplar] | None = None
         if self._locked:
             # Re-entrant, because a signal handler may record while its own thread holds the lock.
             self._lock = threading.RLock()
@@ -110,6 +139,25 @@ class Cell:
     def record_many(self, values: Sequence[int | float]) -> None:
         """Record every one of ``values``, or none of them."""
         raise NotImplementedError  # pragma: no cover  # each kind of cell that is buffered has its own
+
+    def offer(self, value: int | float, span: Span) -> None:
+        """Keep a measurement that is recorded, too, as the series' exemplar: ``span``, which is sampled, leads to its trace.
+
+        The newest one counts; a histogram keeps the newest of each bucket.
+        """
+        exemplar = Exemplar(value, time_ns(), span.trace_id, span.span_id)
+        if (exemplars := self._exemplars) is None:
+            self._exemplars = {self._bucket(value): exemplar}
+        else:
+            exemplars[self._bucket(value)] = exemplar
+
+    def exemplars(self) -> tuple[Exemplar, ...]:
+        """Those that were offered, in the order of their buckets."""
+        offered = self._exemplars
+        return () if offered is None else tuple([exemplar for _, exemplar in sorted(offered.copy().items())])
+
+    def _bucket(self, value: int | float) -> int:
+        return 0
 
     def buffer(self) -> Buffer:
         """The buffer of this cell: one, however often it is asked for."""
@@ -156,12 +204,12 @@ class CounterCell(_SumCell):
 
     def add(self, amount: int | float = 1) -> None:
         """Add ``amount``, which is finite and not negative."""
-        try:
-            fits = 0 <= amount < inf
-        except TypeError:
-            fits = False
-        if not fits:
-            _refuse(amount, "a finite number, 0 or more")
+        # Exact types first: comparing two ints, or two floats, takes half of the time of comparing an int with infinity.
+        if type(amount) is int:
+            if not 0 <= amount < _TOO_LARGE:
+                _refuse(amount, "a finite number, 0 or more")
+        elif type(amount) is not float or not 0.0 <= amount < inf:
+            amount = _checked(amount, 0, "a finite number, 0 or more")
         self.total += amount
 
     def count(self, buffer: Buffer) -> None:
@@ -177,12 +225,11 @@ class UpDownCounterCell(_SumCell):
 
     def add(self, amount: int | float) -> None:
         """Add ``amount``, which is finite and may be negative."""
-        try:
-            fits = -inf < amount < inf
-        except TypeError:
-            fits = False
-        if not fits:
-            _refuse(amount, "a finite number")
+        if type(amount) is int:
+            if not -_TOO_LARGE < amount < _TOO_LARGE:
+                _refuse(amount, "a finite number")
+        elif type(amount) is not float or not -inf < amount < inf:
+            amount = _checked(amount, -inf, "a finite number")
         self.total += amount
 
 
@@ -197,13 +244,8 @@ class GaugeCell(Cell):
 
     def set(self, value: int | float | None) -> None:
         """Set the finite ``value``; ``None`` makes the series absent until the next value."""
-        if value is not None:
-            try:
-                fits = -inf < value < inf
-            except TypeError:
-                fits = False
-            if not fits:
-                _refuse(value, "a finite number, or None where it is not known")
+        if type(value) is not int and (type(value) is not float or not -inf < value < inf) and value is not None:
+            value = _checked(value, -inf, "a finite number, or None where it is not known")
         self.value = value
 
     def current(self) -> int | float | None:
@@ -238,15 +280,28 @@ class HistogramCell(Cell):
             if value - value:
                 _refuse(value, "a finite number")
             index = bisect_left(self._bounds, value)
-        except TypeError:
-            _refuse(value, "a finite number")
-        state = self.state
-        state[index] += 1
-        state[0] += value
+            state = self.state
+            # First, because it raises for what is no number to a float: then nothing is changed.
+            state[0] += value
+            state[index] += 1
+        except (TypeError, OverflowError):
+            self._record_other(value)
+            return
         if value < state[1]:
             state[1] = value
         if value > state[2]:
             state[2] = value
+
+    def _record_other(self, value: object) -> None:
+        """Count a ``Decimal``, for example; refuse what is no number."""
+        if is_broken := not isinstance(self.state[0], float):
+            # An object that adds itself to a number in its own way took part. The series begins again.
+            self.reset()
+        number = None if isinstance(value, str) else plain_number(value)
+        # An int that is too large for a float is the same again.
+        if number is None or (number is value and not is_broken):
+            _refuse(value, "a finite number")
+        HistogramCell.record(self, number)
 
     def record_many(self, values: Sequence[int | float]) -> None:
         """Count finite values, all of them or none: many of them take a fifth of the time of as many calls of ``record``."""
@@ -257,7 +312,9 @@ class HistogramCell(Cell):
             if total - total:
                 _refuse(next((value for value in values if value - value), total), "finite numbers with a finite sum")
             ordered = sorted(values)
-        except TypeError:
+            # Raises for what is no number to a float.
+            _ = self.state[0] + total
+        except (TypeError, OverflowError):
             _refuse(values, "a sequence of finite numbers")
         if len(ordered) < _FEW:
             for value in values:
@@ -275,6 +332,9 @@ class HistogramCell(Cell):
             state[1] = low
         if high > state[2]:
             state[2] = high
+
+    def _bucket(self, value: int | float) -> int:
+        return bisect_left(self.boundaries, value)
 
     def time(self) -> Timing:
         """A context manager that records the seconds which its block takes, also when the block raises.
@@ -410,28 +470,4 @@ class NoOpCell(HistogramCell):
     def _ignore(self, *_: Any, **__: Any) -> None:
         pass
 
-    add = set = count = record = record_many = _ignore
-
-
-class CellClasses(NamedTuple):
-    """The classes of one kind of cell. A gauge needs no lock anywhere: setting it is one store."""
-
-    plain: type[Any]
-    overflow: type[Any]
-    locked: type[Any]
-    locked_overflow: type[Any]
-
-    def choose(self, *, enabled: bool) -> tuple[type[Any], type[Any]]:
-        """The classes for the series and for the overflow series of an instrument, on this interpreter."""
-        if not enabled:
-            return NoOpCell, NoOpCell
-        gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
-        return (self.plain, self.overflow) if gil_enabled else (self.locked, self.locked_overflow)
-
-
-COUNTER: Final = CellClasses(CounterCell, OverflowCounterCell, LockedCounterCell, LockedOverflowCounterCell)
-UP_DOWN_COUNTER: Final = CellClasses(
-    UpDownCounterCell, OverflowUpDownCounterCell, LockedUpDownCounterCell, LockedOverflowUpDownCounterCell
-)
-GAUGE: Final = CellClasses(GaugeCell, OverflowGaugeCell, GaugeCell, OverflowGaugeCell)
-HISTOGRAM: Final = CellClasses(HistogramCell, OverflowHistogramCell, LockedHistogramCell, LockedOverflowHistogramCell)
+    add = set = count = record = record_many = offer = _ignore

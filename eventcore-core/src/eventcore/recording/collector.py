@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final, cast
 
+from eventcore.ground import describe_error, shown, traceback_of
 from eventcore.ground.pacing import THREAD_PAUSE, THREAD_SLICE
 from eventcore.recording.instruments import CallbackHandle, Instrument, Observations
 from eventcore.recording.registry import InstrumentRegistry
 from eventcore.recording.values import Collection, CounterData, GaugeData, HistogramData, MetricData
 
 _CALLBACK_LIMIT: Final = 1.0
+_MAX_OBSERVATIONS: Final = 1_000_000
 # Seconds: a callback is not given less before another thread asks the callbacks behind it.
 _LEAST_PATIENCE: Final = 0.01
 
@@ -141,7 +144,7 @@ class _Asking:
                 if not self.over:
                     self.answers.append((handle.instrument, values))
             except BaseException as error:  # noqa: BLE001  # an application's callback must not end the round
-                handle.fail(f"it raised {type(error).__name__}: {error}", exc_info=True)
+                handle.fail(f"it raised {describe_error(error)}\n{traceback_of(error)}")
             finally:
                 handle.busy = False
 
@@ -149,13 +152,16 @@ class _Asking:
 def _checked(handle: CallbackHandle, answer: object) -> Observations:
     """The values of an answer that fit the instrument."""
     instrument = handle.instrument
-    values = cast(Mapping[object, object], answer) if isinstance(answer, Mapping) else {(): answer}
+    values = cast(Mapping[object, object], answer) if issubclass(type(answer), Mapping) else {(): answer}
     fitting: dict[tuple[str, ...], Any] = {}
-    for labels, value in values.items():
+    # Of a mapping that never ends, so many are looked at.
+    for labels, value in islice(values.items(), _MAX_OBSERVATIONS):
         if value is None:
             continue
-        if instrument.check_labels(labels) and instrument.check_observation(value):
-            fitting[cast(tuple[str, ...], labels)] = value
+        checked = instrument.checked_labels(labels)
+        if checked is not None and instrument.check_observation(value):
+            fitting[checked] = value
         else:
-            handle.fail(f"{labels!r}: {value!r:.80} does not fit the labels {instrument.label_names} of a {instrument.kind}")
+            problem = f"does not fit the labels {instrument.label_names} of a {instrument.kind}"
+            handle.fail(f"{shown(labels)}: {shown(value)} {problem}")
     return fitting

@@ -34,10 +34,18 @@ class Label(str):
 
     values: tuple[str, ...]
     open: bool
+    histogram_share: float
 
-    def __new__(cls, name: str, values: tuple[str, ...] = (), *, open: bool = False) -> Label:  # noqa: A002  # reads best
+    def __new__(
+        cls,
+        name: str,
+        values: tuple[str, ...] = (),
+        *,
+        open: bool = False,  # noqa: A002  # reads best
+        histogram_share: float = 1.0,
+    ) -> Label:
         label = super().__new__(cls, name)
-        label.values, label.open = values, open
+        label.values, label.open, label.histogram_share = values, open, histogram_share
         return label
 
 

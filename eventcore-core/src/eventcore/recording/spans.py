@@ -1,42 +1,91 @@
-"""Spans: beginning and ending one takes a few stores on the hot path; exporters' threads freeze it into ``SpanData``."""
+"""Spans: what is done on the hot path takes a few stores; exporters' threads freeze an ended span into ``SpanData``.
+
+An application may give anything as a name, an id, an attribute or an exception. Whatever it is, nothing here raises, and the
+frozen value holds plain and bounded values only, so that one span never costs the others of its batch.
+"""
 
 from __future__ import annotations
 
-import traceback
+from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, Token
-from time import perf_counter_ns, time_ns
+from itertools import islice
+from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast, final, get_args
 
 import msgspec
 
-from eventcore.recording.ids import IdGenerator
-from eventcore.recording.sampling import RateSampler
+from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
+from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count
 from eventcore.recording.trace_context import TraceContext
-from eventcore.recording.values import Attributes, AttributeValue, SpanData, SpanEvent, SpanKind, SpanLink, SpanStatus
+from eventcore.recording.values import (
+    EVENTCORE,
+    Attributes,
+    AttributeValue,
+    Scope,
+    SpanData,
+    SpanEvent,
+    SpanKind,
+    SpanLink,
+    SpanStatus,
+)
 
-AmbientContext: TypeAlias = Callable[[], TraceContext | None]
-
-_MAX_ITEMS: Final = 128
-_MAX_TEXT: Final = 4096
 _RING_SIZE: Final = 65_536
+# Longer values are cut when they are set, others when the span is frozen. A constant, because a look-up costs more.
+_LONG_TEXT: Final = 1024
+_LONGEST_NAME: Final = 4096
+# Of an iterable that never ends, so many items are looked at.
+_MAX_GIVEN: Final = 10_000
+_KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
+_STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
-_NO_CONTEXT: Final = TraceContext(0, 0)
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
 _current: Final[ContextVar[Span | None]] = ContextVar("eventcore_current_span", default=None)
 
 
+class AmbientContext(Protocol):
+    """The current span of another tracing system. None of its methods raises, and each takes about a microsecond.
+
+    ``current`` is asked when a span begins. ``attach`` and ``detach`` surround the code that runs for a span of eventcore
+    in a task or thread whose current span is another one (see ``Span.enter``).
+    """
+
+    def current(self) -> TraceContext | None:
+        """The span that is current there."""
+        ...
+
+    def attach(self, context: TraceContext, own_io: bool) -> object:
+        """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database."""
+        ...
+
+    def detach(self, token: Any) -> None:
+        """Undo one ``attach``, in the same context."""
+        ...
+
+
 class SpanRing:
-    """Ended spans that wait to be distributed to the exporters, at most ``capacity``; further ones are dropped and counted."""
+    """Ended spans that wait to be distributed to the exporters, at most ``capacity``; further ones are dropped and counted.
 
-    __slots__ = ("capacity", "dropped", "spans")
+    Attributes:
+        limits: the most that one span keeps.
+        attached: the tracing systems in which commands and handlers make their span current. The tuple is replaced as a whole,
+            so that reading it needs no lock.
+        ignored: how many attributes, events and others came after the end of their span.
+    """
 
-    def __init__(self, capacity: int = _RING_SIZE) -> None:
+    __slots__ = ("attached", "capacity", "dropped", "ignored", "limits", "max_attributes", "max_text", "spans")
+
+    def __init__(self, capacity: int = _RING_SIZE, limits: SpanLimits | None = None) -> None:
         self.capacity = capacity
         self.spans: deque[Span] = deque()
         self.dropped = 0
+        self.ignored = 0
+        self.limits = limits or SpanLimits()
+        # One look-up instead of two where an attribute is set.
+        self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
+        self.attached: tuple[AmbientContext, ...] = ()
 
     def take_all(self) -> list[Span]:
         """Every span that has been appended, oldest first."""
@@ -49,6 +98,8 @@ class _Details(msgspec.Struct):
     """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
 
     ambient: TraceContext | None = None
+    context: TraceContext | None = None
+    parent_is_remote: bool = False
     events: list[SpanEvent] = []
     links: tuple[SpanLink, ...] = ()
     status: SpanStatus = "unset"
@@ -59,13 +110,20 @@ class _Details(msgspec.Struct):
     data: SpanData | None = None
 
 
+Entered: TypeAlias = tuple[Token["Span | None"], list[tuple[AmbientContext, object]]]
+"""What ``Span.leave`` needs when other tracing systems take part. A plain tuple, because a named one costs more."""
+
+
 class Span:
     """One operation in a trace: a context manager whose block it measures. ``Telemetry.span`` makes them.
 
     An exception that leaves the block sets the status ``error``, is recorded as an event, and propagates to the caller.
+    ``GeneratorExit``, ``CancelledError`` and ``SystemExit`` with code 0 or ``None`` are no errors. What is set after the end is
+    ignored and counted.
 
     Attributes:
         correlation_id, causation_id: given, or inherited from the enclosing span.
+        scope: the part of the program that made it.
     """
 
     # The tracer sets every one of them: calling an `__init__` would cost more than the stores.
@@ -88,6 +146,11 @@ class Span:
         "tracestate",
     )
 
+    # Each tracer has a subclass for each scope (see `span_class`), so that a span need not store these.
+    scope: ClassVar[Scope] = EVENTCORE
+    is_remote: ClassVar = False
+    _home: ClassVar[SpanRing] = SpanRing()
+
     name: str
     kind: SpanKind
     trace_id: int
@@ -103,7 +166,7 @@ class Span:
     # garbage collector and makes a span a tenth slower.
     start_time_ns: int
     _counter: int
-    # Where the span goes when it ends; `None` when it is not recorded.
+    # Where the span goes when it ends; `None` when it is not recorded, and after the end.
     _ring: SpanRing | None
     _attributes: dict[str, AttributeValue] | None
     _details: _Details | None
@@ -111,7 +174,7 @@ class Span:
 
     @property
     def recording(self) -> bool:
-        """False when the trace is not sampled, or no exporter takes spans.
+        """False when the trace is not sampled, when no exporter takes spans, and after the end.
 
         Attributes and events are then ignored, so the caller need not compute them.
         """
@@ -130,12 +193,7 @@ class Span:
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None and self._ring is not None:
-            self.record_exception(error)
-            self.set_status("error", f"{type(error).__name__}: {error}")
-        self.end()
-
-    def end(self) -> None:
-        """End the span now; a second call changes nothing."""
+            self._fail(error)
         if (token := self._token) is not None:
             self._token = None
             try:
@@ -144,97 +202,214 @@ class Span:
                 # The block is left in another context than it was entered in: a generator was closed by another task, for
                 # example. The current span of that task must stay as it is.
                 pass
+        elif _current.get() is self:
+            # The span was entered twice, and the outer block, whose token is lost, ends.
+            _current.set(None)
         ring = self._ring
-        if ring is not None and not self.end_time_ns:
+        if ring is not None:
             # Not `_now()`: the call would take longer than the computation.
             self.end_time_ns = self.start_time_ns + perf_counter_ns() - self._counter
+            # From here on, nothing changes the span any more.
+            self._ring = None
             spans = ring.spans
             if len(spans) < ring.capacity:
                 spans.append(self)
             else:
                 ring.dropped += 1
 
+    def end(self) -> None:
+        """End the span now; a second call changes nothing."""
+        self.__exit__(None, None, None)
+
+    def enter(self, own_io: bool = False) -> Token[Span | None] | Entered:
+        """Make this span current, also in other tracing systems, without beginning or ending it; ``leave`` undoes it.
+
+        For code that runs for a command or an event in a task or thread that serves many of them. Both calls must be made in
+        the same context, with nothing but this code between them.
+
+        Args:
+            own_io: whether the code is eventcore's own call to a database, which an instrumented driver need not trace again.
+        """
+        token = _current.set(self)
+        attached = self._home.attached
+        if attached and self.trace_id:
+            # Kept, because a span is entered several times, and making it takes as long as all the rest.
+            details = self._detailed()
+            if (context := details.context) is None:
+                context = details.context = self.context
+            return token, [(other, other.attach(context, own_io)) for other in attached]
+        return token
+
+    @staticmethod
+    def leave(entered: Token[Span | None] | Entered) -> None:
+        """Make the span current again that was current before ``enter``."""
+        if isinstance(entered, tuple):
+            entered, attached = entered
+            for other, token in reversed(attached):
+                other.detach(token)
+        _current.reset(entered)
+
     def set_attribute(self, name: str, value: AttributeValue) -> None:
-        """Set one attribute; at most 128 are kept, and further ones are counted."""
-        if self._ring is None:
+        """Set one attribute; at most 128 are kept, and further ones are counted.
+
+        Values are text, numbers, booleans and sequences of them. Anything else is kept as its text, cut at 4,096 characters.
+        """
+        ring = self._ring
+        if ring is None:
+            self._ignore()
             return
+        if type(value) is not str or len(value) > _LONG_TEXT:
+            # Now and not at the end: until then, a value may change, or hold much memory.
+            value = freeze(value, ring.max_text)
         attributes = self._attributes
-        if attributes is None:
-            self._attributes = {name: value}
-        elif len(attributes) < _MAX_ITEMS or name in attributes:
-            attributes[name] = value
-        else:
-            self._detailed().dropped_attributes += 1
+        try:
+            if attributes is None:
+                self._attributes = {name: value}
+            elif len(attributes) < ring.max_attributes or name in attributes:
+                attributes[name] = value
+            else:
+                self._detailed().dropped_attributes += 1
+        except BaseException:  # noqa: BLE001  # a name that is no text, and cannot be hashed
+            self.set_attribute(text_of(name), value)
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set several attributes."""
-        for name, value in attributes.items():
-            self.set_attribute(name, value)
+        try:
+            for name, value in islice(attributes.items(), _MAX_GIVEN):
+                self.set_attribute(name, value)
+        except BaseException:  # noqa: BLE001  # what is no mapping must not fail the operation that the span measures
+            if self._ring is not None:
+                self._detailed().dropped_attributes += 1
 
     def add_event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         """Record an event that happens now; at most 128 are kept, and further ones are counted."""
-        if self._ring is None:
+        if (ring := self._ring) is None:
+            self._ignore()
             return
-        details = self._detailed()
-        if len(details.events) < _MAX_ITEMS:
-            details.events.append(SpanEvent(name[:_MAX_TEXT], self._now(), freeze_attributes(attributes or {})))
+        details, limits = self._detailed(), ring.limits
+        if len(details.events) < limits.events:
+            frozen, dropped = freeze_and_count({} if attributes is None else attributes, limits.event_attributes, limits.text)
+            details.events.append(SpanEvent(text_of(name, _LONGEST_NAME), self._now(), frozen, dropped))
         else:
             details.dropped_events += 1
 
     def add_links(self, links: Iterable[SpanLink | TraceContext]) -> None:
-        """Link other spans that caused this one; at most 128 links are kept, and further ones are counted."""
-        if self._ring is None:
+        """Link other spans that caused this one; at most 128 links are kept.
+
+        Further ones are counted, and so is what is no link, or names no span because an id is 0.
+        """
+        if (ring := self._ring) is None:
+            self._ignore()
+            return
+        if type(links) is list and not links:
             return
         details = self._detailed()
-        links_given = (*details.links, *(link if isinstance(link, SpanLink) else SpanLink(link) for link in links))
-        details.links = links_given[:_MAX_ITEMS]
-        details.dropped_links += len(links_given) - len(details.links)
+        kept = list(details.links)
+        try:
+            for given in islice(cast(Iterable[object], links), _MAX_GIVEN):
+                link = _checked_link(given, ring.limits) if len(kept) < ring.limits.links else None
+                if link is not None:
+                    kept.append(link)
+                else:
+                    details.dropped_links += 1
+        except BaseException:  # noqa: BLE001  # a foreign iterable must not fail the operation that the span measures
+            details.dropped_links += 1
+        details.links = tuple(kept)
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as the event ``exception``, with the attributes of OpenTelemetry's semantic conventions."""
         if self._ring is None:
+            self._ignore()
             return
-        kind = type(error)
         self.add_event(
             "exception",
             {
-                "exception.type": kind.__qualname__
-                if kind.__module__ == "builtins"
-                else f"{kind.__module__}.{kind.__qualname__}",
-                "exception.message": str(error),
-                "exception.stacktrace": "".join(traceback.format_exception(error, limit=-16)),
+                "exception.type": type_name(type(error), qualified=True),
+                "exception.message": text_of(error),
+                "exception.stacktrace": traceback_of(error),
             },
         )
 
     def set_status(self, status: SpanStatus, description: str = "") -> None:
-        """Set whether the operation succeeded; the description is kept for ``error`` only."""
-        if self._ring is not None:
+        """Set whether the operation succeeded; the description is kept for ``error`` only.
+
+        A status that is unknown changes nothing.
+        """
+        if self._ring is None:
+            self._ignore()
+        elif (chosen := choose(status, _STATUSES)) is not None:
             details = self._detailed()
-            details.status, details.description = status, description if status == "error" else ""
+            details.status = chosen
+            details.description = text_of(description, _LONGEST_NAME) if chosen == "error" else ""
 
     def data(self) -> SpanData:
-        """The frozen value of an ended span: made once, then shared by all exporters."""
+        """The frozen value of an ended span: made once, then shared by all exporters. Never raises."""
         details = self._detailed()
         if (data := details.data) is None:
-            data = details.data = SpanData(
-                name=self.name[:_MAX_TEXT],
-                kind=self.kind,
-                context=self.context,
-                parent_span_id=self.parent_span_id,
-                start_time_ns=self.start_time_ns,
-                end_time_ns=self.end_time_ns,
-                attributes=freeze_attributes(self._attributes or {}),
-                events=tuple(details.events),
-                links=details.links,
-                status=details.status,
-                status_description=details.description[:_MAX_TEXT],
-                correlation_id=self.correlation_id,
-                causation_id=self.causation_id,
-                dropped_attributes=details.dropped_attributes,
-                dropped_events=details.dropped_events,
-                dropped_links=details.dropped_links,
-            )
+            try:
+                data = self._frozen(details, self.context)
+            except BaseException:  # noqa: BLE001  # an attribute of this object was set from outside
+                data = self._repaired(details)
+            details.data = data
         return data
+
+    def _frozen(self, details: _Details, context: TraceContext) -> SpanData:
+        limits, name, kind = self._home.limits, self.name, self.kind
+        attributes: Attributes = ()
+        dropped = 0
+        if self._attributes:
+            attributes, dropped = freeze_and_count(self._attributes, limits.attributes, limits.text)
+        if type(name) is not str or len(name) > _LONGEST_NAME or not name.isascii():
+            name = text_of(name, _LONGEST_NAME)
+        if type(kind) is not str or kind not in _KINDS:
+            kind = choose(kind, _KINDS) or "internal"
+        return SpanData(
+            name=name,
+            kind=kind,
+            context=context,
+            parent_span_id=self.parent_span_id,
+            start_time_ns=self.start_time_ns,
+            end_time_ns=self.end_time_ns,
+            attributes=attributes,
+            events=tuple(details.events),
+            links=details.links,
+            status=details.status,
+            status_description=details.description,
+            correlation_id=None if self.correlation_id is None else cut(self.correlation_id, _LONGEST_NAME),
+            causation_id=None if self.causation_id is None else cut(self.causation_id, _LONGEST_NAME),
+            dropped_attributes=details.dropped_attributes + dropped,
+            dropped_events=details.dropped_events,
+            dropped_links=details.dropped_links,
+            scope=self.scope,
+            parent_is_remote=details.parent_is_remote,
+        )
+
+    def _repaired(self, details: _Details) -> SpanData:
+        """The value of a span to which something else than a text or a number was assigned."""
+        for name, bits in (("trace_id", 128), ("span_id", 64), ("trace_flags", 8)):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value < 1 << bits:
+                setattr(self, name, 1)
+        for name in ("parent_span_id", "start_time_ns", "end_time_ns"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value < 1 << 64:
+                setattr(self, name, 0)
+        self.tracestate = ""
+        for name in ("correlation_id", "causation_id"):
+            if getattr(self, name) is not None:
+                setattr(self, name, text_of(getattr(self, name)))
+        return self._frozen(details, self.context)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
+            return
+        self.record_exception(error)
+        self.set_status("error", describe_error(error))
+
+    def _ignore(self) -> None:
+        # Only a recorded span has an end; attributes of a span that is not recorded are no mistake.
+        if self.end_time_ns:
+            self._home.ignored += 1
 
     def _now(self) -> int:
         return self.start_time_ns + perf_counter_ns() - self._counter
@@ -248,140 +423,35 @@ class Span:
         return self._details
 
 
-def freeze_attributes(attributes: Mapping[str, Any]) -> Attributes:
-    """Attributes as an immutable value: texts cut at 4,096 characters, sequences as tuples, anything else as text."""
-    return tuple([(name, _freeze(value)) for name, value in attributes.items()])
+def span_class(ring: SpanRing, scope: Scope) -> type[Span]:
+    """The class of the spans of one tracer and scope."""
+    return type(
+        "Span", (Span,), {"__slots__": (), "__module__": __name__, "__doc__": Span.__doc__, "_home": ring, "scope": scope}
+    )
 
 
-def _freeze(value: Any) -> AttributeValue:
-    if isinstance(value, str):
-        return str(value) if len(value) <= _MAX_TEXT else value[:_MAX_TEXT]
-    if isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, (tuple, list)):
-        kept = cast(Sequence[Any], value)[:_MAX_ITEMS]
-        for kind in (str, bool, int, float):
-            if all(isinstance(item, kind) for item in kept):
-                return tuple(_freeze(item) for item in kept)  # type: ignore[return-value]  # all of one kind
-        return tuple(str(item)[:_MAX_TEXT] for item in kept)
+def _is_success(error: SystemExit) -> bool:
     try:
-        return str(value)[:_MAX_TEXT]
-    except Exception:  # noqa: BLE001  # a bad attribute must not fail the operation that the span measures
-        return f"<{type(value).__name__} without a text form>"
+        return error.code is None or (type(error.code) is int and error.code == 0)
+    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
+        return False
 
 
-class Tracer:
-    """Begins spans: finds the parent, decides on sampling, sets ids and times.
-
-    Args:
-        sampler: decides for traces that begin here; a child follows the decision of its parent.
-        ids: where trace and span ids come from.
-    """
-
-    def __init__(self, sampler: RateSampler, ids: IdGenerator) -> None:
-        self.sampler = sampler
-        self.ids = ids
-        self.ring = SpanRing()
-        # False while no exporter takes spans: spans then only carry the context.
-        self.wanted = False
-        # Called when a span begins. The tuple is replaced as a whole, so reading it needs no lock.
-        self.ambient: tuple[AmbientContext, ...] = ()
-
-    @staticmethod
-    def current() -> Span | None:
-        """The innermost span whose block encloses the call, in this task."""
-        return _current.get()
-
-    def span(
-        self,
-        name: str,
-        *,
-        kind: SpanKind = "internal",
-        attributes: Mapping[str, AttributeValue] | None = None,
-        links: Iterable[SpanLink | TraceContext] = (),
-        parent: TraceContext | None = None,
-        correlation_id: str | None = None,
-        causation_id: str | None = None,
-    ) -> Span:
-        """Begin a span; use it as a context manager, or call its ``end``.
-
-        Without ``parent`` the span becomes the child of the span whose block encloses the call, or of the current span of
-        another tracing system that an exporter knows, whichever is nearer. If there is neither, it begins a trace.
-
-        Args:
-            name: the operation; few distinct values (``"ship order"``, not ``"ship order 17"``).
-            kind: the role in the trace.
-            attributes: those known at the beginning: text, numbers, booleans and sequences of them.
-            links: other spans that caused this one.
-            parent: a remote parent, for example from a ``traceparent`` header.
-            correlation_id: one id for everything that follows from one request; inherited when left out.
-            causation_id: the id of the message that caused this operation; inherited when left out.
-        """
-        enclosing = _current.get()
-        ambient = None
-        for ask in self.ambient:
-            if (ambient := ask()) is not None:
-                break
-        above: TraceContext | Span | None = parent
-        if enclosing is not None:
-            if correlation_id is None:
-                correlation_id = enclosing.correlation_id
-            if causation_id is None:
-                causation_id = enclosing.causation_id
-            if above is None:
-                # An ambient context that appeared since the enclosing span began lies between the two.
-                above = enclosing if ambient is None or ambient == enclosing._ambient() else ambient
-        elif above is None:
-            above = ambient
-        span = Span()
-        span.name, span.kind = name, kind
-        span.correlation_id, span.causation_id = correlation_id, causation_id
-        bits = self.ids.bits
-        span.span_id = bits(64) or 1
-        if above is not None:
-            span.trace_id, span.parent_span_id, span.tracestate = above.trace_id, above.span_id, above.tracestate
-            span.trace_flags = flags = above.trace_flags
-        else:
-            span.trace_id, span.parent_span_id, span.tracestate = bits(128) or 1, 0, ""
-            span.trace_flags = flags = 1 if self.sampler.sample() else 0
-        span._ring = span._attributes = span._details = span._token = None
-        span.end_time_ns = span.start_time_ns = span._counter = 0
-        if flags & 1 and self.wanted:
-            span._ring, span.start_time_ns, span._counter = self.ring, time_ns(), perf_counter_ns()
-            if attributes:
-                span.set_attributes(attributes)
-            if links:
-                span.add_links(links)
-        if ambient is not None:
-            span._detailed().ambient = ambient
-        return span
-
-
-class SilentTracer(Tracer):
-    """Records no spans: each one has the identity of its parent, so a trace passes through unchanged."""
-
-    def span(
-        self,
-        name: str,
-        *,
-        kind: SpanKind = "internal",
-        attributes: Mapping[str, AttributeValue] | None = None,
-        links: Iterable[SpanLink | TraceContext] = (),
-        parent: TraceContext | None = None,
-        correlation_id: str | None = None,
-        causation_id: str | None = None,
-    ) -> Span:
-        """A span with the identity of its parent; without a parent its context is not ``valid``."""
-        enclosing = _current.get()
-        above: TraceContext | Span = parent or enclosing or _NO_CONTEXT
-        if enclosing is not None:
-            correlation_id = correlation_id or enclosing.correlation_id
-            causation_id = causation_id or enclosing.causation_id
-        span = Span()
-        span.name, span.kind = name, kind
-        span.trace_id, span.span_id = above.trace_id, above.span_id
-        span.trace_flags, span.tracestate = above.trace_flags, above.tracestate
-        span.correlation_id, span.causation_id = correlation_id, causation_id
-        span.parent_span_id = span.end_time_ns = 0
-        span._ring = span._attributes = span._details = span._token = None
-        return span
+def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
+    """The link with plain values; ``None`` when it is none, or its context names no span."""
+    context, attributes, dropped = given, cast(object, ()), 0
+    if type(given) is SpanLink:
+        context, attributes, dropped = given.context, given.attributes, given.dropped_attributes
+    # Not `isinstance`, which asks the object itself for its `__class__`.
+    if issubclass(type(context), Span):
+        context = cast(Span, context).context
+    if type(context) is not TraceContext or not context.valid:
+        return None
+    if type(attributes) is tuple and not attributes:
+        return SpanLink(context)
+    try:
+        items: object = dict(cast(Any, attributes))
+    except BaseException:  # noqa: BLE001  # a link of attributes that are no pairs is still a link
+        return SpanLink(context, (), dropped + 1)
+    frozen, left_out = freeze_and_count(items, limits.link_attributes, limits.text)
+    return SpanLink(context, frozen, dropped + left_out)

@@ -7,11 +7,12 @@ of a reference cycle.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, final
 
 import msgspec
 
 from eventcore.recording.trace_context import TraceContext
+from eventcore.version import __version__
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """Label names with their values, in the order of the instrument's ``label_names``; ``dict(labels)`` makes a mapping."""
@@ -23,16 +24,46 @@ SpanStatus: TypeAlias = Literal["unset", "ok", "error"]
 
 
 @final
+class Scope(msgspec.Struct, frozen=True, gc=False):
+    """The part of a program that records something, such as a library: OpenTelemetry's instrumentation scope.
+
+    Attributes:
+        name: for example the name of a package.
+        version: its version, or empty.
+        schema_url: where the meaning of its names is described, or empty.
+    """
+
+    name: str
+    version: str = ""
+    schema_url: str = ""
+
+
+EVENTCORE: Final = Scope("eventcore", __version__)
+"""The scope of eventcore's own instruments and spans, and of those for which no other one is named."""
+
+
+@final
+class Exemplar(msgspec.Struct, frozen=True, gc=False):
+    """One measurement of a series that was made inside a sampled span: it leads from a metric to a trace."""
+
+    value: int | float
+    time_ns: int
+    trace_id: int
+    span_id: int
+
+
+@final
 class NumberPoint(msgspec.Struct, frozen=True, gc=False):
     """The value of one series of a counter or gauge.
 
-    A counter's value is the total since ``start_time_ns``; times are nanoseconds since the Unix epoch.
+    A counter's value is the total since ``start_time_ns``, when its series began; times are nanoseconds since the Unix epoch.
     """
 
     labels: Labels
     value: int | float
     start_time_ns: int
     time_ns: int
+    exemplars: tuple[Exemplar, ...] = ()
 
 
 @final
@@ -41,6 +72,7 @@ class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
 
     ``buckets[i]`` counts the values in ``(boundaries[i-1], boundaries[i]]``; the last bucket counts the values above
     every boundary. Buckets are not cumulative. ``min`` and ``max`` are ``None`` when ``count`` is 0.
+    ``exemplars`` holds at most one for each bucket.
     """
 
     labels: Labels
@@ -51,6 +83,7 @@ class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
     buckets: tuple[int, ...]
     start_time_ns: int
     time_ns: int
+    exemplars: tuple[Exemplar, ...] = ()
 
 
 class _Described(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +100,7 @@ class CounterData(_Described, frozen=True, gc=False):
     """A monotonic counter: totals that only grow."""
 
     points: tuple[NumberPoint, ...]
+    scope: Scope = EVENTCORE
 
 
 @final
@@ -75,6 +109,7 @@ class GaugeData(_Described, frozen=True, gc=False):
 
     points: tuple[NumberPoint, ...]
     additive: bool = False
+    scope: Scope = EVENTCORE
 
 
 @final
@@ -83,6 +118,7 @@ class HistogramData(_Described, frozen=True, gc=False):
 
     boundaries: tuple[float, ...]
     points: tuple[HistogramPoint, ...]
+    scope: Scope = EVENTCORE
 
 
 MetricData: TypeAlias = CounterData | GaugeData | HistogramData
@@ -110,6 +146,7 @@ class SpanEvent(msgspec.Struct, frozen=True, gc=False):
     name: str
     time_ns: int
     attributes: Attributes = ()
+    dropped_attributes: int = 0
 
 
 @final
@@ -118,13 +155,15 @@ class SpanLink(msgspec.Struct, frozen=True, gc=False):
 
     context: TraceContext
     attributes: Attributes = ()
+    dropped_attributes: int = 0
 
 
 @final
 class SpanData(msgspec.Struct, frozen=True, gc=False):
     """A finished span. ``parent_span_id`` is 0 for the root of a trace; times are nanoseconds since the Unix epoch.
 
-    ``correlation_id`` and ``causation_id`` are the ones of event sourcing, ``None`` when the span has none.
+    ``parent_is_remote`` says whether the parent is a span of another process. ``correlation_id`` and ``causation_id`` are the
+    ones of event sourcing, ``None`` when the span has none.
     """
 
     name: str
@@ -143,6 +182,8 @@ class SpanData(msgspec.Struct, frozen=True, gc=False):
     dropped_attributes: int = 0
     dropped_events: int = 0
     dropped_links: int = 0
+    scope: Scope = EVENTCORE
+    parent_is_remote: bool = False
 
 
 @final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from eventcore.errors import HistoryDiverged, InvalidProjection, LeadershipLost, StoreError
+from eventcore.ground import describe_error
 from eventcore.stores.base import Checkpoint, Lease
 
 
@@ -12,7 +13,7 @@ def as_store_error(error: Exception) -> StoreError:
     """The error itself if it is a ``StoreError``, else a ``StoreError`` that it caused: callers handle this class only."""
     if isinstance(error, StoreError):
         return error
-    wrapped = StoreError(f"the store failed: {type(error).__name__}: {error}")
+    wrapped = StoreError(f"the store failed: {describe_error(error)}")
     wrapped.__cause__ = error
     return wrapped
 

@@ -13,6 +13,7 @@ from eventcore.commands.command import Command
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
+from eventcore.recording import Span
 from eventcore.stores.base import Snapshot, StateKey
 
 # Events to fold before the event loop runs once.
@@ -31,16 +32,21 @@ class CommandFold:
         events: how many they are.
     """
 
-    def __init__(self, command: Command[Any]) -> None:
+    def __init__(self, command: Command[Any], span: Span) -> None:
         self._apply = command.apply
+        self._span = span
         self.state = command.initial_state()
         self.events = 0
 
     def feed(self, events: Sequence[RecordedEvent]) -> None:
-        """Apply events."""
+        """Apply events, in the command's span: the task is the loader's."""
         apply, state = self._apply, self.state
-        for event in events:
-            state = apply(state, event)
+        entered = self._span.enter()
+        try:
+            for event in events:
+                state = apply(state, event)
+        finally:
+            self._span.leave(entered)
         self.state = state
         self.events += len(events)
 

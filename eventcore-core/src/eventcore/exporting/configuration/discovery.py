@@ -6,17 +6,19 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import MappingProxyType
 from typing import Any, Final, cast, final
 
 from eventcore.errors import InvalidExporter, InvalidInput
+from eventcore.exporting.configuration.core_floor import CORE_DISTRIBUTION, missing_core
+from eventcore.exporting.configuration.distributions import Damage, installed_distributions, normalised
 from eventcore.exporting.delivery.handle import PluginOrigin
+from eventcore.ground import describe_error
+from eventcore.version import __version__
 
 GROUP: Final = "eventcore.exporters"
 """The entry-point group of exporter plugins."""
-
-CORE_DISTRIBUTION: Final = "eventcore-core"
 
 OFFICIAL: Final = MappingProxyType({"otel": "eventcore-otel", "prometheus": "eventcore-prometheus"})
 """eventcore's own plugins and their distributions, for hints about what to install. Core imports none of them."""
@@ -34,12 +36,14 @@ class FoundPlugin:
         distribution: the name of the distribution that contains the plugin.
         version: the version of the distribution.
         value: the target of the entry point, ``package.module:attribute``.
+        missing_core: the requirement that the installed eventcore-core is too old for; empty when there is none.
     """
 
-    __slots__ = ("_entry_point", "distribution", "name", "value", "version")
+    __slots__ = ("_entry_point", "distribution", "missing_core", "name", "value", "version")
 
-    def __init__(self, entry_point: EntryPoint, distribution: str, version: str) -> None:
+    def __init__(self, entry_point: EntryPoint, distribution: str, version: str, missing_core: str = "") -> None:
         self._entry_point = entry_point
+        self.missing_core = missing_core
         self.name = entry_point.name
         self.value = entry_point.value
         self.distribution = distribution
@@ -56,26 +60,31 @@ class FoundPlugin:
     @property
     def core(self) -> bool:
         """Whether the plugin belongs to eventcore-core: such a plugin is loaded only when ``enabled`` names it."""
-        # Names of distributions that differ only in case and in these separators are the same name.
-        return re.sub(r"[-_.]+", "-", self.distribution).lower() == CORE_DISTRIBUTION
+        return normalised(self.distribution) == CORE_DISTRIBUTION
 
     def load(self) -> Callable[..., Any]:
         """Import the plugin and return the callable that makes an exporter from settings.
 
         Raises:
-            InvalidExporter: the name of the plugin is not valid, or its entry point does not name a callable.
+            InvalidExporter: the name of the plugin is not valid, its entry point does not name a callable, or it requires a
+                newer eventcore-core.
             Exception: whatever the import raises; ``ImportError`` in place of ``SystemExit``.
         """
         problem = exporter_name_problem(self.name)
         if problem is None and EntryPoint.pattern.match(self.value) is None:
             problem = f"its entry point {self.value!r} does not fit; expected 'package.module:attribute'"
+        if problem is None and self.missing_core:
+            problem = (
+                f"it requires {self.missing_core}, and {__version__} is installed; "
+                f"upgrade: pip install --upgrade '{self.missing_core}'"
+            )
         if problem is not None:
             raise InvalidExporter(f"{self.origin}: {problem}")
         try:
             factory: object = self._entry_point.load()
         except SystemExit as error:
             raise ImportError(
-                f"{self.origin}: importing {self.value} tried to end the process: SystemExit({error.code!r})"
+                f"{self.origin}: importing {self.value} tried to end the process: {describe_error(error)}"
             ) from error
         if not callable(factory):
             raise InvalidExporter(
@@ -95,10 +104,28 @@ class FoundPlugin:
         return found is cls
 
 
-def find_plugins() -> tuple[FoundPlugin, ...]:
-    """Every installed exporter plugin, sorted by name. If two distributions have a plugin of one name, both are listed."""
-    found = [_found(entry_point) for entry_point in entry_points(group=GROUP)]
-    return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution, plugin.value)))
+def find_plugins() -> tuple[tuple[FoundPlugin, ...], tuple[Damage, ...]]:
+    """Every installed exporter plugin, sorted by name, and the metadata that cannot be read.
+
+    If two distributions have a plugin of one name, both are listed.
+    """
+    damages: list[Damage] = []
+    found: list[FoundPlugin] = []
+    for distribution in installed_distributions(damages):
+        for name, value in distribution.entry_points(GROUP):
+            missing = missing_core(distribution.requirements)
+            found.append(FoundPlugin(EntryPoint(name, value, GROUP), distribution.name, distribution.version, missing))
+    found.sort(key=lambda plugin: (plugin.name, plugin.distribution, plugin.value))
+    return tuple(found), tuple(damages)
+
+
+def all_damages() -> tuple[Damage, ...]:
+    """Every damage in the metadata of what is installed, also in files that finding plugins does not need."""
+    damages: list[Damage] = []
+    for distribution in installed_distributions(damages):
+        distribution.entry_points(GROUP)
+        distribution.examine()
+    return tuple(damages)
 
 
 def how_to_install(plugin: str) -> str | None:
@@ -147,11 +174,3 @@ def _snake_case(name: str) -> str:
     """
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return re.sub(r"_+", "_", words).strip("_").lower()
-
-
-def _found(entry_point: EntryPoint) -> FoundPlugin:
-    # A distribution with damaged metadata has no name and no version; its plugin is listed nevertheless.
-    metadata = entry_point.dist.metadata if entry_point.dist is not None else None
-    name = metadata["Name"] if metadata is not None and "Name" in metadata else "an unknown distribution"
-    version = metadata["Version"] if metadata is not None and "Version" in metadata else "of unknown version"
-    return FoundPlugin(entry_point, name, version)

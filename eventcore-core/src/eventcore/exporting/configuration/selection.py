@@ -100,7 +100,8 @@ class Selection:
             if names_in(section) != ["pipeline"] or self._plugin(name) in self._installed
         ]
         # A dict and not a set: the order of `enabled` is the order in which exporters are loaded.
-        names = dict.fromkeys([*enabled, *self._installed, *described, *self._disabled.names])
+        disabled = [name for name in self._disabled.names if name != "all"]
+        names = dict.fromkeys([*enabled, *self._installed, *described, *disabled])
         plans = [self._plan(name, enabled=name in enabled) for name in names]
         return [plan for plan in plans if plan is not None]
 
@@ -134,11 +135,11 @@ class Selection:
         found = self._installed.get(plugin, [])
         single = found[0] if len(found) == 1 else None
         # First of all: a disabled plugin is never imported, even if `enabled` names an exporter of it.
-        disabled_name = next((each for each in (name, plugin) if each in self._disabled.names), None)
+        disabled_name = next((each for each in (name, plugin, "all") if each in self._disabled.names), None)
         if disabled_name is not None:
             if not enabled and not found and name not in self._sections:
                 return None
-            by = "disabled" if disabled_name == name else f"its plugin {plugin!r} is disabled"
+            by = f"its plugin {plugin!r} is disabled" if disabled_name == plugin != name else "disabled"
             return ExporterPlan(name=name, plugin=plugin, action="disabled", reason=f"{by} in {self._disabled}", found=single)
         if enabled and single is not None:
             return ExporterPlan(name=name, plugin=plugin, action="load", reason=self._why(name), found=single)
@@ -195,7 +196,7 @@ class Selection:
         names = {*self._installed, *OFFICIAL, *self._sections}
         for name in self._disabled.names:
             # A file may disable an exporter that is not installed here. Only a name that looks misspelt is a fault.
-            if name not in names and (hint := did_you_mean(name, self._installed)):
+            if name != "all" and name not in names and (hint := did_you_mean(name, self._installed)):
                 problem = f"there is no exporter {name!r}{hint}"
                 self._faults.append(Fault(str(self._disabled.where), self._disabled.key, problem))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeAlias, final
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Meta
 from eventcore.errors import Fault
 from eventcore.exporting.configuration.conversion import convert_struct, unknown_key
 from eventcore.exporting.configuration.discovery import FoundPlugin, exporter_name_problem, find_plugins
+from eventcore.exporting.configuration.distributions import Damage
 from eventcore.exporting.configuration.selection import ExporterPlan, Selection
 from eventcore.exporting.configuration.signature import CORE_KEYS
 from eventcore.exporting.configuration.sources import (
@@ -30,8 +32,11 @@ from eventcore.exporting.configuration.sources import (
     names_in,
     source_of,
 )
+from eventcore.exporting.configuration.standard import above_standard_variables
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.ground import did_you_mean
+from eventcore.recording.attributes import SamplerName, SpanLimits
+from eventcore.recording.registry import boundaries_problem
 
 CONFIG_FILE: Final = "eventcore.toml"
 """The file that is read from the working directory when nothing names another one."""
@@ -49,7 +54,13 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
         resource: further attributes of the resource.
         traces_per_second: the most new traces recorded in each second; ``"all"`` for no limit.
         verbosity: how much is recorded.
-        series_limit: the most series of one instrument; values of further series go into one overflow series.
+        series_limit: the most series of one instrument; values of further series go into overflow series.
+        total_series_limit: the most series of all instruments; left out, 10,000 or ``series_limit`` if that is more.
+        histograms: boundaries of histograms by patterns of their names, in place of those that the code asks for; of several
+            patterns that fit, the longest counts.
+        span_limits: the most that one span keeps.
+        sampler: one of OpenTelemetry's samplers in place of ``traces_per_second``; empty for none.
+        sampler_ratio: the part of all traces that a sampler with ``traceidratio`` records.
     """
 
     service_name: str = ""
@@ -57,6 +68,11 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     traces_per_second: Annotated[float, Meta(ge=0, le=1e9)] | Literal["all"] = 100.0
     verbosity: Literal["off", "normal", "verbose"] = "normal"
     series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] = 2000
+    total_series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    histograms: dict[str, list[float]] = {}
+    span_limits: SpanLimits = SpanLimits()
+    sampler: SamplerName = ""
+    sampler_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 @final
@@ -73,6 +89,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         settings: all settings, with paths from the top.
         pipelines: the tables ``[exporters.NAME.pipeline]`` by name, also of exporters that code registers.
         plugins: the installed plugins.
+        damages: metadata of installed distributions in which plugins cannot be found, because it is damaged.
+        ignored: the variables of OpenTelemetry that are ignored because their values do not fit, and why.
     """
 
     telemetry: TelemetrySettings
@@ -84,6 +102,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     pipelines: Mapping[str, PipelineSettings]
     plugins: tuple[FoundPlugin, ...]
+    damages: tuple[Damage, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -95,9 +115,16 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         section = below(self.settings, "exporters", name)
         return {path: setting for path, setting in section.items() if path and path[0] not in CORE_KEYS}
 
-    def pipeline_for(self, name: str) -> PipelineSettings:
-        """Core's settings for an exporter; the defaults when there is no table for it."""
-        return self.pipelines.get(name) or PipelineSettings()
+    def pipeline_for(self, name: str, defaults: Mapping[str, Any] = MappingProxyType({})) -> PipelineSettings:
+        """Core's settings for an exporter.
+
+        Keys that the configuration leaves out have the values of ``defaults``, the exporter's checked ``pipeline_defaults``,
+        and else core's defaults.
+        """
+        settings = self.pipelines.get(name) or PipelineSettings()
+        given = names_in(below(self.settings, "exporters", name, "pipeline"))
+        converted = msgspec.convert(dict(defaults), PipelineSettings)
+        return msgspec.structs.replace(settings, **{key: getattr(converted, key) for key in defaults if key not in given})
 
     def faults_of(self, name: str) -> tuple[Fault, ...]:
         """Those of ``faults`` that are in the section of one exporter, or in variables for it."""
@@ -127,7 +154,7 @@ def load_configuration(
     """Read all sources, merge them, and check and convert core's part.
 
     Nothing is imported. Faults are returned and not raised. Precedence, highest first: environment, arguments
-    in code, the file, defaults. Tables are merged key by key.
+    in code, the file, the standard variables of OpenTelemetry, defaults. Tables are merged key by key.
 
     Args:
         config: tables as in the file, which are merged over the file; or the path of a file to read in place
@@ -139,7 +166,7 @@ def load_configuration(
         arguments: further tables from code, above ``config``.
         plugins: the installed plugins; ``None`` looks for them.
     """
-    installed = find_plugins() if plugins is None else tuple(plugins)
+    installed, damages = find_plugins() if plugins is None else (tuple(plugins), ())
     exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
     path = _file_to_read(config, environ, cwd or Path.cwd())
     # The lowest source first, as `merge` takes them.
@@ -150,24 +177,19 @@ def load_configuration(
         (_from_exporters(exporters), []),
         from_environment(environ),
     )
-    settings = merge(*(source or {} for source, _ in sources))
-    faults = [fault for _, found in sources for fault in found]
+    settings, ignored = above_standard_variables(merge(*(source or {} for source, _ in sources)), environ)
+    faults = [fault for _, found in sources for fault in found] + _unknown_tables(settings)
     # A source that cannot be read may disable any exporter.
     unreadable = next((found[0].where for source, found in sources if source is None), "")
     # The kill switch must work also when the file is broken: nothing is exported, so nothing in the file can matter.
     tolerated = sources[0][1] if sources[0][0] is None and exporters_off else []
-
-    faults += [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
-    telemetry = convert_struct(TelemetrySettings, _table(settings, "telemetry", faults), "telemetry", faults)
+    telemetry = _telemetry(_table(settings, "telemetry", faults), faults)
     if (exporters_value := settings.get(("exporters",))) is not None and not exporters_value.is_table:
         unreadable = unreadable or f"{exporters_value.where} ({exporters_value.key})"
-    exporters_table = _table(settings, "exporters", faults)
-    sections = _sections(exporters_table, faults)
-    pipelines = {
-        name: convert_struct(PipelineSettings, _table(section, "pipeline", faults), f"exporters.{name}.pipeline", faults)
-        for name, section in sections.items()
-    }
-    plans = Selection(exporters_table, sections, installed, unreadable, faults).plan()
+    table = _table(settings, "exporters", faults)
+    sections = _sections(table, faults)
+    pipelines = {name: _pipeline_settings(name, section, faults) for name, section in sections.items()}
+    plans = Selection(table, sections, installed, unreadable, faults).plan()
     return Configuration(
         telemetry=telemetry,
         exporters=tuple(plans),
@@ -178,7 +200,17 @@ def load_configuration(
         settings=settings,
         pipelines=pipelines,
         plugins=installed,
+        damages=damages,
+        ignored=tuple(ignored),
     )
+
+
+def _unknown_tables(settings: Settings) -> list[Fault]:
+    return [unknown_key(below(settings, name), name, name, TABLES) for name in names_in(settings) if name not in TABLES]
+
+
+def _pipeline_settings(name: str, section: Settings, faults: list[Fault]) -> PipelineSettings:
+    return convert_struct(PipelineSettings, _table(section, "pipeline", faults), f"exporters.{name}.pipeline", faults)
 
 
 def _file_to_read(config: object, environ: Mapping[str, str], cwd: Path) -> Path | None:
@@ -214,6 +246,19 @@ def _table(settings: Settings, name: str, faults: list[Fault]) -> Settings:
         faults.append(Fault(value.where, value.key, f"expected a table, got a {type(value.value).__name__}"))
         del table[()]
     return table
+
+
+def _telemetry(table: Settings, faults: list[Fault]) -> TelemetrySettings:
+    """The table ``[telemetry]``; boundaries of histograms that do not fit are faults, and left out."""
+    telemetry = convert_struct(TelemetrySettings, table, "telemetry", faults)
+    fitting: dict[str, list[float]] = {}
+    for pattern, boundaries in telemetry.histograms.items():
+        if problem := boundaries_problem(boundaries):
+            given = below(table, "histograms", pattern) or below(table, "histograms")
+            faults.append(Fault(*source_of(given, f"telemetry.histograms.{pattern}"), problem))
+        else:
+            fitting[pattern] = boundaries
+    return msgspec.structs.replace(telemetry, histograms=fitting)
 
 
 def _sections(exporters: Settings, faults: list[Fault]) -> dict[str, Settings]:

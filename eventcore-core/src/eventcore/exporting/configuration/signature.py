@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 import typing
@@ -9,10 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
+import msgspec
+
 from eventcore.errors import Fault, InvalidExporter
 from eventcore.exporting.configuration.conversion import convert_fields, describe, is_configurable, is_secret
 from eventcore.exporting.configuration.sources import Settings, below, names_in, nested, source_of
+from eventcore.exporting.context import Secret
 from eventcore.exporting.delivery.handle import PluginOrigin
+from eventcore.ground import describe_error, text_of
 
 CORE_KEYS: Final = ("plugin", "pipeline")
 """The keys of an exporter's section that belong to core; a plugin cannot have parameters of these names."""
@@ -63,6 +68,37 @@ def bind_settings(
     return values, faults
 
 
+def without_secrets(text: str, arguments: Mapping[str, Any], settings: Settings) -> str:
+    """A plugin's own words about its arguments, with ``***`` in place of every secret among them.
+
+    A text of the file that contains references to the environment is shown as it is written there.
+
+    >>> without_secrets("invalid literal for int(): 's3cret'", {"token": Secret("s3cret")}, {})
+    "invalid literal for int(): '***'"
+    """
+    pending: list[Any] = list(arguments.values())
+    secrets: set[str] = set()
+    for value in pending:
+        if isinstance(value, Secret):
+            secrets |= {value.reveal(), repr(value.reveal())[1:-1]}
+        elif isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            pending += value
+        elif isinstance(value, msgspec.Struct):
+            pending += msgspec.structs.asdict(value).values()
+        elif dataclasses.is_dataclass(value):
+            pending += (getattr(value, field.name, None) for field in dataclasses.fields(value))
+    # The longest first: one secret may contain another.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, _MASK)
+    for setting in settings.values():
+        # A shorter value, such as a digit, would be found in words that are not about it.
+        if setting.private and setting.shown != setting.value and isinstance(setting.value, str) and len(setting.value) > 3:
+            text = text.replace(setting.value, str(setting.shown))
+    return text
+
+
 def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]:
     """The settings as people may see them: secrets masked, and references to the environment as written in the file.
 
@@ -80,22 +116,24 @@ def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]
 
 def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dict[str, inspect.Parameter]:
     described = f"{origin or 'exporter'}, {getattr(factory, '__qualname__', type(factory).__name__)}"
-    unresolved: Exception | None = None
+    unresolved: BaseException | None = None
     try:
         plain_signature = inspect.signature(factory)
     except (TypeError, ValueError) as error:
-        raise InvalidExporter(f"{described}: its signature cannot be read: {error}; expected typed parameters") from error
+        raise InvalidExporter(
+            f"{described}: its signature cannot be read: {describe_error(error)}; expected typed parameters"
+        ) from error
     # Without resolved annotations no setting can be converted, but the names and kinds of the parameters can be checked.
     try:
         parameters = _resolved(inspect.signature(factory, eval_str=True), factory)
-    except Exception as error:  # noqa: BLE001  # evaluating a plugin's annotations may raise anything
+    except BaseException as error:  # noqa: BLE001  # evaluating a plugin's annotations may raise anything
         parameters, unresolved = dict(plain_signature.parameters), error
     problems = [
         problem for parameter in parameters.values() for problem in _parameter_problems(parameter, unresolved is not None)
     ]
     if unresolved is not None:
         problems.append(
-            f"an annotation cannot be resolved: {unresolved}; expected names that the module itself imports or defines"
+            f"an annotation cannot be resolved: {text_of(unresolved)}; expected names that the module itself imports or defines"
         )
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)

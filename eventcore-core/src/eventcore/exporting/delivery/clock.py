@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import Literal, TypeAlias
 
+from eventcore.exporting.context import Signal
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.ground import backoff
-
-Signal: TypeAlias = Literal["metrics", "spans"]
 
 
 class CpuBudget:
@@ -123,23 +121,32 @@ class CycleClock:
         else:
             self._due_at["spans"] = inf
 
-    def failed(self, signal: Signal, now: float, after: float | None) -> int:
-        """A cycle failed: plan the next attempt. Returns how many attempts have failed in a row, from 1.
+    def attempt(self, signal: Signal) -> int:
+        """The number of the next cycle of the signal, from 1: one more than cycles have failed in a row."""
+        return self._failed_attempts[signal] + 1
+
+    def failed(self, signal: Signal, now: float, after: float | None) -> float:
+        """A cycle failed: plan the next attempt. Returns how many seconds it waits.
 
         Args:
             signal: the signal of the cycle.
             now: when the cycle ended.
             after: how many seconds the backend asked to wait; ``None``: the pipeline's own backoff.
         """
-        attempts = self._failed_attempts[signal] + 1
-        # After the last attempt the batch is given up, and the next batch begins to count at 0.
-        self._failed_attempts[signal] = attempts if attempts < self._settings.max_attempts else 0
+        self._failed_attempts[signal] += 1
         longest = self._settings.max_backoff
-        pause = self.backoff_seconds(attempts) if after is None else min(after, longest)
+        pause = self.backoff_seconds(self._failed_attempts[signal]) if after is None else min(after, longest)
+        self._plan(signal, now + pause)
+        return pause
+
+    def given_up(self, signal: Signal, now: float) -> None:
+        """The backend takes nothing of this signal: plan the next attempt, with new data, in the longest pause."""
+        self._failed_attempts[signal] += 1
+        self._plan(signal, now + self._settings.max_backoff)
+
+    def _plan(self, signal: Signal, due_at: float) -> None:
         # Nobody waits for the metrics of a pull exporter until the next request.
-        pull = signal == "metrics" and self._interval is None
-        self._due_at[signal] = inf if pull else now + pause
-        return attempts
+        self._due_at[signal] = inf if signal == "metrics" and self._interval is None else due_at
 
     def backoff_seconds(self, attempts: int) -> float:
         """Seconds to wait after so many failed attempts in a row."""

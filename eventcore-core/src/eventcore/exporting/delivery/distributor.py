@@ -10,6 +10,7 @@ from math import inf
 from typing import Final
 
 from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.recording.spans import SpanRing
 
 _PERIOD: Final = 0.1
@@ -22,11 +23,15 @@ class Distributor:
     Args:
         ring: where spans are appended when they end.
         pipelines: returns the present pipelines.
+        kept: returns the queues of exporters that are still loading.
     """
 
-    def __init__(self, ring: SpanRing, pipelines: Callable[[], Sequence[Pipeline]]) -> None:
+    def __init__(
+        self, ring: SpanRing, pipelines: Callable[[], Sequence[Pipeline]], kept: Callable[[], Sequence[SpanQueue]]
+    ) -> None:
         self._ring = ring
         self._pipelines = pipelines
+        self._kept = kept
         # Held while spans are between the ring and the queues: a flush that distributes must not
         # return before they arrived.
         self._lock = threading.Lock()
@@ -63,6 +68,8 @@ class Distributor:
             if spans or lost:
                 for pipeline in self._pipelines():
                     pipeline.offer(spans, lost)
+                for queue in self._kept():
+                    queue.offer(spans, lost)
 
     def _run(self) -> None:
         while True:

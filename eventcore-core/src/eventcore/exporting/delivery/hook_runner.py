@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import Future
+from types import CoroutineType
 from typing import Any, Final, final
 
 import msgspec
 
 from eventcore.exporting.delivery.handle import ExporterHandle
-from eventcore.ground import cancel_and_wait, in_background, spawn
+from eventcore.exporting.forking import ForkGuard
+from eventcore.ground import cancel_and_wait, describe_error, in_background, spawn
 
 _logger: Final = logging.getLogger(__name__)
 
 
 class HookFailed(Exception):
-    """A hook failed in a way that is not an exception to pass on: it exited, timed out, or returned nonsense."""
+    """A hook failed in a way that is not an exception to pass on: it exited, timed out, or returned nonsense.
+
+    Args:
+        problem: what happened.
+        outcome_unknown: whether the hook may have delivered all the same, because it was cut.
+    """
+
+    def __init__(self, problem: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(problem)
+        self.outcome_unknown = outcome_unknown
 
 
 @final
@@ -57,14 +67,18 @@ class HookRunner:
 
     Attributes:
         handle: the exporter's hooks.
+        fork: keeps forks of the process between two hooks.
         running: the hook that is being called by the worker thread; any thread may read it.
         cpu_seconds: processor time that hooks have used.
+        overran: whether the last hook that ended took longer than its timeout.
     """
 
-    def __init__(self, handle: ExporterHandle, name: str) -> None:
+    def __init__(self, handle: ExporterHandle, name: str, fork: ForkGuard) -> None:
         self.handle = handle
+        self.fork = fork
         self.running: RunningHook | None = None
         self.cpu_seconds = 0.0
+        self.overran = False
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
@@ -84,6 +98,10 @@ class HookRunner:
             HookFailed: it tried to exit its thread, was cancelled at its timeout, or returned a
                 coroutine from a ``def``.
         """
+        with self.fork.in_call:
+            return self._call(hook, timeout, arguments)
+
+    def _call(self, hook: str, timeout: float, arguments: dict[str, Any]) -> Any:
         since = time.monotonic()
         loop = self._start_loop() if hook in self.handle.async_hooks else None
         thread = threading.current_thread() if loop is None else self._loop_thread
@@ -95,11 +113,13 @@ class HookRunner:
                 return asyncio.run_coroutine_threadsafe(self._run_async(hook, timeout, arguments), loop).result()
             with self._measured(hook, Exception):
                 answer = self.handle.call(hook, timeout=timeout, **arguments)
-            if inspect.iscoroutine(answer):
+            # Not `isinstance`, which asks the answer for its `__class__`: that may be a plugin's property.
+            if type(answer) is CoroutineType:
                 answer.close()
                 raise HookFailed(f"hook {hook} returned a coroutine from a plain function: declare it 'async def'")
             return answer
         finally:
+            self.overran = time.monotonic() > since + timeout
             self.running = None
 
     def in_hook(self) -> bool:
@@ -156,9 +176,11 @@ class HookRunner:
         done, _ = await asyncio.wait([task], timeout=timeout)
         if not done:
             await cancel_and_wait(task)
-            raise HookFailed(f"hook {hook} did not return within {timeout:.3g} s and was cancelled")
+            # Also when it has returned after all: a hook that swallows its cancellation has not
+            # finished its work.
+            raise HookFailed(f"hook {hook} did not return within {timeout:.3g} s and was cancelled", outcome_unknown=True)
         if task.cancelled():
-            raise HookFailed(f"hook {hook} was cancelled")
+            raise HookFailed(f"hook {hook} was cancelled", outcome_unknown=True)
         return task.result()
 
     @contextlib.contextmanager
@@ -173,7 +195,7 @@ class HookRunner:
         except passed:
             raise
         except BaseException as error:
-            raise HookFailed(f"hook {hook} raised {type(error).__name__}; expected a subclass of Exception") from error
+            raise HookFailed(f"hook {hook} raised {describe_error(error)}; expected a subclass of Exception") from error
         finally:
             self.cpu_seconds += time.thread_time() - begin
 
@@ -201,4 +223,4 @@ class HookRunner:
     def _log_failure(self, outcome: Future[Any]) -> None:
         # The future is cancelled when the worker ends the event loop in the middle of the hook.
         if not outcome.cancelled() and (error := outcome.exception()):
-            _logger.warning("exporter %r: shutdown raised %s: %s", self._name, type(error).__name__, error)
+            _logger.warning("exporter %r: shutdown raised %s", self._name, describe_error(error))

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from typing import Final
 
+from eventcore.errors import InvalidExporter
 from eventcore.exporting.delivery.distributor import Distributor
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.exporting.delivery.span_queue import SpanCounts, SpanQueue
 from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import in_background
 from eventcore.recording.collector import Collector
-from eventcore.recording.spans import Tracer
+from eventcore.recording.tracing import Tracer
 from eventcore.recording.values import Resource
 
 # Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
@@ -25,6 +27,8 @@ _FORCE_RESERVE: Final = 1.0
 _REPORT_RESERVE: Final = 0.2
 # Seconds that a replaced exporter has to deliver what it has and to shut down.
 _REPLACED_TIMEOUT: Final = 5.0
+# Seconds that a fork waits for hooks.
+_FORK_LIMIT: Final = 0.5
 # Waiting on a condition accepts no infinite timeout.
 _LONGEST_TIMEOUT: Final = 86_400.0
 
@@ -48,8 +52,14 @@ class ExporterManager:
         # for. Locks are taken in the order manager, distributor, request box, span queue.
         self._lock = threading.RLock()
         self._pipelines: dict[str, Pipeline] = {}
-        self._distributor = Distributor(tracer.ring, self.pipelines)
+        # The spans for exporters that are still loading. Guarded and read as `_pipelines` is.
+        self._kept: dict[str, SpanQueue] = {}
+        self._distributor = Distributor(tracer.ring, self.pipelines, self._queues)
+        # The settings of the plugins with secrets masked, by name of the exporter.
+        self._shown_settings: dict[str, Mapping[str, object]] = {}
         self._closed = False
+        # The pipelines that wait for a fork to end, by the thread that forks.
+        self._forking: dict[int, tuple[Pipeline, ...]] = {}
 
     def pipelines(self) -> tuple[Pipeline, ...]:
         """The present pipelines, without those that are being replaced or removed."""
@@ -65,15 +75,22 @@ class ExporterManager:
 
         Raises:
             RuntimeError: after ``shutdown``.
+            InvalidExporter: the instance is registered under another name.
         """
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"exporter {name!r} was not registered: the telemetry is shut down")
+            # One instance cannot tell two pipelines apart: their cycles would mix in its attributes.
+            for other in self._pipelines.values():
+                if other.handle.exporter is handle.exporter and other.name != name:
+                    problem = f"the same instance is registered as {other.name!r}; expected an instance for each name"
+                    raise InvalidExporter(f"exporter {name!r}: {problem}")
             predecessor = self._pipelines.get(name)
             # Spans that ended before this moment are for the predecessor.
             self._distributor.distribute()
-            pipeline = Pipeline(name, handle, settings, predecessor)
+            pipeline = Pipeline(name, handle, settings, predecessor, self._kept.pop(name, None))
             self._pipelines[name] = pipeline
+            self._shown_settings[name] = shown_settings
             self._update_tracer()
         worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
         if predecessor is not None:
@@ -82,6 +99,25 @@ class ExporterManager:
         worker.launch()
         self._distributor.launch()
         return pipeline
+
+    def keep_spans(self, name: str, capacity: int) -> None:
+        """Keep up to ``capacity`` spans for an exporter that is still loading, until it is added or never comes."""
+        with self._lock:
+            if self._closed or name in self._pipelines:
+                return
+            self._distributor.distribute()
+            self._kept[name] = SpanQueue(capacity)
+            self._update_tracer()
+        self._distributor.launch()
+
+    def kept_spans(self, name: str, *, drop: bool = False) -> SpanCounts | None:
+        """The account of the spans that are kept for an exporter, or ``None``. ``drop``: it never comes, so drop them."""
+        with self._lock:
+            queue = self._kept.pop(name, None) if drop else self._kept.get(name)
+            if queue is not None and drop:
+                queue.close()
+                self._update_tracer()
+        return None if queue is None else queue.counts()
 
     def remove(self, name: str, timeout: float) -> ExporterReport:
         """Deliver what the exporter has, shut it down and forget it, within ``timeout`` seconds.
@@ -118,20 +154,43 @@ class ExporterManager:
         self._distributor.distribute()
         self._distributor.stop()
         report = self._stop(pipelines, timeout)
+        for queue in self._queues():
+            queue.close()
         self._update_tracer()
         return report
 
-    def forget(self) -> None:
-        """Drop the pipelines in a forked child, which has none of their threads: the exporters stay with the parent.
+    def before_fork(self) -> None:
+        """In the parent: wait, half a second at most, until no exporter is in a hook, and let them prepare for the fork."""
+        deadline = time.monotonic() + _FORK_LIMIT
+        pipelines = self._forking[threading.get_ident()] = self.pipelines()
+        for pipeline in pipelines:
+            pipeline.before_fork(deadline)
 
-        Everything that another thread of the parent may have held at the fork, such as a lock, is
-        replaced.
+    def after_fork_in_parent(self) -> None:
+        """In the parent: go on."""
+        for pipeline in self._forking.pop(threading.get_ident(), ()):
+            pipeline.runner.fork.after_in_parent()
+
+    def restart_in_child(self, resource: Resource) -> None:
+        """In a forked child, which has none of the threads: start every exporter anew, with nothing to deliver.
+
+        Everything that another thread of the parent may have held at the fork, such as a lock, is replaced.
+
+        Args:
+            resource: that of the child.
         """
+        parents, shown_settings = self._forking.get(threading.get_ident(), ()), self._shown_settings
         self._lock = threading.RLock()
-        self._closed = True
-        self._pipelines = {}
+        self._resource = resource
+        self._pipelines, self._kept, self._shown_settings, self._forking = {}, {}, {}, {}
         self._update_tracer()
-        self._distributor = Distributor(self._tracer.ring, self.pipelines)
+        # Spans that ended before the fork are delivered by the parent.
+        self._tracer.ring.take_all()
+        self._distributor = Distributor(self._tracer.ring, self.pipelines, self._queues)
+        for pipeline in parents:
+            pipeline.leave_in_child()
+            if not self._closed and not pipeline.status.stopping.is_set():
+                self.add(pipeline.name, pipeline.handle, pipeline.settings, shown_settings[pipeline.name])
 
     def lateness(self) -> float:
         """How many seconds the exporters' threads are behind their schedule, because something else holds the GIL."""
@@ -160,12 +219,19 @@ class ExporterManager:
         _wait_all(finished, last_call)
         return Report(tuple(pipeline.final_report(timeout) for pipeline in pipelines))
 
+    def _queues(self) -> tuple[SpanQueue, ...]:
+        return tuple(self._kept.copy().values())
+
     def _update_tracer(self) -> None:
         """Tell the tracer whether any exporter takes spans, and which ambient trace contexts to ask."""
         with self._lock:
             active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
-            self._tracer.wanted = any(pipeline.takes_spans for pipeline in active)
-            self._tracer.ambient = tuple(ambient for pipeline in active if (ambient := pipeline.status.ambient))
+            # Whether an exporter that is loading takes spans is not known yet.
+            loading = bool(self._kept) and not self._closed
+            self._tracer.wanted = loading or any(pipeline.takes_spans for pipeline in active)
+            ambient = tuple(found for pipeline in active if (found := pipeline.status.ambient))
+            self._tracer.ambient = ambient
+            self._tracer.ring.attached = tuple(each for each in ambient if each.attaches)
 
 
 def _checked(timeout: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -10,19 +11,26 @@ from typing import Final
 
 import msgspec
 
+from eventcore.exporting.context import Signal
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.hook_runner import HookRunner, RunningHook
 from eventcore.exporting.delivery.report import CycleStats, ExporterReport, ExporterState, PipelineStats
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
+from eventcore.exporting.forking import ForkGuard
 from eventcore.exporting.logs import bounded_logger
+from eventcore.exporting.shaping import Deltas
+from eventcore.ground import leave_to_parent, text_of
 from eventcore.recording.spans import Span
 
 # A hook that has overrun its time by so many seconds is stalled, and not merely late.
 _STALL_GRACE: Final = 0.5
 # Seconds between two log records about one pipeline's drops or stalls.
 _LOG_PERIOD: Final = 10.0
+# So many instruments that an exporter cannot show are kept, each with a name of so many characters.
+_MOST_HIDDEN: Final = 1000
+_LONGEST_NAME: Final = 200
 
 
 class Pipeline:
@@ -35,9 +43,11 @@ class Pipeline:
         handle: its checked hooks.
         settings: core's settings for it.
         predecessor: the pipeline that this one replaces, whose spans this one takes over.
+        kept: the spans that ended while the exporter was loading; ``None`` when it was not late.
 
     Attributes:
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
+        deltas: the differences that an exporter gets whose ``temporality`` is ``"delta"``.
         logger: the exporter's logger.
         queue: the exporter's spans and their account.
         runner: calls the hooks. Used by the worker thread alone, except for ``runner.running`` and
@@ -48,7 +58,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, name: str, handle: ExporterHandle, settings: PipelineSettings, predecessor: Pipeline | None = None
+        self,
+        name: str,
+        handle: ExporterHandle,
+        settings: PipelineSettings,
+        predecessor: Pipeline | None = None,
+        kept: SpanQueue | None = None,
     ) -> None:
         self.name = name
         self.handle = handle
@@ -56,16 +71,28 @@ class Pipeline:
         self.interval = None if handle.interval is None else settings.interval or handle.interval
         self.logger: logging.Logger = bounded_logger(f"eventcore.exporters.{name}")
         capacity = settings.span_queue
-        self.queue: SpanQueue = predecessor.queue.successor(capacity) if predecessor else SpanQueue(capacity)
-        self.runner = HookRunner(handle, name)
-        self.status = PipelineStatus(handle.signals)
+        self.queue: SpanQueue = kept if kept is not None else SpanQueue(capacity)
+        if predecessor is not None:
+            self.queue = predecessor.queue.successor(capacity)
+        self.runner = HookRunner(handle, name, ForkGuard(self.logger))
+        # The order is that of the handle, which the clock and reports keep.
+        wanted = settings.signals
+        signals: tuple[Signal, ...] = tuple(each for each in handle.signals if wanted is None or each in wanted)
+        self.deltas: Deltas = Deltas(predecessor.deltas if predecessor else None)
+        self.status = PipelineStatus(signals)
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
+        self._hidden: dict[str, str] = {}
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What is exported: what the exporter can take, unless the settings leave it out."""
+        return tuple(self.status.cycles)
 
     @property
     def takes_spans(self) -> bool:
-        """Whether the exporter implements ``export_spans``."""
-        return "spans" in self.handle.signals
+        """Whether spans are exported."""
+        return "spans" in self.signals
 
     def offer(self, spans: Sequence[Span], lost: int) -> None:
         """Queue ended spans, and count ``lost`` ones as dropped. Called by the distributor."""
@@ -81,11 +108,36 @@ class Pipeline:
             raise RuntimeError(
                 "export_now was called inside a hook: the cycle that it asks for cannot begin before the hook returns"
             )
-        if "metrics" not in self.handle.signals:
-            raise RuntimeError(f"exporter {self.name!r} implements no hook that takes metrics: there is nothing to export now")
+        if "metrics" not in self.signals:
+            raise RuntimeError(f"exporter {self.name!r} takes no metrics: there is nothing to export now")
         if self.status.stopping.is_set():
             raise RuntimeError(STOPPED)
         return self.status.ask(flush=False, deadline=time.monotonic() + timeout)
+
+    def before_fork(self, deadline: float) -> None:
+        """Prepare the exporter for a fork; do not wait for a hook that runs beyond ``deadline`` (``time.monotonic``)."""
+        self.runner.fork.before(deadline, in_hook=self.runner.in_hook())
+
+    def leave_in_child(self) -> None:
+        """In a forked child: leave all that belongs to the parent, and make the exporter again what it was when it was made."""
+        self.runner.fork.after_in_child()
+        # The event loop of `async def` hooks shares its epoll object with the parent: closing it here would disturb the parent.
+        leave_to_parent(self)
+        self.handle.restore()
+
+    def report_hidden(self, instrument: str, reason: str) -> None:
+        """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""
+        instrument, reason = text_of(instrument, _LONGEST_NAME), text_of(reason)
+        if instrument not in self._hidden and len(self._hidden) < _MOST_HIDDEN:
+            self._hidden[instrument] = reason
+            # A handler of the application may raise, which is no fault of the exporter.
+            with contextlib.suppress(Exception):
+                self.logger.warning("%r is not shown: %s", instrument, reason)
+
+    @property
+    def hidden(self) -> Mapping[str, str]:
+        """By instrument, why the exporter cannot show it."""
+        return dict(self._hidden)
 
     def force_stop(self, deadline: float) -> None:
         """Call ``shutdown`` from another thread, because the worker has not finished and time is short.
@@ -93,25 +145,29 @@ class Pipeline:
         It reaches an exporter in the middle of a hook, which can then close the connection that the
         hook waits for. When the hook returns, the worker calls ``shutdown`` again.
         """
-        if not self.finished.is_set() and self.started.is_set() and "shutdown" in self.handle.implemented:
+        if not self.finished.is_set() and "shutdown" in self.handle.implemented:
             running = self.runner.running
-            if running is None or running.hook != "shutdown":
+            # An exporter that has not even been asked to start has nothing to shut down.
+            was_called = self.started.is_set() or running is not None
+            if was_called and (running is None or running.hook != "shutdown"):
                 self.runner.shut_down_beside(max(deadline - time.monotonic(), 0.01))
 
     @property
     def state(self) -> ExporterState:
-        """``stalled``: a hook has overrun its time and not returned. ``failing``: it cannot start, or its last cycle failed."""
+        """``loading``: ``start`` has not returned yet. ``stalled``: a hook has overrun its time and not
+        returned. ``failing``: it cannot start, or its last cycle failed.
+        """
         if self.finished.is_set():
             return "stopped"
         if self._stalled_hook() is not None:
             return "stalled"
         if self.status.start_error or any(stats.failures_in_a_row for stats in self.status.cycles.values()):
             return "failing"
-        return "running"
+        return "running" if self.started.is_set() else "loading"
 
     @property
     def problem(self) -> str:
-        """Why the exporter is stalled or failing; empty when it is neither."""
+        """What is wrong with the exporter, also that its ambient context is ignored; empty when nothing is."""
         if (running := self._stalled_hook()) is not None:
             seconds = time.monotonic() - running.since
             cpu = running.cpu_seconds()
@@ -119,9 +175,12 @@ class Pipeline:
             return f"hook {running.hook} has not returned for {seconds:.1f} s{used}"
         if self.status.start_error:
             return self.status.start_error
-        return "; ".join(
-            f"{signal}: {stats.last_error}" for signal, stats in self.status.cycles.items() if stats.failures_in_a_row
-        )
+        if not self.started.is_set() and not self.finished.is_set():
+            return "still loading: its hook start has not returned"
+        problems = [f"{signal}: {stats.last_error}" for signal, stats in self.status.cycles.items() if stats.failures_in_a_row]
+        if (ambient := self.status.ambient) is not None and ambient.problem:
+            problems.append(f"ambient context: {ambient.problem}")
+        return "; ".join(problems)
 
     def stats(self) -> PipelineStats:
         """The pipeline's counters."""
@@ -137,7 +196,7 @@ class Pipeline:
             problem = str(request.exception() or "")
         else:
             problem = f"no answer within {timeout:g} s: {self.problem or 'still exporting'}"
-        return self._report(problem, self.in_flight if problem else 0)
+        return self._report(problem)
 
     def final_report(self, timeout: float) -> ExporterReport:
         """The report of a shutdown. What is not delivered by now is counted as dropped, and a later answer changes nothing."""
@@ -145,13 +204,12 @@ class Pipeline:
             problem = self.status.final_error
         else:
             problem = f"not stopped within {timeout:g} s: {self.problem or 'still exporting'}"
-        # In this order: closing empties the queue, also of the spans that a hook is delivering.
-        unknown = self.in_flight
+        # Closing empties the queue. The spans that a hook has count as unknown from now on.
         self.queue.close()
         self.status.answer_all("the pipeline was stopped")
-        return self._report(problem, unknown)
+        return self._report(problem)
 
-    def _report(self, problem: str, unknown: int) -> ExporterReport:
+    def _report(self, problem: str) -> ExporterReport:
         counts = self.queue.counts()
         metrics = self.status.cycles.get("metrics") or CycleStats()
         return ExporterReport(
@@ -161,8 +219,8 @@ class Pipeline:
             spans_recorded=counts.recorded,
             spans_exported=counts.exported,
             spans_dropped=counts.dropped,
+            spans_unknown=counts.unknown,
             spans_pending=counts.pending,
-            spans_unknown=unknown,
             points_exported=metrics.points_exported,
             points_rejected=metrics.points_rejected,
             reason=problem,
@@ -171,8 +229,7 @@ class Pipeline:
     @property
     def in_flight(self) -> int:
         """Spans that a hook has been given and not yet answered for: whether they arrived is unknown."""
-        running = self.runner.running
-        return self.queue.in_flight if running is not None and running.hook in ("export_spans", "flush") else 0
+        return self.queue.handed
 
     def tick(self, now: float) -> None:
         """Fail requests whose deadline has passed, and log drops and stalls. Called ten times a second by the distributor.

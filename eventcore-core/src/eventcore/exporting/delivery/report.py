@@ -8,13 +8,13 @@ from typing import Final, Literal, TypeAlias, final
 
 import msgspec
 
-from eventcore.exporting.delivery.clock import Signal
+from eventcore.exporting.context import Signal
 from eventcore.exporting.delivery.span_queue import SpanCounts
 from eventcore.recording.cells import HistogramCell
 from eventcore.recording.registry import SECONDS
 
 CycleOutcome: TypeAlias = Literal["ok", "retried", "failed"]
-ExporterState: TypeAlias = Literal["running", "failing", "stalled", "stopped"]
+ExporterState: TypeAlias = Literal["loading", "running", "failing", "stalled", "stopped", "failed"]
 _OUTCOMES: Final[tuple[CycleOutcome, ...]] = ("ok", "retried", "failed")
 
 
@@ -31,6 +31,7 @@ class CycleStats:
         durations: how long cycles took, by outcome.
         failures_in_a_row: cycles that were not ``ok`` since the last one that was.
         last_error: why the last cycle was not ``ok``; empty when it was.
+        given_up: why the exporter has given the signal up by ``GiveUp``, until a cycle succeeds.
         last_success: the ``time.monotonic`` of the last ``ok`` cycle.
         points_exported: metric points that the backend accepted.
         points_rejected: metric points that the backend refused.
@@ -41,16 +42,18 @@ class CycleStats:
         self.durations: dict[CycleOutcome, HistogramCell] = {outcome: HistogramCell(SECONDS) for outcome in _OUTCOMES}
         self.failures_in_a_row = 0
         self.last_error = ""
+        self.given_up = ""
         self.last_success: float | None = None
         self.points_exported = 0
         self.points_rejected = 0
 
-    def end(self, outcome: CycleOutcome, seconds: float, error: str = "") -> None:
+    def end(self, outcome: CycleOutcome, seconds: float, error: str = "", *, given_up: bool = False) -> None:
         """Count a cycle that has just ended."""
         self.counts[outcome] += 1
         self.durations[outcome].record(seconds)
         # Not under a lock: a reader may see the count before the error, which corrects itself.
         self.last_error = error
+        self.given_up = error if given_up else ""
         if outcome == "ok":
             self.failures_in_a_row = 0
             self.last_success = time.monotonic()
@@ -87,14 +90,14 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
         delivered: true when everything that was recorded before the call, and not dropped before
             it, has been delivered.
         spans_recorded: spans that were offered to the exporter since it was registered, or to one
-            that it replaced. The sum of ``spans_exported``, all ``spans_dropped`` and
-            ``spans_pending``.
+            that it replaced. The sum of ``spans_exported``, all ``spans_dropped``, ``spans_unknown``
+            and ``spans_pending``.
         spans_exported: spans that the exporter delivered.
         spans_dropped: spans that were dropped, by reason: ``queue_full``, ``budget``, ``rejected``,
             ``gave_up``, ``shutdown``.
+        spans_unknown: spans that the backend may or may not have: a call with them was cut, and
+            they are not sent again.
         spans_pending: spans that are not yet delivered and not dropped.
-        spans_unknown: pending or dropped spans that a hook was delivering when time ran out: the
-            backend may have them.
         points_exported: metric points that were delivered since the exporter was registered.
         points_rejected: metric points that the backend refused.
         reason: why not everything was delivered; empty when it was.
@@ -106,8 +109,8 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
     spans_recorded: int = 0
     spans_exported: int = 0
     spans_dropped: Mapping[str, int] = {}
-    spans_pending: int = 0
     spans_unknown: int = 0
+    spans_pending: int = 0
     points_exported: int = 0
     points_rejected: int = 0
     reason: str = ""
@@ -117,9 +120,8 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
         parts = [
             f"{self.name}: {'delivered' if self.delivered else 'NOT delivered'} ({self.state})",
             f"spans {self.spans_recorded} = {self.spans_exported} exported + {sum(self.spans_dropped.values())} dropped"
-            f"{f' ({dropped})' if dropped else ''} + {self.spans_pending} pending",
+            f"{f' ({dropped})' if dropped else ''} + {self.spans_unknown} unknown + {self.spans_pending} pending",
             f"points {self.points_exported} exported, {self.points_rejected} rejected",
-            f"{self.spans_unknown} spans were in flight: unknown" if self.spans_unknown else "",
             self.reason,
         ]
         return "; ".join(filter(None, parts))
@@ -132,17 +134,24 @@ class Report(msgspec.Struct, frozen=True):
     ``bool(report)`` tells whether every exporter delivered everything, ``report["otel"]`` is the
     part of one exporter, and ``str(report)`` is one line for each.
 
+    Attributes:
+        exporters: one part for each exporter, also for those that the configuration enables and that
+            do not run: their state is ``loading`` or ``failed``.
+        problem: why nothing can be said of all exporters, such as a configuration that cannot be
+            read; empty when nothing is wrong.
+
     >>> report = Report((ExporterReport(name="otel", state="running", delivered=True),))
     >>> bool(report), report["otel"].spans_pending
     (True, 0)
     """
 
     exporters: tuple[ExporterReport, ...] = ()
+    problem: str = ""
 
     @property
     def delivered(self) -> bool:
-        """Whether every exporter has delivered everything; true without exporters."""
-        return all(exporter.delivered for exporter in self.exporters)
+        """Whether every exporter has delivered everything; true when no exporter is enabled."""
+        return not self.problem and all(exporter.delivered for exporter in self.exporters)
 
     def __bool__(self) -> bool:
         return self.delivered
@@ -151,4 +160,5 @@ class Report(msgspec.Struct, frozen=True):
         return {exporter.name: exporter for exporter in self.exporters}[name]
 
     def __str__(self) -> str:
-        return "\n".join(str(exporter) for exporter in self.exporters) or "no exporters"
+        lines = [*([f"NOT delivered: {self.problem}"] if self.problem else []), *map(str, self.exporters)]
+        return "\n".join(lines) or "no exporters"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from math import inf
 from typing import Final, final
 
-import msgspec
-
-from eventcore.exporting.delivery.clock import Signal
+from eventcore.exporting.ambient import GuardedAmbient
+from eventcore.exporting.context import Signal
 from eventcore.exporting.delivery.report import CycleStats
-from eventcore.recording.spans import AmbientContext
-from eventcore.recording.trace_context import TraceContext
 
 STOPPED: Final = "the exporter is stopped"
 
@@ -45,24 +41,6 @@ class Request(Future[None]):
 
 
 @final
-class GuardedAmbient(msgspec.Struct, eq=False):
-    """The ambient trace context of an exporter, called on the hot path. After an exception it is not called again."""
-
-    ask: AmbientContext | None
-    logger: logging.Logger
-
-    def __call__(self) -> TraceContext | None:
-        if self.ask is None:
-            return None
-        try:
-            return self.ask()
-        except Exception:
-            self.ask = None
-            self.logger.exception("its ambient trace context raised, and is not asked again")
-            return None
-
-
-@final
 class PipelineStatus:
     """How a pipeline does, and the requests that wait for its worker thread.
 
@@ -80,7 +58,7 @@ class PipelineStatus:
         stop_deadline: when the worker must have shut the exporter down (``time.monotonic``).
         finished: set when the worker thread has nothing more to do.
         cycles: the counters of each signal that the exporter takes.
-        ambient: asks the callable that the exporter's ``trace_context`` returned.
+        ambient: the other tracing system that the exporter's ``ambient_context`` connects.
         start_error: why the exporter has not started yet.
         refusal: why new requests fail at once; empty while they are accepted.
         final_error: why not everything was delivered at the end.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from eventcore.exporting.context import ExporterContext
-from eventcore.exporting.delivery.clock import Signal
-from eventcore.exporting.delivery.cycles import Cycles, describe, is_unexpected
+from eventcore.exporting.ambient import GuardedAmbient
+from eventcore.exporting.context import ExporterContext, Signal
+from eventcore.exporting.delivery.cycles import Cycles, Failure, log_safely
 from eventcore.exporting.delivery.pipeline import Pipeline
-from eventcore.exporting.delivery.status import GuardedAmbient, Request
+from eventcore.exporting.delivery.status import Request
+from eventcore.ground import describe_error, traceback_of
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import Resource
 
@@ -47,6 +49,7 @@ class Worker:
         on_started: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
+        self._runner = pipeline.runner
         self._status = pipeline.status
         self._cycles = Cycles(pipeline, collector)
         self._context = ExporterContext(
@@ -56,6 +59,8 @@ class Worker:
             logger=pipeline.logger,
             stopping=pipeline.status.stopping,
             export_now=pipeline.export_now,
+            on_fork=pipeline.runner.fork.ask,
+            report_hidden=pipeline.report_hidden,
         )
         # Not the pipeline itself, which would keep the replaced exporter in memory.
         self._predecessor_finished = predecessor.finished if predecessor else None
@@ -74,42 +79,41 @@ class Worker:
                 # first. If it hangs beyond the limit, the successor takes its spans over all the
                 # same.
                 self._predecessor_finished.wait(_PREDECESSOR_LIMIT)
-                queue.take_over()
+                self._cycles.take_over()
             if self._start():
                 self._export_until_stopped()
                 self._finish()
-        except BaseException:
-            self._pipeline.logger.exception("the pipeline ended by an internal error")
+            else:
+                status.final_error = status.start_error or "stopped before it had started"
+                self._runner.stop_loop(_SHORTEST_SHUTDOWN)
+        except BaseException as error:  # noqa: BLE001  # whatever happens, callers get their answers below
+            status.final_error = f"the pipeline ended by an internal error: {describe_error(error)}"
+            self._log(logging.ERROR, status.final_error, traceback_of(error))
         finally:
             if not status.final_error and len(queue):
-                status.final_error = status.start_error or "stopped before everything was delivered"
+                status.final_error = "stopped before everything was delivered"
             queue.close()  # without effect if the exporter was replaced: its spans are the successor's
+            # In this order: a request that comes after `answer_all` sees the refusal.
+            status.refusal = status.final_error or "the pipeline was stopped"
             status.finished.set()
             status.answer_all("the pipeline was stopped")
 
     def _start(self) -> bool:
         """Start the exporter, with retries until it succeeds (true) or the pipeline is stopped (false)."""
         attempts = 0
-        status, logger, runner = self._status, self._pipeline.logger, self._pipeline.runner
-        timeout = self._pipeline.settings.export_timeout
+        status = self._status
         while not status.stopping.is_set():
+            # What an earlier start has asked for is asked for again.
+            self._runner.fork.forget_callbacks()
             try:
-                runner.call("start", timeout, context=self._context)
-                ambient = runner.call("trace_context", timeout)
-            except BaseException as error:
+                self._runner.call("start", self._pipeline.settings.export_timeout, context=self._context)
+            except BaseException as error:  # noqa: BLE001  # whatever an exporter raises is a failed start
                 attempts += 1
-                if not status.start_error:
-                    logger.warning("cannot start, will try again: %s", describe(error), exc_info=is_unexpected(error))
-                status.start_error = f"start: {describe(error)}"
-                # In this order: a request that comes after `answer_all` sees the refusal.
-                status.refusal = status.start_error
-                status.answer_all(status.refusal)
-                status.stopping.wait(self._cycles.clock.backoff_seconds(attempts))
-                status.refusal = ""
+                self._start_failed(attempts, self._cycles.failure(error))
             else:
-                status.ambient = GuardedAmbient(ambient, logger) if ambient else None
+                status.ambient = self._ask_ambient()
                 if attempts:
-                    logger.info("started after %d failed attempts", attempts)
+                    self._log(logging.INFO, f"started after {attempts} failed attempts")
                 status.start_error = ""
                 self._cycles.clock.plan_metrics(time.monotonic(), time.time())
                 # In this order: `on_started` looks at the status. It takes the manager's lock, which is
@@ -119,15 +123,55 @@ class Worker:
                 return True
         return False
 
+    def _start_failed(self, attempts: int, failure: Failure) -> None:
+        """Close what the start has opened, refuse requests, and wait before the next start."""
+        status = self._status
+        if not status.start_error:
+            self._log(logging.WARNING, f"cannot start, will try again: {failure.problem}", failure.traceback)
+        status.start_error = f"start: {failure.problem}"
+        # In this order: a request that comes after `answer_all` sees the refusal.
+        status.refusal = status.start_error
+        status.answer_all(status.refusal)
+        # A start that failed halfway may hold the very port that the next one needs.
+        self._shut_down(min(status.stop_deadline, time.monotonic() + self._pipeline.settings.export_timeout))
+        status.stopping.wait(self._cycles.clock.backoff_seconds(attempts))
+        status.refusal = ""
+
+    def _ask_ambient(self) -> GuardedAmbient | None:
+        """The other tracing system that the exporter connects; ``None`` when it connects none."""
+        implemented = self._pipeline.handle.implemented
+        # The older name of the hook, which a plugin for an older core has.
+        hook = "ambient_context" if "ambient_context" in implemented else "trace_context"
+        if hook not in implemented:
+            return None
+        try:
+            answer = self._runner.call(hook, self._pipeline.settings.export_timeout)
+        except BaseException as error:  # noqa: BLE001  # an exporter works without its ambient context
+            ambient = GuardedAmbient(None, self._pipeline.logger)
+            ambient.ignore(hook, f"raised {self._cycles.failure(error).problem}")
+            return ambient
+        return GuardedAmbient(answer, self._pipeline.logger) if answer is not None else None
+
     def _export_until_stopped(self) -> None:
+        failed_rounds = 0
         while True:
-            signals = self._wait()
-            if self._status.stopping.is_set():
-                return  # requests that wait are answered by the last delivery, in `_finish`
-            if requests := self._status.take():
+            requests: list[Request] = []
+            try:
+                signals = self._wait()
+                if self._status.stopping.is_set():
+                    return  # requests that wait are answered by the last delivery, in `_finish`
+                requests = self._status.take()
                 self._serve(requests)
-            for signal in signals:
-                self._cycles.run_due(signal)
+                for signal in signals:
+                    self._cycles.run_due(signal)
+                failed_rounds = 0
+            except BaseException as error:  # noqa: BLE001  # a fault of this code must not end the exporter for good
+                failed_rounds += 1
+                problem = f"internal error: {describe_error(error)}"
+                for request in requests:
+                    request.answer(problem)
+                self._log(logging.ERROR, problem, traceback_of(error))
+                self._status.stopping.wait(self._cycles.clock.backoff_seconds(failed_rounds))
 
     def _wait(self) -> list[Signal]:
         """Wait until a signal is due, a caller asks or the pipeline is stopped. Returns the signals that are due."""
@@ -145,27 +189,55 @@ class Worker:
 
     def _serve(self, requests: Sequence[Request]) -> None:
         """Answer all requests by one flush, or by one metrics cycle when none of them asks for a flush."""
+        if not requests:
+            return
         deadline = max(request.deadline for request in requests)
         if any(request.flush for request in requests):
-            problem = self._cycles.deliver_everything(deadline)
+            problem = self._cycles.deliver_everything(deadline, self._wait_to_retry, last_chance=False)
         else:
-            problem = self._cycles.run("metrics", time.monotonic(), deadline)
+            problem = self._cycles.run("metrics", time.monotonic(), deadline).problem
         for request in requests:
             request.answer(problem)
 
+    def _wait_to_retry(self, seconds: float) -> bool:
+        """Wait before a flush tries again, and serve scrapes meanwhile. Returns false when the pipeline is stopped."""
+        status, until = self._status, time.monotonic() + seconds
+        while not status.stopping.is_set() and (left := until - time.monotonic()) > 0:
+            with status.wake:
+                if not any(not request.flush for request in status.requests):
+                    status.wake.wait(min(left, _LONGEST_WAIT))
+                    continue
+                # Other flushes wait for the end of this one.
+                scrapes = [request for request in status.requests if not request.flush]
+                status.requests = [request for request in status.requests if request.flush]
+            self._serve([request for request in scrapes if not request.done()])
+        return not status.stopping.is_set()
+
     def _finish(self) -> None:
         """Deliver what there is and shut the exporter down, both before the deadline for stopping."""
-        status, runner = self._status, self._pipeline.runner
+        status, runner = self._status, self._runner
         deadline = status.stop_deadline
         # A pull exporter without spans has nothing to deliver: its metrics are exported when they
         # are scraped.
         if runner.handle.interval is not None or "spans" in status.cycles:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
-            status.final_error = self._cycles.deliver_everything(deadline - reserved)
+            status.final_error = self._cycles.deliver_everything(deadline - reserved, _sleep, last_chance=True)
         status.answer_all(status.final_error)
-        try:
-            runner.call("shutdown", max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
-        except BaseException as error:
-            self._pipeline.logger.warning("shutdown: %s", describe(error), exc_info=is_unexpected(error))
+        self._shut_down(deadline)
         runner.stop_loop(max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
+
+    def _shut_down(self, deadline: float) -> None:
+        try:
+            self._runner.call("shutdown", max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
+        except BaseException as error:  # noqa: BLE001  # the exporter is gone either way
+            failure = self._cycles.failure(error)
+            self._log(logging.WARNING, f"shutdown: {failure.problem}", failure.traceback)
+
+    def _log(self, level: int, message: str, traceback: str = "") -> None:
+        log_safely(self._pipeline.logger, level, message, traceback)
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True

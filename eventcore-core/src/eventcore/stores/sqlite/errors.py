@@ -6,6 +6,7 @@ import sqlite3
 from typing import Final
 
 from eventcore.errors import IncompatibleStore, StoreError, StoreUnavailable
+from eventcore.ground import describe_error
 
 # Primary result codes: https://www.sqlite.org/rescode.html
 _UNAVAILABLE: Final = {
@@ -33,4 +34,4 @@ def explained(error: sqlite3.Error, path: str) -> StoreError:
         return IncompatibleStore(f"{path} is not an SQLite database; give the path of an eventcore store or of a new file")
     if advice := _UNAVAILABLE.get(code):
         return StoreUnavailable(f"{path} {advice} ({error})")
-    return StoreError(f"{path}: {type(error).__name__}: {error}")
+    return StoreError(f"{path}: {describe_error(error)}")

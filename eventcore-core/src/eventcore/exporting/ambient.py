@@ -1,0 +1,138 @@
+"""Another tracing system's current span: what an exporter's ``ambient_context`` returned, guarded.
+
+Its three functions are a plugin's code on the hot path of the application. Whatever they return or
+raise never reaches the application: the answer is ignored, the function is not called again, and the
+exporter shows why.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from types import CoroutineType
+from typing import Any, Final, cast, final
+
+from eventcore.ground import describe_error, text_of, type_name
+from eventcore.recording.trace_context import TraceContext
+
+_EXPECTED: Final = "expected an object with current(), attach(context, own_io) and detach(token), or a callable"
+
+
+@final
+class GuardedAmbient:
+    """The ambient context of one exporter. Every method may be called from any thread, and none raises.
+
+    Args:
+        answer: what ``ambient_context`` returned.
+        logger: the exporter's logger.
+
+    Attributes:
+        problem: what was wrong with the last answer that was ignored; empty when nothing was.
+        attaches: whether ``attach`` makes a span current in the other system.
+    """
+
+    __slots__ = ("_attach", "_current", "_detach", "_logger", "attaches", "problem")
+
+    def __init__(self, answer: object, logger: logging.Logger) -> None:
+        self._logger = logger
+        self.problem = ""
+        self._current: Callable[[], object] | None = None
+        self._attach: Callable[..., object] | None = None
+        self._detach: Callable[[Any], object] | None = None
+        self.attaches = False
+        try:
+            self._adopt(answer)
+        except BaseException as error:  # noqa: BLE001  # an attribute of the plugin's object may raise anything
+            self.ignore("ambient_context", f"cannot be examined: {describe_error(error)}")
+
+    def current(self) -> TraceContext | None:
+        """The span that is current in the other system; ``None`` when there is none."""
+        if (ask := self._current) is None:
+            return None
+        try:
+            found = ask()
+            if found is None:
+                return None
+            # `TraceContext` is final. A plugin's object would pass `isinstance` by a `__class__` of its own.
+            if type(found) is TraceContext:
+                return found if found.valid and type(found.tracestate) is str else None
+            problem = f"returned {_shown(found)}; expected a TraceContext or None"
+        except BaseException as error:  # noqa: BLE001  # a command must not fail by it
+            problem = f"raised {describe_error(error)}"
+        self._current = None
+        self.ignore("current()", problem)
+        return None
+
+    def attach(self, context: TraceContext, own_io: bool) -> object:
+        """Make a span current in the other system. Returns what ``detach`` needs; ``None``: there is nothing to undo."""
+        if (attach := self._attach) is None:
+            return None
+        try:
+            token = attach(context, own_io)
+            if not _is_coroutine(token):
+                return token
+            problem = f"returned {_shown(token)}; expected a token"
+        except BaseException as error:  # noqa: BLE001  # as above
+            problem = f"raised {describe_error(error)}"
+        self._attach, self.attaches = None, False
+        self.ignore("attach()", problem)
+        return None
+
+    def detach(self, token: object) -> None:
+        """Undo an ``attach``, in the same task or thread."""
+        if token is None or (detach := self._detach) is None:
+            return
+        try:
+            answer = detach(token)
+            if not _is_coroutine(answer):
+                return
+            problem = f"returned {_shown(answer)}; expected None"
+        except BaseException as error:  # noqa: BLE001  # as above
+            problem = f"raised {describe_error(error)}"
+        # What cannot be undone must not be done again. Contexts that are attached now are still detached.
+        self._attach, self.attaches = None, False
+        self.ignore("detach()", problem)
+
+    def _adopt(self, answer: object) -> None:
+        if answer is None:
+            return
+        if _is_coroutine(answer):
+            self.ignore("ambient_context", f"returned {_shown(answer)}; {_EXPECTED}")
+            return
+        current: object = getattr(answer, "current", None)
+        attach, detach = getattr(answer, "attach", None), getattr(answer, "detach", None)
+        if current is None and attach is None and detach is None:
+            current = answer
+        functions = [each for each in (current, attach, detach) if each is not None]
+        wrong = next((each for each in functions if not callable(each) or inspect.iscoroutinefunction(each)), None)
+        if wrong is not None or (attach is None) != (detach is None):
+            self.ignore("ambient_context", f"returned {_shown(answer)}; {_EXPECTED}, none of them 'async def'")
+            return
+        self._current = current if callable(current) else None
+        self._attach, self._detach = attach, detach
+        self.attaches = attach is not None
+
+    def ignore(self, what: str, problem: str) -> None:
+        """Note that an answer is ignored, and log the first one."""
+        first, self.problem = not self.problem, f"{what} {problem}"
+        if first:
+            try:
+                self._logger.warning("its ambient context is ignored: %s", self.problem)
+            except Exception:  # noqa: BLE001, S110  # a handler of the application; this may run within a command
+                pass
+
+
+def _shown(answer: object) -> str:
+    if _is_coroutine(answer):
+        cast("CoroutineType[Any, Any, Any]", answer).close()
+        return "a coroutine"
+    try:
+        return text_of(repr(answer), 80)
+    except BaseException:  # noqa: BLE001  # a plugin's object
+        return f"a {type_name(type(answer))}"
+
+
+def _is_coroutine(answer: object) -> bool:
+    # Not `isinstance`, which asks the answer for its `__class__`: that may be a plugin's property.
+    return type(answer) is CoroutineType

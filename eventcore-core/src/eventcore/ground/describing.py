@@ -1,0 +1,145 @@
+"""Texts of foreign objects: an exception or a value of an application or a plugin, made into text that can harm nobody.
+
+``str(error)`` runs code of whoever wrote the class. It may raise anything, return something else than a text, or return 20 MB.
+The functions here never raise, cut what they return, and return texts that can be written as UTF-8.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final, cast
+
+_MAX_TEXT: Final = 1000
+_MAX_TRACEBACK: Final = 4096
+_MAX_FRAMES: Final = 16
+# Exceptions that caused one another, exceptions of a group and notes: so many are shown.
+_MAX_CHAIN: Final = 5
+_CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
+_CONTEXT: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
+
+
+def describe_error(error: BaseException, limit: int = _MAX_TEXT) -> str:
+    """The type and the text of an exception in one line of at most ``limit`` characters, for messages and log records.
+
+    >>> describe_error(ValueError("no such flight"))
+    'ValueError: no such flight'
+    """
+    name = type_name(type(error))
+    text = text_of(error, limit)
+    return cut(f"{name}: {text}" if text else name, limit)
+
+
+def text_of(value: object, limit: int = _MAX_TEXT) -> str:
+    """``str(value)``, cut to ``limit`` characters. If it raises, the text says so.
+
+    >>> text_of("x" * 20, limit=8)
+    'xxxxxxx…'
+    """
+    try:
+        return cut(str(value), limit)
+    except BaseException as error:  # noqa: BLE001  # a class of an application or a plugin may raise anything here
+        return f"<{type_name(type(value))} whose text raises {type_name(type(error))}>"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """``repr(value)``, cut to ``limit`` characters, for messages about a value that does not fit.
+
+    >>> shown("x" * 20, limit=8)
+    "'xxxxxx…"
+    """
+    try:
+        return cut(repr(value), limit)
+    except BaseException as error:  # noqa: BLE001  # as in `text_of`
+        return f"<{type_name(type(value))} whose repr raises {type_name(type(error))}>"
+
+
+def type_name(cls: type, *, qualified: bool = False) -> str:
+    """The name of a class; ``qualified`` adds the module, except for builtins.
+
+    >>> type_name(KeyError), type_name(Iterator, qualified=True)
+    ('KeyError', 'collections.abc.Iterator')
+    """
+    try:
+        # Through `type`, because a metaclass may have a `__name__` of its own.
+        name = str(type.__dict__["__qualname__" if qualified else "__name__"].__get__(cls))
+        module = type.__dict__["__module__"].__get__(cls) if qualified else "builtins"
+        return cut(name if module == "builtins" else f"{module}.{name}", _MAX_TEXT)
+    except BaseException:  # noqa: BLE001  # `__module__` of a class may be anything
+        return "unknown type"
+
+
+def traceback_of(error: BaseException, limit: int = _MAX_TRACEBACK) -> str:
+    """The traceback as Python prints it, for at most 5 exceptions of a chain and the 16 innermost frames of each.
+
+    A longer text than ``limit`` keeps its end, where the exception itself stands.
+    """
+    try:
+        text = "".join(_format(error))
+    except BaseException as failure:  # noqa: BLE001  # for example a `__cause__` that raises
+        text = f"{describe_error(error)} (its traceback cannot be shown: {type_name(type(failure))})\n"
+    return encodable(text if len(text) <= limit else "…" + text[1 - limit :])
+
+
+def cut(text: str, limit: int) -> str:
+    """An exact ``str`` of at most ``limit`` characters that can be written as UTF-8; an ellipsis stands for what is cut off."""
+    # Not `len(text)` and `text[:limit]`: a subclass may have changed both.
+    if str.__len__(text) > limit:
+        return encodable(str.__getitem__(text, slice(max(limit - 1, 0)))) + "…"
+    return encodable(str.__str__(text))
+
+
+def encodable(text: str) -> str:
+    """The same text, with a question mark in place of each lone surrogate, which UTF-8 cannot write."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _format(error: BaseException) -> Iterator[str]:
+    chain: list[tuple[BaseException, str]] = []
+    seen: set[int] = set()
+    following: BaseException | None = error
+    joint = ""
+    while following is not None and id(following) not in seen and len(chain) < _MAX_CHAIN:
+        seen.add(id(following))
+        chain.append((following, joint))
+        following, joint = _origin(following)
+    for each, joint in reversed(chain):
+        # An exception may have a `__traceback__` of its own kind, too.
+        found = cast(object, each.__traceback__)
+        if isinstance(found, TracebackType):
+            yield "Traceback (most recent call last):\n"
+            yield from traceback.format_list(traceback.extract_tb(found, limit=-_MAX_FRAMES))
+        yield from _last_lines(each)
+        yield joint
+
+
+def _origin(error: BaseException) -> tuple[BaseException | None, str]:
+    """The exception from which this one came, and the text between the two."""
+    try:
+        if isinstance(error.__cause__, BaseException):
+            return error.__cause__, _CAUSE
+        if isinstance(error.__context__, BaseException) and not error.__suppress_context__:
+            return error.__context__, _CONTEXT
+    except BaseException:  # noqa: BLE001, S110  # an attribute of a foreign class
+        pass
+    return None, ""
+
+
+def _last_lines(error: BaseException) -> Iterator[str]:
+    name = type_name(type(error), qualified=True)
+    text = text_of(error)
+    yield f"{name}: {text}\n" if text else f"{name}\n"
+    try:
+        notes: Any = getattr(error, "__notes__", ())
+        inside = (
+            cast("tuple[BaseException, ...]", cast(Any, error).exceptions)
+            if issubclass(type(error), BaseExceptionGroup)
+            else ()
+        )
+        lines = [text_of(note) for note in notes[:_MAX_CHAIN]]
+        lines += [f"  - {describe_error(each)}" for each in inside[:_MAX_CHAIN]]
+    except BaseException:  # noqa: BLE001  # as above
+        return
+    for line in lines:
+        yield f"{line}\n"

@@ -1,0 +1,129 @@
+"""Attributes and texts of spans: whatever an application gives becomes a plain, bounded value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
+
+import msgspec
+from msgspec import Meta
+
+from eventcore.ground import cut, text_of, type_name
+from eventcore.recording.values import Attributes, AttributeValue
+
+# Protocols and databases take integers of 64 bits.
+_INTEGERS: Final = range(-(2**63), 2**63)
+# The text of a larger container would take seconds to make.
+_LARGEST_SHOWN: Final = 1000
+_KINDS: Final = (str, bool, int, float)
+
+SamplerName: TypeAlias = Literal[
+    "",
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+]
+_Limit: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
+
+ChoiceT = TypeVar("ChoiceT")
+
+
+class SpanLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The table ``[telemetry.span_limits]``: the most that one span keeps. What is beyond a number is counted as dropped.
+
+    Attributes:
+        attributes, events, links: of one span.
+        event_attributes: of one event in a span.
+        link_attributes: of one link.
+        text: characters of an attribute's value, and items of one that is a sequence.
+    """
+
+    attributes: _Limit = 128
+    events: _Limit = 128
+    links: _Limit = 128
+    event_attributes: _Limit = 128
+    link_attributes: _Limit = 128
+    text: _Limit = 4096
+
+
+_DEFAULT: Final = SpanLimits()
+
+
+def freeze_attributes(attributes: Mapping[str, Any], limit: int = _DEFAULT.attributes, text: int = _DEFAULT.text) -> Attributes:
+    """Attributes as an immutable value of at most ``limit`` items. Never raises."""
+    return freeze_and_count(attributes, limit, text)[0]
+
+
+def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attributes, int]:
+    """The same, with how many attributes were left out."""
+    try:
+        given: Any = attributes
+        kind = cast(object, type(given))
+        if kind is dict:
+            # In one step: another thread may add to the dictionary meanwhile.
+            items: list[Any] = list(given.items())
+        else:
+            # Of a mapping that never ends, too, only so many are looked at.
+            items = list(islice(given.items(), limit + 1))
+        # Two names may have the same text, so that a later one replaces an earlier one.
+        frozen: dict[str, AttributeValue] = {}
+        for name, value in items[:limit]:
+            key = name if type(name) is str and name.isascii() and len(name) <= text else cut(text_of(name), text)
+            # Most values are short texts: a call for each would take longer than all the rest.
+            is_plain = type(value) is str and len(value) <= text and value.isascii()
+            frozen[key] = value if is_plain else freeze(value, text)
+    except BaseException:  # noqa: BLE001  # a foreign mapping must not fail the operation that the span measures
+        return (), 1
+    return tuple(frozen.items()), max(0, len(items) - limit)
+
+
+def freeze(value: object, limit: int = _DEFAULT.text) -> AttributeValue:
+    """One value: a text is cut, a sequence becomes a tuple of one kind, anything else becomes text. Never raises."""
+    try:
+        return _freeze(value, limit)
+    except BaseException:  # noqa: BLE001  # of a class that pretends to be another one, for example
+        return f"<{type_name(type(value))} that cannot be shown>"
+
+
+def choose(value: object, choices: Mapping[str, ChoiceT]) -> ChoiceT | None:
+    """The choice that ``value`` names, in upper or lower case; ``None`` when it names none. Never raises."""
+    return choices.get(text_of(value).lower())
+
+
+def _freeze(value: Any, limit: int) -> AttributeValue:
+    kind = cast(object, type(value))
+    if kind is str:
+        return cut(value, limit)
+    if kind is bool or kind is float:
+        return cast(AttributeValue, value)
+    if kind is int:
+        return value if value in _INTEGERS else text_of(value, limit)
+    if kind is tuple or kind is list:
+        return _freeze_sequence(value[:limit], limit)
+    # Subclasses may have changed every method, so the value is taken by those of the plain type.
+    if isinstance(value, str):
+        return cut(value, limit)
+    if isinstance(value, int):
+        return _freeze(int.__int__(value), limit)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, (tuple, list)):
+        return _freeze_sequence(list(islice(cast("list[Any]", value), limit)), limit)
+    if isinstance(value, (bytes, bytearray)):
+        return text_of(bytes(value[:limit]), limit)
+    if isinstance(value, (dict, set, frozenset)) and (size := len(cast("set[Any]", value))) > _LARGEST_SHOWN:
+        return f"<{type_name(type(cast(object, value)))} of {size} items>"
+    return text_of(cast(object, value), limit)
+
+
+def _freeze_sequence(items: Any, limit: int) -> AttributeValue:
+    # A sequence inside a sequence becomes text, as OpenTelemetry's attributes have one level.
+    frozen = [text_of(cast(object, item), limit) if isinstance(item, (tuple, list)) else _freeze(item, limit) for item in items]
+    for kind in _KINDS:
+        if all(type(item) is kind for item in frozen):
+            return cast(AttributeValue, tuple(frozen))
+    return tuple(text_of(item, limit) for item in frozen)
