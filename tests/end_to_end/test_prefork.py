@@ -24,6 +24,8 @@ WORKERS = 4
 pytestmark = [pytest.mark.once, pytest.mark.timeout(120)]
 
 GUNICORN = ["-m", "gunicorn", "-w", str(WORKERS), "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "15"]
+# Its socket is a file in the home directory, which servers of other tests would share.
+GUNICORN += ["--no-control-socket"]
 SERVERS = {
     "gunicorn": [*GUNICORN, "-b", "127.0.0.1:{port}", "tests.end_to_end.prefork_app:app"],
     "gunicorn --preload": [*GUNICORN, "--preload", "-b", "127.0.0.1:{port}", "tests.end_to_end.prefork_app:app"],
@@ -58,6 +60,7 @@ def totals_of(ddapm: DdapmTestAgent) -> dict[tuple[object, object], float]:
     """The newest total of commands of each process, by instance id and process id."""
     return {
         (point.resource["service.instance.id"], point.resource["process.pid"]): point.value or 0
+        # A worker that exports at an interval and once more at its end has sent several totals; the last one counts.
         for point in ddapm.points("eventcore.commands.total")
     }
 

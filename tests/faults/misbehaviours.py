@@ -263,7 +263,7 @@ MISBEHAVIOURS: Final[dict[str, Misbehaviour]] = {
     "returns a generator": _generate,
     "returns a coroutine": _coroutine,
     "returns Rejected of everything": returning(lambda: Rejected(10**9, "all")),
-    "returns Rejected with a bad reason": returning(lambda: Rejected(1, Hostile())),  # type: ignore[arg-type]  # what is wrong
+    "returns Rejected with a bad reason": returning(lambda: Rejected(10**9, Hostile())),  # type: ignore[arg-type]  # what is wrong
     "returns an exception": returning(lambda: RuntimeError("returned")),
     "hangs": _hang,
     "blocks its thread": _hang_for_good,

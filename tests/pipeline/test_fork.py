@@ -69,3 +69,14 @@ def test_an_exporter_starts_in_the_child_as_it_was_made(run: dict[str, Any]) -> 
 
 def test_an_exporter_is_asked_to_prepare_before_each_fork(run: dict[str, Any]) -> None:
     assert sum("prepared" in line for line in run["parent"]) == CHILDREN
+
+
+def test_a_child_that_a_hook_forks_runs_no_exporter_and_says_so(tmp_path: Path) -> None:
+    journal = tmp_path / "started"
+    command = [sys.executable, "-m", "tests.pipeline.forking_hook", str(journal)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    said = json.loads(done.stdout)
+    # The child's own `start` would fork again, and that of its child, without an end.
+    assert journal.read_text().split() == [str(said["pid"])]
+    assert said["child"] == "NOT delivered: forked by a hook"
+    assert said["delivered"]

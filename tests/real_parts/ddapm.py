@@ -64,7 +64,8 @@ class DdapmTestAgent:
 
     def _requests(self, signal: str) -> list[dict[str, Any]]:
         requests: list[dict[str, Any]] = json.loads(self._get(f"http://127.0.0.1:{self._http}/test/session/{signal}"))
-        return requests
+        # The agent lists the newest request first.
+        return requests[::-1]
 
     def _get(self, url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=5) as response:

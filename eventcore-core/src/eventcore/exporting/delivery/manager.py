@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
-from typing import Final
+from typing import Final, final
+
+import msgspec
 
 from eventcore.errors import InvalidExporter
 from eventcore.exporting.delivery.distributor import Distributor
@@ -31,6 +33,18 @@ _REPLACED_TIMEOUT: Final = 5.0
 _FORK_LIMIT: Final = 0.5
 # Waiting on a condition accepts no infinite timeout.
 _LONGEST_TIMEOUT: Final = 86_400.0
+_FORKED_BY_A_HOOK: Final = "this process was forked by a hook of an exporter: no exporter runs here"
+
+
+@final
+class _Fork(msgspec.Struct, frozen=True):
+    """A fork that has not ended: the pipelines that wait for it, and whether a hook of an exporter forks."""
+
+    pipelines: tuple[Pipeline, ...] = ()
+    in_hook: bool = False
+
+
+_NO_FORK: Final = _Fork()
 
 
 class ExporterManager:
@@ -58,8 +72,8 @@ class ExporterManager:
         # The settings of the plugins with secrets masked, by name of the exporter.
         self._shown_settings: dict[str, Mapping[str, object]] = {}
         self._closed = False
-        # The pipelines that wait for a fork to end, by the thread that forks.
-        self._forking: dict[int, tuple[Pipeline, ...]] = {}
+        # The forks that have not ended, by the thread that forks.
+        self._forking: dict[int, _Fork] = {}
 
     def pipelines(self) -> tuple[Pipeline, ...]:
         """The present pipelines, without those that are being replaced or removed."""
@@ -162,13 +176,15 @@ class ExporterManager:
     def before_fork(self) -> None:
         """In the parent: wait, half a second at most, until no exporter is in a hook, and let them prepare for the fork."""
         deadline = time.monotonic() + _FORK_LIMIT
-        pipelines = self._forking[threading.get_ident()] = self.pipelines()
+        pipelines = self.pipelines()
+        in_hook = any(pipeline.runner.in_hook() for pipeline in pipelines)
+        self._forking[threading.get_ident()] = _Fork(pipelines, in_hook)
         for pipeline in pipelines:
             pipeline.before_fork(deadline)
 
     def after_fork_in_parent(self) -> None:
         """In the parent: go on."""
-        for pipeline in self._forking.pop(threading.get_ident(), ()):
+        for pipeline in self._forking.pop(threading.get_ident(), _NO_FORK).pipelines:
             pipeline.runner.fork.after_in_parent()
 
     def restart_in_child(self, resource: Resource) -> None:
@@ -176,10 +192,13 @@ class ExporterManager:
 
         Everything that another thread of the parent may have held at the fork, such as a lock, is replaced.
 
+        In a child that an exporter's own hook has forked nothing starts: a ``start`` that forks would be called in its child,
+        fork there once more, and never come to an end.
+
         Args:
             resource: that of the child.
         """
-        parents, shown_settings = self._forking.get(threading.get_ident(), ()), self._shown_settings
+        fork, shown_settings = self._forking.get(threading.get_ident(), _NO_FORK), self._shown_settings
         self._lock = threading.RLock()
         self._resource = resource
         self._pipelines, self._kept, self._shown_settings, self._forking = {}, {}, {}, {}
@@ -187,9 +206,14 @@ class ExporterManager:
         # Spans that ended before the fork are delivered by the parent.
         self._tracer.ring.take_all()
         self._distributor = Distributor(self._tracer.ring, self.pipelines, self._queues)
-        for pipeline in parents:
+        for pipeline in fork.pipelines:
             pipeline.leave_in_child()
-            if not self._closed and not pipeline.status.stopping.is_set():
+            if self._closed or pipeline.status.stopping.is_set():
+                continue
+            if fork.in_hook:
+                self._pipelines[pipeline.name] = unstarted = Pipeline(pipeline.name, pipeline.handle, pipeline.settings)
+                unstarted.never_start(_FORKED_BY_A_HOOK)
+            else:
                 self.add(pipeline.name, pipeline.handle, pipeline.settings, shown_settings[pipeline.name])
 
     def lateness(self) -> float:
@@ -225,7 +249,7 @@ class ExporterManager:
     def _update_tracer(self) -> None:
         """Tell the tracer whether any exporter takes spans, and which ambient trace contexts to ask."""
         with self._lock:
-            active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.stopping.is_set()]
+            active = [pipeline for pipeline in self._pipelines.values() if not pipeline.status.is_ending()]
             # Whether an exporter that is loading takes spans is not known yet.
             loading = bool(self._kept) and not self._closed
             self._tracer.wanted = loading or any(pipeline.takes_spans for pipeline in active)

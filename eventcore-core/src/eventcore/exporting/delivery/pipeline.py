@@ -125,6 +125,12 @@ class Pipeline:
         leave_to_parent(self)
         self.handle.restore()
 
+    def never_start(self, problem: str) -> None:
+        """Refuse everything from the beginning, and say why in each report. Instead of a worker."""
+        self.queue.close()
+        self.status.refusal = self.status.final_error = problem
+        self.status.finished.set()
+
     def report_hidden(self, instrument: str, reason: str) -> None:
         """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""
         instrument, reason = text_of(instrument, _LONGEST_NAME), text_of(reason)

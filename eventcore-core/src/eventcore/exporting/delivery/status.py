@@ -113,6 +113,10 @@ class PipelineStatus:
         with self.wake:
             self.wake.notify()
 
+    def is_ending(self) -> bool:
+        """Whether the exporter takes nothing new: it is to stop, or it has stopped."""
+        return self.stopping.is_set() or self.finished.is_set()
+
     def stop(self, deadline: float) -> None:
         """Ask the worker to deliver what it has and to shut the exporter down by ``deadline`` (``time.monotonic``).
 
