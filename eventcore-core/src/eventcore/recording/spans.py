@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from itertools import islice
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast, final, get_args
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast, final, get_args
 
 import msgspec
 
@@ -98,6 +98,7 @@ class _Details(msgspec.Struct):
     """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
 
     ambient: TraceContext | None = None
+    own: TraceContext | None = None
     parent_is_remote: bool = False
     events: list[SpanEvent] = []
     links: tuple[SpanLink, ...] = ()
@@ -109,11 +110,8 @@ class _Details(msgspec.Struct):
     data: SpanData | None = None
 
 
-class Entered(NamedTuple):
-    """What ``Span.leave`` needs when other tracing systems take part."""
-
-    token: Token[Span | None]
-    attached: list[tuple[AmbientContext, object]]
+# What `Span.leave` needs: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
+Entered: TypeAlias = "Token[Span | None] | tuple[Token[Span | None], Sequence[tuple[AmbientContext, object]]]"
 
 
 class Span:
@@ -223,7 +221,7 @@ class Span:
         """End the span now; a second call changes nothing."""
         self.__exit__(None, None, None)
 
-    def enter(self, own_io: bool = False) -> Token[Span | None] | Entered:
+    def enter(self, own_io: bool = False) -> Entered:
         """Make this span current, also in other tracing systems, without beginning or ending it; ``leave`` undoes it.
 
         For code that runs for a command or an event in a task or thread that serves many of them. Both calls must be made in
@@ -235,17 +233,23 @@ class Span:
         token = _current.set(self)
         attached = self._home.attached
         if attached and self.trace_id:
-            context = self.context
-            return Entered(token, [(other, other.attach(context, own_io)) for other in attached])
+            details = self._details or self._detailed()
+            # A command's span is entered at each phase.
+            if (context := details.own) is None:
+                context = details.own = self.context
+            if len(attached) == 1:
+                other = attached[0]
+                return token, ((other, other.attach(context, own_io)),)
+            return token, [(other, other.attach(context, own_io)) for other in attached]
         return token
 
     @staticmethod
-    def leave(entered: Token[Span | None] | Entered) -> None:
+    def leave(entered: Entered) -> None:
         """Make the span current again that was current before ``enter``."""
-        if isinstance(entered, Entered):
-            for other, token in reversed(entered.attached):
+        if isinstance(entered, tuple):
+            entered, attached = entered
+            for other, token in reversed(attached):
                 other.detach(token)
-            entered = entered.token
         _current.reset(entered)
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:
