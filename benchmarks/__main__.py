@@ -1,4 +1,4 @@
-"""``python -m benchmarks [record|exporters|lag|store|peers|postgres|readers|conditions …] [--quick] [--json]``."""
+"""``python -m benchmarks [record|exporters|ambient|lag|store|peers|postgres|readers|conditions …] [--quick] [--json]``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks.results import Table
 _PARTS = {
     "record": ("benchmarks.record_path", "record_path"),
     "exporters": ("benchmarks.exporter_count", "exporter_count"),
+    "ambient": ("benchmarks.ambient_cost", "ambient_cost"),
     "store": ("benchmarks.store_throughput", "store_throughput"),
     "lag": ("benchmarks.export_lag", "export_lag"),
     "peers": ("benchmarks.peers", "peers"),
@@ -24,7 +25,7 @@ _PARTS = {
     "conditions": ("benchmarks.conditions", "conditions"),
 }
 # The other parts need a PostgreSQL server.
-_DEFAULT = ("record", "exporters", "store", "lag")
+_DEFAULT = ("record", "exporters", "ambient", "store", "lag")
 
 
 def main() -> None:

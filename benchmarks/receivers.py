@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import final
 
@@ -10,7 +11,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from eventcore.exporting import CounterData, GaugeData, HistogramData, SpanData, hookimpl
 
-__all__ = ["CountingExporter", "CountingSpanExporter"]
+__all__ = ["CountingExporter", "CountingSpanExporter", "StalledExporter"]
 
 
 @final
@@ -38,6 +39,33 @@ class CountingExporter:
     @hookimpl
     def export_spans(self, spans: Sequence[SpanData]) -> None:
         self.spans += len(spans)
+
+
+@final
+class StalledExporter:
+    """Takes no data: its first hook returns only when the exporter is shut down."""
+
+    interval = 1.0
+
+    def __init__(self) -> None:
+        self.stalled = threading.Event()
+        self._released = threading.Event()
+
+    def _stall(self) -> None:
+        self.stalled.set()
+        self._released.wait()
+
+    @hookimpl
+    def export_counters(self, counters: Sequence[CounterData]) -> None:
+        self._stall()
+
+    @hookimpl
+    def export_spans(self, spans: Sequence[SpanData]) -> None:
+        self._stall()
+
+    @hookimpl
+    def shutdown(self) -> None:
+        self._released.set()
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -146,3 +147,12 @@ def test_every_installed_plugin_is_loaded_when_nothing_is_configured(
 ) -> None:
     loaded = load({"exporters": {"disabled": ["otel", "prometheus"]}}, "journal", "page")
     assert [ready.name for ready in loaded.ready] == ["journal", "page"]
+
+
+def test_a_plugin_cannot_flood_the_log_while_it_is_imported_and_made(
+    load: Callable[..., LoadedExporters], caplog: pytest.LogCaptureFixture
+) -> None:
+    load({"exporters": {"enabled": ["talkative"], "talkative": {"plugin": "journal"}}}, "journal")
+    for _ in range(1000):
+        logging.getLogger("eventcore.exporters.talkative").error("made")
+    assert len(caplog.messages) == 20

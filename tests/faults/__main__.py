@@ -136,17 +136,15 @@ async def run_all(cases: Iterable[Case], jobs: int, say: Any = None) -> list[Res
 
     async def one(case: Case) -> None:
         async with turns:
-            result = await run_case(case)
-            if result.faults:
-                # Once more, alone in its turn: a deadline may be missed because the machine is busy, a fault comes again.
-                result = await run_case(case)
-            results.append(result)
+            results.append(await run_case(case))
             if say is not None:
                 say(len(results))
 
     async with asyncio.TaskGroup() as group:
         for case in cases:
             group.create_task(one(case))
+    # Once more, one after the other: a deadline may be missed because the machine is busy, a fault comes again.
+    results = [await run_case(result.case) if result.faults else result for result in results]
     return sorted(results, key=lambda result: result.case)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from contextvars import Token
 from typing import Any, Final, final
 
@@ -21,6 +20,7 @@ from opentelemetry.trace import (
 from eventcore.exporting import TraceContext
 
 _SUPPRESS: Final = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001  # the key that instrumentations look up has no public name
+_SUPPRESSED: Final = {_SUPPRESS: True, "suppress_instrumentation": True}
 # Through the runtime: `opentelemetry.context.detach` logs a traceback where a task is left by another one.
 _RUNTIME: Final[Any] = otel_context._RUNTIME_CONTEXT  # noqa: SLF001  # as above
 
@@ -55,15 +55,14 @@ class OpenTelemetryContext:
         span = NonRecordingSpan(
             SpanContext(context.trace_id, context.span_id, context.is_remote, TraceFlags(context.trace_flags), state)
         )
-        attached = set_span_in_context(span)
-        if own_io:
-            attached = otel_context.set_value(
-                "suppress_instrumentation", True, otel_context.set_value(_SUPPRESS, True, attached)
-            )
-        token: Token[Context] = _RUNTIME.attach(attached)
+        # One copy of the context for both keys: `set_value` copies it for each.
+        around = Context({**otel_context.get_current(), **_SUPPRESSED}) if own_io else None
+        token: Token[Context] = _RUNTIME.attach(set_span_in_context(span, around))
         return token
 
     def detach(self, token: Token[Context]) -> None:
         """Undo an ``attach``; nothing where the code is left in another task than it was entered in."""
-        with suppress(ValueError):
+        try:  # `suppress` takes longer than the detaching
             _RUNTIME.detach(token)
+        except ValueError:
+            pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from itertools import islice
 from time import perf_counter_ns
@@ -98,7 +98,7 @@ class _Details(msgspec.Struct):
     """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
 
     ambient: TraceContext | None = None
-    context: TraceContext | None = None
+    own: TraceContext | None = None
     parent_is_remote: bool = False
     events: list[SpanEvent] = []
     links: tuple[SpanLink, ...] = ()
@@ -110,8 +110,8 @@ class _Details(msgspec.Struct):
     data: SpanData | None = None
 
 
-Entered: TypeAlias = tuple[Token["Span | None"], list[tuple[AmbientContext, object]]]
-"""What ``Span.leave`` needs when other tracing systems take part. A plain tuple, because a named one costs more."""
+# What `Span.leave` needs: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
+Entered: TypeAlias = "Token[Span | None] | tuple[Token[Span | None], Sequence[tuple[AmbientContext, object]]]"
 
 
 class Span:
@@ -221,7 +221,7 @@ class Span:
         """End the span now; a second call changes nothing."""
         self.__exit__(None, None, None)
 
-    def enter(self, own_io: bool = False) -> Token[Span | None] | Entered:
+    def enter(self, own_io: bool = False) -> Entered:
         """Make this span current, also in other tracing systems, without beginning or ending it; ``leave`` undoes it.
 
         For code that runs for a command or an event in a task or thread that serves many of them. Both calls must be made in
@@ -233,15 +233,18 @@ class Span:
         token = _current.set(self)
         attached = self._home.attached
         if attached and self.trace_id:
-            # Kept, because a span is entered several times, and making it takes as long as all the rest.
-            details = self._detailed()
-            if (context := details.context) is None:
-                context = details.context = self.context
+            details = self._details or self._detailed()
+            # A command's span is entered at each phase.
+            if (context := details.own) is None:
+                context = details.own = self.context
+            if len(attached) == 1:
+                other = attached[0]
+                return token, ((other, other.attach(context, own_io)),)
             return token, [(other, other.attach(context, own_io)) for other in attached]
         return token
 
     @staticmethod
-    def leave(entered: Token[Span | None] | Entered) -> None:
+    def leave(entered: Entered) -> None:
         """Make the span current again that was current before ``enter``."""
         if isinstance(entered, tuple):
             entered, attached = entered

@@ -27,6 +27,7 @@ from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.report import ExporterReport, PipelineStats
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanCounts
+from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.registration import check_exporter
 from eventcore.ground import describe_error, in_background
 
@@ -273,6 +274,8 @@ class ExporterLoader:
 
     def _launch(self, attempt: _Attempt, around: frozenset[str]) -> None:
         self._step(attempt, f"importing {attempt.plugin.value}")
+        # Before the plugin can log by it.
+        bounded_logger(f"eventcore.exporters.{attempt.name}")
         context = contextvars.Context()
         context.run(_BEING_LOADED.set, around | {attempt.plugin.value})
         in_background(lambda: context.run(self._load, attempt), f"eventcore-load-{attempt.name}")
