@@ -137,6 +137,8 @@ class Loader:
             try:
                 # Cancellation point: it cancels this request only, not the call that it shares with others.
                 first = await request.future
+                if first is None:
+                    continue
                 if isinstance(first, StoreError):
                     raise own_copy(first)
                 loaded = await self._finish(request, first)
@@ -239,7 +241,10 @@ class Loader:
         streams = 0
         while self._queue and streams < _MAX_STREAMS:
             request = self._queue.popleft()
-            if not request.future.done():
+            if not self._reads.keys().isdisjoint(request.needs):
+                # The read has begun since this request was queued: the request waits for it, as later ones do.
+                answer(request.future, None)
+            elif not request.future.done():
                 taken.append(request)
                 streams += len(request.needs)
         return taken
