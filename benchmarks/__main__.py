@@ -1,11 +1,11 @@
-"""``python -m benchmarks [record|exporters|ambient|lag|store|peers|postgres|readers|conditions …] [--quick] [--json]``."""
+"""``python -m benchmarks [PART …] [--quick] [--json]``; ``--help`` lists the parts."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from benchmarks.machine import caveat, machine
@@ -23,6 +23,7 @@ _PARTS = {
     "postgres": ("benchmarks.postgres_throughput", "postgres_throughput"),
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
+    "years": ("benchmarks.years", "years"),
 }
 # The other parts need a PostgreSQL server.
 _DEFAULT = ("record", "exporters", "ambient", "store", "lag")
@@ -49,7 +50,7 @@ def main() -> None:
     for number, part in enumerate(parts, 1):
         announce(f"{part} (part {number} of {len(parts)})")
         module, function = _PARTS[part]
-        measure: Callable[[Effort], Table | tuple[Table, ...]] = getattr(import_module(module), function)
+        measure: Callable[[Effort], Table | Iterable[Table]] = getattr(import_module(module), function)
         measured = measure(effort)
         for table in (measured,) if isinstance(measured, Table) else measured:
             tables.append(table)

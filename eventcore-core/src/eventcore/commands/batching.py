@@ -27,11 +27,11 @@ import msgspec
 
 from eventcore.commands.attempt import Answer, Attempt, Outcome
 from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.gathering import AT_ONCE, answer, answer_all, until_settled
 from eventcore.commands.streams.loading import BEGIN_ANEW
 from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.ground.gathering import AT_ONCE, answer, answer_all, until_settled
 from eventcore.stores.base import CONFLICT, KNOWN_KEY, AppendRequest, EventLog, Verdict
 from eventcore.stores.failures import as_store_error, own_copy
 

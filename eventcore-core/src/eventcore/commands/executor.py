@@ -144,15 +144,18 @@ class CommandExecutor:
                 outcome = "cancelled"
                 raise
             finally:
-                self._running -= 1
-                if not self._running and self._none_running is not None:
-                    self._none_running.set()
+                self._one_less_running()
                 series.ended(outcome, perf_counter() - begun, execution.attempts, span if span.recording else None)
                 if span.recording:
                     execution.set_span_attributes(outcome)
         if isinstance(answer, BusinessRuleViolation):
             raise answer
         return answer
+
+    def _one_less_running(self) -> None:
+        self._running -= 1
+        if not self._running and self._none_running is not None:
+            self._none_running.set()
 
     def _add_type(self, command: Command[Any]) -> CommandType:
         cls = type(command)

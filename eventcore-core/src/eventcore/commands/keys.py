@@ -15,11 +15,11 @@ from typing import Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands.command import CommandResult
+from eventcore.commands.streams.gathering import answer, answer_all, until_settled
 from eventcore.errors import CommandTimeout, IdempotencyKeyReused, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.ground.gathering import answer, answer_all, until_settled
 from eventcore.stores.base import CommandKey, EventFilter, EventLog, KeyRecord
 from eventcore.stores.failures import as_store_error, own_copy
 from eventcore.stores.paging import MAX_PAGE

@@ -12,6 +12,7 @@ from typing import Any, Final, final
 from eventcore.commands.fields import EVENTS, VERSION, Need, Needs
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States
+from eventcore.commands.streams.gathering import answer, answer_all, until_settled
 from eventcore.commands.streams.paged_read import Page, PagedRead
 from eventcore.commands.streams.requests import (
     Answer,
@@ -24,7 +25,6 @@ from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.ground.gathering import answer, answer_all, until_settled
 from eventcore.stores.base import BackendPage, EventLog, EventsRedacted
 from eventcore.stores.failures import as_store_error, own_copy
 
@@ -137,6 +137,8 @@ class Loader:
             try:
                 # Cancellation point: it cancels this request only, not the call that it shares with others.
                 first = await request.future
+                if first is None:
+                    continue
                 if isinstance(first, StoreError):
                     raise own_copy(first)
                 loaded = await self._finish(request, first)
@@ -239,7 +241,10 @@ class Loader:
         streams = 0
         while self._queue and streams < _MAX_STREAMS:
             request = self._queue.popleft()
-            if not request.future.done():
+            if not self._reads.keys().isdisjoint(request.needs):
+                # The read has begun since this request was queued: the request waits for it, as later ones do.
+                answer(request.future, None)
+            elif not request.future.done():
                 taken.append(request)
                 streams += len(request.needs)
         return taken

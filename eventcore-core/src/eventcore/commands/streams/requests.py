@@ -95,7 +95,8 @@ class FirstPage(msgspec.Struct, eq=False):
         return self.after[stream] + len(self.page.rows[stream])
 
 
-Answer: TypeAlias = FirstPage | StoreError
+Answer: TypeAlias = FirstPage | StoreError | None
+"""``None``: one of the streams is being read since the request was queued; the request must be made again."""
 
 
 class Request(msgspec.Struct, eq=False):

@@ -12,8 +12,17 @@ import pytest
 from eventcore.events import StreamId
 from eventcore.stores import CONFLICT, AppendRequest, Backend
 from eventcore.testing.contract.accounts import account
-from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend
-from eventcore.testing.contract.requests import EVERYTHING, everything, fill, log, new_event, positions, request
+from eventcore.testing.contract.fixtures import (
+    EVERYTHING,
+    ContractFixtures,
+    MakeBackend,
+    everything,
+    fill,
+    log,
+    new_event,
+    positions,
+    request,
+)
 
 A: Final = account("a")
 B: Final = account("b")

@@ -10,9 +10,9 @@ import pytest
 from eventcore.errors import HistoryDiverged
 from eventcore.stores import CONFLICT, START, Backend, Checkpoint
 from eventcore.testing.contract.accounts import account
-from eventcore.testing.contract.fixtures import ContractFixtures
-from eventcore.testing.contract.requests import (
+from eventcore.testing.contract.fixtures import (
     EVERYTHING,
+    ContractFixtures,
     check_size,
     everything,
     fill,

@@ -11,8 +11,7 @@ import pytest
 from eventcore.errors import HistoryDiverged, LeadershipLost
 from eventcore.stores import START, AppendRequest, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
 from eventcore.testing.contract.accounts import account
-from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel
-from eventcore.testing.contract.requests import new_event
+from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, new_event
 
 _THREE: Final = Checkpoint(3, "c")
 _FOUR: Final = Checkpoint(4, "d")

@@ -13,8 +13,7 @@ from eventcore.events import Event, StreamId
 from eventcore.store import EventStore
 from eventcore.stores import AppendRequest, Backend
 from eventcore.testing.contract.accounts import Deposit, Look, account
-from eventcore.testing.contract.fixtures import ContractFixtures
-from eventcore.testing.contract.requests import matching, new_event, positions
+from eventcore.testing.contract.fixtures import ContractFixtures, matching, new_event, positions
 
 A: Final = account("a")
 _MAX_BYTES: Final = 1 << 20

@@ -16,8 +16,7 @@ from eventcore.projections import OnError, Projection
 from eventcore.store import EventStore
 from eventcore.stores import AppendRequest, Backend, Checkpoint, Lease, ProjectionLedger
 from eventcore.testing.contract.accounts import Deposit, Link, Linked, account
-from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, Run, opened_store
-from eventcore.testing.contract.requests import new_event
+from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, ReadModel, Run, new_event, opened_store
 
 A: Final = account("a")
 B: Final = account("b")

@@ -12,15 +12,17 @@ from eventcore.events import RawEvent, RecordedEvent, StreamId
 from eventcore.store import EventStore
 from eventcore.stores import CONFLICT, START, AppendRequest, Backend, NewEvent
 from eventcore.testing.contract.accounts import Deposit, Deposited, Link, Linked, Look, account
-from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, opened_store
-from eventcore.testing.contract.requests import (
+from eventcore.testing.contract.fixtures import (
     EVERYTHING,
+    ContractFixtures,
+    MakeBackend,
     check_size,
     everything,
     fill,
     fill_large,
     matching,
     new_event,
+    opened_store,
     positions,
     request,
 )

@@ -12,8 +12,7 @@ from eventcore.events import Event, StreamId
 from eventcore.store import EventStore
 from eventcore.stores import Backend, EventsRedacted, Snapshot, StateKey
 from eventcore.testing.contract.accounts import Deposit, Deposited, Look, Transfer, Withdrawn, account
-from eventcore.testing.contract.fixtures import ContractFixtures
-from eventcore.testing.contract.requests import everything, fill, log, positions, request
+from eventcore.testing.contract.fixtures import ContractFixtures, everything, fill, log, positions, request
 
 A: Final = account("a")
 B: Final = account("b")

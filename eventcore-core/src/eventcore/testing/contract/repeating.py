@@ -14,8 +14,7 @@ from eventcore.errors import BusinessRuleViolation, IdempotencyKeyReused, Invali
 from eventcore.store import EventStore
 from eventcore.stores import CONFLICT, KNOWN_KEY, AppendRequest, Backend, CommandKey, KeyRecord
 from eventcore.testing.contract.accounts import Deposit, Deposited, Look, Transfer, account
-from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, opened_store
-from eventcore.testing.contract.requests import log, request
+from eventcore.testing.contract.fixtures import ContractFixtures, MakeBackend, log, opened_store, request
 
 A: Final = account("a")
 B: Final = account("b")
