@@ -11,11 +11,14 @@ import argparse
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +60,13 @@ def weather(seconds: float, chance: random.Random) -> Iterator[tuple[str, float]
 
 
 def run(seconds: float, seed: int, directory: Path) -> Day:
-    """Live through a day."""
+    """Live through a day.
+
+    Args:
+        seconds: how long it takes.
+        seed: of what happens, to the collector and to the children.
+        directory: where the journal and the errors of the processes are written.
+    """
     chance = random.Random(seed)
     collector = Collector(seed)
     collector.start()
@@ -68,7 +77,8 @@ def run(seconds: float, seed: int, directory: Path) -> Day:
     with (directory / "errors.log").open("wb") as errors:
         first = seed * SERVICES
         services = [
-            subprocess.Popen([*command, str(first + number)], cwd=ROOT, env=inherited, stderr=errors)
+            # Each in a process group of its own, which its children are in.
+            subprocess.Popen([*command, str(first + number)], cwd=ROOT, env=inherited, stderr=errors, start_new_session=True)
             for number in range(SERVICES)
         ]
         try:
@@ -82,7 +92,9 @@ def run(seconds: float, seed: int, directory: Path) -> Day:
             problems.append(f"a service had not ended {_LIMIT:g} s after the day: {error}")
         finally:
             for service in services:
-                service.kill()
+                # Also children that hang: each of them is a process without an account.
+                with suppress(ProcessLookupError):
+                    os.killpg(service.pid, signal.SIGKILL)
                 service.wait()
     collector.finish()
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
@@ -95,6 +107,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     arguments = parser.parse_args()
+    # SIGTERM ends the day as Ctrl-C does, so that it ends the processes that it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"seed {arguments.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="eventcore-day-"))
     day = run(arguments.seconds, arguments.seed, directory)
@@ -110,6 +124,8 @@ def main() -> int:
         print(f"DEVIATION: {problem}")
     if day.deviates:
         print(f"journal and errors: {directory}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory)
     return 1 if day.deviates else 0
 
 
