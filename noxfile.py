@@ -267,3 +267,12 @@ def faults(session: nox.Session) -> None:
     install_tree(session)
     install(session, *WHOLE)
     session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
+def day(session: nox.Session) -> None:
+    """Let a collector be down, slow, refusing and restarting, kill half of the forked children, and compare every account."""
+    install_tree(session)
+    install(session, *WHOLE)
+    # Ctrl-C ends the processes that the day has started.
+    session.run("python", "-m", "tests.day", *session.posargs, interrupt_timeout=30, terminate_timeout=10)

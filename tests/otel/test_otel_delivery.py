@@ -241,6 +241,33 @@ def test_a_connection_that_died_without_a_word_is_replaced_after_one_timeout(rec
     proxy.close()
 
 
+@pytest.mark.parametrize("cut_by", ["the receiver, which stops", "the network"])
+def test_a_call_whose_connection_is_cut_may_have_arrived(receiver: Receiver, drive: Drive, cut_by: str) -> None:
+    proxy = Proxy(receiver.port)
+    driver = drive(endpoint=f"http://127.0.0.1:{proxy.port}")
+    go_on = threading.Event()
+    receiver.answers.append(lambda request, context: go_on.wait(10))
+
+    def cut_when_it_has_arrived() -> None:
+        deadline = time.monotonic() + 10
+        while not receiver.calls and time.monotonic() < deadline:
+            time.sleep(0.005)
+        (proxy.close if cut_by == "the network" else receiver.stop)()
+
+    cut = threading.Thread(target=cut_when_it_has_arrived)
+    cut.start()
+    with pytest.raises(RetryLater, match="UNAVAILABLE") as caught:
+        driver.spans([span()], timeout=20)
+    assert caught.value.outcome_unknown
+    go_on.set()
+    cut.join(10)
+    # From here on, nothing can be sent any more, so that nothing can arrive.
+    proxy.close()
+    with pytest.raises(RetryLater, match="UNAVAILABLE") as caught:
+        driver.spans([span()], timeout=5)
+    assert not caught.value.outcome_unknown
+
+
 def test_shutdown_ends_a_call_in_flight(receiver: Receiver, drive: Drive) -> None:
     driver = drive(endpoint=receiver.endpoint)
     receiver.answers.append(receiver.hang())

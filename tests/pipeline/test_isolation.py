@@ -431,7 +431,7 @@ if not (child := os.fork()):
     counter.add(1)
     with telemetry.span("x"): pass
     report = telemetry.flush_blocking(2.0)
-    assert not report and "does not run in this forked process" in report["kept"].reason
+    assert report and report["kept"].spans_recorded == 0
     assert telemetry.collect().counters[0].points[0].value == 1
     telemetry.shutdown_blocking(2.0)
     os._exit(7)
@@ -440,7 +440,9 @@ telemetry.shutdown_blocking(5.0)
 sys.exit(status)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (7, "True 5\n", "")
+    assert (done.returncode, done.stderr) == (7, "")
+    # The child's exporter has only the child's count, however often it exports; the parent's has only the parent's.
+    assert set(done.stdout.splitlines()) == {"False 1", "True 5"}
 
 
 def test_a_replaced_exporter_leaves_what_it_could_not_deliver_to_its_successor(bench: Bench) -> None:

@@ -81,6 +81,19 @@ def test_what_may_have_arrived_is_unknown_and_not_dropped_when_it_is_given_up() 
         assert sum(queue.counts().dropped.values()) == 2
 
 
+def test_what_may_have_arrived_is_unknown_when_the_second_call_is_refused() -> None:
+    queue = SpanQueue(10)
+    queue.offer(spans(*"abcd"))
+    queue.take(4)
+    queue.hand(3)
+    queue.fail(outcome_unknown=True)
+    queue.take(4)
+    queue.hand(4)
+    # Which spans the backend refused is not known: at most three of them may have arrived before.
+    queue.commit(4, rejected=4)
+    assert account(queue) == {"exported": 0, "unknown": 3, "rejected": 1, "pending": 0}
+
+
 def test_a_successor_sends_what_its_predecessor_may_have_delivered_once_more_only() -> None:
     old = SpanQueue(10)
     old.offer(spans("a", "b"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,16 @@ _HOPELESS: Final = frozenset(
 )
 # The call was cut before the answer came: the server may have taken the request.
 _OUTCOME_UNKNOWN: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
+# gRPC's own words, in an UNAVAILABLE that no receiver has sent: the connection ended while the call waited for its answer. A
+# receiver that stops cancels the calls that it has taken. gRPC gives no other sign. If a receiver used these words itself, its
+# spans would be sent once more only.
+_CUT: Final = re.compile(
+    r"socket closed|stream removed|connection (?:reset|closed|aborted)|broken pipe|end of tcp stream|endpoint clos|"
+    r"transport closed|goaway|rst_stream|keepalive|ping timeout|(?:recv|send)msg|cancelling all calls",
+    re.IGNORECASE,
+)
+# The request was never sent, whatever follows.
+_NOT_CONNECTED: Final = re.compile(r"failed to connect|errors resolving|dns resolution failed", re.IGNORECASE)
 _METHODS: Final[dict[Signal, tuple[str, Any]]] = {
     "metrics": (
         "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -167,7 +178,7 @@ class Transport:
         retry_info = _retry_info(call)
         if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_info is not None):
             after = retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9 if retry_info else 0.0
-            unknown = code in _OUTCOME_UNKNOWN
+            unknown = code in _OUTCOME_UNKNOWN or (code is grpc.StatusCode.UNAVAILABLE and _was_cut(call.details() or ""))
             raise RetryLater(after=after if after > 0 else None, reason=reason, outcome_unknown=unknown) from error
         if code in _HOPELESS:
             raise GiveUp(reason) from error
@@ -221,6 +232,11 @@ def _pem(parameter: str, path: str | None) -> bytes | None:
         return Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{parameter}={path!r}: cannot be read ({error.strerror}); expected a file in PEM format") from error
+
+
+def _was_cut(details: str) -> bool:
+    """Whether the connection of a call ended after the request may have been sent."""
+    return not _NOT_CONNECTED.match(details) and _CUT.search(details) is not None
 
 
 def _partial_success(response: _Response) -> Rejected | None:

@@ -12,8 +12,8 @@ that says whether it owns them:
   that returns late changes nothing.
 
 Spans leave the queue in one of three ways: exported, dropped for a reason, or *unknown*. Unknown are
-spans that the backend may or may not have: a call with them was cut, a further one was cut too or
-could not be made, and nothing was ever answered.
+spans that the backend may or may not have: a call with them was cut, and a further one was cut too,
+was refused or could not be made.
 """
 
 from __future__ import annotations
@@ -258,15 +258,20 @@ class SpanQueue:
                 shared.batch.handed = min(count, len(shared.batch.spans))
 
     def commit(self, count: int, rejected: int = 0) -> None:
-        """Count the first ``count`` spans of the batch as exported, except ``rejected`` ones, which the backend refused."""
+        """Count the first ``count`` spans of the batch as exported, except ``rejected`` ones, which the backend refused.
+
+        Which ones it refused is not known. As many as may have arrived by an earlier call count as unknown.
+        """
         with (shared := self._shared).lock:
             # Nothing is in flight any more if the pipeline was replaced or closed while its hook
             # was running.
             count = min(count, self._in_flight())
             rejected = min(rejected, count)
+            uncertain = min(rejected, shared.batch.doubtful)
             shared.batch.remove_first(count)
             shared.exported += count - rejected
-            shared.dropped["rejected"] += rejected
+            shared.unknown += uncertain
+            shared.dropped["rejected"] += rejected - uncertain
 
     def settle(self, spans: Collection[Span], *, exported: bool) -> None:
         """Count some spans of the batch as exported, or as rejected because they cannot be converted."""
