@@ -1,4 +1,4 @@
-"""A child process: commands write large events, then all are read. ``python -m benchmarks.large_events URL EVENTS BYTES AT_ONCE``."""
+"""A child process: commands write large events, then all are read. Arguments: URL, events, bytes, commands at once."""
 
 from __future__ import annotations
 
