@@ -1,4 +1,4 @@
-"""A child process: commands write large events, then all are read. ``python -m benchmarks.large_events URL EVENTS BYTES``."""
+"""A child process: commands write large events, then all are read. Arguments: URL, events, bytes, commands at once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 from benchmarks.accounts import Attach
 from eventcore import EventStore, StreamId, open_store
 
-_AT_ONCE = 8
 _STREAMS = 100
 
 
-async def _pass_through(url: str, events: int, size: int) -> None:
+async def _pass_through(url: str, events: int, size: int, at_once: int) -> None:
     before = _peak()
     async with open_store(url, exporters="none") as store:
-        await asyncio.gather(*(_write(store, sender, events // _AT_ONCE, size) for sender in range(_AT_ONCE)))
+        await asyncio.gather(*(_write(store, range(sender, events, at_once), size) for sender in range(at_once)))
         written = _peak()
         read = 0
         async for _ in store.read_all():
@@ -25,10 +24,9 @@ async def _pass_through(url: str, events: int, size: int) -> None:
     print(json.dumps({"before": before, "written": written, "read": _peak(), "events": read}))
 
 
-async def _write(store: EventStore, sender: int, events: int, size: int) -> None:
-    for number in range(events):
-        account = StreamId(f"account-{(sender + number * _AT_ONCE) % _STREAMS}")
-        await store.execute(Attach(account=account, size=size))
+async def _write(store: EventStore, numbers: range, size: int) -> None:
+    for number in numbers:
+        await store.execute(Attach(account=StreamId(f"account-{number % _STREAMS}"), size=size))
 
 
 def _peak() -> int:
@@ -38,4 +36,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(_pass_through(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(_pass_through(sys.argv[1], *map(int, sys.argv[2:])))
