@@ -8,7 +8,8 @@ from eventcore.catalogue.backend import BackendInstruments
 from eventcore.catalogue.commands import CommandInstruments
 from eventcore.catalogue.projections import ProjectionInstruments
 from eventcore.catalogue.store import StoreInstruments
-from eventcore.stores.base import SCHEMA_VERSION, Backend
+from eventcore.stores.base import Backend
+from eventcore.stores.values import SCHEMA_VERSION
 from eventcore.telemetry import Telemetry
 
 

@@ -14,7 +14,7 @@ from eventcore.exporting.delivery.report import CycleOutcome, ExporterState
 from eventcore.exporting.delivery.span_queue import DropReason
 from eventcore.ground import BreakerState
 from eventcore.recording import SECONDS, Label
-from eventcore.stores.base import Purpose
+from eventcore.stores.values import Purpose
 
 # The labels, and the values that each can take. Labels without values, such as `store`, have one value a store or database.
 

@@ -14,20 +14,19 @@ from eventcore.errors import StoreError
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
-from eventcore.stores.base import (
+from eventcore.stores.base import Backend, ProjectionLedger
+from eventcore.stores.judging import last_appended
+from eventcore.stores.values import (
     AppendRequest,
-    Backend,
     BackendPage,
     Checkpoint,
     EventFilter,
     LogPage,
-    ProjectionLedger,
     Purpose,
     StateKey,
     Verdict,
     Versions,
 )
-from eventcore.stores.judging import last_appended
 from eventcore.telemetry import Telemetry
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Coroutine[Any, Any, Any]])

@@ -9,7 +9,7 @@ from typing import Final, final, get_args
 from eventcore.catalogue.active_streams import ActiveStreams
 from eventcore.catalogue.metrics import CallOutcome, Operation, StoreMetrics
 from eventcore.recording import CounterCell, HistogramCell
-from eventcore.stores.base import NewEvent, Purpose
+from eventcore.stores.values import NewEvent, Purpose
 from eventcore.telemetry import Telemetry
 from eventcore.version import __version__
 

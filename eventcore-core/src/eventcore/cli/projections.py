@@ -20,7 +20,7 @@ from eventcore.errors import EventCoreError, InvalidStoreUrl, LeadershipLost
 from eventcore.projections import Projection, projection_key
 from eventcore.store import EventStore, open_store
 from eventcore.stores import SqliteBackend, backend_from_url
-from eventcore.stores.base import DeadLetter
+from eventcore.stores.values import DeadLetter
 
 _EPILOG: Final = """\
 STORE_URL is the URL that the application passes to open_store.

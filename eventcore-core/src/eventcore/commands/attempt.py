@@ -15,7 +15,7 @@ from eventcore.commands.context import CommandContext
 from eventcore.errors import InvalidCommand, StoreError
 from eventcore.events import RecordedEvent
 from eventcore.ground import forget_earlier_raises
-from eventcore.stores.base import CommandKey, NewEvent
+from eventcore.stores.values import CommandKey, NewEvent
 
 
 class Outcome(enum.Enum):

@@ -22,7 +22,8 @@ from eventcore.commands.streams.redaction_watch import RedactionWatch
 from eventcore.commands.streams.snapshots import SnapshotWriter
 from eventcore.errors import StoreError
 from eventcore.events.codec import Codec
-from eventcore.stores.base import CommandKey, EventLog
+from eventcore.stores.base import EventLog
+from eventcore.stores.values import CommandKey
 
 # Loads in one attempt; after that many, the attempt counts as a conflict.
 _MAX_LOADS: Final = 100

@@ -32,8 +32,9 @@ from eventcore.commands.streams.loading import BEGIN_ANEW
 from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import CONFLICT, KNOWN_KEY, AppendRequest, EventLog, Verdict
+from eventcore.stores.base import EventLog
 from eventcore.stores.failures import as_store_error, own_copy
+from eventcore.stores.values import CONFLICT, KNOWN_KEY, AppendRequest, Verdict
 
 _MAX_COMMANDS: Final = 512
 _MAX_BYTES: Final = 8 << 20

@@ -15,7 +15,7 @@ from eventcore.errors import InvalidCommand
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec
 from eventcore.recording import IdGenerator, Span, traceparent_of
-from eventcore.stores.base import NewEvent
+from eventcore.stores.values import NewEvent
 
 _MAX_EVENTS: Final = 10_000
 _MAX_STREAMS: Final = 1000

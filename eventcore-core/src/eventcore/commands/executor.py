@@ -21,7 +21,8 @@ from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.events.fingerprint import fingerprint
 from eventcore.ground import CommonTimeout
 from eventcore.recording import IdGenerator, TraceContext
-from eventcore.stores.base import CommandKey, EventLog
+from eventcore.stores.base import EventLog
+from eventcore.stores.values import CommandKey
 from eventcore.telemetry import Telemetry
 
 # Commands in progress; further ones wait. It bounds memory: each holds its state and its decision.

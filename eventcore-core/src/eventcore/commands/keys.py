@@ -20,9 +20,10 @@ from eventcore.errors import CommandTimeout, IdempotencyKeyReused, StoreClosed, 
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.events.codec import Codec
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import CommandKey, EventFilter, EventLog, KeyRecord
+from eventcore.stores.base import EventLog
 from eventcore.stores.failures import as_store_error, own_copy
 from eventcore.stores.paging import MAX_PAGE
+from eventcore.stores.values import CommandKey, EventFilter, KeyRecord
 
 _MAX_KEYS: Final = 512
 # Calls of one command that another process keeps overtaking, each time with a key that expires before it is looked up.

@@ -9,7 +9,7 @@ import msgspec
 from eventcore.events.codec import StoredEvent
 from eventcore.projections.checkpoints import CheckpointWriter
 from eventcore.projections.context import RunContext
-from eventcore.stores.base import Lease, LogPage
+from eventcore.stores.values import Lease, LogPage
 
 # Attempts that must be lost at least, whatever the policy says: a process may end by chance while its handler runs.
 _MIN_LOST: Final = 3

@@ -20,7 +20,7 @@ from eventcore.projections.context import RunContext
 from eventcore.projections.dead_letters import dead_letter
 from eventcore.projections.handler import HandlerFailed, refused_commit_as_failure
 from eventcore.recording import Span, TraceContext
-from eventcore.stores.base import Checkpoint, LogPage
+from eventcore.stores.values import Checkpoint, LogPage
 
 # Longest sleep in seconds between two heartbeats during a pause before a retry.
 _HEARTBEAT: Final = 1.0

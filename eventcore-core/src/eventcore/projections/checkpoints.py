@@ -11,7 +11,7 @@ from typing import Any, Final, final
 from eventcore.errors import StoreError
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import RunContext
-from eventcore.stores.base import Checkpoint, DeadLetter, Lease
+from eventcore.stores.values import Checkpoint, DeadLetter, Lease
 
 # Seconds between commits while events come one by one. A crash applies the events of this time again.
 _INTERVAL: Final = 0.05

@@ -12,7 +12,7 @@ from eventcore.events.codec import StoredEvent
 from eventcore.ground import text_of
 from eventcore.projections.context import RunContext
 from eventcore.projections.handler import HandlerFailed, LeaseHold, refused_commit_as_failure
-from eventcore.stores.base import DeadLetter, EventFilter
+from eventcore.stores.values import DeadLetter, EventFilter
 
 _MAX_ERROR: Final = 4096
 _ALL: Final = 2**31 - 1

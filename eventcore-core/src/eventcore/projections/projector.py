@@ -13,7 +13,7 @@ from eventcore.projections.checkpoints import CheckpointWriter
 from eventcore.projections.context import RunContext
 from eventcore.projections.handler import LeaseHold
 from eventcore.projections.read_ahead import ReadAhead
-from eventcore.stores.base import Checkpoint, Lease, LogPage
+from eventcore.stores.values import Checkpoint, Lease, LogPage
 
 # Seconds to wait for new events before the store is read again, to see that its history still holds the checkpoint.
 _MAX_WAIT: Final = 1.0

@@ -9,7 +9,7 @@ from typing import Final, final
 from eventcore.errors import StoreUnavailable
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import RunContext
-from eventcore.stores.base import Checkpoint, LogPage
+from eventcore.stores.values import Checkpoint, LogPage
 
 _MAX_PAGES: Final = 2
 

@@ -21,7 +21,7 @@ from eventcore.projections.context import RunContext
 from eventcore.projections.definition import check_filter, filter_text
 from eventcore.projections.handler import LeaseHold
 from eventcore.projections.projector import Projector
-from eventcore.stores.base import START, EventFilter, Lease
+from eventcore.stores.values import START, EventFilter, Lease
 
 # Longest pause in seconds between two attempts to get a lease that another runner holds.
 _MAX_STANDBY: Final = 1.0

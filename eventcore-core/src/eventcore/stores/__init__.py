@@ -5,25 +5,26 @@ Pass an instance to ``open_store``. ``eventcore.testing`` has the tests that eve
 
 from eventcore.events import StreamPattern
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import (
+from eventcore.stores.base import Backend, EventLog, ProjectionLedger
+from eventcore.stores.memory import MemoryBackend
+from eventcore.stores.sqlite import SqliteBackend
+from eventcore.stores.urls import backend_from_url
+from eventcore.stores.values import (
     CONFLICT,
     KNOWN_KEY,
     SCHEMA_VERSION,
     START,
     AppendRequest,
-    Backend,
     BackendPage,
     Checkpoint,
     CommandKey,
     DeadLetter,
     EventFilter,
-    EventLog,
     EventsRedacted,
     KeyRecord,
     Lease,
     LogPage,
     NewEvent,
-    ProjectionLedger,
     ProjectionRecord,
     Purpose,
     Redaction,
@@ -32,9 +33,6 @@ from eventcore.stores.base import (
     StateKey,
     Verdict,
 )
-from eventcore.stores.memory import MemoryBackend
-from eventcore.stores.sqlite import SqliteBackend
-from eventcore.stores.urls import backend_from_url
 
 __all__ = [
     "CONFLICT",

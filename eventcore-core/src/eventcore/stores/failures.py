@@ -6,7 +6,7 @@ import copy
 
 from eventcore.errors import HistoryDiverged, InvalidProjection, LeadershipLost, StoreError
 from eventcore.ground import describe_error
-from eventcore.stores.base import Checkpoint, Lease
+from eventcore.stores.values import Checkpoint, Lease
 
 
 def as_store_error(error: Exception) -> StoreError:

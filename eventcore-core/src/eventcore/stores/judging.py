@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from eventcore.events import StreamId
-from eventcore.stores.base import (
+from eventcore.stores.values import (
     CONFLICT,
     KNOWN_KEY,
     START,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import EventFilter
+from eventcore.stores.values import EventFilter
 
 MAX_PAGE: Final = 500
 """The largest number of rows of one stream, or of the global order, that one call returns."""

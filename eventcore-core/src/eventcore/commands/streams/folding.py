@@ -14,7 +14,7 @@ from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
 from eventcore.recording import Span
-from eventcore.stores.base import Snapshot, StateKey
+from eventcore.stores.values import Snapshot, StateKey
 
 # Events to fold before the event loop runs once.
 FOLD_AT_ONCE: Final = 500

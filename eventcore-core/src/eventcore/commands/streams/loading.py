@@ -25,8 +25,9 @@ from eventcore.errors import HistoryDiverged, StoreClosed, StoreError
 from eventcore.events import RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import BackendPage, EventLog, EventsRedacted
+from eventcore.stores.base import EventLog
 from eventcore.stores.failures import as_store_error, own_copy
+from eventcore.stores.values import BackendPage, EventsRedacted
 
 BEGIN_ANEW: Final = (HistoryDiverged, EventsRedacted)
 """Errors of the store after which nothing that was read before may be used: the cache is emptied, and all is read again."""

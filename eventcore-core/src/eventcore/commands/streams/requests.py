@@ -14,7 +14,7 @@ from eventcore.commands.streams.folding import CommandFold, StateFold
 from eventcore.commands.streams.paged_read import PagedRead
 from eventcore.errors import StoreError
 from eventcore.events import RecordedEvent, StreamId
-from eventcore.stores.base import BackendPage
+from eventcore.stores.values import BackendPage
 
 
 @final

@@ -11,7 +11,8 @@ from eventcore.catalogue.commands import CommandInstruments
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.events import StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import EventLog, Snapshot, StateKey
+from eventcore.stores.base import EventLog
+from eventcore.stores.values import Snapshot, StateKey
 
 # States that wait to be stored. When more are due, the store does not keep up; the next ones come soon enough.
 _MAX_WAITING: Final = 1024

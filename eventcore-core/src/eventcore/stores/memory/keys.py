@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from time import monotonic
 from typing import final
 
-from eventcore.stores.base import CommandKey, KeyRecord
+from eventcore.stores.values import CommandKey, KeyRecord
 
 
 @final

@@ -8,8 +8,8 @@ from time import monotonic
 from typing import final
 
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
 from eventcore.stores.failures import lost_event, still_running, taken_over
+from eventcore.stores.values import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
 
 
 class _Entry:

@@ -12,7 +12,11 @@ import msgspec
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import (
+from eventcore.stores.failures import check_reason, diverged
+from eventcore.stores.judging import has_keys, judge, key_records, verdicts, with_known_keys, with_new_keys
+from eventcore.stores.memory.keys import MemoryKeys
+from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, cut, window
+from eventcore.stores.values import (
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -27,12 +31,7 @@ from eventcore.stores.base import (
     Verdict,
     Versions,
 )
-from eventcore.stores.failures import check_reason, diverged
-from eventcore.stores.head_watch import LocalHeadWatch
-from eventcore.stores.judging import has_keys, judge, key_records, verdicts, with_known_keys, with_new_keys
-from eventcore.stores.memory.keys import MemoryKeys
-from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, cut, window
-from eventcore.stores.seen import SeenRedactions, redacted
+from eventcore.stores.watching import LocalHeadWatch, SeenRedactions, redacted
 
 _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 _EVERY_EVENT: Final = EventFilter()

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from eventcore.events import StreamPattern
-from eventcore.stores.base import AppendRequest, EventFilter
 from eventcore.stores.judging import base_versions, judge
+from eventcore.stores.values import AppendRequest, EventFilter
 
 # Separates the texts of a list. Ids and event types may not contain control characters, and JSON escapes them.
 _SEPARATOR: Final = "\x1f"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
-from eventcore.stores.base import EventsRedacted
 from eventcore.stores.postgres.driver import InvalidArgument, PostgresError
+from eventcore.stores.values import EventsRedacted
 
 # SQLSTATE codes and their classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _READ_ONLY: Final = "25006"

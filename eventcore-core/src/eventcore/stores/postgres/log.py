@@ -12,7 +12,14 @@ from typing import Any, Final, final
 from eventcore.errors import HistoryDiverged, StoreError, StoreUnavailable
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import (
+from eventcore.stores.failures import check_reason, diverged
+from eventcore.stores.judging import has_keys, last_appended, verdicts, with_known_keys, with_new_keys
+from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, rows_per_stream, window
+from eventcore.stores.postgres.arguments import append_arguments, conditions, key_arguments
+from eventcore.stores.postgres.connections import Pool, one_try
+from eventcore.stores.postgres.errors import KeysKnown
+from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
+from eventcore.stores.values import (
     START,
     AppendRequest,
     BackendPage,
@@ -28,14 +35,7 @@ from eventcore.stores.base import (
     Verdict,
     Versions,
 )
-from eventcore.stores.failures import check_reason, diverged
-from eventcore.stores.judging import has_keys, last_appended, verdicts, with_known_keys, with_new_keys
-from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, rows_per_stream, window
-from eventcore.stores.postgres.arguments import append_arguments, conditions, key_arguments
-from eventcore.stores.postgres.connections import Pool, one_try
-from eventcore.stores.postgres.errors import KeysKnown
-from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
-from eventcore.stores.seen import SeenRedactions
+from eventcore.stores.watching import SeenRedactions
 
 # Seconds before an append whose answer was lost is sent again.
 _RESEND_DELAY: Final = 0.05

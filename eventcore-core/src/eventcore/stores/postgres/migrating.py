@@ -11,10 +11,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 from eventcore.errors import IncompatibleStore
-from eventcore.stores.base import SCHEMA_VERSION, version_of
 from eventcore.stores.postgres.driver import Connection, transaction
 from eventcore.stores.postgres.schema import for_schema, lock_key
 from eventcore.stores.postgres.settings import PostgresSettings
+from eventcore.stores.values import SCHEMA_VERSION, version_of
 
 logger: Final = logging.getLogger("eventcore.stores.postgres")
 

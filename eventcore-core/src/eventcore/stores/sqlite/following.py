@@ -15,9 +15,9 @@ from time import monotonic
 from typing import Final, TypeAlias, final
 
 from eventcore.errors import StoreClosed
-from eventcore.stores.base import Checkpoint, EventFilter, LogPage
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection
 from eventcore.stores.sqlite.statements import follow
+from eventcore.stores.values import Checkpoint, EventFilter, LogPage
 
 _Call: TypeAlias = "tuple[Checkpoint, int, EventFilter]"
 

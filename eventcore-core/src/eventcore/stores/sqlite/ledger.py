@@ -17,10 +17,10 @@ from typing import Any, Final, TypeVar, final
 
 import msgspec
 
-from eventcore.stores.base import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
 from eventcore.stores.failures import lost_event, refusal, still_running, taken_over
 from eventcore.stores.sqlite.connection import ConnectionThread, StoreConnection, write_transaction
 from eventcore.stores.sqlite.transaction import SqliteTransaction
+from eventcore.stores.values import START, Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
 
 T = TypeVar("T")
 

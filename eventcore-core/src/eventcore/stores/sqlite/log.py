@@ -8,7 +8,23 @@ from typing import Any, Final, final
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import (
+from eventcore.stores.failures import check_reason
+from eventcore.stores.judging import has_keys, last_appended
+from eventcore.stores.paging import LAST_POSITION, SEARCH_WINDOW, rows_per_stream
+from eventcore.stores.sqlite.connection import ConnectionThread
+from eventcore.stores.sqlite.following import Follower
+from eventcore.stores.sqlite.snapshots import read_behind_snapshots, redact, save_snapshots
+from eventcore.stores.sqlite.statements import (
+    append,
+    append_with_keys,
+    count_redactions,
+    find_event,
+    find_keys,
+    head,
+    read_streams,
+    scan,
+)
+from eventcore.stores.values import (
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -23,24 +39,7 @@ from eventcore.stores.base import (
     Verdict,
     Versions,
 )
-from eventcore.stores.failures import check_reason
-from eventcore.stores.head_watch import LocalHeadWatch
-from eventcore.stores.judging import has_keys, last_appended
-from eventcore.stores.paging import LAST_POSITION, SEARCH_WINDOW, rows_per_stream
-from eventcore.stores.seen import SeenRedactions
-from eventcore.stores.sqlite.connection import ConnectionThread
-from eventcore.stores.sqlite.following import Follower
-from eventcore.stores.sqlite.snapshots import read_behind_snapshots, redact, save_snapshots
-from eventcore.stores.sqlite.statements import (
-    append,
-    append_with_keys,
-    count_redactions,
-    find_event,
-    find_keys,
-    head,
-    read_streams,
-    scan,
-)
+from eventcore.stores.watching import LocalHeadWatch, SeenRedactions
 
 _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 

@@ -6,8 +6,8 @@ from importlib.resources import files
 from typing import Final, Literal, TypeAlias
 
 from eventcore.errors import IncompatibleStore
-from eventcore.stores.base import SCHEMA_VERSION, version_of
 from eventcore.stores.sqlite.connection import StoreConnection, is_read_only
+from eventcore.stores.values import SCHEMA_VERSION, version_of
 
 Synchronous: TypeAlias = Literal["full", "normal", "extra"]
 """How a commit is made durable: the values of SQLite's ``PRAGMA synchronous``, see ``SqliteBackend``."""
@@ -46,7 +46,7 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     if version < SCHEMA_VERSION:
-        folder = files(__package__) / "migrations"
+        folder = files("eventcore.stores.sqlite") / "migrations"
         missing = [name for name in _MIGRATIONS if version_of(name) > version]
         steps = "".join([(folder / name).read_text("utf-8") for name in missing])
         connection.executescript(

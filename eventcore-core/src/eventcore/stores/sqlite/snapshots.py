@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from eventcore.events import StreamId
-from eventcore.stores.base import BackendPage, Redaction, Snapshot, StateKey, Versions
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 from eventcore.stores.sqlite.statements import read_streams
+from eventcore.stores.values import BackendPage, Redaction, Snapshot, StateKey, Versions
 
 # Whether a stored state may be used: its event is there, and no later redaction concerns its stream.
 _FITS: Final = """

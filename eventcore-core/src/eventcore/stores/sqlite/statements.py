@@ -17,7 +17,11 @@ import msgspec
 
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.stores.base import (
+from eventcore.stores.failures import diverged
+from eventcore.stores.judging import base_versions, judge, key_records, verdicts, with_known_keys, with_new_keys
+from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, window
+from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
+from eventcore.stores.values import (
     START,
     AppendRequest,
     BackendPage,
@@ -29,11 +33,7 @@ from eventcore.stores.base import (
     Verdict,
     Versions,
 )
-from eventcore.stores.failures import diverged
-from eventcore.stores.judging import base_versions, judge, key_records, verdicts, with_known_keys, with_new_keys
-from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, window
-from eventcore.stores.seen import redacted
-from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
+from eventcore.stores.watching import redacted
 
 T = TypeVar("T")
 

@@ -12,13 +12,13 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.errors import StoreUnavailable
-from eventcore.stores.base import Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
 from eventcore.stores.failures import lost_event, refusal, still_running, taken_over
 from eventcore.stores.postgres.connections import Pool
 from eventcore.stores.postgres.driver import Connection, PostgresError, transaction
 from eventcore.stores.postgres.ledger.transaction import PostgresTransaction
 from eventcore.stores.postgres.schema import for_schema
 from eventcore.stores.postgres.settings import PostgresSettings
+from eventcore.stores.values import Apply, Checkpoint, DeadLetter, Lease, ProjectionRecord, RunState
 
 # Seconds after which the server ends the transaction of a silent client at the latest.
 _SILENCE: Final = 5.0
