@@ -117,7 +117,7 @@ async def test_a_cache_of_streams_does_not_grow_with_all_that_passes_through(dur
 
 
 async def test_a_stream_of_large_events_is_read_a_few_at_a_time(durable_url: str, telemetry: Telemetry) -> None:
-    """kurrent-io/KurrentDB#403: a read of a batch of huge events takes all memory, and the store no longer answers."""
+    """kurrent-io/KurrentDB#403: a read takes all memory, perhaps a large batch or huge events; the store stops answering."""
     async with open_store(durable_url, telemetry=telemetry) as store:
         for _ in range(12):
             await store.execute(File(account=A, size=900_000, count=10))
@@ -127,7 +127,7 @@ async def test_a_stream_of_large_events_is_read_a_few_at_a_time(durable_url: str
 
 
 async def test_many_commands_at_once_on_a_long_stream_read_it_once(telemetry: Telemetry) -> None:
-    """rommsen/EventSourcing-DIY#7: many commands at once on a stream of 10,000 events load it each for themselves."""
+    """rommsen/EventSourcing-DIY#7: a thousand commands at once on a stream of 10,000 events become very slow."""
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
         for _ in range(10):
