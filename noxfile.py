@@ -43,6 +43,7 @@ WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
     *("pip", "psutil", "rich", "trustme", "uvicorn"),
+    *("fastapi", "gunicorn", "uvicorn-worker"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]
