@@ -6,14 +6,14 @@ import asyncio
 import datetime as dt
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 
-from eventcore import Command, Event, EventStore, StreamId, Telemetry, open_store
+from eventcore import Command, CommandResult, Event, EventStore, StreamId, Telemetry, open_store
 from eventcore.errors import (
     BusinessRuleViolation,
     CommandTimeout,
@@ -23,9 +23,9 @@ from eventcore.errors import (
     StoreUnavailable,
 )
 from eventcore.events.fingerprint import fingerprint
-from eventcore.stores import MemoryBackend
+from eventcore.stores import AppendRequest, MemoryBackend, Verdict
 from tests.store.backends import SteeredBackend
-from tests.store.bank import Deposit, Deposited, Transfer, account
+from tests.store.bank import Collect, Deposit, Deposited, Transfer, account
 from tests.store.conftest import Measured
 
 
@@ -126,6 +126,27 @@ async def test_two_commands_in_one_batch_with_one_key(telemetry: Telemetry) -> N
         results = await asyncio.gather(*calls)
     assert [result.events[0].version for result in results] == [1, 2, 1, 2, 3]
     assert sum(backend.appends) == 3, "a command that waits for its twin is in no batch"
+
+
+@pytest.mark.parametrize(
+    "command", [Deposit(account=account(1)), Collect(account=account("empty"))], ids=["events", "no events"]
+)
+async def test_a_command_that_another_process_executes_after_the_look_up_gets_its_result(
+    telemetry: Telemetry, command: Command[Any]
+) -> None:
+    first: list[CommandResult] = []
+
+    class Overtaken(SteeredBackend):
+        async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
+            if not first:
+                async with open_store(self.real, telemetry=telemetry) as other:
+                    first.append(await other.execute(command, idempotency_key="k"))
+            return await super().append(requests)
+
+    backend = Overtaken()
+    async with backend.store(telemetry) as store, asyncio.timeout(10):
+        assert await store.execute(command, idempotency_key="k") == first[0]
+    assert backend.appends == [1], "the store's first verdict is enough"
 
 
 async def test_a_call_after_a_timeout_gets_the_result_of_the_call_that_was_sent(telemetry: Telemetry) -> None:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from operator import attrgetter, itemgetter
-from typing import Final, TypeAlias, final
+from typing import Final, Literal, TypeAlias, final
 
 import msgspec
 
@@ -41,8 +41,6 @@ _MAX_BYTES: Final = 8 << 20
 _SMALLEST_HALF: Final = 64
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
 _UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may be stored")
-# The answer to a request that was not appended because its command must be loaded again.
-_RELOAD: Final[Verdict] = -2
 _set_position: Final = msgspec.structs.force_setattr
 _by_order: Final = itemgetter(0)
 _by_position: Final = attrgetter("position")
@@ -50,6 +48,10 @@ _by_position: Final = attrgetter("position")
 
 _Chain: TypeAlias = list[tuple[int, RecordedEvent]]
 """The events of one stream in the batch that is being formed, each with its order in the batch."""
+
+_Judgement: TypeAlias = Verdict | StoreError | Literal[Outcome.RELOAD]
+"""What has become of one append request: the store's verdict, the reason why it has none, or ``RELOAD`` if it was not stored
+because its command must be loaded again. That is no verdict, so that no verdict of the store can be taken for it."""
 
 
 @final
@@ -105,7 +107,7 @@ class Batcher:
         self._wake.set()
 
     async def _run(self) -> None:
-        append: OwnedTask[Sequence[Verdict | StoreError]] | None = None
+        append: OwnedTask[Sequence[_Judgement]] | None = None
         try:
             while True:
                 await self._wake.wait()
@@ -235,7 +237,7 @@ class Batcher:
             return None
         return base
 
-    def _judge(self, requests: Sequence[AppendRequest], verdicts: Sequence[Verdict | StoreError]) -> None:
+    def _judge(self, requests: Sequence[AppendRequest], verdicts: Sequence[_Judgement]) -> None:
         """Turn the verdicts on a batch into answers, and its events into cached ones.
 
         Runs before the next batch is formed, so that the next decisions on the same streams see these events. It answers no
@@ -245,7 +247,7 @@ class Batcher:
             result: Answer = Outcome.COMMITTED
             if isinstance(verdict, StoreError):
                 result = own_copy(verdict)
-            elif verdict == _RELOAD:
+            elif verdict is Outcome.RELOAD:
                 result = Outcome.RELOAD
             elif verdict == CONFLICT:
                 for stream in request.base:
@@ -259,15 +261,15 @@ class Batcher:
             self._answers.append((attempt.future, result))
         self._batch = []
 
-    async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict | StoreError]:
+    async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[_Judgement]:
         if self._epoch != self._cache.epoch:
-            return [_RELOAD] * len(requests)
+            return [Outcome.RELOAD for _ in requests]
         try:
             return await self._log.append(requests)
         except BEGIN_ANEW:
             # Nothing was stored. The commands are decided again on what the store holds now; that is no conflict.
             self._cache.forget(self._epoch)
-            return [_RELOAD] * len(requests)
+            return [Outcome.RELOAD for _ in requests]
         except StoreUnavailable as error:
             return [error] * len(requests)
         except Exception as error:  # noqa: BLE001  # becomes the answer of the request that causes it
