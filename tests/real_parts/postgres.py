@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from itertools import count
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,9 @@ from tests.real_parts.waiting import wait_until
 
 PASSWORD: Final = "not-for-messages"
 _START: Final = 20.0
+# A backend that outlives its killed server ends as soon as it notices; until then, a new server refuses the data.
+_OLD_BACKENDS: Final = 30.0
+_BACKENDS_REMAIN: Final = "pre-existing shared memory block"
 
 
 class _Databases:
@@ -87,7 +91,17 @@ class PostgresServer(_Databases):
         self.start()
 
     def start(self) -> None:
-        """Start the server, also again after ``stop``, at the same address."""
+        """Start the server, also again after ``stop``, at the same address. After SIGKILL, wait for the end of its backends."""
+        deadline = monotonic() + _OLD_BACKENDS
+        while True:
+            try:
+                return self._start()
+            except ServerFailed as failure:
+                if _BACKENDS_REMAIN not in str(failure) or monotonic() > deadline:
+                    raise
+            sleep(0.05)
+
+    def _start(self) -> None:
         command = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         for name, value in {**self._settings, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}.items():
             command += ["-c", f"{name}={value}"]

@@ -10,7 +10,6 @@ from typing import Final, TypeAlias, final
 
 from tests.postgres.proxy import Proxy
 from tests.real_parts.postgres import PostgresServer
-from tests.real_parts.server import ServerFailed
 from tests.soak.crew import Crew
 
 Fault: TypeAlias = tuple[int, Callable[[], Awaitable[None]]]
@@ -26,8 +25,6 @@ SLOW_COMMITS: Final = """
         FOR EACH ROW WHEN (NEW.position % 23 = 0) EXECUTE FUNCTION soak_linger();
 """
 """Delays some commits: the deferred trigger runs after all inserts of a transaction and before its commit."""
-
-_RESTART: Final = 30.0
 
 
 async def inject(faults: Sequence[Fault], choice: random.Random, until: float, mean_pause: float) -> None:
@@ -85,15 +82,3 @@ class ServerFaults:
             "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1) AS one"
         )
         self._counts["backends ended"] += int(await asyncio.to_thread(self._server.sql, sql, self._database))
-
-
-async def restart(server: PostgresServer) -> None:
-    """Start a server whose postmaster was killed; it refuses to start until the last old backend has ended."""
-    deadline = monotonic() + _RESTART
-    while True:
-        try:
-            return await asyncio.to_thread(server.start)
-        except ServerFailed:
-            if monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.1)

@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.postgres.proxy import Proxy
 from tests.real_parts.postgres import PostgresServer
-from tests.soak.chaos import ServerFaults, faults_of_processes, inject, restart
+from tests.soak.chaos import ServerFaults, faults_of_processes, inject
 from tests.soak.crew import Crew
 from tests.soak.database import of_postgres
 from tests.soak.logs import read_seen
@@ -43,7 +43,7 @@ async def on_postgres(directory: Path, load: Load) -> Findings:
                 if number:
                     await asyncio.to_thread(server.stop, signal.SIGKILL)
                     crew.counts["kill -9 of the postmaster"] += 1
-                    await restart(server)
+                    await asyncio.to_thread(server.start)
                 await inject(faults, choice, monotonic() + load.seconds / servers, load.pause)
             await crew.end("writer")
             await all_caught_up(crew, lambda: head(server, database), lambda: _checkpoints(server, database), findings)
