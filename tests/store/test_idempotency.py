@@ -253,8 +253,9 @@ async def keys_in(place: str | MemoryBackend) -> list[str]:
         return list(place.log._events.keys._records)
     if place.startswith("sqlite"):
         import sqlite3
+        from contextlib import closing
 
-        with sqlite3.connect(place.removeprefix("sqlite:///")) as database:
+        with closing(sqlite3.connect(place.removeprefix("sqlite:///"))) as database:
             return [key for (key,) in database.execute("SELECT key FROM command_keys")]
     import asyncpg
 
