@@ -264,13 +264,13 @@ class Batcher:
 
     async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[_Judgement]:
         if self._epoch != self._cache.epoch:
-            return [Outcome.RELOAD] * len(requests)
+            return [Outcome.RELOAD for _ in requests]
         try:
             return await self._log.append(requests)
         except BEGIN_ANEW:
             # Nothing was stored. The commands are decided again on what the store holds now; that is no conflict.
             self._cache.forget(self._epoch)
-            return [Outcome.RELOAD] * len(requests)
+            return [Outcome.RELOAD for _ in requests]
         except StoreUnavailable as error:
             return [error] * len(requests)
         except Exception as error:  # noqa: BLE001  # becomes the answer of the request that causes it
