@@ -61,6 +61,8 @@ def main(journal: Path) -> None:
     exporter = Forking(journal)
     exporter.telemetry = telemetry
     telemetry.register_exporter(exporter, name="forking")
+    # Not the shutdown alone: in a child of a telemetry that is shut down, there is no exporter to speak of.
+    telemetry.flush_blocking(10)
     report = telemetry.shutdown_blocking(10)
     sys.stdout.write(json.dumps({"pid": os.getpid(), "child": Forking.said, "delivered": bool(report)}))
 
