@@ -165,7 +165,7 @@ def decoder(cls: type[Any]) -> Decode:
 
 def _decoder(kind: Any, what: str) -> Decode:
     try:
-        decode: Decode = msgspec.json.Decoder(kind, dec_hook=_read).decode
+        decode: Decode = msgspec.json.Decoder(kind, dec_hook=read_stream_id).decode
         problem = next((found for one in _walk(inspect.type_info(kind)) if (found := _problem(one))), "")
     except (NameError, AttributeError):
         raise
@@ -234,7 +234,8 @@ def _walk(kind: inspect.Type) -> Iterator[inspect.Type]:
                 pass
 
 
-def _read(kind: type[Any], value: Any) -> Any:
+def read_stream_id(kind: type[Any], value: Any) -> Any:
+    """The hook of decoders: a text as a stream id, which is validated."""
     if kind is StreamId:
         return StreamId(value)
     raise TypeError(f"values of type {kind.__name__} have no form in JSON")

@@ -58,7 +58,7 @@ class Codec:
         self._by_type: dict[str, Decode] = {}
         # The classes whose instances may hold lists, dictionaries or other values that can be changed.
         self._mutable: set[type[Event]] = set()
-        self._encode = msgspec.json.Encoder(enc_hook=_write).encode
+        self._encode = msgspec.json.Encoder(enc_hook=write_stream_id).encode
         self._decode_metadata = msgspec.json.Decoder(EventMetadata).decode
 
     def encode(self, event: Event) -> tuple[bytes, Event]:
@@ -218,10 +218,11 @@ class Codec:
 
 
 def _ignore(direction: str, event_type: str) -> None:
-    """Nobody wants to know of failures."""
+    """The default of ``on_error``."""
 
 
-def _write(value: object) -> str:
+def write_stream_id(value: object) -> str:
+    """The hook of encoders: a stream id as a text; msgspec writes no subclass of ``str`` by itself."""
     if isinstance(value, StreamId):
         return str(value)
     raise TypeError(f"values of type {type(value).__name__} have no form in JSON")
@@ -295,7 +296,7 @@ def _explain(event: Event, error: Exception) -> str:
         return f"its class cannot be written as JSON and read back: {_text(error)}"
     for name in event.__struct_fields__:
         try:
-            msgspec.json.encode(getattr(event, name), enc_hook=_write)
+            msgspec.json.encode(getattr(event, name), enc_hook=write_stream_id)
         except _CODEC_ERRORS as cause:
             return f"field {name!r} cannot be written as JSON: {cause}"
     return f"cannot be written as JSON: {error}"

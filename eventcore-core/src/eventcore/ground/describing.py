@@ -1,6 +1,6 @@
-"""Texts of foreign objects: an exception or a value of an application or a plugin, made into text that can harm nobody.
+"""Texts of foreign objects: exceptions and values of an application or a plugin, made into bounded text without raising.
 
-``str(error)`` runs code of whoever wrote the class. It may raise anything, return something else than a text, or return 20 MB.
+``str(error)`` runs code of the class's author. It may raise anything, return something other than a text, or return 20 MB.
 The functions here never raise, cut what they return, and return texts that can be written as UTF-8.
 """
 

@@ -13,6 +13,8 @@ from eventcore.commands.command import Command
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
+from eventcore.events.classes import read_stream_id
+from eventcore.events.codec import write_stream_id
 from eventcore.recording import Span
 from eventcore.stores.values import Snapshot, StateKey
 
@@ -110,7 +112,7 @@ class StateCodec:
         self._name: Final = state_type.__name__
         self.key: Final = StateKey(state_type.__name__, state_type.state_version)
         try:
-            self.read: Final[Callable[[bytes], StreamState]] = msgspec.json.Decoder(state_type, dec_hook=_read).decode
+            self.read: Final[Callable[[bytes], StreamState]] = msgspec.json.Decoder(state_type, dec_hook=read_stream_id).decode
         except (TypeError, NotImplementedError, NameError) as error:
             raise InvalidCommand(f"{self._name} cannot be read back: {error}; use types that events may have") from error
 
@@ -140,19 +142,7 @@ class StateCodec:
             ) from error
 
 
-def _write(value: object) -> str:
-    if isinstance(value, StreamId):
-        return str(value)
-    raise TypeError(f"values of type {type(value).__name__} have no form in JSON")
-
-
-def _read(kind: type[Any], value: Any) -> Any:
-    if kind is StreamId:
-        return StreamId(value)
-    raise TypeError(f"values of type {kind.__name__} have no form in JSON")
-
-
-_encode: Final = msgspec.json.Encoder(enc_hook=_write).encode
+_encode: Final = msgspec.json.Encoder(enc_hook=write_stream_id).encode
 
 
 async def fold_all(command: Command[Any], events: Sequence[RecordedEvent]) -> Any:

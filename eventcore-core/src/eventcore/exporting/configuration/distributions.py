@@ -189,7 +189,7 @@ def installed_distributions(damages: list[Damage]) -> Iterator[InstalledDistribu
         if first is distribution:
             yield distribution
         elif first.path != distribution.path and os.path.dirname(first.path) == os.path.dirname(distribution.path):
-            # On another part of the path it is only hidden, which is usual. Beside each other, nobody knows which one is there.
+            # On another part of the path it is only hidden, which is usual. In one directory, either may be the real one.
             distribution.damaged("", f"there is also {Path(first.path).name!r}, which counts")
 
 

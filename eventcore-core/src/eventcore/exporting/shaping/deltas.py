@@ -114,7 +114,7 @@ class Deltas:
         self._covered = interval.not_before
 
     def failed(self, *, outcome_unknown: bool, is_last: bool) -> bool:
-        """The interval was not delivered, or nobody knows. Returns whether it is settled, and not sent again as it is.
+        """The interval was not delivered, or its outcome is unknown. Returns whether it is settled, and not sent again.
 
         Args:
             outcome_unknown: whether it may have arrived. After a second time it counts as delivered:
