@@ -98,8 +98,7 @@ async def run_case(case: Case) -> Result:
         cwd=ROOT,
         stdout=PIPE,
         stderr=PIPE,
-        # Coverage is not measured in a case: it slows a hook that spins, and saves its data when the process must end in time.
-        env={name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "EVENTCORE_", "COVERAGE_"))},
+        env={name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "EVENTCORE_"))},
     )
     assert process.stdout is not None
     assert process.stderr is not None

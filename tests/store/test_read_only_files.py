@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import subprocess
 import sys
@@ -62,11 +61,7 @@ def directory() -> Iterator[Path]:
 
 
 def read(path: Path) -> tuple[str, str]:
-    # Coverage is not measured in the reader: its user may not write the file for the measurements.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    done = subprocess.run(
-        [sys.executable, "-c", READER, str(path)], capture_output=True, text=True, timeout=30, check=False, env=env
-    )
+    done = subprocess.run([sys.executable, "-c", READER, str(path)], capture_output=True, text=True, timeout=30, check=False)
     return done.stdout, done.stderr
 
 
