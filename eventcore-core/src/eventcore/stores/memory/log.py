@@ -6,6 +6,7 @@ import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from sys import byteorder
 from typing import Any, Final, final
 
 import msgspec
@@ -67,7 +68,7 @@ class Rows:
             end = max(start + 1, bisect_right(sizes, sizes[start] + PAGE_BYTES, start, end) - 1)
         return self.rows[start:end]
 
-    def of_stream(self, positions: array[int], room: int) -> tuple[list[StoredEvent], int]:
+    def of_stream(self, positions: Sequence[int], room: int) -> tuple[list[StoredEvent], int]:
         """The rows at some positions that fit into ``room`` bytes, and what remains of it.
 
         A page that is empty so far (``room`` is ``PAGE_BYTES``) takes any first row.
@@ -82,7 +83,8 @@ class Rows:
         return found, room
 
 
-_NONE: Final = array("q")
+_NONE: Final = bytearray()
+_POSITION: Final = 8
 
 
 @final
@@ -91,8 +93,8 @@ class MemoryEvents:
 
     Attributes:
         all: every event in order of position, which is the index plus 1.
-        streams: the positions of the events of each stream. An array is not tracked by the garbage collector: a full collection
-            would otherwise walk hundreds of thousands of lists.
+        streams: the positions of the events of each stream, 8 bytes each. Of all that can grow, only these are not tracked by
+            the garbage collector: a full collection would otherwise walk hundreds of thousands of lists.
         snapshots: the newest stored state by stream and key.
         redactions: the traces in order; the number of a redaction is its index plus 1.
         keys: the idempotency keys of commands.
@@ -101,7 +103,7 @@ class MemoryEvents:
 
     def __init__(self) -> None:
         self.all = Rows()
-        self.streams: dict[str, array[int]] = {}
+        self.streams: dict[str, bytearray] = {}
         self.snapshots: dict[tuple[str, StateKey], Snapshot] = {}
         self.redactions: list[Redaction] = []
         self.keys = MemoryKeys()
@@ -142,7 +144,7 @@ class MemoryLog:
     def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         events = self._events
         head = len(events.all.rows)
-        began = {stream: len(events.streams.get(stream, _NONE)) for request in requests for stream in request.base}
+        began = {stream: len(events.streams.get(stream, _NONE)) // _POSITION for request in requests for stream in request.base}
         accepted = judge(requests, began)
         for request, is_accepted in zip(requests, accepted, strict=True):
             if is_accepted:
@@ -156,8 +158,8 @@ class MemoryLog:
             row = _row(position, new)
             every.append(row)
             if (stream := streams.get(row.stream_id)) is None:
-                stream = streams[row.stream_id] = array("q")
-            stream.append(position)
+                stream = streams[row.stream_id] = bytearray()
+            stream += position.to_bytes(_POSITION, byteorder)
 
     async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
         """See ``EventLog.find_keys``."""
@@ -186,7 +188,7 @@ class MemoryLog:
             stored = None if key is None else events.snapshots.get((stream, key))
             if stored is not None and self._fits(stream, stored, last):
                 found[stream], version = stored, stored.version  # the rows begin behind the state
-            positions = events.streams.get(stream, _NONE)
+            positions = array("q", events.streams.get(stream, _NONE))
             end = len(positions) if up_to is None else bisect_right(positions, up_to)
             page, room = events.all.of_stream(positions[version : min(end, version + MAX_PAGE)], room)
             rows[stream] = page
@@ -196,7 +198,7 @@ class MemoryLog:
 
     def _fits(self, stream: str, snapshot: Snapshot, up_to: int) -> bool:
         """Whether a stored state may be used: its event is there, and no later redaction concerns its stream."""
-        positions = self._events.streams.get(stream, _NONE)
+        positions = array("q", self._events.streams.get(stream, _NONE))
         if not 0 < snapshot.version <= len(positions):
             return False
         event = self._events.all.rows[positions[snapshot.version - 1] - 1]
@@ -279,6 +281,7 @@ class MemoryLog:
 
 def _row(position: int, new: NewEvent) -> StoredEvent:
     event, data, metadata = new.recorded, new.data.decode(), new.metadata.decode()
+    # A text and not a `StreamId`, which the garbage collector tracks.
     return StoredEvent(
-        position, event.stream_id, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns
+        position, str(event.stream_id), event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns
     )
