@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import final
 
 from eventcore.exporting import ExporterContext
+from eventcore.serving import Response, plain
 from eventcore_prometheus.negotiation import accepts_gzip, choose_format
 from eventcore_prometheus.page import Page
 
@@ -33,17 +34,6 @@ class Scrapes:
     served: int = 0
     failed: int = 0
     refused: int = 0
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An HTTP response; ``length`` is the number of bytes of ``body``."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: Iterable[bytes]
-    length: int
 
 
 class Scraper:
@@ -137,25 +127,20 @@ def present(page: Page, accept: str, accept_encoding: str) -> Response:
 
 def unavailable(reason: str) -> Response:
     """503: there is no page of a new cycle, and the page of an older one must not be served."""
-    return _plain(503, f"no metrics: {reason}\n", ("Retry-After", "1"))
+    return plain(503, f"no metrics: {reason}", ("Retry-After", "1"))
 
 
 def not_allowed() -> Response:
     """405: the method is neither GET nor HEAD."""
-    return _plain(405, "only GET and HEAD are allowed here\n", ("Allow", "GET, HEAD"))
+    return plain(405, "only GET and HEAD are allowed here", ("Allow", "GET, HEAD"))
 
 
 def not_found(path: str) -> Response:
     """404: the metrics have another path."""
-    return _plain(404, f"nothing is here; the metrics are at {path}\n")
+    return plain(404, f"nothing is here; the metrics are at {path}")
 
 
 def index(path: str) -> Response:
     """The page at ``/``, for people: a link to the metrics."""
     body = f'<!doctype html><title>eventcore</title><h1>eventcore</h1><p><a href="{path}">Metrics</a></p>\n'.encode()
     return Response(200, (("Content-Type", "text/html; charset=utf-8"),), (body,), len(body))
-
-
-def _plain(status: int, text: str, *headers: tuple[str, str]) -> Response:
-    body = text.encode(errors="replace")
-    return Response(status, (("Content-Type", "text/plain; charset=utf-8"), *headers), (body,), len(body))
