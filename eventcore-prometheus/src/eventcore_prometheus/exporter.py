@@ -197,12 +197,7 @@ class PrometheusExporter:
         """
         settings, logger = self._settings, context.logger
 
-        def on_collision(name: str, exposed: str, owner: str) -> None:
-            context.report_hidden(
-                name, f"its name {exposed} is in use by {owner!r}; give one of them another name (setting 'rename')"
-            )
-
-        self._builder = PageBuilder(Names(settings.renames), on_collision, keep_values=settings.registry is not None)
+        self._builder = PageBuilder(Names(settings.renames), context.report_hidden, keep_values=settings.registry is not None)
         self._page = None
         scraper = Scraper(context, lambda: self._page, settings.max_requests)
         if settings.port is not None:

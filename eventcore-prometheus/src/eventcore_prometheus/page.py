@@ -27,7 +27,6 @@ from eventcore_prometheus.rendering import (
     histogram_lines,
     histogram_template,
     is_clean,
-    label_text,
     number_lines,
     with_exemplars,
 )
@@ -39,6 +38,7 @@ _GZIP_LEVEL: Final = 1
 # zlib's window bits for the gzip format with the largest window.
 _GZIP_FORMAT: Final = 31
 _END: Final = b"# EOF\n"
+_WORKER: Final = "worker"
 # Before the name of a label that another one has already, as Prometheus itself does it.
 _EXPORTED: Final = "exported_"
 
@@ -266,9 +266,10 @@ class PageBuilder:
             name, the reason, and the kind of the reason.
         keep_values: whether to keep the values beside the text, for a ``prometheus_client``
             registry.
-        labels: labels that every series gets, such as the worker that it comes from.
 
     Attributes:
+        worker: the number of this process among several of one service, which becomes a label of
+            every series; ``None`` for no such label. Assigned between two cycles.
         hidden: the instruments that are left out, by the kind of the reason.
     """
 
@@ -278,13 +279,12 @@ class PageBuilder:
         on_hidden: Callable[[str, str, HiddenKind], object],
         *,
         keep_values: bool = False,
-        labels: Labels = (),
     ) -> None:
         self._names = names
         self._on_hidden = on_hidden
         self._keep_values = keep_values
-        self._constant = label_text([name for name, _ in labels], labels)
-        self._constant_names = [name for name, _ in labels]
+        self.worker: int | None = None
+        self._constant = ""
         self._layouts: dict[Instrument, _Layout | None] = {}
         self._families: dict[Instrument, Family] = {}
         self._unclean: dict[Instrument, _Unclean] = {}
@@ -294,6 +294,10 @@ class PageBuilder:
     def begin(self) -> None:
         """Drop the families of a cycle that ended without ``finish``."""
         self._families, self._unclean = {}, {}
+        constant = "" if self.worker is None else f'{_WORKER}="{self.worker}"'
+        if constant != self._constant:
+            self._constant = constant
+            self._layouts = {key: None for key, layout in self._layouts.items() if layout is None}
 
     def counters(self, chunk: Sequence[CounterData]) -> None:
         for data in chunk:
@@ -335,7 +339,7 @@ class PageBuilder:
     def _render(self, instrument: Instrument, data: MetricData, *, check: bool = False) -> None:
         layout = self._layouts[instrument]
         assert layout is not None  # only instruments with a layout come here
-        exemplars = any([point.exemplars for point in data.points])
+        exemplars = any(point.exemplars for point in data.points)
         if isinstance(data, HistogramData):
             lines = histogram_lines(layout.histogram, layout.labels, data.points, self._constant)
         else:
@@ -382,7 +386,7 @@ class PageBuilder:
         clean: list[Any] = []
         for point in data.points:
             labels = tuple([(name, cleaned(value)) for name, value in point.labels])
-            if not any(["\ufffd" in value for _, value in labels]):
+            if not any("\ufffd" in value for _, value in labels):
                 clean.append(point)
                 continue
             unclean = self._unclean.setdefault(instrument, _Unclean(data))
@@ -427,11 +431,13 @@ class PageBuilder:
 
     def _label_names(self, names: Sequence[str], kind: Kind) -> tuple[str, ...]:
         """Prometheus names of labels, each of them once."""
-        used = {*self._constant_names, "le"} if kind == "histogram" else set(self._constant_names)
+        used = {"le"} if kind == "histogram" else set[str]()
+        if self._constant:
+            used.add(_WORKER)
         shown: list[str] = []
         for name in map(canonical_name, names):
             while name in used:
-                name = _EXPORTED + name  # noqa: PLW2901  # until it is free
+                name = _EXPORTED + name
             used.add(name)
             shown.append(name)
         return tuple(shown)
