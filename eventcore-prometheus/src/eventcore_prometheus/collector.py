@@ -72,7 +72,7 @@ class RegistryCollector:
                 "the registry is collected on an event loop, which is blocked meanwhile; mount exporter.asgi_app() instead"
             )
         try:
-            page = scraper.fresh(self._timeout)
+            page = scraper.fresh(self._timeout, alone=True)
         except ScrapeError as error:
             self._logger.warning("nothing for the registry: %s", error)
             return

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar, Final, final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, final
 
 from eventcore.exporting import CounterData, ExporterContext, GaugeData, HistogramData, Secret, hookimpl
 from eventcore.serving import Access, Limits, Listener, Request, Response
@@ -27,6 +28,9 @@ from eventcore_prometheus.scraping import (
     unavailable,
 )
 
+if TYPE_CHECKING:
+    from eventcore_prometheus.workers import Workers
+
 _HIGHEST_PORT: Final = 65535
 _CONNECTIONS_PER_SCRAPE: Final = 4
 
@@ -44,6 +48,7 @@ class _Settings:
     scrape_timeout: float
     max_requests: int
     access: Access
+    workers: Literal["auto", "off"]
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -64,6 +69,8 @@ class _Settings:
             problems.append(f"scrape_timeout is {self.scrape_timeout}: expected seconds, more than 0")
         if self.max_requests < 1:
             problems.append(f"max_requests is {self.max_requests}: expected 1 or more")
+        if self.workers not in ("auto", "off"):
+            problems.append(f"workers is {self.workers!r}: expected 'auto' or 'off'")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -109,6 +116,11 @@ class PrometheusExporter:
             ``eventcore.serving.hash_password`` makes the hashes.
         tokens: bearer tokens, at least 16 characters each. All of them are accepted, so that a new
             one can be distributed before the old one is removed.
+        workers: ``auto``: the process that holds the port answers for all processes of the same
+            service on this host, and every series has the label ``worker``, a small number of its
+            process. The same service means: the same user, port and ``service_name``; without a
+            name, the same parent. Not with ``port=0``. ``off``: each process answers for itself,
+            and only one of them can have the port.
 
     Raises:
         ValueError: a setting has a wrong value, or two instruments would get the same name.
@@ -135,6 +147,7 @@ class PrometheusExporter:
         tls_client_ca: str | None = None,
         users: Mapping[str, Secret] | None = None,
         tokens: Sequence[Secret] = (),
+        workers: Literal["auto", "off"] = "auto",
     ) -> None:
         self._settings = _Settings(
             port=port,
@@ -152,18 +165,22 @@ class PrometheusExporter:
                 users=users or {},
                 tokens=tokens,
             ),
+            workers=workers,
         )
         # Hooks assign all of these in the pipeline's threads. Threads and tasks that serve scrapes only read them.
-        self._page: Page | None = None
+        self._published: tuple[int | None, Page] | None = None
         self._builder: PageBuilder | None = None
         self._scraper: Scraper | None = None
         self._listener: Listener | None = None
+        self._workers: Workers | None = None
         self._collector: RegistryCollector | None = None
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port of the listener; ``None`` while there is none."""
-        listener = self._listener
+        """Host and port of the listener, or of that of the process that holds the port; ``None`` while there is none."""
+        listener, workers = self._listener, self._workers
+        if workers is not None:
+            return workers.address
         return listener.address if listener is not None else None
 
     @property
@@ -198,12 +215,16 @@ class PrometheusExporter:
         settings, logger = self._settings, context.logger
 
         self._builder = PageBuilder(Names(settings.renames), context.report_hidden, keep_values=settings.registry is not None)
-        self._page = None
-        scraper = Scraper(context, lambda: self._page, settings.max_requests)
-        if settings.port is not None:
+        self._published = None
+        scraper = Scraper(context, self._newest_page, settings.max_requests, self._gather)
+        self._workers = self._join(context, scraper)
+        if self._workers is not None:
+            context.on_fork(after_in_child=self._workers.close_in_child)
+        elif settings.port is not None:
             listener = self._listener = self._listen(settings.port, scraper, logger)
             # The child would otherwise keep the port: scrapes would hang there, and a restart would find it taken.
             context.on_fork(after_in_child=listener.close_in_child)
+        if self.url is not None:
             logger.info("metrics are served at %s", self.url)
         self._scraper = scraper
         if settings.registry is not None:
@@ -219,7 +240,9 @@ class PrometheusExporter:
     @hookimpl
     def begin(self) -> None:
         """Begin a page; drop what a failed cycle has left of its own."""
-        self._building().begin()
+        builder = self._building()
+        builder.worker = self._workers.worker if self._workers is not None else None
+        builder.begin()
 
     @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:
@@ -239,7 +262,8 @@ class PrometheusExporter:
     @hookimpl
     def flush(self) -> None:
         """Publish the page. One assignment, so that other threads see the old page or the new one."""
-        self._page = self._building().finish()
+        builder = self._building()
+        self._published = builder.worker, builder.finish()
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:
@@ -249,6 +273,9 @@ class PrometheusExporter:
             with contextlib.suppress(KeyError):  # the application has already removed it
                 self._settings.registry.unregister(collector)
         listener, self._listener = self._listener, None
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close(timeout * 0.8)
         if listener is not None:
             # Keep a part of the time for core, which reports after this hook has returned.
             listener.close(timeout * 0.8)
@@ -258,6 +285,29 @@ class PrometheusExporter:
         if self._builder is None:
             raise RuntimeError("the Prometheus exporter was not started: call start() before any export hook")
         return self._builder
+
+    def _newest_page(self) -> Page | None:
+        published = self._published
+        return published[1] if published is not None else None
+
+    def _gather(self, timeout: float) -> Future[Page] | None:
+        workers = self._workers
+        return workers.gather(timeout) if workers is not None else None
+
+    def _join(self, context: ExporterContext, scraper: Scraper) -> Workers | None:
+        """Join the processes of the same service; ``None`` if each answers for itself."""
+        settings, port = self._settings, self._settings.port
+        if settings.workers == "off" or port == 0:
+            return None
+        # Imported here because most of it is not needed by an exporter that answers for itself.
+        from eventcore_prometheus.workers import join
+
+        return join(
+            port if port is None or not settings.host.startswith("unix:") else settings.host,
+            context,
+            listen=(lambda: self._listen(port, scraper, context.logger)) if port is not None else None,
+            published=lambda: self._published,
+        )
 
     def _listen(self, port: int, scraper: Scraper, logger: logging.Logger) -> Listener:
         return Listener(

@@ -43,8 +43,8 @@ class Scraper:
         context: the exporter's context.
         published_page: returns the page that was published last; ``None`` while there is none.
         max_scrapes: how many scrapes may run at the same time.
-        source: returns the future of a page that begins now and takes at most the given seconds;
-            by default the page of this process alone.
+        source: returns the future of the page of all workers, which begins now and takes at most
+            the given seconds; ``None`` when this process answers for itself.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Scraper:
         context: ExporterContext,
         published_page: Callable[[], Page | None],
         max_scrapes: int,
-        source: Callable[[float], Future[Page]] | None = None,
+        source: Callable[[float], Future[Page] | None] = lambda _: None,
     ) -> None:
         self._context = context
         self._published_page = published_page
-        self._source = source if source is not None else self._own_page
+        self._source = source
         self._slots = threading.BoundedSemaphore(max_scrapes)
         self._lock = threading.Lock()
         self._scrapes = Scrapes()
@@ -77,14 +77,16 @@ class Scraper:
         """End a scrape that ``enter`` allowed."""
         self._slots.release()
 
-    def fresh(self, timeout: float) -> Page:
+    def fresh(self, timeout: float, *, alone: bool = False) -> Page:
         """The page of a cycle that begins after this call. Blocks the thread for at most ``timeout`` seconds.
+
+        With ``alone``, it is the page of this process without those of other workers.
 
         Raises:
             ScrapeError: the cycle failed, or did not end in time.
         """
         try:
-            page = self._source(timeout).result(timeout)
+            page = self._begin(timeout, alone=alone).result(timeout)
         except Exception as error:
             raise self._failed(error, timeout) from error
         self.count(served=1)
@@ -95,7 +97,7 @@ class Scraper:
         try:
             # Shielded: when this scrape is cancelled because its client has gone, the future of the cycle must not be
             # cancelled, because other scrapes wait for it.
-            page = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._source(timeout))), timeout)
+            page = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._begin(timeout))), timeout)
         except Exception as error:
             raise self._failed(error, timeout) from error
         self.count(served=1)
@@ -107,7 +109,10 @@ class Scraper:
             now = self._scrapes
             self._scrapes = Scrapes(now.served + served, now.failed + failed, now.refused + refused)
 
-    def _own_page(self, timeout: float) -> Future[Page]:
+    def _begin(self, timeout: float, *, alone: bool = False) -> Future[Page]:
+        whole = self._source(timeout) if not alone else None
+        if whole is not None:
+            return whole
         return page_of(self._context.export_now(timeout), self._published_page)
 
     def _failed(self, error: Exception, timeout: float) -> ScrapeError:
