@@ -92,6 +92,7 @@ class _Dumped(msgspec.Struct, array_like=True):
     openmetrics: bytes
 
 
+_NUMBERS: Final[dict[type, Kind]] = {CounterData: "counter", GaugeData: "gauge"}
 _decoder: Final = msgspec.msgpack.Decoder(list[_Dumped])
 
 
@@ -307,9 +308,17 @@ class PageBuilder:
         for data in chunk:
             self._add("histogram", data)
 
-    def info(self, data: GaugeData) -> None:
-        """Add a family of the kind ``info``, such as ``target_info``."""
-        self._add("info", data)
+    def about(self, info: GaugeData | None, metrics: Iterable[MetricData]) -> None:
+        """Add what a page says about itself, when everything else is there.
+
+        Args:
+            info: a family of the kind ``info``, such as ``target_info``.
+            metrics: families of the other kinds.
+        """
+        if info is not None:
+            self._add("info", info)
+        for data in metrics:
+            self._add("histogram" if isinstance(data, HistogramData) else _NUMBERS[type(data)], data)
 
     def finish(self) -> Page:
         """The page of all chunks since ``begin``."""
@@ -386,7 +395,7 @@ class PageBuilder:
             if other is not None and isinstance(data, GaugeData) and not data.additive:
                 self._report(data.name, "two of its series have equal label values without unreadable characters", "invalid")
             else:
-                unclean.points[labels] = shown if other is None else _sum(other, shown)
+                unclean.points[labels] = shown if other is None else sum_of(other, shown)
         return tuple(clean)
 
     def _layout(self, instrument: Instrument, data: MetricData) -> _Layout | None:
@@ -453,7 +462,7 @@ class PageBuilder:
             self._on_hidden(name, reason, kind)
 
 
-def _sum(one: Any, other: Any) -> Any:
+def sum_of(one: Any, other: Any) -> Any:
     """Two points as one, with the labels of the first."""
     if not isinstance(one, HistogramPoint):
         return msgspec.structs.replace(one, value=one.value + other.value, exemplars=other.exemplars or one.exemplars)
