@@ -129,7 +129,7 @@ class Driven:
             logger=logging.getLogger("eventcore.exporters.prometheus"),
             stopping=self.stopping,
             export_now=self._export_now,
-            report_hidden=lambda instrument, reason: self.hidden.append((instrument, reason)),
+            report_hidden=lambda instrument, reason, kind: self.hidden.append((instrument, reason)),
         )
         self.hooks.start(context=context)
         return self

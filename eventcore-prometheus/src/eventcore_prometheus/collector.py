@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from eventcore.exporting import CounterData, GaugeData, HistogramData
+from eventcore.exporting import CounterData, Exemplar, GaugeData, HistogramData, HistogramPoint, NumberPoint
 from eventcore_prometheus.page import Family
 from eventcore_prometheus.rendering import go_float
 from eventcore_prometheus.scraping import ScrapeError, Scraper
@@ -95,29 +96,40 @@ def _metric(family: Family) -> Metric:
     # Imported here because importing the plugin must not load prometheus_client, which only a registry needs.
     from prometheus_client.metrics_core import Metric
 
-    layout = family.layout
-    metric = Metric(layout.name.family, layout.help, layout.kind, layout.name.unit)
+    metric = Metric(family.name.family, family.help, family.kind, family.name.unit)
     for data in family.values:
         if isinstance(data, HistogramData):
-            _add_histogram(metric, data, layout.labels)
+            _add_histogram(metric, data, family.labels)
         else:
-            _add_numbers(metric, data, layout.name.sample, layout.labels)
+            _add_numbers(metric, data, family.name.sample, family.labels)
     return metric
+
+
+def _labels(names: tuple[str, ...], point: NumberPoint | HistogramPoint) -> dict[str, str]:
+    return dict(zip(names, (value for _, value in point.labels), strict=True))
 
 
 def _add_numbers(metric: Metric, data: CounterData | GaugeData, sample: str, names: tuple[str, ...]) -> None:
     for point in data.points:
-        labels = dict(zip(names, (value for _, value in point.labels), strict=True))
-        metric.add_sample(sample, labels, float(point.value))
+        exemplar = _exemplar(point.exemplars[-1]) if point.exemplars and metric.type == "counter" else None
+        metric.add_sample(sample, _labels(names, point), float(point.value), exemplar=exemplar)
 
 
 def _add_histogram(metric: Metric, data: HistogramData, names: tuple[str, ...]) -> None:
     limits = [*map(go_float, data.boundaries), "+Inf"]
     for point in data.points:
-        labels = dict(zip(names, (value for _, value in point.labels), strict=True))
-        for limit, count in zip(limits, accumulate(point.buckets), strict=True):
-            metric.add_sample(f"{metric.name}_bucket", {**labels, "le": limit}, float(count))
+        labels = _labels(names, point)
+        exemplars = {bisect_left(data.boundaries, each.value): _exemplar(each) for each in point.exemplars}
+        for bucket, (limit, count) in enumerate(zip(limits, accumulate(point.buckets), strict=True)):
+            metric.add_sample(f"{metric.name}_bucket", {**labels, "le": limit}, float(count), exemplar=exemplars.get(bucket))
         # As on the page: OpenMetrics allows no sum where values may be negative.
         if point.sum >= 0 and not (data.boundaries and data.boundaries[0] < 0):
             metric.add_sample(f"{metric.name}_sum", labels, point.sum)
             metric.add_sample(f"{metric.name}_count", labels, float(point.count))
+
+
+def _exemplar(exemplar: Exemplar) -> Any:
+    from prometheus_client.samples import Exemplar as ClientExemplar
+
+    ids = {"trace_id": f"{exemplar.trace_id:032x}", "span_id": f"{exemplar.span_id:016x}"}
+    return ClientExemplar(ids, float(exemplar.value), exemplar.time_ns / 1e9)

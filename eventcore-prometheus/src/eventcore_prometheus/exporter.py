@@ -214,12 +214,7 @@ class PrometheusExporter:
         """
         settings, logger = self._settings, context.logger
 
-        def on_collision(name: str, exposed: str, owner: str) -> None:
-            context.report_hidden(
-                name, f"its name {exposed} is in use by {owner!r}; give one of them another name (setting 'rename')"
-            )
-
-        self._builder = PageBuilder(Names(settings.renames), on_collision, keep_values=settings.registry is not None)
+        self._builder = PageBuilder(Names(settings.renames), context.report_hidden, keep_values=settings.registry is not None)
         self._published = None
         scraper = Scraper(context, self._newest_page, settings.max_requests, self._gather)
         self._workers = self._join(context, scraper)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, cast, final
+from typing import Final, final
 
 import msgspec
 
-from eventcore_prometheus.naming import ExposedName, Kind
-from eventcore_prometheus.page import Family, Page, _Layout
+from eventcore_prometheus.naming import ExposedName
+from eventcore_prometheus.page import Family, Page, merged
 from eventcore_prometheus.rendering import family_header
 
 # Seconds after which the last values of an ended worker are given up, if nobody has scraped them.
@@ -18,36 +18,6 @@ KEPT: Final = 300.0
 _LASTING: Final = frozenset({"counter", "histogram"})
 _UP: Final = "eventcore_exporters_worker_up"
 _UP_HELP: Final = "Whether this worker has answered the scrape: 1, or 0 when its last counters and histograms are shown."
-
-
-@final
-class _Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One family of one worker's page, as it is sent."""
-
-    kind: str
-    family: str
-    text_header: bytes
-    openmetrics_header: bytes
-    samples: bytes
-
-
-_decoder: Final = msgspec.msgpack.Decoder(list[_Part])
-
-
-def encode_page(page: Page) -> bytes:
-    """A page as it is sent to another process."""
-    return msgspec.msgpack.encode(
-        [
-            _Part(layout.kind, layout.name.family, layout.text_header, layout.openmetrics_header, b"".join(family.samples))
-            for family in page.families
-            for layout in (family.layout,)
-        ]
-    )
-
-
-def decode_page(data: bytes) -> Page:
-    """A page that another process has sent."""
-    return Page(tuple(_families(_decoder.decode(data))))
 
 
 @final
@@ -129,43 +99,22 @@ class Board:
         Of a worker that has not answered, only counters and histograms are shown: they are true until the next
         answer or are the last ones, while a gauge would be taken for the present value.
         """
-        merged: dict[str, list[_Part]] = {}
+        pages: list[Page] = []
         up: list[str] = []
         for worker in sorted(self._entries.keys() | self._given):
             answers = worker in answered
             up.append(f'{_UP}{{worker="{worker}"}} {int(answers)}\n')
-            entry = self._entries.get(worker)
-            for part in _decoder.decode(entry.page) if entry is not None else ():
-                found = merged.setdefault(part.family, [])
-                # Two programs of one service may use one name for two kinds of instruments: the first one is shown.
-                if (answers or part.kind in _LASTING) and (not found or found[0].kind == part.kind):
-                    found.append(part)
-        families = [_family(parts) for parts in merged.values() if parts]
-        families.append(_up_family("".join(up).encode()))
-        return Page(tuple(sorted(families, key=lambda family: family.layout.name.family)))
+            if (entry := self._entries.get(worker)) is not None:
+                try:
+                    page = Page.load(entry.page)
+                except msgspec.MsgspecError:
+                    continue  # sent by another version; it must not spoil the page of all others
+                pages.append(page if answers else Page(tuple(each for each in page.families if each.kind in _LASTING)))
+        pages.append(_page_of_up("".join(up).encode()))
+        return merged(pages)
 
 
-def _families(parts: list[_Part]) -> Iterator[Family]:
-    for part in parts:
-        yield _family([part])
-
-
-def _family(parts: list[_Part]) -> Family:
-    first = parts[0]
-    layout = _Layout(
-        kind=cast(Kind, first.kind),
-        name=ExposedName(first.family, first.family, ""),
-        help="",
-        labels=(),
-        boundaries=(),
-        histogram=("", ""),
-        text_header=first.text_header,
-        openmetrics_header=first.openmetrics_header,
-    )
-    return Family(layout, [part.samples for part in parts])
-
-
-def _up_family(samples: bytes) -> Family:
+def _page_of_up(samples: bytes) -> Page:
     name = ExposedName(_UP, _UP, "")
     header = family_header("gauge", name, _UP_HELP, openmetrics=False).encode()
-    return _family([_Part("gauge", _UP, header, header, samples)])
+    return Page((Family("gauge", name, _UP_HELP, header, header, samples=[samples], openmetrics=[samples]),))
