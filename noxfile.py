@@ -43,7 +43,7 @@ WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
     *("pip", "psutil", "rich", "trustme", "uvicorn"),
-    *("fastapi", "gunicorn", "uvicorn-worker"),
+    *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]

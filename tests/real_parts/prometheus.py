@@ -118,6 +118,11 @@ class Prometheus:
         assert len(samples) == 1, f"{promql} gave {len(samples)} samples: {samples}"
         return samples[0].value
 
+    def raw(self, selector: str) -> list[list[float]]:
+        """The values of each series as they were scraped, in order; ``selector`` ends in a range such as ``[60s]``."""
+        data = self._get("/api/v1/query?" + urllib.parse.urlencode({"query": selector}))
+        return [[float(value) for _, value in row["values"]] for row in data["result"]]
+
     def _get(self, path: str) -> dict[str, Any]:
         try:
             with urllib.request.urlopen(self.url + path, timeout=5) as response:

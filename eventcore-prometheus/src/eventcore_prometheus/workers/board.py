@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, final
 
+import msgspec
+
 from eventcore_prometheus.naming import ExposedName
 from eventcore_prometheus.page import Family, Page, load_families, put_together
 from eventcore_prometheus.rendering import family_header
@@ -113,8 +115,11 @@ class Board:
             answers = worker in answered
             up.append(f'{_UP}{{worker="{worker}"}} {int(answers)}\n')
             if (entry := self._entries.get(worker)) is not None:
-                # Two programs of one service may use one name for two kinds of instruments: the first one is shown.
-                families += [family for family in load_families(entry.page) if answers or family.kind in _LASTING]
+                try:
+                    # Two programs of one service may use one name for two kinds of instruments: the first one is shown.
+                    families += [family for family in load_families(entry.page) if answers or family.kind in _LASTING]
+                except msgspec.MsgspecError:
+                    continue  # sent by another version; it must not spoil the page of all others
         families.append(_up_family("".join(up).encode()))
         return put_together(families)
 
