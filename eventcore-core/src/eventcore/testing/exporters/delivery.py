@@ -132,7 +132,7 @@ class Delivery:
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = PATIENCE, pause: float = 0.01) -> Any:
-    """Ask until the condition is true, or ``timeout`` seconds have passed. Returns its last answer; an exception counts as false."""
+    """Ask until the condition is true, or ``timeout`` seconds have passed; an exception counts as false. Returns the answer."""
     deadline = time.monotonic() + timeout
     while True:
         try:

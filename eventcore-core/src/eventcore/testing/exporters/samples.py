@@ -178,7 +178,7 @@ def exporter_context(
     ('tested', 'shop', False)
     """
 
-    def done(timeout: float) -> Future[None]:
+    def done(_: float) -> Future[None]:
         future: Future[None] = Future()
         future.set_result(None)
         return future
