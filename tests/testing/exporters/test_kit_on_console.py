@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ _FOR_PEOPLE: Final = "the console prints for people"
 class ConsoleSetup(ExporterSetup):
     """Reads back what is printed to standard output, which is a file."""
 
+    # The mutants need not wait long for what never comes.
+    patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
     cannot: ClassVar = {
         **dict.fromkeys(("units", "descriptions", "start_times", "times", "min_max", "buckets"), _FOR_PEOPLE),
         **dict.fromkeys(("large_integers", "precision"), "it prints three or four digits"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.request
 from collections.abc import Callable, Iterable
 from math import inf
@@ -22,6 +23,8 @@ _OPENMETRICS: Final = "application/openmetrics-text;version=1.0.0"
 class PrometheusSetup(ExporterSetup):
     """Scrapes the exporter that was made last."""
 
+    # The mutants need not wait long for what never comes.
+    patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
     cannot: ClassVar = {
         "spans": "Prometheus has no spans",
         "units": "Prometheus has units as words of the name",
@@ -73,13 +76,13 @@ def _points(family: Any) -> Iterable[ReceivedPoint]:
                 fields["sum"] = sample.value
             case "_count":
                 fields["count"] = int(sample.value)
-    for labels, fields in series.items():
+    for pairs, fields in series.items():
         below = 0.0
         buckets: dict[float, int] = {}
         for bound, count in sorted(fields["buckets"].items()):
             buckets[bound], below = int(count - below), count
         assert buckets.get(inf) is not None
-        yield ReceivedPoint(name=family.name, labels=dict(labels), **common, **(fields | {"buckets": buckets}))
+        yield ReceivedPoint(name=family.name, labels=dict(pairs), **common, **(fields | {"buckets": buckets}))
 
 
 class TestTextFormat(ExporterContract):

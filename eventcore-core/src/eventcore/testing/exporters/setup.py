@@ -57,6 +57,7 @@ class ExporterSetup(ABC):
             reason; a test fails if a kind is declared for which the exporter has a hook, or a name is unknown.
         secrets: the texts of the secrets that ``make`` gives to the exporter. They must be in no ``repr``, log or report.
         tolerance: how far a number may be off, as a share of it; for a backend with the limit ``"precision"``.
+        patience: seconds within which a backend that works must have got what was delivered.
         adds_up: whether the backend adds the differences of a delta exporter up, so that ``received`` returns totals.
 
     >>> from eventcore.testing import RecordingExporter, Received
@@ -75,6 +76,7 @@ class ExporterSetup(ABC):
     secrets: ClassVar[Sequence[str]] = ()
     tolerance: ClassVar[float] = 1e-12
     adds_up: ClassVar[bool] = False
+    patience: ClassVar[float] = 10.0
 
     @abstractmethod
     def make(self) -> object:
@@ -84,7 +86,7 @@ class ExporterSetup(ABC):
     def received(self) -> Received:
         """What the backend has got since the test began.
 
-        It is asked until what is expected has come, or 10 seconds have passed.
+        It is asked until what is expected has come, or `patience` seconds have passed.
 
         For an exporter that is scraped: scrape it. An exception counts as "not yet".
         """

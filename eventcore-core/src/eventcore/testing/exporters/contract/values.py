@@ -115,6 +115,8 @@ class ValueContract(ContractFixtures):
         tested.record(*metrics)
         tested.deliver()
         tested.expect(*metrics)
+        hidden = tested.delivery.pipeline.hidden
+        assert not hidden, f"an instrument may have no points: {hidden}"
 
     def test_a_cycle_without_anything_is_no_fault(self, trial: StartTrial) -> None:
         tested = trial()
