@@ -1,7 +1,7 @@
 """Exporters with one planted fault each, and the check of the kit that is meant to catch it.
 
-``pytest tests/testing/exporters/planted.py`` runs the whole contract on each of them; ``test_planted_faults.py`` runs the checks
-that are meant, and ``python -m tests.testing.exporters.planted`` prints the table.
+``pytest tests/testing/exporters/planted.py`` runs the whole contract on each of them; ``test_planted_faults.py`` runs the
+checks that are meant, and ``python -m tests.testing.exporters.planted`` prints the table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -690,7 +690,7 @@ globals().update({f"Test{name}": type(f"Test{name}", (_Planted,), {"kind": kind}
 
 
 def run(names: Iterable[str], *, whole: bool = False) -> dict[str, set[str]]:
-    """Run the checks that are meant (or the whole contract) on faulty exporters. Returns the names of the failed checks by exporter."""
+    """Run the checks that are meant, or the whole contract, on faulty exporters. Returns the failed checks of each."""
     file = str(Path(__file__).relative_to(Path(__file__).parents[3]))
     chosen = [f"{file}::Test{name}" + ("" if whole else f"::{PLANTED[name][1]}") for name in names]
     with tempfile.TemporaryDirectory() as folder:
@@ -704,7 +704,7 @@ def run(names: Iterable[str], *, whole: bool = False) -> dict[str, set[str]]:
             timeout=3600,
         )
         failed: dict[str, set[str]] = {}
-        for case in ElementTree.parse(results).getroot().iter("testcase"):  # pytest has just written it
+        for case in ET.parse(results).getroot().iter("testcase"):  # pytest has just written it
             checks = failed.setdefault(case.attrib["classname"].rpartition(".Test")[2], set())
             if case.find("failure") is not None or case.find("error") is not None:
                 checks.add(case.attrib["name"].partition("[")[0])

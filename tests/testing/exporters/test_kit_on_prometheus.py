@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from eventcore.exporting import CounterData, MetricData
 from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedPoint
+from eventcore.testing.exporters.contract import ValueContract
 from eventcore_prometheus import PrometheusExporter
 
 _WORDS: Final = {"s": "_seconds", "Cel": "_celsius"}
@@ -85,13 +86,15 @@ def _points(family: Any) -> Iterable[ReceivedPoint]:
         yield ReceivedPoint(name=family.name, labels=dict(pairs), **common, **(fields | {"buckets": buckets}))
 
 
+@pytest.mark.once
 class TestTextFormat(ExporterContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
         return PrometheusSetup("text/plain", parse_text)
 
 
-class TestOpenMetrics(ExporterContract):
+@pytest.mark.once
+class TestOpenMetrics(ValueContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
         return PrometheusSetup(_OPENMETRICS, parse_openmetrics)

@@ -229,9 +229,8 @@ class LifecycleContract(ContractFixtures):
                 values = [point.value or 0.0 for point in points]
                 return sum(values) if is_sum else values[-1]
 
-            assert wait_for(lambda: value_of_parent() == 11, setup.patience), (
-                f"the parent has recorded 11, the backend has {value_of_parent()}"
-            )
+            arrived = wait_for(lambda: value_of_parent() == 11, setup.patience)
+            assert arrived, f"the parent has recorded 11, the backend has {value_of_parent()}"
 
     @staticmethod
     def _live(setup: ExporterSetup) -> None:
