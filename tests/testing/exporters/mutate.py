@@ -299,10 +299,10 @@ def main() -> int:
         done += 1
         print(f"{done:3} {'SURVIVED' if code == 0 else 'killed'} ({code}) {mutant.key}", flush=True)
 
-    for tests in {tuple(MODULES[mutant.module][1]) for mutant in chosen}:
+    for tests in dict.fromkeys(tuple(MODULES[mutant.module][1]) for mutant in chosen):
         _, status = os.waitpid(_fork(None, tests), 0)
         if os.waitstatus_to_exitcode(status) != 0:
-            print(f"{' '.join(tests)}: fails without a mutant")
+            print(f"pytest {' '.join(tests)} fails without a mutant")
             return 1
     codes = _run_all(chosen, report)
     return _summary(chosen, codes, time.monotonic() - begun)

@@ -588,12 +588,12 @@ class IsImpatient(LineExporter):
 @planted("test_the_account_adds_up_to_the_item_after_everything")
 class RetriesByItself(LineExporter):
     def send(self, content: Mapping[str, Any], timeout: float) -> None:
-        for _ in range(4):
+        for _ in range(3):
             try:
                 return super().send(content, timeout / 4)
-            except RetryLater as error:
-                last = error
-        raise last
+            except RetryLater:
+                pass
+        return super().send(content, timeout / 4)
 
 
 # Hygiene

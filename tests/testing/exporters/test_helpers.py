@@ -161,9 +161,9 @@ def test_a_clock_is_put_back(clock: MovableClock) -> None:
 
     import eventcore.recording.tracing as tracing
 
-    assert tracing.time_ns is not time.time_ns
+    assert vars(tracing)["time_ns"] is not time.time_ns
     clock.remove()
-    assert tracing.time_ns is time.time_ns
+    assert vars(tracing)["time_ns"] is time.time_ns
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
