@@ -22,15 +22,25 @@ import importlib.util
 import os
 import signal
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import grpc  # noqa: F401  # imported once here, and not in each mutant, as are the next three
+import hypothesis  # noqa: F401
 import msgspec
+import opentelemetry.proto.collector.trace.v1.trace_service_pb2  # noqa: F401
+import prometheus_client  # noqa: F401
+import pytest
+
+from tests.real_parts import DdapmTestAgent, fixtures
+from tests.real_parts.finding import find_part
 
 ROOT: Final = Path(__file__).parents[3]
 SURVIVORS: Final = Path(__file__).with_name("survivors.toml")
@@ -52,6 +62,8 @@ MODULES: Final[dict[str, tuple[str, Sequence[str]]]] = {
 }
 # A mutant that hangs is killed. A test that waits for what never comes need not wait long.
 _OPTIONS: Final = ["-q", "-x", "-o", "timeout=20", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::ResourceWarning"]
+# Hypothesis is imported before the fork, so pytest warns that it cannot rewrite the assertions in it.
+_OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 _LONGEST: Final = 240.0
 _COMPARE: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Eq: ast.NotEq,
@@ -233,8 +245,8 @@ def choose(count: int, seed: int, only: str = "") -> list[Mutant]:
     return sorted(found.values(), key=order)[:count]
 
 
-def _fork(mutant: Mutant | None, tests: Sequence[str]) -> int:
-    """Run the contract with a mutant in a forked process; returns its id."""
+def _fork(mutant: Mutant | None, tests: Sequence[str], agent: DdapmTestAgent | None) -> int:
+    """Run the contract with a mutant in a forked process, which spares the imports; returns its id."""
     if child := os.fork():
         return child
     code = 3
@@ -245,34 +257,39 @@ def _fork(mutant: Mutant | None, tests: Sequence[str]) -> int:
         os.dup2(silent, 1)
         os.dup2(silent, 2)
         os.environ["EVENTCORE_KIT_PATIENCE"] = "4"
+        if agent is not None:
+            # The agent of this place in the queue, in place of one that starts for each mutant.
+            agent.stop = lambda: None  # type: ignore[method-assign]  # in this process only
+            vars(fixtures)["DdapmTestAgent"] = lambda *_: agent
         if mutant is not None:
-            for name in [name for name in sys.modules if name == mutant.module]:
-                del sys.modules[name]
+            assert mutant.module not in sys.modules, "the parent must not have imported what is changed"
             sys.meta_path.insert(0, _Finder(mutant))
-        import pytest
-
         code = int(pytest.main([*_OPTIONS, *tests]))
     finally:
         os._exit(code)
 
 
-def _run_all(chosen: Sequence[Mutant], report: Callable[[Mutant, int], None]) -> dict[str, int]:
-    """Run mutants, one on each processor at a time. Returns pytest's exit code of each, by key."""
-    waiting, running, codes = list(chosen), dict[int, tuple[Mutant, float]](), dict[str, int]()
+def _run_all(
+    chosen: Sequence[Mutant], agents: list[DdapmTestAgent | None], report: Callable[[Mutant, int], None]
+) -> dict[str, int]:
+    """Run as many mutants at a time as there are agents. Returns pytest's exit code of each, by key."""
+    waiting, codes = list(chosen), dict[str, int]()
+    running: dict[int, tuple[Mutant, float, DdapmTestAgent | None]] = {}
     while waiting or running:
-        while waiting and len(running) < (os.cpu_count() or 1):
-            mutant = waiting.pop(0)
-            running[_fork(mutant, MODULES[mutant.module][1])] = mutant, time.monotonic() + _LONGEST
+        while waiting and agents:
+            mutant, agent = waiting.pop(0), agents.pop()
+            running[_fork(mutant, MODULES[mutant.module][1], agent)] = mutant, time.monotonic() + _LONGEST, agent
         time.sleep(0.05)
-        for child, (mutant, deadline) in list(running.items()):
+        for child, (mutant, deadline, agent) in list(running.items()):
             process, status = os.waitpid(child, os.WNOHANG)
             if not process and time.monotonic() < deadline:
                 continue
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
             if not process:
-                _, status = os.waitpid(child, 0)
+                os.waitpid(child, 0)
             del running[child]
+            agents.append(agent)
             # A process that had to be killed has not passed either.
             codes[mutant.key] = os.waitstatus_to_exitcode(status) if process else 1
             report(mutant, codes[mutant.key])
@@ -300,11 +317,19 @@ def main() -> int:
         print(f"{done:3} {'SURVIVED' if code == 0 else 'killed'} ({code}) {mutant.key}", flush=True)
 
     for tests in dict.fromkeys(tuple(MODULES[mutant.module][1]) for mutant in chosen):
-        _, status = os.waitpid(_fork(None, tests), 0)
+        _, status = os.waitpid(_fork(None, tests, None), 0)
         if os.waitstatus_to_exitcode(status) != 0:
             print(f"pytest {' '.join(tests)} fails without a mutant")
             return 1
-    codes = _run_all(chosen, report)
+    with ExitStack() as started:
+        agents: list[DdapmTestAgent | None] = [None] * (os.cpu_count() or 1)
+        if any("otel" in mutant.module for mutant in chosen):
+            program = find_part("ddapm-test-agent")
+            for place in range(len(agents)):
+                folder = Path(started.enter_context(tempfile.TemporaryDirectory()))
+                agents[place] = agent = DdapmTestAgent(program, folder)
+                started.callback(agent.stop)
+        codes = _run_all(chosen, agents, report)
     return _summary(chosen, codes, time.monotonic() - begun)
 
 
