@@ -34,7 +34,7 @@ from eventcore.testing.exporters.recording import received_point, received_span
 from tests.real_parts.ports import free_ports
 from tests.real_parts.waiting import wait_until
 
-TOKEN = "t0ps3cr3t"  # noqa: S105  # the secret that the tests look for
+TOKEN = "t0ps3cr3t"  # the secret that the tests look for
 
 
 class LineExporter(Exporter):

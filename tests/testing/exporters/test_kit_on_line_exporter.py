@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from eventcore.testing import ExporterContract
+from eventcore.testing.exporters.contract import CycleContract, OutageContract, ValueContract
 from tests.testing.exporters.line_exporter import DeltaLineExporter, LineExporter, LineSetup
 
 
+@pytest.mark.once
 class TestTotals(ExporterContract):
     @pytest.fixture
     def exporter_setup(self, tmp_path: Path) -> Iterator[LineSetup]:
@@ -19,7 +21,8 @@ class TestTotals(ExporterContract):
         setup.stop()
 
 
-class TestDifferences(ExporterContract):
+@pytest.mark.once
+class TestDifferences(ValueContract, CycleContract, OutageContract):
     @pytest.fixture
     def exporter_setup(self, tmp_path: Path) -> Iterator[LineSetup]:
         setup = LineSetup(tmp_path, DeltaLineExporter)

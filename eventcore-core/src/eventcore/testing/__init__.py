@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, needed = _LAZY[name]
     try:
-        pytest = [import_module(package) for package in needed][0]
+        pytest, *_ = [import_module(package) for package in needed]
     except ImportError as error:
         packages = [package.replace("_", "-") for package in needed]
         raise ImportError(

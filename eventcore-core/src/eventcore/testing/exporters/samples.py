@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from eventcore.exporting import (
     CounterData,
@@ -30,7 +30,8 @@ BOUNDARIES: Final = (0.005, 0.05, 0.5, 5.0)
 
 _MINUTE: Final = 60 * 10**9
 
-LabelValues = tuple[str, ...]
+# The key type of a Mapping is invariant: a dict whose keys are pairs would not fit a mapping of tuples of any length.
+LabelValues: TypeAlias = Any
 
 
 def sample_counter(
@@ -47,7 +48,7 @@ def sample_counter(
 
     Args:
         name: the name of the metric.
-        values: the totals, by the values of the labels.
+        values: the totals, by the values of the labels as a tuple.
         labels: the names of the labels.
         unit, description: of the metric.
         start_time_ns: when the series began; by default a minute before ``time_ns``.
@@ -149,7 +150,7 @@ def sample_collection(*, start_time_ns: int | None = None, time_ns: int | None =
     ['CounterData', 'GaugeData', 'GaugeData', 'HistogramData']
     """
     time_ns, start_time_ns = _times(start_time_ns, time_ns)
-    times: dict[str, int] = {"start_time_ns": start_time_ns, "time_ns": time_ns}
+    times: dict[str, Any] = {"start_time_ns": start_time_ns, "time_ns": time_ns}
     jobs = sample_gauge("jobs.active", {("mail",): 4, ("print",): -2}, description="Jobs that run.", additive=True, **times)
     return Collection(time_ns, (sample_counter(**times),), (sample_gauge(**times), jobs), (sample_histogram(**times),))
 
@@ -178,7 +179,7 @@ def exporter_context(
     ('tested', 'shop', False)
     """
 
-    def done(timeout: float) -> Future[None]:
+    def done(_: float) -> Future[None]:
         future: Future[None] = Future()
         future.set_result(None)
         return future

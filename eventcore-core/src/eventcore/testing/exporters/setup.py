@@ -36,7 +36,7 @@ LIMITS: Final[Mapping[str, str]] = MappingProxyType(
         "span_events": "the backend does not keep events of spans",
         "span_links": "the backend does not keep links of spans",
         "span_statuses": "the backend does not keep the status of spans",
-        "acknowledgements": "the backend does not say whether it got something, as with UDP: what is sent while it is down is lost",
+        "acknowledgements": "the backend does not say that it got something, as with UDP: what it misses is lost",
         "outages": "the receiver cannot be stopped and started again: `outage` is not overridden",
         "stalls": "the receiver cannot be made to accept and never answer: `stall` is not overridden",
         "forks": "the exporter cannot run in a forked child",
@@ -46,7 +46,9 @@ LIMITS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class ExporterSetup(ABC):
-    """How to build the exporter under test and read back what its backend got. The fixture ``setup`` of a test class returns it.
+    """How to build the exporter under test, and how to read back what its backend got.
+
+    The fixture ``exporter_setup`` of a test class returns or yields it.
 
     A real receiver shows more than a fake: start one in the fixture, and stop it after the ``yield``.
 
@@ -55,6 +57,7 @@ class ExporterSetup(ABC):
             reason; a test fails if a kind is declared for which the exporter has a hook, or a name is unknown.
         secrets: the texts of the secrets that ``make`` gives to the exporter. They must be in no ``repr``, log or report.
         tolerance: how far a number may be off, as a share of it; for a backend with the limit ``"precision"``.
+        patience: seconds within which a backend that works must have got what was delivered.
         adds_up: whether the backend adds the differences of a delta exporter up, so that ``received`` returns totals.
 
     >>> from eventcore.testing import RecordingExporter, Received
@@ -73,6 +76,7 @@ class ExporterSetup(ABC):
     secrets: ClassVar[Sequence[str]] = ()
     tolerance: ClassVar[float] = 1e-12
     adds_up: ClassVar[bool] = False
+    patience: ClassVar[float] = 10.0
 
     @abstractmethod
     def make(self) -> object:
@@ -80,7 +84,9 @@ class ExporterSetup(ABC):
 
     @abstractmethod
     def received(self) -> Received:
-        """What the backend has got since the test began. It is asked until what is expected has come, or 10 seconds have passed.
+        """What the backend has got since the test began.
+
+        It is asked until what is expected has come, or `patience` seconds have passed.
 
         For an exporter that is scraped: scrape it. An exception counts as "not yet".
         """
@@ -91,8 +97,8 @@ class ExporterSetup(ABC):
         What it got before stays in ``received``. While it is stopped, connections are refused.
         """
         raise NotImplementedError(
-            f"{type(self).__name__}.outage: override it so that the receiver is stopped and, at the end of the context, started "
-            "again at the same address; or declare cannot = {'outages': 'why'}"
+            f"{type(self).__name__}.outage: override it so that the receiver is stopped and, at the end of the context, "
+            "started again at the same address; or declare cannot = {'outages': 'why'}"
         )
 
     def stall(self) -> AbstractContextManager[object]:

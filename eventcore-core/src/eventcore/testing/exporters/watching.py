@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, final
 
 import msgspec
@@ -13,6 +13,7 @@ from eventcore.exporting.delivery.handle import ExporterHandle
 
 # A chunk of up to so many items is compared with what it was before the call, field by field.
 _COMPARED: Final = 50
+_DATA: Final = ("counters", "gauges", "histograms", "spans")
 
 
 @final
@@ -134,7 +135,7 @@ class _Snapshot:
     """What a hook is given, before the call."""
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        self._items = {name: tuple(value) for name, value in arguments.items() if isinstance(value, Sequence | list)}
+        self._items: dict[str, tuple[Any, ...]] = {name: tuple(value) for name, value in arguments.items() if name in _DATA}
         self._texts = {name: repr(items) for name, items in self._items.items() if len(items) <= _COMPARED}
 
     def differences(self, arguments: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,15 @@ from eventcore.testing.exporters.contract.outages import OutageContract
 from eventcore.testing.exporters.contract.spans import SpanContract
 from eventcore.testing.exporters.contract.values import ValueContract
 
-__all__ = ["ExporterContract"]
+__all__ = [
+    "CycleContract",
+    "ExporterContract",
+    "HygieneContract",
+    "LifecycleContract",
+    "OutageContract",
+    "SpanContract",
+    "ValueContract",
+]
 
 
 class ExporterContract(ValueContract, SpanContract, CycleContract, LifecycleContract, OutageContract, HygieneContract):

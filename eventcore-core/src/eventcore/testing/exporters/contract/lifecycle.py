@@ -58,7 +58,7 @@ class LifecycleContract(ContractFixtures):
         before = _opened()
         for _ in range(3):
             self._live(exporter_setup)
-        assert wait_for(lambda: _opened() <= before, 5.0), (
+        assert wait_for(lambda: _is_closed(before), min(5.0, exporter_setup.patience)), (
             f"threads and open files must be gone after shutdown: {before} before three lives of an exporter, {_opened()} after"
         )
 
@@ -76,7 +76,9 @@ class LifecycleContract(ContractFixtures):
         tested = trial()
         if "start" not in tested.hooks.implemented:
             pytest.skip("the exporter has no hook start")
-        assert tested.delivery.wait_started(), f"the exporter must start: {tested.delivery.pipeline.problem}"
+        assert tested.delivery.wait_started(exporter_setup.patience), (
+            f"the exporter must start: {tested.delivery.pipeline.problem}"
+        )
         tested.shutdown()
         again = trial(fail_start=True)
         assert again.delivery.wait_started(), f"the exporter must start at the second time: {again.delivery.pipeline.problem}"
@@ -109,8 +111,9 @@ class LifecycleContract(ContractFixtures):
             assert tested.delivery.wait_started()
         tested.end_spans(sample_spans(3))
         begun = time.monotonic()
-        report = tested.shutdown(3.0)
-        assert time.monotonic() - begun < 3.0 + _LATE, f"a shutdown must end within its timeout: {report}"
+        report = tested.shutdown(1.5)
+        assert time.monotonic() - begun < 1.5 + _LATE, f"a shutdown must end within its timeout: {report}"
+        assert report.state == "stopped", f"the hook shutdown must return within its timeout: {report}"
         tested.check_account(report)
 
     def test_a_flush_with_nothing_to_deliver_delivers(self, trial: StartTrial) -> None:
@@ -190,22 +193,29 @@ class LifecycleContract(ContractFixtures):
 
         try:
             work("parent", 1)
-            telemetry.flush_blocking(PATIENCE)
+            telemetry.flush_blocking(exporter_setup.patience)
             work("parent", 2)  # delivered by the parent, not by the child
-            code = _in_child(lambda: (work("child", 4), bool(telemetry.shutdown_blocking(PATIENCE)))[1])
+
+            def child() -> bool:
+                work("child", 4)
+                return bool(telemetry.shutdown_blocking(exporter_setup.patience))
+
+            code = _in_child(child, exporter_setup.patience)
             assert code == 0, "the exporter of a forked child must deliver what the child has recorded"
             work("parent", 8)
-            report = telemetry.flush_blocking(PATIENCE)
+            report = telemetry.flush_blocking(exporter_setup.patience)
             assert report, f"the exporter of the parent must go on after a fork: {report}"
             self._compare_after_fork(exporter_setup, handle)
         finally:
-            telemetry.shutdown_blocking(PATIENCE)
+            telemetry.shutdown_blocking(exporter_setup.patience)
 
     def _compare_after_fork(self, setup: ExporterSetup, handle: Any) -> None:
         if "spans" in handle.kinds:
             names = [f"span of parent {amount}" for amount in (1, 2, 8)] + ["span of child 4"]
             wanted = sorted(setup.text(name) for name in names)
-            found = wait_for(lambda: (spans := sorted(span.name for span in setup.received().spans)) == wanted and spans)
+            found = wait_for(
+                lambda: (spans := sorted(span.name for span in setup.received().spans)) == wanted and spans, setup.patience
+            )
             assert found, (
                 f"parent and child must deliver each span once: {sorted(span.name for span in setup.received().spans)}; "
                 f"expected {wanted}"
@@ -219,7 +229,8 @@ class LifecycleContract(ContractFixtures):
                 values = [point.value or 0.0 for point in points]
                 return sum(values) if is_sum else values[-1]
 
-            assert wait_for(lambda: value_of_parent() == 11), f"the parent has recorded 11, the backend has {value_of_parent()}"
+            arrived = wait_for(lambda: value_of_parent() == 11, setup.patience)
+            assert arrived, f"the parent has recorded 11, the backend has {value_of_parent()}"
 
     @staticmethod
     def _live(setup: ExporterSetup) -> None:
@@ -231,13 +242,18 @@ class LifecycleContract(ContractFixtures):
             delivery.flush()
 
 
+def _is_closed(before: tuple[int, int]) -> bool:
+    threads, files = _opened()
+    return threads <= before[0] and files <= before[1]
+
+
 def _opened() -> tuple[int, int]:
     """How many threads and open files the process has; files only where the system tells."""
     folder = Path("/proc/self/fd")
     return threading.active_count(), len(list(folder.iterdir())) if folder.exists() else 0
 
 
-def _in_child(work: Callable[[], bool]) -> int:
+def _in_child(work: Callable[[], bool], patience: float) -> int:
     """Run ``work`` in a forked child. Returns its exit code, 0 when ``work`` returned true; -9 when it did not end in time."""
     with warnings.catch_warnings():
         # Python 3.12 and later warn of threads at a fork. Core waits for the hooks, and replaces its locks in the child.
@@ -256,7 +272,7 @@ def _in_child(work: Callable[[], bool]) -> int:
         status.append(code)
         return process == child
 
-    if not wait_for(has_ended, 2 * PATIENCE):
+    if not wait_for(has_ended, patience + 2.0):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         return -signal.SIGKILL

@@ -27,8 +27,8 @@ class OutageContract(ContractFixtures):
             tested.record(sample_counter("down.total", {("x",): 3}), *sample_collection())
             tested.end_spans(sample_spans(20, "down"))
             begun = time.monotonic()
-            report = tested.flush(1.0)
-            assert time.monotonic() - begun < 1.0 + _LATE, "a flush must return within its timeout while the backend is down"
+            report = tested.flush(0.4)
+            assert time.monotonic() - begun < 0.4 + _LATE, "a flush must return within its timeout while the backend is down"
             assert not report.delivered, f"a flush must not say that it has delivered while the backend is down: {report}"
         tested.flush()
         tested.expect(*tested.totals.values())
@@ -55,18 +55,18 @@ class OutageContract(ContractFixtures):
 
     def test_a_backend_that_never_answers_holds_nobody_up(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "stalls")
-        tested = self._pushed(trial, export_timeout=1.0)
+        tested = self._pushed(trial, export_timeout=0.6)
         self._deliver_some(tested, "before")
         with exporter_setup.stall():
             tested.record(*sample_collection())
             tested.end_spans(sample_spans(20, "stalled"))
             begun = time.monotonic()
-            report = tested.flush(0.5)
-            assert time.monotonic() - begun < 0.5 + _LATE, f"a flush must return within its timeout: {report}"
+            report = tested.flush(0.3)
+            assert time.monotonic() - begun < 0.3 + _LATE, f"a flush must return within its timeout: {report}"
             begun = time.monotonic()
-            report = tested.shutdown(2.0)
+            report = tested.shutdown(1.2)
             took = time.monotonic() - begun
-            assert took < 2.0 + _LATE, f"a shutdown must end within its timeout: it took {took:.1f} s"
+            assert took < 1.2 + _LATE, f"a shutdown must end within its timeout: it took {took:.1f} s"
             assert report.state == "stopped", f"shutdown must end the hook that waits for the backend: {report}"
         for call in tested.hooks.calls:
             limit = call.arguments.get("timeout")
