@@ -123,7 +123,7 @@ def _filled_registry(series: int) -> CollectorRegistry:
 
 
 def _rendered(collection: Collection, worker: int | None) -> Page:
-    builder = PageBuilder(Names(check_renames({})), lambda name, reason, kind: None)
+    builder = PageBuilder(Names(check_renames({})), lambda *_: None)
     builder.worker = worker
     builder.begin()
     builder.counters(collection.counters)

@@ -182,6 +182,8 @@ class PrometheusExporter:
         self._workers: Workers | None = None
         self._source: Source | None = None
         self._about: About | None = None
+        # Core checks these names when it knows all of its own.
+        self.instrument_names = {"rename": tuple(rename or ())}
         # With a registry, one last cycle gives it the values of the end, for a push afterwards.
         self.final_cycle = registry is not None
 
