@@ -54,7 +54,7 @@ def mount(application: Any, path: str, metrics: ASGIApplication) -> None:
     if not path.startswith("/"):
         raise ValueError(f"path is {path!r}: expected one that begins with '/', for example '/metrics'")
     router = getattr(application, "router", application)
-    routes = getattr(router, "routes", None)
+    routes: Any = getattr(router, "routes", None)
     if not isinstance(routes, list):
         raise TypeError(
             f"mount takes a FastAPI or Starlette application, not {type(application).__name__}; "
@@ -63,8 +63,9 @@ def mount(application: Any, path: str, metrics: ASGIApplication) -> None:
     # Imported here because the plugin works without Starlette.
     from starlette.routing import Route
 
+    found: list[Any] = routes
     # First, because a route for all paths, which an application may have, would take the request.
-    routes.insert(0, Route(path, metrics, name="eventcore-metrics", include_in_schema=False))
+    found.insert(0, Route(path, metrics, name="eventcore-metrics", include_in_schema=False))
 
 
 class _Headers:
