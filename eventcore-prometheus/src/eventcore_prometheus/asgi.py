@@ -54,8 +54,8 @@ def mount(application: Any, path: str, metrics: ASGIApplication) -> None:
     if not path.startswith("/"):
         raise ValueError(f"path is {path!r}: expected one that begins with '/', for example '/metrics'")
     router = getattr(application, "router", application)
-    routes: Any = getattr(router, "routes", None)
-    if not isinstance(routes, list):
+    routes: list[Any] | None = getattr(router, "routes", None)
+    if type(routes) is not list:
         raise TypeError(
             f"mount takes a FastAPI or Starlette application, not {type(application).__name__}; "
             "serve exporter.asgi_app() or exporter.wsgi_app() at the path instead"
@@ -63,9 +63,8 @@ def mount(application: Any, path: str, metrics: ASGIApplication) -> None:
     # Imported here because the plugin works without Starlette.
     from starlette.routing import Route
 
-    found: list[Any] = routes
     # First, because a route for all paths, which an application may have, would take the request.
-    found.insert(0, Route(path, metrics, name="eventcore-metrics", include_in_schema=False))
+    routes.insert(0, Route(path, metrics, name="eventcore-metrics", include_in_schema=False))
 
 
 class _Headers:
