@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from eventcore.exporting import CounterData, Exemplar, GaugeData, HistogramData, HistogramPoint, NumberPoint
 from eventcore_prometheus.naming import Names, check_renames
-from eventcore_prometheus.page import Page, PageBuilder, merged
+from eventcore_prometheus.page import Page, PageBuilder, load_families, put_together
 from tests.prometheus.test_page import counter, families, gauge, histogram, number, parse_openmetrics, samples, text
 
 Hidden = list[tuple[str, str, str]]
@@ -183,9 +183,9 @@ def test_the_pages_of_several_workers_make_one_page_with_the_series_of_all() -> 
         making.histograms([histogram("wait", (1.0,), ((("who", "a"),), (worker, 1), 0.5), unit="s")])
         if worker == 1:
             making.gauges([gauge("only.here", number(1))])
-        return Page.load(making.finish().dump())
+        return making.finish()
 
-    page = merged([page_of(worker) for worker in range(4)])
+    page = put_together([family for worker in range(4) for family in load_families(page_of(worker).dump())])
     for parsed in families(page):
         assert samples(parsed["orders"]) == {("orders_total", ("worker", str(n))): n + 1 for n in range(4)}
         assert samples(parsed["only_here"]) == {("only_here", ("worker", "1")): 1}

@@ -26,6 +26,8 @@ from tests.real_parts.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 UP = "eventcore_exporters_worker_up"
 
+pytestmark = pytest.mark.skipif(not Path("/proc/self/exe").exists(), reason="who is whose sibling is read from /proc")
+
 
 class Process:
     """One process of a service; ``prefix`` is the command that starts it."""
@@ -36,7 +38,6 @@ class Process:
         self._running = subprocess.Popen(
             command, cwd=ROOT, env=inherited, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.number = -1
 
     def read(self) -> Any:
         assert self._running.stdout is not None
@@ -72,12 +73,23 @@ class Process:
         connections = psutil.Process(self._running.pid).net_connections("inet")
         return any(each.laddr.port == port and each.status == psutil.CONN_LISTEN for each in connections)
 
+    @property
+    def running(self) -> bool:
+        return self._running.poll() is None
+
     def stop(self) -> None:
-        if self._running.poll() is None:
+        if self.running:
             self.send(signal.SIGKILL)
 
 
 Start = Callable[..., list[Process]]
+
+
+def start_all(processes: list[Process]) -> list[Process]:
+    """Wait until processes that were started side by side run."""
+    for process in processes:
+        process.read()
+    return processes
 
 
 @pytest.fixture
@@ -88,13 +100,41 @@ def start() -> Iterator[Start]:
     def begin(count: int, *arguments: Any, **options: Any) -> list[Process]:
         new = [Process(*arguments, **options) for _ in range(count)]
         started.extend(new)
-        for each in new:
-            each.read()
-        return new
+        return start_all(new)
 
     yield begin
     for each in started:
         each.stop()
+
+
+class Shop:
+    """Three processes of one service; the tests of this file kill them one after the other."""
+
+    def __init__(self) -> None:
+        (self.port,) = free_ports(1)
+        self.processes = [Process(self.port, "shop") for _ in range(3)]
+        start_all(self.processes)
+        wait_until(lambda: len(answered(self.port)) == 3, 10, "every process is on the page")
+
+    @property
+    def running(self) -> list[Process]:
+        return [process for process in self.processes if process.running]
+
+    @property
+    def holder(self) -> Process:
+        (holder,) = (process for process in self.running if process.holds(self.port))
+        return holder
+
+    def hits(self) -> dict[str, float]:
+        return values(page(self.port))
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    made = Shop()
+    yield made
+    for process in made.processes:
+        process.stop()
 
 
 @pytest.fixture
@@ -109,9 +149,13 @@ def page(port: int, accept: str = "") -> str:
     return text
 
 
+def parsed(text: str) -> list[Any]:
+    return list(read_text(text))
+
+
 def values(text: str, name: str = "hits_total") -> dict[str, float]:
     """The values of one series of each worker."""
-    samples = [sample for family in read_text(text) for sample in family.samples if sample.name == name]
+    samples = [sample for family in parsed(text) for sample in family.samples if sample.name == name]
     return {sample.labels["worker"]: sample.value for sample in samples}
 
 
@@ -122,81 +166,83 @@ def answered(port: int) -> dict[str, float]:
         return {}
 
 
-def test_one_page_has_all_processes_of_a_service_apart_and_every_mount_has_the_same(start: Start, port: int) -> None:
-    processes = start(3, port, "shop")
-    wait_until(lambda: answered(port) == {"0": 1, "1": 1, "2": 1}, 10, "every process is on the page")
-    for number, process in enumerate(processes, 1):
+def test_one_page_has_all_processes_of_a_service_apart_and_every_mount_has_the_same(shop: Shop) -> None:
+    for number, process in enumerate(shop.processes, 1):
         process.ask(add=10**number)
-    text = page(port)
+    text = page(shop.port)
+    assert values(text, UP) == {"0": 1, "1": 1, "2": 1}
     assert sorted(values(text).values()) == [10, 100, 1000]
     assert values(text, "level") == {"0": 7, "1": 7, "2": 7}
     # The label that the application itself has is renamed, as Prometheus does it.
     assert 'hits_total{worker="0",exported_worker="own"}' in text
-    families = list(read_text(text))
+    families = parsed(text)
     assert len({family.name for family in families}) == len(families)
     assert {sample.labels.get("worker") for family in families for sample in family.samples} == {"0", "1", "2"}
-    assert len(list(read_openmetrics(page(port, "application/openmetrics-text; version=1.0.0")))) == len(families)
-    for process in processes:
+    openmetrics = page(shop.port, "application/openmetrics-text; version=1.0.0")
+    assert list(read_openmetrics(openmetrics))  # type: ignore[no-untyped-call]
+    for process in shop.processes:
         assert values(process.ask(mount=True)) == values(text)
-        assert process.ask(state=True) == ["running", "", f"http://127.0.0.1:{port}/metrics"]
-    assert sum(process.holds(port) for process in processes) == 1
+        assert process.ask(state=True) == ["running", "", f"http://127.0.0.1:{shop.port}/metrics"]
+    assert sum(process.holds(shop.port) for process in shop.processes) == 1
 
 
-def test_killed_and_frozen_workers_lose_nothing_and_delay_little(start: Start, port: int) -> None:
-    processes = start(3, port, "shop")
-    wait_until(lambda: len(answered(port)) == 3, 10, "every process is on the page")
-    (holder,) = (process for process in processes if process.holds(port))
-    victim, other = (process for process in processes if process is not holder)
-    victim.ask(add=5)
-    other.ask(add=70)
-    holder.ask(add=900)
-    (number,) = (worker for worker, value in values(page(port)).items() if value == 5)
-
-    # A frozen worker delays one scrape, and its gauges are not shown as if they were the present ones.
+def test_a_frozen_worker_delays_one_scrape_and_shows_as_down(shop: Shop) -> None:
+    before = shop.hits()
+    victim = next(process for process in shop.running if process is not shop.holder)
     victim.send(signal.SIGSTOP)
     begun = time.monotonic()
-    text = page(port)
+    text = page(shop.port)
     assert time.monotonic() - begun < 3
-    assert values(text, UP)[number] == 0
+    (number,) = (worker for worker, up in values(text, UP).items() if not up)
+    # Its counters are true; its gauges would be taken for the present values.
     assert number not in values(text, "level")
-    assert values(text)[number] == 5
+    assert values(text) == before
     begun = time.monotonic()
-    page(port)
+    page(shop.port)
     assert time.monotonic() - begun < 0.9
     victim.send(signal.SIGCONT)
-    wait_until(lambda: answered(port)[number] == 1, 5, "the thawed worker answers")
+    wait_until(lambda: answered(shop.port)[number] == 1, 5, "the thawed worker answers")
 
-    # Of a killed worker, counters and histograms are shown once more; then its number is free.
+
+def test_the_last_counters_of_a_killed_worker_are_scraped_before_its_number_is_used_again(shop: Shop) -> None:
+    victim = next(process for process in shop.running if process is not shop.holder)
+    before = shop.hits()
+    victim.ask(add=5)
+    after = shop.hits()
+    (number,) = (worker for worker in after if after[worker] != before[worker])
     victim.send(signal.SIGKILL)
-    text = page(port)
-    assert (values(text)[number], values(text, "sizes_count")[number], values(text, UP)[number]) == (5, 1, 0)
+    text = page(shop.port)
+    assert (values(text), values(text, UP)[number]) == (after, 0)
+    assert values(text, "sizes_count")[number] == 1
     assert number not in values(text, "level")
-    assert number not in values(page(port))
-    (successor,) = start(1, port, "shop")
-    successor.ask(add=2)
-    wait_until(lambda: values(page(port)).get(number) == 2, 5, "the new process has the number of the killed one")
+    assert number not in shop.hits()
+    shop.processes += start_all([Process(shop.port, "shop")])
+    shop.processes[-1].ask(add=2)
+    wait_until(lambda: shop.hits().get(number) == 2, 5, "the new process has the number of the killed one")
 
-    # The holder's own last values come from its successor, within a second.
-    wait_until(lambda: sorted(values(page(port)).values()) == [2, 70, 900], 5)
+
+def test_another_process_takes_over_from_a_killed_holder_within_a_second(shop: Shop) -> None:
+    holder = shop.holder
+    holder.ask(add=900)
+    before = shop.hits()
     time.sleep(1.1)  # what the holder has recorded less than a second ago may be lost
     holder.send(signal.SIGKILL)
     begun = time.monotonic()
-    found = wait_until(lambda: answered(port), 5, "another process answers")
+    text = wait_until(lambda: page(shop.port) if answers(shop.port) else "", 5, "another process answers")
     assert time.monotonic() - begun < 1.5
-    assert sorted(found.values()) == [0, 1, 1]
-    assert sorted(values(page(port)).values()) == [2, 70]
+    assert values(text) == before
+    assert sorted(values(text, UP).values()) == [0, 1, 1]
+    assert len(shop.hits()) == 2
 
 
-def test_a_process_that_ends_in_order_hands_over_everything(start: Start, port: int) -> None:
-    processes = start(2, port, "shop")
-    wait_until(lambda: len(answered(port)) == 2, 10, "both processes are on the page")
-    (holder,) = (process for process in processes if process.holds(port))
-    (member,) = (process for process in processes if process is not holder)
-    member.ask(add=3)
+def test_a_process_that_ends_in_order_hands_over_everything(shop: Shop) -> None:
+    holder = shop.holder
     holder.ask(add=40)
+    expected = sum(shop.hits().values())
+    holder.ask(add=1)
     holder.end()
-    found = wait_until(lambda: values(page(port)) if answers(port) else {}, 5, "the other process answers")
-    assert sorted(found.values()) == [3, 40]
+    found = wait_until(lambda: shop.hits() if answers(shop.port) else {}, 5, "the last process answers")
+    assert sum(found.values()) == expected + 1
 
 
 def answers(port: int) -> bool:
@@ -214,14 +260,26 @@ def test_strangers_never_merge_and_get_a_clear_error(start: Start, port: int) ->
     # Two shells beside each other, as of two test runs; a service of another name; and one that wants to be alone.
     shell = ("sh", "-c", '"$@"; exit $?', "sh")
     (first,) = start(1, port, "", prefix=shell)
-    for name, mode, prefix in (("", "auto", shell), ("", "auto", ()), ("other", "auto", ()), ("", "off", ())):
-        (stranger,) = start(1, port, name, mode, prefix=prefix)
-        state, problem, _ = stranger.ask(state=True)
-        assert state != "running"
-        wait_until(lambda: "taken" in stranger.ask(state=True)[1], 5, "the error of the stranger")
-        assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in stranger.ask(state=True)[1], problem
-    first.ask(add=1)
-    assert values(page(port)) == {"0": 1}
+    strangers = [Process(port, "", prefix=shell), Process(port, "other"), Process(port, "", "off")]
+    try:
+        start_all(strangers)
+        for stranger in strangers:
+            assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in problem_of(stranger)
+        first.ask(add=1)
+        assert values(page(port)) == {"0": 1}
+    finally:
+        for stranger in strangers:
+            stranger.stop()
+
+
+def problem_of(stranger: Process) -> str:
+    """Why its exporter does not run."""
+
+    def problem() -> str:
+        state, text, _ = stranger.ask(state=True)
+        return text if state == "failing" else ""
+
+    return wait_until(problem, 10, "the exporter has failed to start")
 
 
 def test_siblings_without_a_name_are_one_service_and_leave_no_file(start: Start, port: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, final
 
 from eventcore.exporting import CounterData, ExporterContext, GaugeData, HistogramData, Secret, hookimpl
 from eventcore.serving import Access, Limits, Listener, Request, Response
-from eventcore_prometheus.asgi import ASGIApplication, make_asgi_app
-from eventcore_prometheus.collector import Registry, RegistryCollector
+from eventcore_prometheus.about import About
+from eventcore_prometheus.asgi import ASGIApplication, mount
+from eventcore_prometheus.collector import Registry, RegistryCollector, Source
 from eventcore_prometheus.naming import Names, check_renames
 from eventcore_prometheus.negotiation import time_limit
 from eventcore_prometheus.page import Page, PageBuilder
@@ -27,6 +28,7 @@ from eventcore_prometheus.scraping import (
     present,
     unavailable,
 )
+from eventcore_prometheus.wsgi import WSGIApplication
 
 if TYPE_CHECKING:
     from eventcore_prometheus.workers import Workers
@@ -49,6 +51,7 @@ class _Settings:
     max_requests: int
     access: Access
     workers: Literal["auto", "off"]
+    process_metrics: bool
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -121,6 +124,8 @@ class PrometheusExporter:
             process. The same service means: the same user, port and ``service_name``; without a
             name, the same parent. Not with ``port=0``. ``off``: each process answers for itself,
             and only one of them can have the port.
+        process_metrics: whether the page has ``process_*`` and ``python_*``. In a ``registry``,
+            those that the application exports itself are left out.
 
     Raises:
         ValueError: a setting has a wrong value, or two instruments would get the same name.
@@ -148,6 +153,7 @@ class PrometheusExporter:
         users: Mapping[str, Secret] | None = None,
         tokens: Sequence[Secret] = (),
         workers: Literal["auto", "off"] = "auto",
+        process_metrics: bool = True,
     ) -> None:
         self._settings = _Settings(
             port=port,
@@ -166,6 +172,7 @@ class PrometheusExporter:
                 tokens=tokens,
             ),
             workers=workers,
+            process_metrics=process_metrics,
         )
         # Hooks assign all of these in the pipeline's threads. Threads and tasks that serve scrapes only read them.
         self._published: tuple[int | None, Page] | None = None
@@ -173,7 +180,11 @@ class PrometheusExporter:
         self._scraper: Scraper | None = None
         self._listener: Listener | None = None
         self._workers: Workers | None = None
-        self._collector: RegistryCollector | None = None
+        self._source: Source | None = None
+        self._about: About | None = None
+        # One last cycle: it gives a registry the values of the end, for a push afterwards, and the process that holds the port
+        # those of a worker that ends.
+        self.final_cycle = registry is not None or (workers == "auto" and port != 0)
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -202,8 +213,28 @@ class PrometheusExporter:
         return scraper.scrapes if scraper is not None else Scrapes()
 
     def asgi_app(self) -> ASGIApplication:
-        """An ASGI application that serves the metrics, for ``app.mount("/metrics", ...)``. It does not block the event loop."""
-        return make_asgi_app(lambda: self._scraper, self._settings.scrape_timeout)
+        """An ASGI application that serves the metrics, for example as ``Route("/metrics", exporter.asgi_app())``.
+
+        It does not block the event loop.
+        """
+        return ASGIApplication(lambda: self._scraper, self._settings.scrape_timeout)
+
+    def wsgi_app(self) -> WSGIApplication:
+        """A WSGI application that serves the metrics. A scrape blocks the thread of its request until the page is there."""
+        return WSGIApplication(lambda: self._scraper, self._settings.scrape_timeout)
+
+    def mount(self, app: object, path: str = "/metrics") -> None:
+        """Let a FastAPI or Starlette application answer scrapes at exactly ``path``, without a redirect.
+
+        Args:
+            app: the application.
+            path: where, beginning with ``/``.
+
+        Raises:
+            TypeError: ``app`` is no application of FastAPI or Starlette.
+            ValueError: ``path`` does not begin with ``/``.
+        """
+        mount(app, path, self.asgi_app())
 
     @hookimpl
     def start(self, context: ExporterContext) -> None:
@@ -214,9 +245,13 @@ class PrometheusExporter:
         """
         settings, logger = self._settings, context.logger
 
-        self._builder = PageBuilder(Names(settings.renames), context.report_hidden, keep_values=settings.registry is not None)
+        builder = PageBuilder(Names(settings.renames), context.report_hidden, keep_values=settings.registry is not None)
+        self._builder = builder
         self._published = None
-        scraper = Scraper(context, self._newest_page, settings.max_requests, self._gather)
+        scraper = Scraper(context, self._newest_page, settings.max_requests, self._gather, settings.scrape_timeout)
+        self._about = About(
+            context.name, context.resource, scraper, lambda: builder.hidden, logger, process_metrics=settings.process_metrics
+        )
         self._workers = self._join(context, scraper)
         if self._workers is not None:
             context.on_fork(after_in_child=self._workers.close_in_child)
@@ -228,14 +263,23 @@ class PrometheusExporter:
             logger.info("metrics are served at %s", self.url)
         self._scraper = scraper
         if settings.registry is not None:
-            collector = RegistryCollector(lambda: self._scraper, settings.scrape_timeout, logger)
+            collector = RegistryCollector.of(settings.registry)
+            self._source = Source(
+                scraper,
+                settings.scrape_timeout,
+                self._newest_page,
+                lambda name, reason: context.report_hidden(name, reason, "collision"),
+                logger,
+            )
+            context.on_fork(after_in_child=collector.leave_to_parent)
             try:
-                settings.registry.register(collector)
+                collector.join(self._source)
             except BaseException:
                 # Core calls `start` again later: free the port for that call.
                 self.shutdown(0.0)
                 raise
-            self._collector = collector
+            # The registry knows the names of a page only when there is one, and a hook cannot wait for its own cycle.
+            threading.Thread(target=scraper.begin, name="eventcore-prometheus-first-page", daemon=True).start()
 
     @hookimpl
     def begin(self) -> None:
@@ -243,6 +287,8 @@ class PrometheusExporter:
         builder = self._building()
         builder.worker = self._workers.worker if self._workers is not None else None
         builder.begin()
+        if self._about is not None:
+            self._about.begin()
 
     @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:
@@ -252,7 +298,7 @@ class PrometheusExporter:
     @hookimpl
     def export_gauges(self, gauges: Sequence[GaugeData]) -> None:
         """Add a chunk of gauges to the page."""
-        self._building().gauges(gauges)
+        self._building().gauges(self._about.take(gauges) if self._about is not None else gauges)
 
     @hookimpl
     def export_histograms(self, histograms: Sequence[HistogramData]) -> None:
@@ -263,15 +309,20 @@ class PrometheusExporter:
     def flush(self) -> None:
         """Publish the page. One assignment, so that other threads see the old page or the new one."""
         builder = self._building()
-        self._published = builder.worker, builder.finish()
+        if self._about is not None:
+            before = self._newest_page()
+            builder.about(self._about.info, self._about.metrics(before.size(False) if before is not None else None))
+        page = builder.finish()
+        self._published = builder.worker, page
+        if self._source is not None and self._settings.registry is not None:
+            RegistryCollector.of(self._settings.registry).claim(page, self._source)
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:
         """Let running scrapes end within ``timeout`` seconds, then close the listener and leave the registry."""
-        collector, self._collector = self._collector, None
-        if collector is not None and self._settings.registry is not None:
-            with contextlib.suppress(KeyError):  # the application has already removed it
-                self._settings.registry.unregister(collector)
+        source, self._source = self._source, None
+        if source is not None and self._settings.registry is not None:
+            RegistryCollector.of(self._settings.registry).leave(source)
         listener, self._listener = self._listener, None
         workers, self._workers = self._workers, None
         if workers is not None:

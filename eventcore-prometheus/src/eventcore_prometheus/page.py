@@ -87,8 +87,13 @@ class _Dumped(msgspec.Struct, array_like=True):
     text_header: bytes
     openmetrics_header: bytes
     created: int
-    samples: list[bytes]
-    openmetrics: list[bytes]
+    samples: bytes
+    # Empty when they are the same.
+    openmetrics: bytes
+
+
+_NUMBERS: Final[dict[type, Kind]] = {CounterData: "counter", GaugeData: "gauge"}
+_decoder: Final = msgspec.msgpack.Decoder(list[_Dumped])
 
 
 @final
@@ -157,7 +162,7 @@ class Page:
             return self._compressed[openmetrics]
 
     def dump(self) -> bytes:
-        """The page for another process, which reads it with ``load``; without the values."""
+        """The page for another process, which reads it with ``load_families``; without the values."""
         return msgspec.msgpack.encode(
             [
                 _Dumped(
@@ -167,56 +172,48 @@ class Page:
                     each.text_header,
                     each.openmetrics_header,
                     each.created,
-                    each.samples,
-                    each.openmetrics,
+                    b"".join(each.samples),
+                    b"".join(each.openmetrics) if each.openmetrics != each.samples else b"",
                 )
                 for each in self.families
             ]
         )
 
-    @classmethod
-    def load(cls, dumped: bytes) -> Page:
-        """The page that another process has dumped.
 
-        Raises:
-            msgspec.DecodeError: these are not the bytes of a page.
-        """
-        read = msgspec.msgpack.decode(dumped, type=list[_Dumped])
-        return _resolved(
-            Family(
-                each.kind,
-                ExposedName(*each.name),
-                each.help,
-                each.text_header,
-                each.openmetrics_header,
-                each.created,
-                each.samples,
-                each.openmetrics,
-            )
-            for each in read
+def load_families(dumped: bytes) -> Iterator[Family]:
+    """The families of a page that another process has dumped.
+
+    Raises:
+        msgspec.DecodeError: these are not the bytes of a page.
+    """
+    for each in _decoder.decode(dumped):
+        yield Family(
+            each.kind,
+            ExposedName(*each.name),
+            each.help,
+            each.text_header,
+            each.openmetrics_header,
+            each.created,
+            [each.samples],
+            [each.openmetrics or each.samples],
         )
 
 
-def merged(pages: Iterable[Page]) -> Page:
-    """One page with the samples of several, whose series differ in a label that each of them has.
+def put_together(families: Iterable[Family]) -> Page:
+    """One page of the families of several, whose series differ in a label that each of them has.
 
     A family whose name has another kind on an earlier page is left out.
     """
-    families: dict[str, Family] = {}
-    for page in pages:
-        for family in page.families:
-            first = families.get(family.name.sample)
-            if first is None:
-                families[family.name.sample] = family.copy()
-            elif first.kind == family.kind:
-                first.samples += family.samples
-                first.openmetrics += family.openmetrics
-                first.values += family.values
-    return _resolved(families.values())
-
-
-def _resolved(families: Iterable[Family]) -> Page:
-    ordered = tuple(sorted(families, key=lambda family: family.name.family))
+    found: dict[str, Family] = {}
+    for family in families:
+        first = found.get(family.name.sample)
+        if first is None:
+            found[family.name.sample] = family.copy()
+        elif first.kind == family.kind:
+            first.samples += family.samples
+            first.openmetrics += family.openmetrics
+            first.values += family.values
+    ordered = tuple(sorted(found.values(), key=lambda family: family.name.family))
     return Page(ordered, *unknown_in_openmetrics(_by_age(ordered)))
 
 
@@ -311,20 +308,23 @@ class PageBuilder:
         for data in chunk:
             self._add("histogram", data)
 
-    def info(self, data: GaugeData) -> None:
-        """Add a family of the kind ``info``, such as ``target_info``."""
-        self._add("info", data)
+    def about(self, info: GaugeData | None, metrics: Iterable[MetricData]) -> None:
+        """Add what a page says about itself, when everything else is there.
+
+        Args:
+            info: a family of the kind ``info``, such as ``target_info``.
+            metrics: families of the other kinds.
+        """
+        if info is not None:
+            self._add("info", info)
+        for data in metrics:
+            self._add("histogram" if isinstance(data, HistogramData) else _NUMBERS[type(data)], data)
 
     def finish(self) -> Page:
         """The page of all chunks since ``begin``."""
         for instrument, unclean in self._unclean.items():
             self._render(instrument, msgspec.structs.replace(unclean.data, points=tuple(unclean.points.values())))
         families, self._families, self._unclean = self._families, {}, {}
-        for instrument in [each for each in families if each in self._names.lost]:
-            # An instrument that was created before came to a page for the first time in this cycle.
-            self._layouts[instrument] = None
-            del families[instrument]
-            self._hide(instrument)
         ordered = tuple(sorted(families.values(), key=lambda family: family.name.family))
         names = tuple([family.name.sample for family in ordered])
         if names != self._resolved[0]:
@@ -395,7 +395,7 @@ class PageBuilder:
             if other is not None and isinstance(data, GaugeData) and not data.additive:
                 self._report(data.name, "two of its series have equal label values without unreadable characters", "invalid")
             else:
-                unclean.points[labels] = shown if other is None else _sum(other, shown)
+                unclean.points[labels] = shown if other is None else sum_of(other, shown)
         return tuple(clean)
 
     def _layout(self, instrument: Instrument, data: MetricData) -> _Layout | None:
@@ -406,6 +406,12 @@ class PageBuilder:
                 return cached
         kind, name = instrument
         exposed = self._names.find(kind, name, data.unit, data.created)
+        for loser in [lost for lost in self._names.lost if self._layouts.get(lost) is not None]:
+            # This instrument was created before, and comes to a page for the first time.
+            self._layouts[loser] = None
+            self._families.pop(loser, None)
+            self._unclean.pop(loser, None)
+            self._hide(loser)
         if exposed is None:
             self._layouts[instrument] = None
             self._hide(instrument)
@@ -456,7 +462,7 @@ class PageBuilder:
             self._on_hidden(name, reason, kind)
 
 
-def _sum(one: Any, other: Any) -> Any:
+def sum_of(one: Any, other: Any) -> Any:
     """Two points as one, with the labels of the first."""
     if not isinstance(one, HistogramPoint):
         return msgspec.structs.replace(one, value=one.value + other.value, exemplars=other.exemplars or one.exemplars)

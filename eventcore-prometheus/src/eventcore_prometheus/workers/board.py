@@ -9,7 +9,7 @@ from typing import Final, final
 import msgspec
 
 from eventcore_prometheus.naming import ExposedName
-from eventcore_prometheus.page import Family, Page, merged
+from eventcore_prometheus.page import Family, Page, load_families, put_together
 from eventcore_prometheus.rendering import family_header
 
 # Seconds after which the last values of an ended worker are given up, if nobody has scraped them.
@@ -18,6 +18,16 @@ KEPT: Final = 300.0
 _LASTING: Final = frozenset({"counter", "histogram"})
 _UP: Final = "eventcore_exporters_worker_up"
 _UP_HELP: Final = "Whether this worker has answered the scrape: 1, or 0 when its last counters and histograms are shown."
+
+
+def encode_page(page: Page) -> bytes:
+    """A page as it is sent to another process."""
+    return page.dump()
+
+
+def decode_page(data: bytes) -> Page:
+    """A page that another process has sent."""
+    return put_together(load_families(data))
 
 
 @final
@@ -99,22 +109,23 @@ class Board:
         Of a worker that has not answered, only counters and histograms are shown: they are true until the next
         answer or are the last ones, while a gauge would be taken for the present value.
         """
-        pages: list[Page] = []
+        families: list[Family] = []
         up: list[str] = []
         for worker in sorted(self._entries.keys() | self._given):
             answers = worker in answered
             up.append(f'{_UP}{{worker="{worker}"}} {int(answers)}\n')
             if (entry := self._entries.get(worker)) is not None:
                 try:
-                    page = Page.load(entry.page)
+                    loaded = load_families(entry.page)
                 except msgspec.MsgspecError:
                     continue  # sent by another version; it must not spoil the page of all others
-                pages.append(page if answers else Page(tuple(each for each in page.families if each.kind in _LASTING)))
-        pages.append(_page_of_up("".join(up).encode()))
-        return merged(pages)
+                # Two programs of one service may use one name for two kinds of instruments: the first one is shown.
+                families += [family for family in loaded if answers or family.kind in _LASTING]
+        families.append(_up_family("".join(up).encode()))
+        return put_together(families)
 
 
-def _page_of_up(samples: bytes) -> Page:
+def _up_family(samples: bytes) -> Family:
     name = ExposedName(_UP, _UP, "")
     header = family_header("gauge", name, _UP_HELP, openmetrics=False).encode()
-    return Page((Family("gauge", name, _UP_HELP, header, header, samples=[samples], openmetrics=[samples]),))
+    return Family("gauge", name, _UP_HELP, header, header, samples=[samples], openmetrics=[samples])

@@ -11,7 +11,7 @@ from math import inf
 from typing import Final, final
 
 from eventcore_prometheus.page import Page
-from eventcore_prometheus.workers.board import Board
+from eventcore_prometheus.workers.board import Board, encode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
 from eventcore_prometheus.workers.place import Place
@@ -247,7 +247,9 @@ class Holder:
 
         def ended(made: Future[Page]) -> None:
             error = made.exception()
-            answer = Whole(want.number, None, str(error)) if error is not None else Whole(want.number, made.result().dump())
+            answer = (
+                Whole(want.number, None, str(error)) if error is not None else Whole(want.number, encode_page(made.result()))
+            )
             self._crew.send(link, Kind.WHOLE, answer, want.number)
 
         made.add_done_callback(ended)
