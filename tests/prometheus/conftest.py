@@ -25,7 +25,7 @@ from eventcore_prometheus import PrometheusExporter
 
 def recorded(text: str) -> str:
     """A page without the families that it has of itself, of its process and of its resource."""
-    about = r"(eventcore_prometheus_|eventcore_exporters_instruments_hidden|process_|python_|target)"
+    about = r"(eventcore_prometheus_|eventcore_exporters_instruments?_hidden|process_|python_|target)"
     return "".join(line for line in text.splitlines(keepends=True) if not re.match(rf"(# \w+ )?{about}", line))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -59,10 +61,19 @@ def test_a_scraper_with_a_tiny_timeout_is_refused_and_does_not_make_the_exporter
 ) -> None:
     driven = drive()
     waits: list[float] = []
-    export_now = driven._export_now
-    driven.exporter._scraper._context._export_now = lambda timeout: (waits.append(timeout), export_now(timeout))[1]  # type: ignore[union-attr]
-    good = driven.cycle
-    driven.cycle = lambda: (asyncio.run(asyncio.sleep(0.3)), good())  # type: ignore[assignment,return-value]
+    scraper = driven.exporter._scraper
+    assert scraper is not None
+    export_now, good = scraper._context._export_now, driven.cycle
+
+    def ask(timeout: float) -> Future[None]:
+        waits.append(timeout)
+        return export_now(timeout)
+
+    def slow() -> None:
+        threading.Event().wait(0.3)
+        good()
+
+    scraper._context._export_now, driven.cycle = ask, slow
     assert request_(driven.url, headers={"X-Prometheus-Scrape-Timeout-Seconds": announced}).status == 503
     assert driven.exporter.scrapes.refused == 1
     assert driven.exporter.scrapes.failed == 0

@@ -238,13 +238,17 @@ class Telemetry(Recorder):
         context = contextvars.copy_context()
         await _off_loop(lambda: context.run(self.start_blocking), "eventcore-start")
 
-    def start_blocking(self) -> None:
-        """``start`` for code without an event loop."""
+    def start_blocking(self, only: str | None = None) -> None:
+        """``start`` for code without an event loop.
+
+        Args:
+            only: the name of the one exporter to start; ``None`` starts all that the configuration enables.
+        """
         with self._starting:
             if self._loaded is not None:
                 self._report(self._loaded.faults)
                 return
-            self._loaded = self._loader.load()
+            self._loaded = self._loader.load(only)
             self._report(self._loaded.faults)
             for late in self._loader.absent():
                 if late.state == "loading":

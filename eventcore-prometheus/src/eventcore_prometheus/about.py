@@ -29,6 +29,8 @@ _HIDDEN: Final = "eventcore.exporters.instruments.hidden"
 _HIDDEN_HELP: Final = (
     "Instruments that the exporter does not show: name in use, not fit for the backend, or left out by configuration."
 )
+# So many hidden instruments are named on the page; all of them are counted and logged.
+_MOST_NAMES: Final = 100
 _FOREIGN: Final = re.compile(r"[^a-zA-Z0-9_]")
 # Longer values of resource attributes are cut to so many characters.
 _LONGEST_VALUE: Final = 1024
@@ -120,6 +122,17 @@ class About:
                 (NumberPoint((), page_size, self._started, now),),
             )
         yield self._hidden_here(now)
+        if names := list(self._hidden().items())[:_MOST_NAMES]:
+            yield GaugeData(
+                "eventcore.exporters.instrument.hidden.info",
+                "",
+                "The names of instruments that the page does not show, which 'eventcore plugins prometheus' prints.",
+                ("exporter", "instrument", "reason"),
+                tuple(
+                    NumberPoint((("exporter", self._exporter), ("instrument", name), ("reason", kind)), 1, self._started, now)
+                    for name, kind in names
+                ),
+            )
         if self._collect_process is not None:
             try:
                 yield from self._collect_process(now)

@@ -157,7 +157,17 @@ class RegistryCollector:
             name = next((name for name in probe.names() if name in owners), "")
             return f"the {type(owners[name]).__name__} {name!r}" if name else "another collector"
         self._registry.unregister(probe)
-        return ""
+        return "" if family.created else self._standard_owner(family.name.family)
+
+    def _standard_owner(self, name: str) -> str:
+        """Which of prometheus_client's own collectors shows this family, of which a registry knows no names."""
+        from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+
+        # The registry does not say in public which collectors it has.
+        collectors: Mapping[Any, object] = getattr(self._registry, "_collector_to_names", {})
+        standard = [one for one in collectors if isinstance(one, GCCollector | PlatformCollector | ProcessCollector)]
+        owners = (type(one).__name__ for one in standard for metric in one.collect() if metric.name == name)
+        return next(owners, "")
 
 
 @final
