@@ -291,7 +291,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def workers(session: nox.Session) -> None:
-    """Kill the workers of gunicorn and uvicorn under load, and compare what Prometheus has stored with what clients were told."""
+    """Kill workers of gunicorn and uvicorn under load, and compare what Prometheus has with what clients were told."""
     install_tree(session)
     install(session, *WHOLE)
     # Ctrl-C ends the servers that it has started.

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -101,8 +101,12 @@ def _answers(url: str) -> bool:
 
 def workers_of(server: int) -> list[int]:
     """The processes of the workers, in which Python runs the service."""
-    children = psutil.Process(server).children()
-    return sorted(each.pid for each in children if not any("resource_tracker" in word for word in each.cmdline()))
+    found: list[int] = []
+    for child in psutil.Process(server).children():
+        with suppress(psutil.Error):  # it has just ended
+            if child.status() != psutil.STATUS_ZOMBIE and not any("resource_tracker" in word for word in child.cmdline()):
+                found.append(child.pid)
+    return sorted(found)
 
 
 def holder_of(metrics_port: int, pids: list[int]) -> int | None:
@@ -174,9 +178,10 @@ async def _load_and_kill(account: Account, url: str, metrics_port: int, server: 
             holder = await asyncio.to_thread(holder_of, metrics_port, pids)
             # Every other one is the holder.
             holds = len(account.kills) % 2 == 0 and holder is not None
-            victim = holder if holds and holder is not None else next(pid for pid in pids if pid != holder)
-            os.kill(victim, signal.SIGKILL)
-            account.kills.append(holds)
+            victim = holder if holds else next((pid for pid in pids if pid != holder), None)
+            if victim is not None:
+                os.kill(victim, signal.SIGKILL)
+                account.kills.append(holds)
 
     await asyncio.gather(killer(), *(client() for _ in range(CLIENTS)))
     account.busiest_second = max(by_second.values())
