@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import inf
 from typing import Final, final
 
 import msgspec
@@ -99,6 +100,10 @@ class Board:
             worker for worker, entry in self._entries.items() if entry.ended_at is not None and entry.ended_at + KEPT <= now
         ]
 
+    def next_expiry(self) -> float:
+        """When ``expired`` will have one more worker; infinity if no worker has ended."""
+        return min((entry.ended_at + KEPT for entry in self._entries.values() if entry.ended_at is not None), default=inf)
+
     def ended_workers(self) -> list[int]:
         """All workers of which only the last page is left."""
         return [worker for worker in self._entries if self.ended(worker)]
@@ -116,11 +121,10 @@ class Board:
             up.append(f'{_UP}{{worker="{worker}"}} {int(answers)}\n')
             if (entry := self._entries.get(worker)) is not None:
                 try:
-                    loaded = load_families(entry.page)
+                    # Two programs of one service may use one name for two kinds of instruments: the first one is shown.
+                    families += [family for family in load_families(entry.page) if answers or family.kind in _LASTING]
                 except msgspec.MsgspecError:
                     continue  # sent by another version; it must not spoil the page of all others
-                # Two programs of one service may use one name for two kinds of instruments: the first one is shown.
-                families += [family for family in loaded if answers or family.kind in _LASTING]
         families.append(_up_family("".join(up).encode()))
         return put_together(families)
 

@@ -79,7 +79,7 @@ class Holder:
     def due(self) -> float:
         """When ``tick`` has something to do."""
         gathering = self._gathering
-        times = [self._port_at, self._crew.push_due() if self._links else inf]
+        times = [self._port_at, self._crew.push_due() if self._links else inf, self._board.next_expiry()]
         if gathering is not None:
             waiting = gathering.own and (gathering.unanswered or self._absent)
             times.append(min(gathering.deadline, self._wait_until(gathering) if waiting else inf))
@@ -91,8 +91,8 @@ class Holder:
             self._open(now)
         if self._links and now >= self._crew.push_due():
             self._crew.push(self._put_own)
-            for worker in self._board.expired(now):
-                self._forget(worker)
+        for worker in self._board.expired(now):
+            self._forget(worker)
         if self._gathering is not None:
             self._check(self._gathering, now)
 
