@@ -290,6 +290,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def workers(session: nox.Session) -> None:
+    """Kill workers of gunicorn and uvicorn under load, and compare what Prometheus has with what clients were told."""
+    install_tree(session)
+    install(session, *WHOLE)
+    # Ctrl-C ends the servers that it has started.
+    session.run("python", "-m", "tests.workers", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
+
+
+@nox.session
 def day(session: nox.Session) -> None:
     """Let a collector be down, slow, refusing and restarting, kill half of the forked children, and compare every account."""
     install_tree(session)

@@ -50,6 +50,7 @@ _MARKED: Final = {
         "postgres",
         "prometheus/test_real_prometheus.py",
         "real_parts",
+        "workers",
     ),
     "timing": (
         # Deadlines of exporters and pipelines, and how soon an event loop or a thread runs again.
@@ -66,6 +67,7 @@ _MARKED: Final = {
         "flights/test_flights_replay.py",
         # More processes than a machine has cores.
         "soak",
+        "workers",
     ),
 }
 # These files run on every interpreter all the same: they show that asyncpg, asyncio and the store go together.

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -79,16 +79,15 @@ class Account:
 
 
 @contextmanager
-def serving(server: str, directory: Path, **env: str) -> Iterator[tuple[str, int, int]]:
-    """A running server: its URL, the port of the metrics, and the id of its process."""
-    port, metrics_port = free_ports(2)
+def serving(server: str, directory: Path, port: int, metrics_port: int, **env: str) -> Iterator[tuple[str, int]]:
+    """A running server: its URL and the id of its process."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "EVENTCORE_"))}
     command = [sys.executable, *(word.format(port=port) for word in SERVERS[server])]
     process = ServerProcess(command, directory / "server.log", inherited | {"METRICS_PORT": str(metrics_port), **env}, ROOT)
     url = f"http://127.0.0.1:{port}"
     try:
         process.wait_until_ready(lambda: _answers(url), 60)
-        yield url, metrics_port, process.pid
+        yield url, process.pid
     finally:
         process.stop(patience=10)
 
@@ -102,8 +101,12 @@ def _answers(url: str) -> bool:
 
 def workers_of(server: int) -> list[int]:
     """The processes of the workers, in which Python runs the service."""
-    children = psutil.Process(server).children()
-    return sorted(each.pid for each in children if not any("resource_tracker" in word for word in each.cmdline()))
+    found: list[int] = []
+    for child in psutil.Process(server).children():
+        with suppress(psutil.Error):  # it has just ended
+            if child.status() != psutil.STATUS_ZOMBIE and not any("resource_tracker" in word for word in child.cmdline()):
+                found.append(child.pid)
+    return sorted(found)
 
 
 def holder_of(metrics_port: int, pids: list[int]) -> int | None:
@@ -118,16 +121,6 @@ def holder_of(metrics_port: int, pids: list[int]) -> int | None:
     return None
 
 
-def shown_workers(metrics_port: int) -> set[str]:
-    """The workers that have answered a scrape."""
-    try:
-        page = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5)
-    except httpx.TransportError:
-        return set()
-    lines = [line for line in page.text.splitlines() if line.startswith("eventcore_exporters_worker_up{")]
-    return {line.split('"')[1] for line in lines if line.endswith(" 1")}
-
-
 def prove(server: str, seconds: float, kill_every: float, program: Path, directory: Path) -> Account:
     """Serve clients for ``seconds``, kill a worker every ``kill_every`` seconds, and compare.
 
@@ -137,21 +130,24 @@ def prove(server: str, seconds: float, kill_every: float, program: Path, directo
         directory: for logs and data.
     """
     account = Account()
-    with serving(server, directory, SERVICE_NAME="proof") as (url, metrics_port, pid):
-        wait_until(lambda: len(shown_workers(metrics_port)) == WORKERS, 60, "every worker is on the page")
-        prometheus = Prometheus(program, directory, [f"127.0.0.1:{metrics_port}"], scrape_interval=1.0)
-        try:
-            prometheus.wait_until_up(30)
+    port, metrics_port = free_ports(2)
+    # It takes as long as the server until it is ready.
+    prometheus = Prometheus(program, directory, [f"127.0.0.1:{metrics_port}"], scrape_interval=1.0)
+    try:
+        with serving(server, directory, port, metrics_port, SERVICE_NAME="proof") as (url, pid):
+            wait_until(lambda: prometheus.query(f"sum({_UP}) == {WORKERS}"), 60, "every worker is scraped")
             asyncio.run(_load_and_kill(account, url, metrics_port, pid, seconds, kill_every))
             # Not by a scrape of its own, which could be the only one that gets the last values of a killed worker.
             wait_until(lambda: prometheus.query(f"sum({_UP}) == {WORKERS}"), 60, "every worker is back")
             ended = time.time()
-            wait_until(lambda: prometheus.value("timestamp(up)") > ended + 3, 20, "further scrapes")
+            wait_until(lambda: prometheus.value("timestamp(up)") > ended + 2, 20, "further scrapes")
             window = f"[{round(seconds) + 120}s]"
             account.counted = sum(raise_of(values) for values in prometheus.raw(COUNTER + window))
-            account.failed_scrapes = sum(values.count(0) for values in prometheus.raw("up" + window))
-        finally:
-            prometheus.stop()
+            for values in prometheus.raw("up" + window):
+                # Those before the first page are of the server's start.
+                account.failed_scrapes += values[values.index(1) :].count(0)
+    finally:
+        prometheus.stop()
     return account
 
 
@@ -182,9 +178,10 @@ async def _load_and_kill(account: Account, url: str, metrics_port: int, server: 
             holder = await asyncio.to_thread(holder_of, metrics_port, pids)
             # Every other one is the holder.
             holds = len(account.kills) % 2 == 0 and holder is not None
-            victim = holder if holds and holder is not None else next(pid for pid in pids if pid != holder)
-            os.kill(victim, signal.SIGKILL)
-            account.kills.append(holds)
+            victim = holder if holds else next((pid for pid in pids if pid != holder), None)
+            if victim is not None:
+                os.kill(victim, signal.SIGKILL)
+                account.kills.append(holds)
 
     await asyncio.gather(killer(), *(client() for _ in range(CLIENTS)))
     account.busiest_second = max(by_second.values())

@@ -13,7 +13,7 @@ from eventcore_prometheus import PrometheusExporter
 from tests.store.bank import Deposit
 
 telemetry = Telemetry(service_name=os.environ.get("SERVICE_NAME") or None, exporters=[], config={})
-exporter = PrometheusExporter(port=int(os.environ["METRICS_PORT"]))
+exporter = PrometheusExporter(port=int(os.environ["METRICS_PORT"]) or None)
 if os.environ.get("START_BEFORE_FORK"):
     telemetry.register_exporter(exporter)
     telemetry.start_blocking()

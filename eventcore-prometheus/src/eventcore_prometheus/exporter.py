@@ -184,8 +184,9 @@ class PrometheusExporter:
         self._about: About | None = None
         # Core checks these names when it knows all of its own.
         self.instrument_names = {"rename": tuple(rename or ())}
-        # With a registry, one last cycle gives it the values of the end, for a push afterwards.
-        self.final_cycle = registry is not None
+        # One last cycle: it gives a registry the values of the end, for a push afterwards, and the process that holds the port
+        # those of a worker that ends.
+        self.final_cycle = registry is not None or (workers == "auto" and port != 0)
 
     @property
     def address(self) -> tuple[str, int] | None:

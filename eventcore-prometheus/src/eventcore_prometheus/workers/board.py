@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import inf
 from typing import Final, final
 
 import msgspec
@@ -98,6 +99,10 @@ class Board:
         return [
             worker for worker, entry in self._entries.items() if entry.ended_at is not None and entry.ended_at + KEPT <= now
         ]
+
+    def next_expiry(self) -> float:
+        """When ``expired`` will have one more worker; infinity if no worker has ended."""
+        return min((entry.ended_at + KEPT for entry in self._entries.values() if entry.ended_at is not None), default=inf)
 
     def ended_workers(self) -> list[int]:
         """All workers of which only the last page is left."""

@@ -17,6 +17,7 @@ import msgspec
 
 from eventcore.serving import Listener
 from eventcore_prometheus.page import Page
+from eventcore_prometheus.workers.board import encode_page
 from eventcore_prometheus.workers.links import Kind, Link
 from eventcore_prometheus.workers.place import Place
 
@@ -169,7 +170,7 @@ class Crew:
         if published is None or published[0] != self.worker:
             return None
         if self._encoded[0] is not published[1]:
-            self._encoded = (published[1], published[1].dump())
+            self._encoded = (published[1], encode_page(published[1]))
         return self._encoded[1]
 
     def push_due(self) -> float:

@@ -11,7 +11,7 @@ from math import inf
 from typing import Final, final
 
 from eventcore_prometheus.page import Page
-from eventcore_prometheus.workers.board import Board
+from eventcore_prometheus.workers.board import Board, encode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
 from eventcore_prometheus.workers.place import Place
@@ -79,7 +79,7 @@ class Holder:
     def due(self) -> float:
         """When ``tick`` has something to do."""
         gathering = self._gathering
-        times = [self._port_at, self._crew.push_due() if self._links else inf]
+        times = [self._port_at, self._crew.push_due() if self._links else inf, self._board.next_expiry()]
         if gathering is not None:
             waiting = gathering.own and (gathering.unanswered or self._absent)
             times.append(min(gathering.deadline, self._wait_until(gathering) if waiting else inf))
@@ -91,8 +91,8 @@ class Holder:
             self._open(now)
         if self._links and now >= self._crew.push_due():
             self._crew.push(self._put_own)
-            for worker in self._board.expired(now):
-                self._forget(worker)
+        for worker in self._board.expired(now):
+            self._forget(worker)
         if self._gathering is not None:
             self._check(self._gathering, now)
 
@@ -247,7 +247,9 @@ class Holder:
 
         def ended(made: Future[Page]) -> None:
             error = made.exception()
-            answer = Whole(want.number, None, str(error)) if error is not None else Whole(want.number, made.result().dump())
+            answer = (
+                Whole(want.number, None, str(error)) if error is not None else Whole(want.number, encode_page(made.result()))
+            )
             self._crew.send(link, Kind.WHOLE, answer, want.number)
 
         made.add_done_callback(ended)

@@ -8,8 +8,7 @@ import time
 from math import inf
 from typing import Final, final
 
-from eventcore_prometheus.page import Page
-from eventcore_prometheus.workers.board import Board
+from eventcore_prometheus.workers.board import Board, decode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
 
@@ -162,7 +161,7 @@ class Member:
         if whole.page is None:
             fail(wanted, RuntimeError(whole.problem))
         else:
-            wanted.page.set_result(Page.load(whole.page))
+            wanted.page.set_result(decode_page(whole.page))
 
     def _send(self, number: int, page: bytes | None) -> None:
         if not self.lost:

@@ -160,8 +160,10 @@ class Workers:
             self._refuse(RefusedError(state.refused))
         elif state.lost:
             self._waiting += state.hand_over()
-            self._copies, self._absent = state.copies, state.absent
-            self._state = Seeking(self._crew, now if state.copies is not None else now + _PRECEDENCE)
+            # A holder that is just ending may still accept a connection: what the one before had given stays valid then.
+            if state.welcome:
+                self._copies, self._absent = state.copies, state.absent
+            self._state = Seeking(self._crew, now if self._copies is not None else now + _PRECEDENCE)
 
     def _seek(self, state: Seeking, now: float) -> None:
         for wanted in [wanted for wanted in self._waiting if now >= wanted.deadline]:
