@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from eventcore import open_store
+from eventcore.errors import ConfigurationError
 from eventcore_prometheus import PrometheusExporter
 from eventcore_prometheus.naming import Kind, Names, check_renames, unit_words
 
@@ -175,3 +177,20 @@ def test_a_setting_that_does_not_fit_is_refused(settings: dict[str, object], pro
     with pytest.raises(ValueError, match="expected") as caught:
         PrometheusExporter(**settings)  # type: ignore[arg-type]  # the wrong values are the point
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("by_code", [True, False])
+async def test_a_misspelt_key_of_eventcores_own_is_a_fault_of_the_configuration(by_code: bool) -> None:
+    rename = {
+        "eventcore.comands.total": "shop_commands_total",
+        "orders.shiped": "shipped",
+        "eventcore_events_written": "written",
+    }
+    config = {"exporters": {"enabled": [], "prometheus": {"port": 0, "rename": rename}}}
+    names: list[str] = [] if by_code else ["prometheus"]
+    with pytest.raises(ConfigurationError) as caught:  # either line may raise
+        async with open_store("memory:", exporters=names, config={} if by_code else config) as store:
+            store.register_exporter(PrometheusExporter(port=0, rename=rename))
+    [fault] = caught.value.faults
+    assert fault.key == "exporters.prometheus.rename.eventcore.comands.total"
+    assert "did you mean 'eventcore_commands_total'?" in fault.problem

@@ -54,8 +54,8 @@ def mount(application: Any, path: str, metrics: ASGIApplication) -> None:
     if not path.startswith("/"):
         raise ValueError(f"path is {path!r}: expected one that begins with '/', for example '/metrics'")
     router = getattr(application, "router", application)
-    routes = getattr(router, "routes", None)
-    if not isinstance(routes, list):
+    routes: list[Any] | None = getattr(router, "routes", None)
+    if type(routes) is not list:
         raise TypeError(
             f"mount takes a FastAPI or Starlette application, not {type(application).__name__}; "
             "serve exporter.asgi_app() or exporter.wsgi_app() at the path instead"

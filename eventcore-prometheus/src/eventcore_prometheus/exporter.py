@@ -182,6 +182,8 @@ class PrometheusExporter:
         self._workers: Workers | None = None
         self._source: Source | None = None
         self._about: About | None = None
+        # Core checks these names when it knows all of its own.
+        self.instrument_names = {"rename": tuple(rename or ())}
         # One last cycle: it gives a registry the values of the end, for a push afterwards, and the process that holds the port
         # those of a worker that ends.
         self.final_cycle = registry is not None or (workers == "auto" and port != 0)

@@ -165,7 +165,6 @@ class Names:
         self._assigned: dict[Instrument, ExposedName | None] = {}
         self._owners: dict[str, Instrument] = {}
         self._ranks: dict[Instrument, int] = {}
-        self._used: set[str] = set()
         for kind, name, unit in _PUBLISHED:
             self._take((kind, name), self._claims(kind, self._expose(kind, name, unit)), 0)
 
@@ -197,10 +196,6 @@ class Names:
                 self._assigned[instrument] = exposed
         return self._assigned[instrument]
 
-    def unused_renames(self) -> list[str]:
-        """The keys of the table of renames, in canonical form, that no instrument has had so far."""
-        return [source for source in self._renames if source not in self._used]
-
     def _rivals(self, instrument: Instrument, claims: list[str]) -> list[Instrument]:
         """The other instruments that own one of these names."""
         owners = (self._owners.get(claim, instrument) for claim in claims)
@@ -218,7 +213,6 @@ class Names:
         suffix = f"_{words}" if words else ""
         canonical = canonical_name(name)
         if renamed := self._renames.get(canonical):
-            self._used.add(canonical)
             family = renamed.removesuffix("_total") if kind == "counter" else renamed
         else:
             family = _FOREIGN.sub("_", canonical)

@@ -12,12 +12,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from eventcore.exporting import CounterData, MetricData
+from eventcore.exporting import CounterData, MetricData, Secret
 from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedPoint
 from eventcore.testing.exporters.contract import ValueContract
 from eventcore_prometheus import PrometheusExporter
 
 _WORDS: Final = {"s": "_seconds", "Cel": "_celsius"}
+_TOKEN: Final = "a-token-of-the-contract"
 _OPENMETRICS: Final = "application/openmetrics-text;version=1.0.0"
 
 
@@ -34,13 +35,15 @@ class PrometheusSetup(ExporterSetup):
         "large_integers": "Prometheus keeps floats",
     }
 
+    secrets: ClassVar = (_TOKEN,)
+
     def __init__(self, accept: str, parse: Callable[[str], Iterable[Any]]) -> None:
         self.accept = accept
         self.parse = parse
         self.made: list[PrometheusExporter] = []
 
     def make(self) -> object:
-        self.made.append(PrometheusExporter(port=0))
+        self.made.append(PrometheusExporter(port=0, tokens=[Secret(_TOKEN)]))
         return self.made[-1]
 
     def metric_name(self, data: MetricData) -> str:
@@ -53,7 +56,8 @@ class PrometheusSetup(ExporterSetup):
     def received(self) -> Received:
         url = self.made[-1].url
         assert url is not None, "the exporter does not listen yet"
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": self.accept}), timeout=10) as answer:
+        headers = {"Accept": self.accept, "Authorization": f"Bearer {_TOKEN}"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
             page = answer.read().decode()
         return Received([point for family in self.parse(page) for point in _points(family)])
 
