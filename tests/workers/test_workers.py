@@ -21,6 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from eventcore import Telemetry
+from eventcore.telemetry import Pipeline
 from eventcore_prometheus import PrometheusExporter
 from eventcore_prometheus.workers import holder, place
 from tests.real_parts.ports import free_ports
@@ -280,6 +281,23 @@ def test_files_that_a_tidying_program_has_removed_are_made_again(
     finally:
         telemetry.shutdown_blocking(5.0)
     assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> None:
+    first, second = (Telemetry(service_name="twice", exporters=[], config={}) for _ in range(2))
+    first.register_exporter(PrometheusExporter(port))
+    first.start_blocking()
+    try:
+        second.register_exporter(PrometheusExporter(port))
+        second.start_blocking()
+        (exporter,) = second.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert wait_until(lambda: exporter.state == "failing", 5)
+        assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in exporter.problem
+        assert answered(port) == {"0": 1}
+    finally:
+        second.shutdown_blocking(5.0)
+        first.shutdown_blocking(5.0)
 
 
 def test_strangers_never_merge_and_get_a_clear_error(start: Start, port: int) -> None:
