@@ -63,9 +63,13 @@ class Holder:
         lock: the file descriptor of the lock.
         board: copies of the pages of all workers, if this process is the successor of another holder.
         absent: numbers of the workers that may come back from the former holder.
+
+    Attributes:
+        gives_up: why this process cannot be the holder: something else has the port.
     """
 
     def __init__(self, crew: Crew, lock: int, board: Board | None, absent: set[int]) -> None:
+        self.gives_up: OSError | None = None
         self._crew = crew
         self._board = board if board is not None else Board()
         now = time.monotonic()
@@ -83,13 +87,6 @@ class Holder:
         self._port_at = now
         self._touch_at = now + _TOUCH_INTERVAL
         self._port_problem = ""
-
-    @property
-    def gives_up(self) -> OSError | None:
-        """Why this process cannot be the holder: another service has the port."""
-        return self._gives_up
-
-    _gives_up: OSError | None = None
 
     def due(self) -> float:
         """When ``tick`` has something to do."""
@@ -155,7 +152,7 @@ class Holder:
                 self._port_at = now + (_RETRY_LATER if waited else _RETRY_SOON)
                 if waited:
                     if not crew.joined.done():
-                        self._gives_up = error
+                        self.gives_up = error
                         return
                     if not self._port_problem:
                         self._port_problem = str(error)
@@ -222,6 +219,10 @@ class Holder:
             problem = "another exporter of this process answers for this port"
             crew.send(link, Kind.WELCOME, Welcome(0, crew.worker, problem=problem))
             return
+        for earlier in tuple(self._links):
+            if earlier.pid == hello.pid:
+                self._crew.drop(earlier)  # its connection broke, and this process has not noticed yet
+        link.pid = hello.pid
         link.worker = self._board.give(hello.worker)
         self._absent.discard(link.worker)
         self._links.append(link)
