@@ -20,6 +20,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
+from eventcore import Telemetry
+from eventcore.telemetry import Pipeline
+from eventcore_prometheus import PrometheusExporter
+from eventcore_prometheus.workers import holder, place
 from tests.real_parts.ports import free_ports
 from tests.real_parts.waiting import wait_until
 
@@ -254,6 +258,46 @@ def answers(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_files_that_a_tidying_program_has_removed_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    monkeypatch.setattr(holder, "_TOUCH_INTERVAL", 0.05)
+    monkeypatch.setattr(place, "_candidates", lambda: iter([tmp_path / "e"]))
+    monkeypatch.setattr(place, "_LONGEST_DIRECTORY", 500)
+    telemetry = Telemetry(service_name="tidied", exporters=[], config={})
+    telemetry.register_exporter(PrometheusExporter(port))
+    telemetry.start_blocking()
+    try:
+        files = {path.suffix[1:]: path for path in (tmp_path / "e").iterdir()}
+        for suffixes in (("sock",), ("lock",), ("lock", "sock")):
+            inodes = {suffix: files[suffix].stat().st_ino for suffix in suffixes}
+            for suffix in suffixes:
+                files[suffix].rename(tmp_path / suffix)  # so that its inode is not used again
+            wait_until(lambda: all(each.exists() for each in files.values()), 5, "both files are there again")
+            assert all(files[suffix].stat().st_ino != inode for suffix, inode in inodes.items())
+            assert place.Place(files["lock"], files["sock"]).try_lock() is None
+    finally:
+        telemetry.shutdown_blocking(5.0)
+    assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> None:
+    first, second = (Telemetry(service_name="twice", exporters=[], config={}) for _ in range(2))
+    first.register_exporter(PrometheusExporter(port))
+    first.start_blocking()
+    try:
+        second.register_exporter(PrometheusExporter(port))
+        second.start_blocking()
+        (exporter,) = second.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert wait_until(lambda: exporter.state == "failing", 5)
+        assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in exporter.problem
+        assert answered(port) == {"0": 1}
+    finally:
+        second.shutdown_blocking(5.0)
+        first.shutdown_blocking(5.0)
 
 
 def test_strangers_never_merge_and_get_a_clear_error(start: Start, port: int) -> None:

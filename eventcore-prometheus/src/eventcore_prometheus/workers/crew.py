@@ -146,7 +146,8 @@ class Crew:
                 self._events[link] = wanted
                 self._selector.modify(link.socket, wanted, lambda link=link: self._receive(link))
         for key, _ in self._selector.select(max(until - time.monotonic(), 0.0)):
-            if key.fileobj in self._selector.get_map():
+            # Not if what came before has closed it.
+            if (watched := self._selector.get_map().get(key.fd)) is not None and watched.fileobj is key.fileobj:
                 key.data()
         while self._calls:
             self._calls.popleft()()

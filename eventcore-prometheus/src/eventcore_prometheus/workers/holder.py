@@ -20,9 +20,14 @@ from eventcore_prometheus.workers.place import Place
 _ANSWER_TIME: Final = 1.0
 # Seconds that scrapes wait, after a change of the holder, for workers that have not come back.
 _RETURN_TIME: Final = 1.0
-_RETRY_PORT: Final = 0.1
-# Seconds after which a port that was freed by a dying process would be free.
+# Seconds until the next attempt to get the port: soon while a dying process may still have it, later when a stranger has it.
+_RETRY_SOON: Final = 0.1
+_RETRY_LATER: Final = 1.0
+# Seconds after which a port that a dying process has had would be free.
 _PORT_TIME: Final = 0.5
+# Seconds between two looks at the files of the places, which programs that tidy the directory for temporary files remove when
+# they are old.
+_TOUCH_INTERVAL: Final = 600.0
 
 
 @final
@@ -40,6 +45,16 @@ class _Gathering:
 
 
 @final
+@dataclass(slots=True)
+class _Held:
+    """A place whose lock this process has."""
+
+    place: Place
+    lock: int
+    listening: socket.socket | None = None
+
+
+@final
 class Holder:
     """The state of the process that has the lock of the service.
 
@@ -48,9 +63,13 @@ class Holder:
         lock: the file descriptor of the lock.
         board: copies of the pages of all workers, if this process is the successor of another holder.
         absent: numbers of the workers that may come back from the former holder.
+
+    Attributes:
+        gives_up: why this process cannot be the holder: something else has the port.
     """
 
     def __init__(self, crew: Crew, lock: int, board: Board | None, absent: set[int]) -> None:
+        self.gives_up: OSError | None = None
         self._crew = crew
         self._board = board if board is not None else Board()
         now = time.monotonic()
@@ -58,8 +77,7 @@ class Holder:
         crew.worker = self._board.give(crew.worker)
         self._absent = absent - {crew.worker}
         self._absent_until = now + _RETURN_TIME
-        self._locks: list[tuple[Place, int]] = [(crew.service.places[0], lock)]
-        self._listening: list[socket.socket] = []
+        self._held = [_Held(crew.service.places[0], lock)]
         self._links: list[Link] = []
         self._heir: Link | None = None
         self._gathering: _Gathering | None = None
@@ -67,19 +85,13 @@ class Holder:
         self._number = 0
         self._begun = now
         self._port_at = now
+        self._touch_at = now + _TOUCH_INTERVAL
         self._port_problem = ""
-
-    @property
-    def gives_up(self) -> OSError | None:
-        """Why this process cannot be the holder: another service has the port."""
-        return self._gives_up
-
-    _gives_up: OSError | None = None
 
     def due(self) -> float:
         """When ``tick`` has something to do."""
         gathering = self._gathering
-        times = [self._port_at, self._crew.push_due() if self._links else inf, self._board.next_expiry()]
+        times = [self._port_at, self._touch_at, self._crew.push_due() if self._links else inf, self._board.next_expiry()]
         if gathering is not None:
             waiting = gathering.own and (gathering.unanswered or self._absent)
             times.append(min(gathering.deadline, self._wait_until(gathering) if waiting else inf))
@@ -93,6 +105,8 @@ class Holder:
             self._crew.push(self._put_own)
         for worker in self._board.expired(now):
             self._forget(worker)
+        if now >= self._touch_at:
+            self._touch(now)
         if self._gathering is not None:
             self._check(self._gathering, now)
 
@@ -112,17 +126,18 @@ class Holder:
 
     def leave(self) -> None:
         """Let another process become the holder."""
-        for listening in self._listening:
-            self._crew.unwatch(listening)
+        for held in self._held:
+            if held.listening is not None:
+                self._crew.unwatch(held.listening)
         for link in tuple(self._links):
             self._crew.drop(link)
-        for place, lock in self._locks:
-            place.unlock(lock)
+        for held in self._held:
+            held.place.unlock(held.lock)
 
     def close_in_child(self) -> None:
         """In a forked child: close the inherited locks, which stay the parent's."""
-        for _, lock in self._locks:
-            os.close(lock)
+        for held in self._held:
+            os.close(held.lock)
 
     def _open(self, now: float) -> None:
         """Listen at the port, then for workers. A former holder of the port may need a moment to end."""
@@ -133,17 +148,18 @@ class Holder:
                 crew.listener = crew.service.listen()
                 crew.address = crew.listener.address
             except OSError as error:
-                self._port_at = now + _RETRY_PORT
-                if now - self._begun >= _PORT_TIME:
+                waited = now - self._begun >= _PORT_TIME
+                self._port_at = now + (_RETRY_LATER if waited else _RETRY_SOON)
+                if waited:
                     if not crew.joined.done():
-                        self._gives_up = error
+                        self.gives_up = error
                         return
                     if not self._port_problem:
                         self._port_problem = str(error)
                         crew.service.logger.warning("will try again: %s", error)
                 if not crew.joined.done():
                     return
-        if not self._listening:
+        if self._held[0].listening is None:
             self._open_places()
         if crew.listener is not None or crew.service.listen is None:
             if self._port_problem:
@@ -156,12 +172,31 @@ class Holder:
         service = self._crew.service
         for place in service.places[1:]:
             if (lock := place.try_lock()) is not None:
-                self._locks.append((place, lock))
-        for place, _ in self._locks:
-            listening = place.listen()
-            self._listening.append(listening)
-            self._crew.watch(listening, self._accept)
+                self._held.append(_Held(place, lock))
+        for held in self._held:
+            self._listen_at(held)
         service.places[0].remove_abandoned()
+
+    def _touch(self, now: float) -> None:
+        """Keep the files of the places young, and make them again if they were removed all the same: others look for them."""
+        self._touch_at = now + _TOUCH_INTERVAL
+        for held in tuple(self._held):
+            if held.listening is None or held.place.touch():
+                continue
+            self._crew.unwatch(held.listening)
+            held.listening = None
+            if not held.place.lock.exists():
+                os.close(held.lock)
+                self._held.remove(held)
+                if (lock := held.place.try_lock()) is None:
+                    continue  # a process that has just started; it will find the port taken
+                held = _Held(held.place, lock)
+                self._held.append(held)
+            self._listen_at(held)
+
+    def _listen_at(self, held: _Held) -> None:
+        held.listening = held.place.listen()
+        self._crew.watch(held.listening, self._accept)
 
     def _accept(self, connection: socket.socket) -> None:
         self._crew.connect(connection, self._handle, self._lost)
@@ -184,6 +219,10 @@ class Holder:
             problem = "another exporter of this process answers for this port"
             crew.send(link, Kind.WELCOME, Welcome(0, crew.worker, problem=problem))
             return
+        for earlier in tuple(self._links):
+            if earlier.pid == hello.pid:
+                self._crew.drop(earlier)  # its connection broke, and this process has not noticed yet
+        link.pid = hello.pid
         link.worker = self._board.give(hello.worker)
         self._absent.discard(link.worker)
         self._links.append(link)

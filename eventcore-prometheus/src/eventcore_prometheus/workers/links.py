@@ -117,6 +117,7 @@ class Link:
 
     Attributes:
         worker: the number of the worker at the other end; ``None`` before its ``Hello``.
+        pid: the process at the other end; 0 before its ``Hello``.
         late: whether it did not answer the last scrape; the next one does not wait for it.
     """
 
@@ -124,6 +125,7 @@ class Link:
         connection.setblocking(False)
         self.socket = connection
         self.worker: int | None = None
+        self.pid = 0
         self.late = False
         self._received = bytearray()
         # Messages that wait, by what they are about: a newer one replaces an older one, so that a frozen process costs no more

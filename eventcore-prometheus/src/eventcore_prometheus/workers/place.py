@@ -72,6 +72,15 @@ class Place:
                 path.unlink()
         os.close(descriptor)
 
+    def touch(self) -> bool:
+        """Give both files the present time; false if one of them is missing."""
+        try:
+            for path in (self.lock, self.socket):
+                os.utime(path)
+        except OSError:
+            return False
+        return True
+
     def listen(self) -> socket_module.socket:
         """The socket for the other processes. Only the process that has the lock may call this."""
         with contextlib.suppress(FileNotFoundError):

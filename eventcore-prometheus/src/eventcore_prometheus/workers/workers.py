@@ -23,7 +23,7 @@ from eventcore_prometheus.workers.holder import Holder
 from eventcore_prometheus.workers.member import Member, Seeking
 
 # Seconds in which a process must have found its state.
-_JOIN_TIME: Final = 3.0
+_JOIN_TIME: Final = 5.0
 # Seconds that other workers leave to the successor.
 _PRECEDENCE: Final = 0.3
 # Seconds that the last page may take to reach the holder, or its successor.
@@ -134,6 +134,9 @@ class Workers:
         except Exception:
             crew.service.logger.warning("internal error", exc_info=True)
         finally:
+            if crew.listener is not None:
+                # Closed before, unless this process became the holder while it was closed.
+                crew.listener.close(0.0)
             crew.close()
 
     def _end(self) -> None:
