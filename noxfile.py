@@ -45,7 +45,7 @@ WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
     *("pip", "psutil", "rich", "trustme", "uvicorn"),
-    *("fastapi", "gunicorn", "uvicorn-worker"),
+    *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]
@@ -269,11 +269,33 @@ def mutate(session: nox.Session) -> None:
 
 
 @nox.session
+def kit(session: nox.Session) -> None:
+    """Plant faults into exporters, and change ours in 150 places: the contract of exporters, on its own, has to notice."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install_parts(session, "rotel", "ddapm-test-agent")
+    run_each(
+        session,
+        ["python", "-m", "tests.testing.exporters.planted"],
+        ["python", "-m", "tests.testing.exporters.mutate", *session.posargs],
+    )
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Let an exporter do everything wrong in each of its hooks, and print what that does to all others: nothing."""
     install_tree(session)
     install(session, *WHOLE)
     session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
+def workers(session: nox.Session) -> None:
+    """Kill workers of gunicorn and uvicorn under load, and compare what Prometheus has with what clients were told."""
+    install_tree(session)
+    install(session, *WHOLE)
+    # Ctrl-C ends the servers that it has started.
+    session.run("python", "-m", "tests.workers", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
 
 
 @nox.session

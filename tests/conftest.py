@@ -11,8 +11,10 @@ from tests.real_parts.fixtures import (
     ddapm_server,
     debian_postgres,
     newest_postgres,
+    prometheus3_server,
     prometheus_server,
     promtool_check,
+    pushgateway,
     rotel,
     start_pgbouncer,
     start_postgres,
@@ -23,8 +25,10 @@ __all__ = [
     "ddapm_server",
     "debian_postgres",
     "newest_postgres",
+    "prometheus3_server",
     "prometheus_server",
     "promtool_check",
+    "pushgateway",
     "rotel",
     "start_pgbouncer",
     "start_postgres",
@@ -46,6 +50,7 @@ _MARKED: Final = {
         "postgres",
         "prometheus/test_real_prometheus.py",
         "real_parts",
+        "workers",
     ),
     "timing": (
         # Deadlines of exporters and pipelines, and how soon an event loop or a thread runs again.
@@ -62,6 +67,7 @@ _MARKED: Final = {
         "flights/test_flights_replay.py",
         # More processes than a machine has cores.
         "soak",
+        "workers",
     ),
 }
 # These files run on every interpreter all the same: they show that asyncpg, asyncio and the store go together.
