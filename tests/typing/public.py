@@ -24,6 +24,7 @@ from eventcore import (
 )
 from eventcore.errors import BusinessRuleViolation, EventCoreError
 from eventcore.exporting import CounterData, Exporter, ExporterContext, HistogramPoint, NumberPoint, SpanData, hookimpl
+from eventcore.serving import Access, Limits, Listener, Request, Response, hash_password, plain
 from eventcore.stores import MemoryBackend
 from eventcore.testing import (
     ExporterContract,
@@ -206,3 +207,17 @@ def recorded(telemetry: RecordingTelemetry) -> None:
     assert_type(sample_counter(values={("FR",): 2}), CounterData)
     assert_type(sample_span(status="ok"), SpanData)
     assert_type(exporter_context(resource={"service.name": "shop"}), ExporterContext)
+
+
+def respond(request: Request) -> Response:
+    assert_type(request.headers.get("Accept"), str)
+    assert_type(request.headers.get_all("Accept"), tuple[str, ...])
+    return plain(200, request.path, ("Cache-Control", "no-store"))
+
+
+def listen() -> None:
+    access = Access(certificate="server.pem", users={"prometheus": hash_password("secret")}, tokens=["0123456789abcdef"])
+    listener = Listener("localhost", 0, respond, access=access, limits=Limits(connections=8))
+    assert_type(listener.address, tuple[str, int])
+    assert_type(listener.url, str)
+    listener.close(1.0)
