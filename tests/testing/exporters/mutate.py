@@ -61,9 +61,11 @@ MODULES: Final[dict[str, tuple[str, Sequence[str]]]] = {
     },
 }
 # A mutant that hangs is killed. A test that waits for what never comes need not wait long.
-_OPTIONS: Final = ["-q", "-x", "-o", "timeout=20", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::ResourceWarning"]
-# Hypothesis is imported before the fork, so pytest warns that it cannot rewrite the assertions in it.
-_OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+_OPTIONS: Final = [
+    *("-q", "-x", "-o", "timeout=20", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::ResourceWarning"),
+    # Hypothesis is imported before the fork, so pytest warns that it cannot rewrite the assertions in it.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+]
 _LONGEST: Final = 240.0
 _COMPARE: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Eq: ast.NotEq,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import inf
 from typing import Any, ClassVar, Final
 
@@ -18,7 +18,6 @@ from eventcore.testing.exporters.contract import ValueContract
 from eventcore_prometheus import PrometheusExporter
 
 _WORDS: Final = {"s": "_seconds", "Cel": "_celsius"}
-_OPENMETRICS: Final = "application/openmetrics-text;version=1.0.0"
 
 
 class PrometheusSetup(ExporterSetup):
@@ -28,15 +27,15 @@ class PrometheusSetup(ExporterSetup):
     patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
     cannot: ClassVar = {
         "spans": "Prometheus has no spans",
-        "units": "Prometheus has units as words of the name",
         **dict.fromkeys(("start_times", "times"), "the page has no times: a scrape shows the present"),
+        "negative_sums": "a sum that falls would look like a restart",
         "min_max": "Prometheus has no smallest and largest value of a histogram",
         "large_integers": "Prometheus keeps floats",
     }
 
-    def __init__(self, accept: str, parse: Callable[[str], Iterable[Any]]) -> None:
-        self.accept = accept
-        self.parse = parse
+    accept: ClassVar[str] = "application/openmetrics-text;version=1.0.0"
+
+    def __init__(self) -> None:
         self.made: list[PrometheusExporter] = []
 
     def make(self) -> object:
@@ -47,8 +46,14 @@ class PrometheusSetup(ExporterSetup):
         name = data.name.replace(".", "_") + _WORDS.get(data.unit, "")
         return name if not isinstance(data, CounterData) or name.endswith("_total") else f"{name}_total"
 
+    def unit(self, unit: str) -> str:
+        return _WORDS.get(unit, "").removeprefix("_")
+
     def label_name(self, name: str) -> str:
         return name.replace(".", "_")
+
+    def parse(self, page: str) -> Iterable[Any]:
+        return parse_openmetrics(page)
 
     def received(self) -> Received:
         url = self.made[-1].url
@@ -58,8 +63,18 @@ class PrometheusSetup(ExporterSetup):
         return Received([point for family in self.parse(page) for point in _points(family)])
 
 
+class TextSetup(PrometheusSetup):
+    """Scrapes the older format."""
+
+    cannot: ClassVar = {**PrometheusSetup.cannot, "units": "the text format has no units"}
+    accept = "text/plain"
+
+    def parse(self, page: str) -> Iterable[Any]:
+        return parse_text(page)
+
+
 def _points(family: Any) -> Iterable[ReceivedPoint]:
-    common = {"kind": family.type, "description": family.documentation}
+    common = {"kind": family.type, "description": family.documentation, "unit": family.unit}
     if family.type != "histogram":
         for sample in family.samples:
             yield ReceivedPoint(name=sample.name, labels=sample.labels, value=sample.value, **common)
@@ -90,11 +105,11 @@ def _points(family: Any) -> Iterable[ReceivedPoint]:
 class TestTextFormat(ExporterContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
-        return PrometheusSetup("text/plain", parse_text)
+        return TextSetup()
 
 
 @pytest.mark.once
 class TestOpenMetrics(ValueContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
-        return PrometheusSetup(_OPENMETRICS, parse_openmetrics)
+        return PrometheusSetup()

@@ -219,7 +219,7 @@ class Trial:
         return self.hooks.temporality == "delta" and not isinstance(data, GaugeData)
 
     def _field_problems(self, data: MetricData, point: NumberPoint | HistogramPoint, found: ReceivedPoint) -> Iterator[str]:
-        full = received_point(data, point)
+        full = msgspec.structs.replace(received_point(data, point), unit=self.setup.unit(data.unit))
         if self._is_difference(data):
             # A histogram of differences has neither; the times are those of the intervals.
             full = msgspec.structs.replace(full, min=None, max=None, start_time_ns=None, time_ns=None)
@@ -227,6 +227,8 @@ class Trial:
         elif isinstance(data, GaugeData):
             # The value of a gauge holds at one time.
             full, found = (msgspec.structs.replace(each, start_time_ns=None) for each in (full, found))
+        if isinstance(data, HistogramData) and data.boundaries[:1] < (0.0,) and "negative_sums" in self.setup.cannot:
+            full, found = (msgspec.structs.replace(each, sum=None, count=None) for each in (full, found))
         skipped = {field for limit, fields in _POINT_FIELDS.items() if limit in self.setup.cannot for field in fields}
         for field in msgspec.structs.fields(ReceivedPoint):
             if field.name in ("name", "labels", *skipped):

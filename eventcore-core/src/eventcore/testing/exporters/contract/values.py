@@ -59,6 +59,15 @@ class ValueContract(ContractFixtures):
         tested.deliver()
         tested.expect(plain)
 
+    def test_a_histogram_of_values_below_zero_arrives(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "histograms")
+        values = {("up",): (-2.5, 4.0), ("down",): (-8.0, -0.5, 0.25)}
+        self._deliver(
+            trial,
+            sample_histogram("balance.change", values, boundaries=(-5.0, -1.0, 0.0, 1.0), unit=""),
+            sample_histogram("total.change", {(): (-0.5,)}, boundaries=(-1.0, 1.0), unit="", labels=()),
+        )
+
     def test_label_values_at_their_edges_stay_apart(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         values = {(text,): number for number, text in enumerate(TEXTS.values(), 1)}
         measured = {(text,): (float(number),) for number, text in enumerate(TEXTS.values(), 1)}
