@@ -53,7 +53,8 @@ class PrometheusSetup(ExporterSetup):
         return name.replace(".", "_")
 
     def parse(self, page: str) -> Iterable[Any]:
-        return parse_openmetrics(page)
+        families: Iterable[Any] = parse_openmetrics(page)  # type: ignore[no-untyped-call]  # it has no types
+        return families
 
     def received(self) -> Received:
         url = self.made[-1].url
