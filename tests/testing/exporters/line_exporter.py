@@ -142,7 +142,7 @@ class AsyncLineExporter(LineExporter):
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     @hookimpl
-    async def start(self, context: ExporterContext) -> None:
+    async def start(self, context: ExporterContext) -> None:  # type: ignore[override]  # as above
         self.context = context
 
     @hookimpl
