@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import urllib.request
 from collections.abc import Iterable
@@ -12,11 +13,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from eventcore.exporting import CounterData, MetricData
+from eventcore.exporting import CounterData, MetricData, Secret
 from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedPoint
 from eventcore.testing.exporters.contract import ValueContract
 from eventcore_prometheus import PrometheusExporter
 
+TOKEN: Final = "pr0metheus-S3cr3t"
+# An exporter that can ask for a token does, so that the tests see whether it is shown anywhere.
+_SECRETS: Final[dict[str, Any]] = (
+    {"tokens": [Secret(TOKEN)]} if "tokens" in inspect.signature(PrometheusExporter).parameters else {}
+)
 _WORDS: Final = {"s": "_seconds", "Cel": "_celsius"}
 
 
@@ -25,6 +31,7 @@ class PrometheusSetup(ExporterSetup):
 
     # The mutants need not wait long for what never comes.
     patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
+    secrets: ClassVar = (TOKEN,)
     cannot: ClassVar = {
         "spans": "Prometheus has no spans",
         **dict.fromkeys(("start_times", "times"), "the page has no times: a scrape shows the present"),
@@ -39,7 +46,7 @@ class PrometheusSetup(ExporterSetup):
         self.made: list[PrometheusExporter] = []
 
     def make(self) -> object:
-        self.made.append(PrometheusExporter(port=0))
+        self.made.append(PrometheusExporter(port=0, **_SECRETS))
         return self.made[-1]
 
     def metric_name(self, data: MetricData) -> str:
@@ -59,7 +66,8 @@ class PrometheusSetup(ExporterSetup):
     def received(self) -> Received:
         url = self.made[-1].url
         assert url is not None, "the exporter does not listen yet"
-        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": self.accept}), timeout=10) as answer:
+        headers = {"Accept": self.accept, "Authorization": f"Bearer {TOKEN}"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
             page = answer.read().decode()
         return Received([point for family in self.parse(page) for point in _points(family)])
 
