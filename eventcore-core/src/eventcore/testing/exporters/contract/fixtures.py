@@ -129,6 +129,22 @@ class Trial:
             raise AssertionError(f"{len(missing)} of {len(wanted)} spans did not arrive, for example {missing[:3]}")
         self.check_no_span_more_than(most)
 
+    def check_no_point_twice(self) -> None:
+        """Check that no cycle has brought a point twice: a failed one must leave nothing behind."""
+        if "flush" not in self.hooks.implemented:
+            return
+        flushes = [call for call in self.hooks.calls if call.hook == "flush" and call.arguments["signal"] == "metrics"]
+        committed = sum(call.error is None for call in flushes)
+        names = {self.setup.metric_name(data) for data in self.totals.values()}
+        counts: dict[_Key, int] = {}
+        for point in self.setup.received().points:
+            if point.name in names:
+                key = point.name, frozenset(point.labels.items())
+                counts[key] = counts.get(key, 0) + 1
+        most = 1 if self.is_pulled else committed
+        often = [(name, dict(labels), count) for (name, labels), count in counts.items() if count > most]
+        assert not often, f"{most} cycles were delivered, and a series has come more often: {often[0]}"
+
     def check_no_span_more_than(self, most: int) -> None:
         """Check how often each span has arrived."""
         counts = self.arrivals()
