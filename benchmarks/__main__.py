@@ -24,9 +24,10 @@ _PARTS = {
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
     "years": ("benchmarks.years", "years"),
+    "pages": ("benchmarks.pages", "pages"),
 }
 # The other parts need a PostgreSQL server.
-_DEFAULT = ("record", "exporters", "ambient", "store", "lag")
+_DEFAULT = ("record", "exporters", "ambient", "store", "lag", "pages")
 
 
 def main() -> None:

@@ -20,10 +20,12 @@ SURFACE = {
         StoreClosed StoreError StoreForked StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext ExporterHooks
-        GaugeData GiveUp HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Scope Secret
-        Signal SpanData SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
+        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext
+        ExporterHooks GaugeData GiveUp HiddenKind HistogramData HistogramPoint Labels MetricData NumberPoint Rejected
+        Resource RetryLater Scope Secret Signal SpanData SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality
+        TraceContext canonical_name hookimpl
     """,
+    "eventcore.serving": "Access Headers Limits Listener Request Response hash_password plain",
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog EventsRedacted
         KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction RunState

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter as Multiset
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventcore.exporting import CounterData, Exporter, GaugeData, GiveUp, HistogramData, RetryLater, Signal, hookimpl
+from eventcore.exporting.hidden import HiddenInstruments
 from eventcore.exporting.shaping import Deltas, Shape
 from eventcore.recording.values import Collection, HistogramPoint, NumberPoint
 from tests.pipeline.conftest import FAST, Bench, eventually
 
-PLAIN = Shape((), (), (), {}, lambda instrument, reason: None)
+PLAIN = Shape((), (), (), {}, HiddenInstruments(logging.getLogger(__name__)))
 
 
 def collection(time_ns: int, totals: dict[str, int], *, start_time_ns: int = 1) -> Collection:

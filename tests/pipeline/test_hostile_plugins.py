@@ -431,6 +431,21 @@ def test_an_instrument_that_an_exporter_hides_is_shown_once(bench: Bench, caplog
     pipeline = bench.add(exporter, "hiding")
     assert exporter.context is not None
     for _ in range(3):
-        exporter.context.report_hidden("orders.total", "its name is in use")
+        exporter.context.report_hidden("orders.total", "its name is in use", "collision")
     assert pipeline.hidden == {"orders.total": "its name is in use"}
+    assert pipeline.hidden_instruments.counts() == {"collision": 1, "invalid": 0, "filtered": 0}
     assert caplog.text.count("is not shown") == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_pull_exporter_gets_one_last_cycle_before_its_shutdown_if_it_asks_for_it(bench: Bench, wanted: bool) -> None:
+    class Pulled(Collecting):
+        interval = None
+        signals = ("metrics",)
+        final_cycle = wanted
+
+    exporter = Pulled()
+    bench.add(exporter)
+    bench.registry.counter("orders", unit="", description="", labels=()).add(3)
+    assert bench.manager.shutdown(5.0)
+    assert [point.value for data in exporter.counters for point in data.points] == ([3] if wanted else [])

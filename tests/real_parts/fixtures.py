@@ -1,6 +1,7 @@
 """The real parts as fixtures; the docstring of the package describes each."""
 
 import os
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 
 from tests.real_parts.ddapm import DdapmTestAgent
 from tests.real_parts.finding import PartMissing, find_part
+from tests.real_parts.ports import free_ports
 from tests.real_parts.postgres import ForeignPostgres, PgBouncer, PostgresServer, named_server
 from tests.real_parts.prometheus import Prometheus, PromtoolResult, check_metrics
 from tests.real_parts.rotel import Rotel
+from tests.real_parts.server import ServerProcess
 
 
 class StartPrometheus(Protocol):
@@ -66,6 +69,46 @@ def prometheus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Star
             return server
 
         yield start
+
+
+@pytest.fixture
+def prometheus3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPrometheus]:
+    """Like ``prometheus_server``, with Prometheus 3; skipped where it was not built, which needs Go."""
+    try:
+        program = find_part("prometheus3")
+    except PartMissing as missing:
+        pytest.skip(str(missing))
+    with ExitStack() as started:
+
+        def start(*targets: str, metrics_path: str = "/metrics", scrape_interval: float = 0.2) -> Prometheus:
+            directory = tmp_path_factory.mktemp("prometheus3")
+            server = Prometheus(program, directory, targets, metrics_path, scrape_interval, "exemplar-storage")
+            started.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def pushgateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Pushgateway of this test, ``127.0.0.1:PORT``."""
+    program, directory = _program("pushgateway"), tmp_path_factory.mktemp("pushgateway")
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    server = ServerProcess([str(program), f"--web.listen-address={address}"], directory / "log", {}, directory)
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    try:
+        server.wait_until_ready(ready, 20)
+        yield address
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ def observe_exporters(telemetry: Telemetry) -> None:
         (metrics.cycles, _cycles),
         (metrics.cycle_duration, _cycle_durations),
         (metrics.cpu_time, _cpu_time),
+        (metrics.instruments_hidden, _instruments_hidden),
         (metrics.last_success_age, _last_success_age),
     ]
     for instrument, values in observed:
@@ -79,6 +80,12 @@ def _cycle_durations(pipeline: _Exporter) -> _Values:
 
 def _cpu_time(pipeline: _Exporter) -> _Values:
     yield (pipeline.name,), pipeline.stats().cpu_seconds
+
+
+def _instruments_hidden(pipeline: _Exporter) -> _Values:
+    if isinstance(pipeline, Pipeline):
+        for reason, count in pipeline.hidden_instruments.counts().items():
+            yield (pipeline.name, reason), count
 
 
 def _last_success_age(pipeline: _Exporter) -> _Values:

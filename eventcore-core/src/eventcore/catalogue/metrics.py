@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from eventcore.catalogue.declaring import Counter, Gauge, Histogram, Metric, MetricGroup, UpDownCounter
-from eventcore.exporting.context import Signal
+from eventcore.exporting.context import HiddenKind, Signal
 from eventcore.exporting.delivery.report import CycleOutcome, ExporterState
 from eventcore.exporting.delivery.span_queue import DropReason
 from eventcore.ground import BreakerState
@@ -86,6 +86,7 @@ _PROJECTION_STATE: Final = Label("state", get_args(ProjectionState))
 _SPAN_OUTCOME: Final = Label("outcome", ("recorded", "exported", "dropped", "unknown"))
 _DROP_REASON: Final = Label("reason", ("", *get_args(DropReason)))
 _SIGNAL: Final = Label("signal", get_args(Signal))
+_HIDDEN_REASON: Final = Label("reason", get_args(HiddenKind))
 _CYCLE_OUTCOME: Final = Label("outcome", get_args(CycleOutcome))
 _EXPORTER_STATE: Final = Label("state", get_args(ExporterState))
 
@@ -207,6 +208,8 @@ class ExporterMetrics(MetricGroup):
         "Duration of export cycles.")
     cpu_time = Counter("exporters.cpu.time", "s", (_EXPORTER,), "Processor time that the hooks of the exporter used.")
     state = Gauge("exporters.state", "{state}", (_EXPORTER, _EXPORTER_STATE), "1 for the current state, 0 for all others.")
+    instruments_hidden = Gauge("exporters.instruments.hidden", "{instrument}", (_EXPORTER, _HIDDEN_REASON),
+        "Instruments that the exporter does not show: name in use, not fit for the backend, or left out by configuration.")
     last_success_age = Gauge("exporters.last.success.age", "s", (_EXPORTER, _SIGNAL),
         "Time since an export cycle last succeeded; absent before the first.")
     traces_unsampled = Counter("traces.unsampled", "{trace}", (), "Traces that head sampling left out.")

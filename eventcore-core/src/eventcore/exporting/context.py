@@ -19,6 +19,9 @@ Signal: TypeAlias = Literal["metrics", "spans"]
 Temporality: TypeAlias = Literal["cumulative", "delta"]
 """What the points of counters and histograms count: everything since their series began, or what is new."""
 
+HiddenKind: TypeAlias = Literal["collision", "invalid", "filtered"]
+"""Why an exporter does not show an instrument: its name is in use, it does not fit, or the configuration leaves it out."""
+
 ForkCallback: TypeAlias = Callable[[], object]
 
 
@@ -201,7 +204,7 @@ class ExporterContext:
         stopping: StoppingEvent,
         export_now: Callable[[float], Future[None]],
         on_fork: Callable[[ForkCallback | None, ForkCallback | None], object] | None = None,
-        report_hidden: Callable[[str, str], object] | None = None,
+        report_hidden: Callable[[str, str, HiddenKind], object] | None = None,
     ) -> None:
         self.name = name
         self.resource = resource
@@ -244,14 +247,17 @@ class ExporterContext:
         if self._on_fork is not None:
             self._on_fork(before, after_in_child)
 
-    def report_hidden(self, instrument: str, reason: str) -> None:
+    def report_hidden(self, instrument: str, reason: str, kind: HiddenKind = "invalid") -> None:
         """Say that an instrument cannot be shown, for example because its name means another one in this backend.
 
-        It is logged once, and shown with the exporter's state.
+        It is logged once, shown with the exporter's state, and counted in the metric
+        ``eventcore.exporters.instruments.hidden``.
 
         Args:
             instrument: its name.
             reason: why, and what an operator can do.
+            kind: ``collision`` when another instrument has its name, ``filtered`` when the
+                configuration leaves it out, else ``invalid``.
         """
         if self._report_hidden is not None:
-            self._report_hidden(instrument, reason)
+            self._report_hidden(instrument, reason, kind)

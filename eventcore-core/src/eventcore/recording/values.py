@@ -97,10 +97,14 @@ class _Described(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class CounterData(_Described, frozen=True, gc=False):
-    """A monotonic counter: totals that only grow."""
+    """A monotonic counter: totals that only grow. ``created`` is its place in the order in which the instruments of this
+    process were created, from 1, also across kinds; 0 when it is not known. An exporter whose names are less fine than ours
+    uses it to give a name to the instrument that had it first.
+    """
 
     points: tuple[NumberPoint, ...]
     scope: Scope = EVENTCORE
+    created: int = 0
 
 
 @final
@@ -110,6 +114,7 @@ class GaugeData(_Described, frozen=True, gc=False):
     points: tuple[NumberPoint, ...]
     additive: bool = False
     scope: Scope = EVENTCORE
+    created: int = 0
 
 
 @final
@@ -119,6 +124,7 @@ class HistogramData(_Described, frozen=True, gc=False):
     boundaries: tuple[float, ...]
     points: tuple[HistogramPoint, ...]
     scope: Scope = EVENTCORE
+    created: int = 0
 
 
 MetricData: TypeAlias = CounterData | GaugeData | HistogramData

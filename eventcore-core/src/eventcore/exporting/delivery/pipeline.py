@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from eventcore.exporting.context import Signal
+from eventcore.exporting.context import HiddenKind, Signal
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.hook_runner import HookRunner, RunningHook
 from eventcore.exporting.delivery.report import CycleStats, ExporterReport, ExporterState, PipelineStats
@@ -19,18 +18,16 @@ from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
 from eventcore.exporting.forking import ForkGuard
+from eventcore.exporting.hidden import HiddenInstruments
 from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.shaping import Deltas
-from eventcore.ground import leave_to_parent, text_of
+from eventcore.ground import leave_to_parent
 from eventcore.recording.spans import Span
 
 # A hook that has overrun its time by so many seconds is stalled, and not merely late.
 _STALL_GRACE: Final = 0.5
 # Seconds between two log records about one pipeline's drops or stalls.
 _LOG_PERIOD: Final = 10.0
-# So many instruments that an exporter cannot show are kept, each with a name of so many characters.
-_MOST_HIDDEN: Final = 1000
-_LONGEST_NAME: Final = 200
 
 
 class Pipeline:
@@ -47,6 +44,7 @@ class Pipeline:
 
     Attributes:
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
+        hidden_instruments: the instruments that the exporter does not show, and why.
         deltas: the differences that an exporter gets whose ``temporality`` is ``"delta"``.
         logger: the exporter's logger.
         queue: the exporter's spans and their account.
@@ -82,7 +80,7 @@ class Pipeline:
         self.status = PipelineStatus(signals)
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
-        self._hidden: dict[str, str] = {}
+        self.hidden_instruments = HiddenInstruments(self.logger)
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -131,19 +129,14 @@ class Pipeline:
         self.status.refusal = self.status.final_error = problem
         self.status.finished.set()
 
-    def report_hidden(self, instrument: str, reason: str) -> None:
+    def report_hidden(self, instrument: str, reason: str, kind: HiddenKind = "invalid") -> None:
         """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""
-        instrument, reason = text_of(instrument, _LONGEST_NAME), text_of(reason)
-        if instrument not in self._hidden and len(self._hidden) < _MOST_HIDDEN:
-            self._hidden[instrument] = reason
-            # A handler of the application may raise, which is no fault of the exporter.
-            with contextlib.suppress(Exception):
-                self.logger.warning("%r is not shown: %s", instrument, reason)
+        self.hidden_instruments.report(instrument, reason, kind)
 
     @property
     def hidden(self) -> Mapping[str, str]:
         """By instrument, why the exporter cannot show it."""
-        return dict(self._hidden)
+        return self.hidden_instruments.reasons
 
     def force_stop(self, deadline: float) -> None:
         """Call ``shutdown`` from another thread, because the worker has not finished and time is short.

@@ -14,6 +14,7 @@ from eventcore.exporting import (
     CounterData,
     ExporterContext,
     GaugeData,
+    HiddenKind,
     HistogramData,
     HistogramPoint,
     NumberPoint,
@@ -184,6 +185,9 @@ def exporter_context(
         future.set_result(None)
         return future
 
+    def hide(instrument: str, reason: str, _kind: HiddenKind) -> None:
+        found[instrument] = reason
+
     attributes = {"service.name": "tests", "service.instance.id": "tests-1", **(resource or {})}
     found = hidden if hidden is not None else {}
     return ExporterContext(
@@ -193,7 +197,7 @@ def exporter_context(
         logger=logging.getLogger(f"eventcore.exporters.{name}"),
         stopping=stopping if stopping is not None else threading.Event(),
         export_now=export_now or done,
-        report_hidden=found.__setitem__,
+        report_hidden=hide,
     )
 
 

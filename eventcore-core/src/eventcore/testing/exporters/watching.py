@@ -57,6 +57,7 @@ class WatchedHandle:
         self.signals = handle.signals
         self.temporality = handle.temporality
         self.interval = handle.interval
+        self.final_cycle = handle.final_cycle
         self.calls: list[HookCall] = []
         self.changed: list[str] = []
         self._failures: dict[str, _Failure] = {}

@@ -33,7 +33,9 @@ class MetricCycle:
         self._collector = collector
         self._calls = calls
         settings = pipeline.settings
-        self._shape = Shape(settings.include, settings.exclude, settings.drop_labels, settings.labels, pipeline.report_hidden)
+        self._shape = Shape(
+            settings.include, settings.exclude, settings.drop_labels, settings.labels, pipeline.hidden_instruments
+        )
         self._deltas = pipeline.deltas
         self._wants_deltas = pipeline.handle.temporality == "delta"
         self._hide = pipeline.report_hidden
