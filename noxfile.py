@@ -189,7 +189,7 @@ def authors(session: nox.Session) -> None:
     install(session, *BUILDING, *TESTING, "httpx", "mypy", "pip", "ruff")
     install_wheels(session, build_distributions(session, ("eventcore-core", *EXAMPLES)))
     install_parts(session, "statsd-exporter")
-    session.run("pytest", *(session.posargs or ["tests/examples", "-n", "2", "--dist", "loadgroup"]))
+    session.run("pytest", *(session.posargs or ["tests/examples", "-n", "2", "--dist", "loadfile"]))
 
 
 @nox.session
