@@ -94,7 +94,7 @@ class Balance(StreamState, version=1, snapshot_every=3):
     """The balance of one account; it is stored every third event."""
 
     amount: int = 0
-    changes: list[str] = msgspec.field(default_factory=list)
+    changes: list[str] = msgspec.field(default_factory=list[str])
 
     def apply(self, event: RecordedEvent) -> None:
         match event.data:
