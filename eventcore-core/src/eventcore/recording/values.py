@@ -96,7 +96,8 @@ class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
         sum: their sum, in the unit of the instrument.
         min: the smallest one; ``None`` without values, and for differences.
         max: the largest one; ``None`` without values, and for differences.
-        buckets: how many values are in each bucket, one more than there are boundaries. Without boundaries: none, or one for all values.
+        buckets: how many values are in each bucket, one more than there are boundaries. Without boundaries: none, or one for
+            all values.
         start_time_ns: as for a ``NumberPoint``, in nanoseconds since the Unix epoch.
         time_ns: when the values were read, in nanoseconds since the Unix epoch.
         exemplars: at most one for each bucket.
