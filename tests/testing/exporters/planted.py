@@ -107,13 +107,6 @@ class DividesByTheCount(LineExporter):
 
 
 @planted("test_label_values_at_their_edges_stay_apart")
-class LeavesEmptyLabelsOut(LineExporter):
-    def point(self, data: Any, point: Any) -> dict[str, Any]:
-        fields = super().point(data, point)
-        return fields | {"labels": {name: value for name, value in fields["labels"].items() if value}}
-
-
-@planted("test_label_values_at_their_edges_stay_apart")
 class StripsLabels(LineExporter):
     def point(self, data: Any, point: Any) -> dict[str, Any]:
         fields = super().point(data, point)

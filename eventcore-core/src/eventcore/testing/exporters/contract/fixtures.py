@@ -220,14 +220,16 @@ class Trial:
 
     def _key(self, name: str, point: NumberPoint | HistogramPoint) -> _Key:
         text = self.setup.text
-        return name, frozenset((self.setup.label_name(label), text(value)) for label, value in point.labels)
+        labels = ((self.setup.label_name(label), text(value)) for label, value in point.labels)
+        return name, frozenset(pair for pair in labels if pair[1])
 
     def _series(self, points: Iterable[ReceivedPoint], data: MetricData) -> dict[_Key, ReceivedPoint]:
         """The newest point of each series; of differences, their sum."""
         is_difference = self._is_difference(data) and not self.setup.adds_up
         series: dict[_Key, ReceivedPoint] = {}
         for point in points:
-            key = point.name, frozenset(point.labels.items())
+            # Many backends keep no label without a text: it counts as missing.
+            key = point.name, frozenset(pair for pair in point.labels.items() if pair[1])
             series[key] = _added(series[key], point) if is_difference and key in series else point
         return series
 
