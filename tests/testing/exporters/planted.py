@@ -149,20 +149,6 @@ class CannotTakeNaN(LineExporter):
         return super().point(data, point)
 
 
-@planted("test_an_instrument_without_points_is_no_fault")
-class LooksAtTheFirstPoint(LineExporter):
-    def add_metrics(self, metrics: Sequence[Any]) -> None:
-        for data in metrics:
-            if data.points[0].labels is None:
-                return
-        super().add_metrics(metrics)
-
-    # A fault of all values together, which core cannot find in one of them.
-    @hookimpl
-    def export_gauges(self, gauges: Sequence[Any], timeout: float) -> None:
-        self.add_metrics(gauges)
-
-
 @planted("test_a_cycle_without_anything_is_no_fault")
 class NeedsSomethingToSend(LineExporter):
     @hookimpl
