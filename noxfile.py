@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 PARTS = ROOT / ".nox" / "parts"
 PROJECTS = ("eventcore-core", "eventcore-otel", "eventcore-prometheus")
+# Exporters as others would write them: distributions of their own, which no other session installs.
+EXAMPLES = ("examples/eventcore-statsd", "examples/eventcore-influx")
 # The programs of the environment that lint, types and layers share.
 CHECKS = ROOT / ".nox" / "checks" / ("Scripts" if os.name == "nt" else "bin")
 SOURCES = [f"{project}/src" for project in PROJECTS]
@@ -81,11 +83,11 @@ def install_testing(session: nox.Session) -> None:
     install_parts(session)
 
 
-def build_distributions(session: nox.Session) -> list[Path]:
-    """Build the three distributions (each wheel from its source archive) and return the wheels."""
+def build_distributions(session: nox.Session, projects: Sequence[str] = PROJECTS) -> list[Path]:
+    """Build distributions (each wheel from its source archive) and return the wheels."""
     where = ROOT / ".nox" / "dist" / session.name
     shutil.rmtree(where, ignore_errors=True)
-    for project in PROJECTS:
+    for project in projects:
         session.run("python", "-m", "build", "--no-isolation", "--outdir", str(where), project, silent=True)
     return sorted(where.glob("*.whl"))
 
@@ -181,6 +183,19 @@ def build(session: nox.Session) -> None:
         *("cli/test_cli.py", "end_to_end/test_store_to_wire.py"),
     )
     session.run("pytest", *(session.posargs or (f"tests/{name}" for name in through_wheels)))
+
+
+@nox.session
+def authors(session: nox.Session) -> None:
+    """Do what the author of an exporter does: with core and the example exporters from their wheels, and with a new exporter.
+
+    The exporters for StatsD and InfluxDB are built, installed and found by their entry points, and pass the contract against
+    real servers. ``eventcore new-exporter`` writes another one, which is built, installed, checked and tested.
+    """
+    install(session, *BUILDING, *TESTING, "httpx", "mypy", "pip", "ruff")
+    install_wheels(session, build_distributions(session, ("eventcore-core", *EXAMPLES)))
+    install_parts(session, "statsd-exporter")
+    session.run("pytest", *(session.posargs or ["tests/examples", "-n", "2", "--dist", "loadfile"]))
 
 
 @nox.session

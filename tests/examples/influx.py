@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 from eventcore.exporting import Secret
 from eventcore.testing import ExporterSetup, Received, ReceivedPoint
-from tests.examples.labels import with_empty_labels
 from tests.real_parts.ports import free_ports
 from tests.real_parts.server import ServerProcess
 
@@ -118,7 +117,7 @@ class InfluxSetup(ExporterSetup):
     def received(self) -> Received:
         rows = self._server.query("SELECT * FROM /.*/ GROUP BY *", self._database)
         points = [_point(series, values) for series in rows for values in series["values"]]
-        return Received(sorted(with_empty_labels(points), key=lambda point: point.time_ns or 0))
+        return Received(sorted(points, key=lambda point: point.time_ns or 0))
 
     def text(self, text: str) -> str:
         from eventcore_influx.lines import tag_text

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 from eventcore.exporting import MetricData
 from eventcore.testing import ExporterSetup, Received, ReceivedPoint
 from eventcore.testing.exporters.samples import BOUNDARIES
-from tests.examples.labels import with_empty_labels
 from tests.real_parts.ports import free_ports
 from tests.real_parts.server import ServerProcess
 from tests.real_parts.waiting import wait_until
@@ -159,7 +158,7 @@ class StatsdSetup(ExporterSetup):
             ReceivedPoint(name=name, labels=dict(labels), kind="histogram", **fields)
             for (name, labels), fields in histograms.items()
         ]
-        return Received(with_empty_labels(points))
+        return Received(points)
 
     def metric_name(self, data: MetricData) -> str:
         return data.name.replace(".", "_")

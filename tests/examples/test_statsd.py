@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from eventcore.testing import ExporterContract, ReceivedPoint, sample_collection, sample_counter, sample_gauge
+from eventcore.testing import ExporterContract, ExporterSetup, ReceivedPoint, sample_collection, sample_counter, sample_gauge
+from eventcore.testing.exporters.contract.fixtures import StartTrial
+from eventcore.testing.exporters.contract.values import ValueContract
 from eventcore.testing.exporters.delivery import delivering, wait_for
 from tests.examples.statsd import StatsdServer, StatsdSetup, UdpSetup, read_page
 from tests.real_parts.fixtures import _program
@@ -27,18 +29,20 @@ def statsd_server() -> Iterator[StatsdServer]:
         server.stop()
 
 
-class Contract(ExporterContract):
+class OneName(ValueContract):
+    """Prometheus' names: ``_sum`` and ``_count`` belong to a histogram or summary."""
+
     @pytest.mark.skip(reason="declared: the server keeps no metric `orders_sum` or `orders_count` beside `orders`")
-    def test_metrics_of_similar_names_stay_apart(self) -> None: ...  # type: ignore[override]
+    def test_metrics_of_similar_names_stay_apart(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None: ...
 
 
-class TestUnixSocket(Contract):
+class TestUnixSocket(OneName, ExporterContract):
     @pytest.fixture
     def exporter_setup(self, statsd_server: StatsdServer) -> StatsdSetup:
         return StatsdSetup(statsd_server, "unix")
 
 
-class TestUdp(Contract):
+class TestUdp(OneName):
     @pytest.fixture
     def exporter_setup(self, statsd_server: StatsdServer) -> UdpSetup:
         return UdpSetup(statsd_server)

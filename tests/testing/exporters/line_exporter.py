@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -135,12 +136,88 @@ class DeltaLineExporter(LineExporter):
     temporality = "delta"
 
 
+class AsyncLineExporter(LineExporter):
+    """The same with hooks that run on an event loop."""
+
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    @hookimpl
+    async def start(self, context: ExporterContext) -> None:  # type: ignore[override]  # as above
+        self.context = context
+
+    @hookimpl
+    async def flush(self, signal: Signal, timeout: float) -> None:
+        if waiting := self.waiting[signal]:
+            line = json.dumps({signal: waiting}).encode() + b"\n"
+            answer = b""
+            try:
+                reader, writer = self.streams = self.streams or await asyncio.open_connection("127.0.0.1", self.port)
+                writer.write(line)
+                answer = await reader.readline()
+            except OSError as error:
+                raise RetryLater(reason=type(error).__name__, outcome_unknown=self.streams is not None) from error
+            finally:
+                # Also when the hook is cancelled at its timeout: the answer to this line would be read for the next one.
+                if answer != b"ok\n":
+                    self.leave()
+            if answer != b"ok\n":
+                raise RetryLater(reason="the connection ended", outcome_unknown=True)
+        self.waiting[signal] = []
+
+    @hookimpl
+    async def shutdown(self, timeout: float) -> None:  # type: ignore[override]  # a hook may be either
+        self.leave()
+
+    def leave(self) -> None:
+        streams, self.streams = self.streams, None
+        if streams is not None:
+            streams[1].transport.abort()
+
+
+class DirectLineExporter(Exporter):
+    """Each hook delivers by itself: there is neither `begin` nor `flush`."""
+
+    interval: float | None = 3600.0
+
+    def __init__(self, port: int, token: Secret) -> None:
+        self.line = LineExporter(port, token)
+
+    @hookimpl
+    def start(self, context: ExporterContext) -> None:
+        self.line.start(context)
+
+    @hookimpl
+    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:
+        self.metrics(counters, timeout)
+
+    @hookimpl
+    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> None:
+        self.metrics(gauges, timeout)
+
+    @hookimpl
+    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> None:
+        self.metrics(histograms, timeout)
+
+    @hookimpl
+    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:
+        self.line.send({"spans": [self.line.span(span) for span in spans]}, timeout)
+
+    @hookimpl
+    def shutdown(self, timeout: float) -> None:
+        self.line.disconnect()
+
+    def metrics(self, metrics: Sequence[MetricData], timeout: float) -> None:
+        points = [self.line.point(data, point) for data in metrics for point in data.points]
+        if points:
+            self.line.send({"metrics": points}, timeout)
+
+
 class LineSetup(ExporterSetup):
     """Runs the line server, and reads its file."""
 
     secrets: ClassVar[Sequence[str]] = (TOKEN,)
 
-    def __init__(self, directory: Path, kind: type[LineExporter] = LineExporter) -> None:
+    def __init__(self, directory: Path, kind: Callable[[int, Secret], Exporter] = LineExporter) -> None:
         self.kind = kind
         self.path = directory / "lines"
         self.path.touch()

@@ -107,13 +107,6 @@ class DividesByTheCount(LineExporter):
 
 
 @planted("test_label_values_at_their_edges_stay_apart")
-class LeavesEmptyLabelsOut(LineExporter):
-    def point(self, data: Any, point: Any) -> dict[str, Any]:
-        fields = super().point(data, point)
-        return fields | {"labels": {name: value for name, value in fields["labels"].items() if value}}
-
-
-@planted("test_label_values_at_their_edges_stay_apart")
 class StripsLabels(LineExporter):
     def point(self, data: Any, point: Any) -> dict[str, Any]:
         fields = super().point(data, point)
@@ -154,20 +147,6 @@ class CannotTakeNaN(LineExporter):
         if getattr(point, "value", 0) != getattr(point, "value", 0):
             raise ValueError("not a number")
         return super().point(data, point)
-
-
-@planted("test_an_instrument_without_points_is_no_fault")
-class LooksAtTheFirstPoint(LineExporter):
-    def add_metrics(self, metrics: Sequence[Any]) -> None:
-        for data in metrics:
-            if data.points[0].labels is None:
-                return
-        super().add_metrics(metrics)
-
-    # A fault of all values together, which core cannot find in one of them.
-    @hookimpl
-    def export_gauges(self, gauges: Sequence[Any], timeout: float) -> None:
-        self.add_metrics(gauges)
 
 
 @planted("test_a_cycle_without_anything_is_no_fault")

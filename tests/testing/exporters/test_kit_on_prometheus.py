@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import inf
 from typing import Any, ClassVar, Final
 
@@ -17,9 +17,8 @@ from eventcore.testing import ExporterContract, ExporterSetup, Received, Receive
 from eventcore.testing.exporters.contract import ValueContract
 from eventcore_prometheus import PrometheusExporter
 
+TOKEN: Final = "pr0metheus-S3cr3t"
 _WORDS: Final = {"s": "_seconds", "Cel": "_celsius"}
-_TOKEN: Final = "a-token-of-the-contract"
-_OPENMETRICS: Final = "application/openmetrics-text;version=1.0.0"
 
 
 class PrometheusSetup(ExporterSetup):
@@ -27,43 +26,59 @@ class PrometheusSetup(ExporterSetup):
 
     # The mutants need not wait long for what never comes.
     patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
+    secrets: ClassVar = (TOKEN,)
     cannot: ClassVar = {
         "spans": "Prometheus has no spans",
-        "units": "Prometheus has units as words of the name",
         **dict.fromkeys(("start_times", "times"), "the page has no times: a scrape shows the present"),
+        "negative_sums": "a sum that falls would look like a restart",
         "min_max": "Prometheus has no smallest and largest value of a histogram",
         "large_integers": "Prometheus keeps floats",
     }
 
-    secrets: ClassVar = (_TOKEN,)
+    accept: ClassVar[str] = "application/openmetrics-text;version=1.0.0"
 
-    def __init__(self, accept: str, parse: Callable[[str], Iterable[Any]]) -> None:
-        self.accept = accept
-        self.parse = parse
+    def __init__(self) -> None:
         self.made: list[PrometheusExporter] = []
 
     def make(self) -> object:
-        self.made.append(PrometheusExporter(port=0, tokens=[Secret(_TOKEN)]))
+        self.made.append(PrometheusExporter(port=0, tokens=[Secret(TOKEN)]))
         return self.made[-1]
 
     def metric_name(self, data: MetricData) -> str:
         name = data.name.replace(".", "_") + _WORDS.get(data.unit, "")
         return name if not isinstance(data, CounterData) or name.endswith("_total") else f"{name}_total"
 
+    def unit(self, unit: str) -> str:
+        return _WORDS.get(unit, "").removeprefix("_")
+
     def label_name(self, name: str) -> str:
         return name.replace(".", "_")
+
+    def parse(self, page: str) -> Iterable[Any]:
+        families: Iterable[Any] = parse_openmetrics(page)  # type: ignore[no-untyped-call]  # it has no types
+        return families
 
     def received(self) -> Received:
         url = self.made[-1].url
         assert url is not None, "the exporter does not listen yet"
-        headers = {"Accept": self.accept, "Authorization": f"Bearer {_TOKEN}"}
+        headers = {"Accept": self.accept, "Authorization": f"Bearer {TOKEN}"}
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
             page = answer.read().decode()
         return Received([point for family in self.parse(page) for point in _points(family)])
 
 
+class TextSetup(PrometheusSetup):
+    """Scrapes the older format."""
+
+    cannot: ClassVar = {**PrometheusSetup.cannot, "units": "the text format has no units"}
+    accept = "text/plain"
+
+    def parse(self, page: str) -> Iterable[Any]:
+        return parse_text(page)
+
+
 def _points(family: Any) -> Iterable[ReceivedPoint]:
-    common = {"kind": family.type, "description": family.documentation}
+    common = {"kind": family.type, "description": family.documentation, "unit": family.unit}
     if family.type != "histogram":
         for sample in family.samples:
             yield ReceivedPoint(name=sample.name, labels=sample.labels, value=sample.value, **common)
@@ -94,11 +109,11 @@ def _points(family: Any) -> Iterable[ReceivedPoint]:
 class TestTextFormat(ExporterContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
-        return PrometheusSetup("text/plain", parse_text)
+        return TextSetup()
 
 
 @pytest.mark.once
 class TestOpenMetrics(ValueContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
-        return PrometheusSetup(_OPENMETRICS, parse_openmetrics)
+        return PrometheusSetup()

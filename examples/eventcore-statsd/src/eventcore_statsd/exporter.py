@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from math import isfinite
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -166,7 +166,7 @@ class StatsdExporter(Exporter):
         if self._socket is None:
             if self.socket_path is not None:
                 opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                address: str | tuple[str, int] = self.socket_path
+                address: Any = self.socket_path
             else:
                 [(family, kind, _, _, address), *_] = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_DGRAM)
                 opened = socket.socket(family, kind)

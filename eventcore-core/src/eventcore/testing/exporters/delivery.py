@@ -135,13 +135,16 @@ def wait_for(condition: Callable[[], Any], timeout: float = PATIENCE, pause: flo
     """Ask until the condition is true, or ``timeout`` seconds have passed; an exception counts as false. Returns the answer."""
     deadline = time.monotonic() + timeout
     while True:
+        asked = time.monotonic()
         try:
             answer = condition()
         except Exception:  # noqa: BLE001  # a receiver that is not up yet
             answer = None
-        if answer or time.monotonic() >= deadline:
+        now = time.monotonic()
+        if answer or now >= deadline:
             return answer
-        time.sleep(pause)
+        # A condition that is expensive, such as reading a large page, is asked less often.
+        time.sleep(max(pause, now - asked))
 
 
 @contextmanager

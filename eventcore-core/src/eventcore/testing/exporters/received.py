@@ -18,7 +18,8 @@ class ReceivedPoint(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: as the backend shows it; the contract expects ``ExporterSetup.metric_name``.
-        labels: as the backend shows them, without those that the exporter adds to every point.
+        labels: as the backend shows them, without those that the exporter adds to every point. One with an empty text may be
+            missing.
         value: of a counter or gauge.
         count, sum, min, max: of a histogram.
         buckets: of a histogram: by the upper bound of each bucket (``math.inf`` for the last), how many values are in it. Not

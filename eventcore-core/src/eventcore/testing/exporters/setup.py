@@ -24,6 +24,7 @@ LIMITS: Final[Mapping[str, str]] = MappingProxyType(
         "times": "the backend does not keep the time of a point, or sets its own",
         "sums": "the backend does not keep the sum of a histogram",
         "min_max": "the backend does not keep the smallest and the largest value of a histogram",
+        "negative_sums": "the backend has no sum and count of a histogram whose values may be negative",
         "buckets": "the backend does not keep the buckets of a histogram",
         "non_finite": "the backend does not take NaN and infinity: the exporter leaves such points out",
         "large_integers": "the backend rounds integers beyond 2**53",
@@ -115,6 +116,10 @@ class ExporterSetup(ABC):
     def label_name(self, name: str) -> str:
         """The name that the backend shows for a label; by default the name itself."""
         return name
+
+    def unit(self, unit: str) -> str:
+        """The unit that the backend shows for a unit; by default the unit itself."""
+        return unit
 
     def text(self, text: str) -> str:
         """The text that the backend shows for a label's value or a span's name; by default the text itself.

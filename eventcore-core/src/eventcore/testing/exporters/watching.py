@@ -51,8 +51,6 @@ class WatchedHandle:
 
     def __init__(self, handle: ExporterHandle) -> None:
         self._handle = handle
-        self.exporter = handle.exporter
-        self.origin = handle.origin
         self.implemented = handle.implemented
         self.async_hooks = handle.async_hooks
         self.kinds = handle.kinds
@@ -65,9 +63,8 @@ class WatchedHandle:
         self._failures: dict[str, _Failure] = {}
         self._lock = threading.Lock()
 
-    def restore(self) -> None:
-        """As the handle's."""
-        self._handle.restore()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
 
     def fail_next(self, hook: str, error: Callable[[], Exception], *, after: bool = False, skip: int = 0) -> None:
         """Let one call of a hook fail.

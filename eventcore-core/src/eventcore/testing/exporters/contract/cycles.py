@@ -127,6 +127,7 @@ class CycleContract(ContractFixtures):
         tested.hooks.fail_next(hook, _fails, after=after)
         self._deliver_until(tested, hook)
         tested.expect(*tested.totals.values())
+        tested.check_no_point_twice()
 
     def _spans_after(self, tested: Trial, hook: str, *, after: bool) -> None:
         if hook not in tested.hooks.implemented:

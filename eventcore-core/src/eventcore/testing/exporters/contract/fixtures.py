@@ -129,6 +129,22 @@ class Trial:
             raise AssertionError(f"{len(missing)} of {len(wanted)} spans did not arrive, for example {missing[:3]}")
         self.check_no_span_more_than(most)
 
+    def check_no_point_twice(self) -> None:
+        """Check that no cycle has brought a point twice: a failed one must leave nothing behind."""
+        if "flush" not in self.hooks.implemented:
+            return
+        flushes = [call for call in self.hooks.calls if call.hook == "flush" and call.arguments["signal"] == "metrics"]
+        committed = sum(call.error is None for call in flushes)
+        names = {self.setup.metric_name(data) for data in self.totals.values()}
+        counts: dict[_Key, int] = {}
+        for point in self.setup.received().points:
+            if point.name in names:
+                key = point.name, frozenset(point.labels.items())
+                counts[key] = counts.get(key, 0) + 1
+        most = 1 if self.is_pulled else committed
+        often = [(name, dict(labels), count) for (name, labels), count in counts.items() if count > most]
+        assert not often, f"{most} cycles were delivered, and a series has come more often: {often[0]}"
+
     def check_no_span_more_than(self, most: int) -> None:
         """Check how often each span has arrived."""
         counts = self.arrivals()
@@ -204,14 +220,16 @@ class Trial:
 
     def _key(self, name: str, point: NumberPoint | HistogramPoint) -> _Key:
         text = self.setup.text
-        return name, frozenset((self.setup.label_name(label), text(value)) for label, value in point.labels)
+        labels = ((self.setup.label_name(label), text(value)) for label, value in point.labels)
+        return name, frozenset(pair for pair in labels if pair[1])
 
     def _series(self, points: Iterable[ReceivedPoint], data: MetricData) -> dict[_Key, ReceivedPoint]:
         """The newest point of each series; of differences, their sum."""
         is_difference = self._is_difference(data) and not self.setup.adds_up
         series: dict[_Key, ReceivedPoint] = {}
         for point in points:
-            key = point.name, frozenset(point.labels.items())
+            # Many backends keep no label without a text: it counts as missing.
+            key = point.name, frozenset(pair for pair in point.labels.items() if pair[1])
             series[key] = _added(series[key], point) if is_difference and key in series else point
         return series
 
@@ -219,7 +237,7 @@ class Trial:
         return self.hooks.temporality == "delta" and not isinstance(data, GaugeData)
 
     def _field_problems(self, data: MetricData, point: NumberPoint | HistogramPoint, found: ReceivedPoint) -> Iterator[str]:
-        full = received_point(data, point)
+        full = msgspec.structs.replace(received_point(data, point), unit=self.setup.unit(data.unit))
         if self._is_difference(data):
             # A histogram of differences has neither; the times are those of the intervals.
             full = msgspec.structs.replace(full, min=None, max=None, start_time_ns=None, time_ns=None)
@@ -227,6 +245,8 @@ class Trial:
         elif isinstance(data, GaugeData):
             # The value of a gauge holds at one time.
             full, found = (msgspec.structs.replace(each, start_time_ns=None) for each in (full, found))
+        if isinstance(data, HistogramData) and data.boundaries[:1] < (0.0,) and "negative_sums" in self.setup.cannot:
+            full, found = (msgspec.structs.replace(each, sum=None, count=None) for each in (full, found))
         skipped = {field for limit, fields in _POINT_FIELDS.items() if limit in self.setup.cannot for field in fields}
         for field in msgspec.structs.fields(ReceivedPoint):
             if field.name in ("name", "labels", *skipped):
