@@ -65,6 +65,15 @@ def test_each_setting_is_shown_with_its_type_default_value_and_origin(command: C
     assert (answer["exporter"]["state"], answer["interval"], answer["temporality"]) == ("loaded", 0.05, "cumulative")
 
 
+def test_the_standard_variables_that_are_set_are_named_without_their_values(command: Command) -> None:
+    command.environ.update(EVENTCORE_EXPORTERS="journal", OTEL_EXPORTER_OTLP_HEADERS=f"authorization={SECRET}")
+    done = command.run("plugins", "journal")
+    assert "OpenTelemetry's variables that are set: OTEL_EXPORTER_OTLP_HEADERS." in done.stdout
+    assert SECRET not in done.stdout
+    code, answer = command.json("plugins", "journal")
+    assert (code, answer["standard_variables"]) == (0, ["OTEL_EXPORTER_OTLP_HEADERS"])
+
+
 def test_people_see_the_same_without_a_secret(command: Command) -> None:
     command.configure(f'[exporters]\nenabled = ["journal"]\n[exporters.journal]\ntoken = "{SECRET}"')
     done = command.run("plugins", "journal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from typing import Any, Final, get_type_hints
@@ -66,6 +67,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     settings: tuple[SettingRow, ...] = ()
     settings_problem: str = ""
     pipeline: tuple[SettingRow, ...] = ()
+    standard_variables: tuple[str, ...] = ()
     live: LiveState
 
 
@@ -105,6 +107,8 @@ def _details(configuration: Configuration, loaded: LoadedExporters, listing: Lis
         settings=settings,
         settings_problem=problem if not settings else "",
         pipeline=_pipeline(configuration, row.name, ready),
+        # By name only: a value may hold a password.
+        standard_variables=tuple(sorted(name for name, text in os.environ.items() if name.startswith("OTEL_") and text)),
         live=find_live_state(row.name, [one.handle.exporter for one in loaded.ready]),
     )
 
@@ -175,6 +179,9 @@ def _print(output: Output, details: Details) -> None:
     output.line()
     output.line(f"Settings in [exporters.{row.name}]{f': {details.settings_problem}' if details.settings_problem else ''}")
     _print_settings(output, details.settings)
+    if details.standard_variables:
+        names = ", ".join(details.standard_variables)
+        output.line(f"OpenTelemetry's variables that are set: {names}.\nA setting from 'default' may follow one of them.\n")
     output.line(f"Settings in [exporters.{row.name}.pipeline]")
     _print_settings(output, details.pipeline)
 

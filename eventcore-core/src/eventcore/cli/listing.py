@@ -90,6 +90,7 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
     imported also when the exporter is not enabled, but not when it is disabled.
       {"version": 1, "files", "faults", "exporter": {...}, "interval": seconds, "temporality",
        "settings": [{"name", "type", "default", "value", "source", "key"}], "settings_problem", "pipeline": [...],
+       "standard_variables": [names of OpenTelemetry's variables that are set, which a plugin may follow],
        "live": {"url", "state", "last_success_ages": {signal: seconds}, "spans": {outcome: n}, "cycles": {...}, "problem"}}
     """
     configuration = load_configuration(options.config)
