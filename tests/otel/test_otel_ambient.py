@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import timeit
 from collections.abc import Callable, Iterator
+from contextvars import Token
 
 import grpc
 import pytest
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
@@ -17,13 +19,14 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 from eventcore.exporting import TraceContext
 from eventcore_otel import OpenTelemetryExporter
+from eventcore_otel.ambient import OpenTelemetryContext
 from tests.otel.receiver import Receiver
 from tests.otel.values import Driver, span
 
 
 @pytest.fixture
 def ambient() -> Callable[[], TraceContext | None]:
-    return OpenTelemetryExporter().ambient_context().current
+    return OpenTelemetryContext().current
 
 
 def test_without_a_span_there_is_no_ambient_context(ambient: Callable[[], TraceContext | None]) -> None:
@@ -50,7 +53,7 @@ def test_a_span_that_is_not_valid_is_none(ambient: Callable[[], TraceContext | N
 
 @pytest.mark.parametrize("own_io", [False, True])
 def test_a_span_of_eventcore_is_made_current_for_as_long_as_it_is_attached(own_io: bool) -> None:
-    system = OpenTelemetryExporter().ambient_context()
+    system = OpenTelemetryContext(always=True)
     outer = TraceContext(5, 6, 1, "a=1")
     with TracerProvider().get_tracer("application").start_as_current_span("request") as request:
         token = system.attach(outer, own_io)
@@ -65,9 +68,9 @@ def test_a_span_of_eventcore_is_made_current_for_as_long_as_it_is_attached(own_i
 async def test_a_span_that_is_left_in_another_task_leaves_that_task_alone_and_logs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    system = OpenTelemetryExporter().ambient_context()
+    system = OpenTelemetryContext(always=True)
 
-    async def enter() -> object:
+    async def enter() -> Token[Context] | None:
         return system.attach(TraceContext(5, 6, 1), False)
 
     token = await asyncio.create_task(enter())

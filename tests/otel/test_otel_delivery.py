@@ -63,7 +63,9 @@ def test_a_request_can_be_compressed(receiver: Receiver, drive: Drive) -> None:
 def test_the_resource_is_cores_with_the_exporters_own_attributes_on_top(
     receiver: Receiver, drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Core has read them, below the sources that it was given.
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a,region=eu")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "variable")
     resource = Resource((("service.name", "core"), ("service.instance.id", "i-1"), ("team", "b")))
     driver = drive(resource, endpoint=receiver.endpoint, service_name="shop", resource_attributes={"region": "us"})
     driver.spans([span()])
@@ -74,7 +76,7 @@ def test_the_resource_is_cores_with_the_exporters_own_attributes_on_top(
         "telemetry.sdk.language": "python",
         "service.name": "shop",
         "service.instance.id": "i-1",
-        "team": "a",
+        "team": "b",
         "region": "us",
     }
 

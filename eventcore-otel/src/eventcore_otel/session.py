@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 
 from eventcore.exporting import (
-    Attributes,
     CounterData,
     ExporterContext,
     GaugeData,
@@ -20,6 +18,7 @@ from eventcore.exporting import (
 )
 from eventcore_otel.encoding import Encoder
 from eventcore_otel.outbox import MAX_REQUEST, Outbox, Part, key_of
+from eventcore_otel.resource import complete, version_of
 from eventcore_otel.settings import Settings
 from eventcore_otel.transport import Transport
 
@@ -41,9 +40,9 @@ class Session:
     """
 
     def __init__(self, settings: Settings, context: ExporterContext) -> None:
-        core_version = _version("eventcore-core")
-        self._encoder = Encoder(_resource(context.resource.attributes, settings.resource, core_version), core_version)
-        self._transport = Transport(settings, f"eventcore-otel/{_version('eventcore-otel')}")
+        resource = complete(context.resource.attributes, settings.resource)
+        self._encoder = Encoder(resource, version_of("eventcore-core"))
+        self._transport = Transport(settings, f"eventcore-otel/{version_of('eventcore-otel')}")
         self._outboxes: dict[Signal, Outbox] = {"metrics": Outbox(), "spans": Outbox()}
 
     def begin(self, signal: Signal) -> None:
@@ -88,23 +87,3 @@ class Session:
             self._add_spans(spans[half:])
         else:
             self._outboxes["spans"].add(Part(encoded, len(spans), [key_of(span) for span in spans]))
-
-
-def _resource(core: Attributes, own: Attributes, core_version: str) -> Attributes:
-    """The resource to send; attributes of the exporter's own settings replace those of core."""
-    return tuple(
-        {
-            "telemetry.sdk.name": "eventcore",
-            "telemetry.sdk.language": "python",
-            "telemetry.sdk.version": core_version,
-            **dict(core),
-            **dict(own),
-        }.items()
-    )
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "unknown"

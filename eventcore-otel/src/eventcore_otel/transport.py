@@ -181,7 +181,8 @@ class Transport:
             unknown = code in _OUTCOME_UNKNOWN or (code is grpc.StatusCode.UNAVAILABLE and _was_cut(call.details() or ""))
             raise RetryLater(after=after if after > 0 else None, reason=reason, outcome_unknown=unknown) from error
         if code in _HOPELESS:
-            raise GiveUp(reason) from error
+            # UNIMPLEMENTED: the receiver has no service for this signal, as one that takes traces only.
+            raise GiveUp(reason, unsupported=code is grpc.StatusCode.UNIMPLEMENTED) from error
         return Rejected(count, reason)
 
     def _clean(self, signal: Signal, details: str) -> str:

@@ -362,7 +362,8 @@ class Counter(Instrument[CounterCell]):
         return points
 
     def _data(self, points: tuple[Any, ...]) -> CounterData:
-        return CounterData(self.name, self.unit, self.description, self.label_names, points, self.scope)
+        observed = bool(self._callbacks)
+        return CounterData(self.name, self.unit, self.description, self.label_names, points, self.scope, observed=observed)
 
 
 class UpDownCounter(Instrument[UpDownCounterCell]):

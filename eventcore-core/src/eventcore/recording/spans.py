@@ -9,6 +9,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from itertools import islice
 from time import perf_counter_ns
@@ -39,6 +40,8 @@ _LONGEST_NAME: Final = 4096
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
+_NO_SPAN: Final = TraceContext(0, 0)
+_NO_OWN_IO: Final = nullcontext()
 _STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
@@ -57,7 +60,10 @@ class AmbientContext(Protocol):
         ...
 
     def attach(self, context: TraceContext, own_io: bool) -> object:
-        """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database."""
+        """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database.
+
+        With ``own_io``, a context whose ids are 0 names no span: the one that is current there stays.
+        """
         ...
 
     def detach(self, token: Any) -> None:
@@ -87,10 +93,33 @@ class SpanRing:
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
         self.attached: tuple[AmbientContext, ...] = ()
 
+    def own_io(self) -> AbstractContextManager[None]:
+        """Around eventcore's own calls to a database that have no span: an instrumented driver need not trace them."""
+        return _OwnIo(self.attached) if self.attached else _NO_OWN_IO
+
     def take_all(self) -> list[Span]:
         """Every span that has been appended, oldest first."""
         spans = self.spans
         return [spans.popleft() for _ in range(len(spans))]
+
+
+@final
+class _OwnIo:
+    """See ``SpanRing.own_io``. Entered and left in the same task or thread."""
+
+    __slots__ = ("_attached", "_tokens")
+
+    def __init__(self, attached: Sequence[AmbientContext]) -> None:
+        self._attached = attached
+
+    def __enter__(self) -> None:
+        current = _current.get()
+        context = _NO_SPAN if current is None or not current.trace_id else current.context
+        self._tokens = [(other, other.attach(context, True)) for other in self._attached]
+
+    def __exit__(self, *_: object) -> None:
+        for other, token in reversed(self._tokens):
+            other.detach(token)
 
 
 @final

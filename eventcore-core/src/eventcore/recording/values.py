@@ -21,6 +21,8 @@ AttributeValue: TypeAlias = str | bool | int | float | tuple[str, ...] | tuple[b
 Attributes: TypeAlias = tuple[tuple[str, AttributeValue], ...]
 SpanKind: TypeAlias = Literal["internal", "server", "client", "producer", "consumer"]
 SpanStatus: TypeAlias = Literal["unset", "ok", "error"]
+PointTemporality: TypeAlias = Literal["cumulative", "delta"]
+"""What a point counts: everything since its series began, or what was added since the last committed cycle."""
 
 
 @final
@@ -97,10 +99,15 @@ class _Described(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class CounterData(_Described, frozen=True, gc=False):
-    """A monotonic counter: totals that only grow."""
+    """A monotonic counter: totals that only grow, or what was added to them.
+
+    ``observed`` is true when a callback gives the totals.
+    """
 
     points: tuple[NumberPoint, ...]
     scope: Scope = EVENTCORE
+    temporality: PointTemporality = "cumulative"
+    observed: bool = False
 
 
 @final
@@ -119,6 +126,7 @@ class HistogramData(_Described, frozen=True, gc=False):
     boundaries: tuple[float, ...]
     points: tuple[HistogramPoint, ...]
     scope: Scope = EVENTCORE
+    temporality: PointTemporality = "cumulative"
 
 
 MetricData: TypeAlias = CounterData | GaugeData | HistogramData
