@@ -40,7 +40,7 @@ class Session:
         resource = encode_resource(complete(context.resource.attributes, settings.resource))
         self._context = context
         self._encoder = Encoder(exemplars=settings.exemplars)
-        self._transport = Transport(settings, f"eventcore-otel/{version_of('eventcore-otel')}")
+        self._transport = Transport(settings, f"eventcore-otel/{version_of('eventcore-otel')}", context.logger)
         self._outboxes: dict[Signal, Outbox] = {"metrics": Outbox(resource), "spans": Outbox(resource)}
 
     def begin(self, signal: Signal) -> None:
