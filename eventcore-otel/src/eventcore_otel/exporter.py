@@ -113,7 +113,7 @@ class OpenTelemetryExporter(Exporter):
         authority: the server's name in requests and in its certificate, when it is not that of the
             endpoint.
         channel_options: further channel options of gRPC, such as
-            ``{"grpc.max_connection_age_ms": 60000}``; they win over the exporter's own.
+            ``{"grpc.max_send_message_length": 10000000}``; they win over the exporter's own.
 
     Raises:
         ValueError: parameters have faults; the message lists every fault and what was expected.
