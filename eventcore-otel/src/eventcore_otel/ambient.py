@@ -40,11 +40,13 @@ class OpenTelemetryContext:
             eventcore.
     """
 
-    __slots__ = ("_always", "_trace_own_io")
+    __slots__ = ("_always", "_last", "_trace_own_io")
 
     def __init__(self, *, always: bool = False, trace_own_io: bool = False) -> None:
         self._always = always
         self._trace_own_io = trace_own_io
+        # The last span that was attached: a command's span is attached at each phase. One assignment replaces both values.
+        self._last: tuple[TraceContext | None, NonRecordingSpan] = None, NonRecordingSpan(INVALID_SPAN.get_span_context())
 
     def current(self) -> TraceContext | None:
         """The trace context of the current OpenTelemetry span; ``None`` when there is no such span."""
@@ -63,33 +65,35 @@ class OpenTelemetryContext:
             is_remote=context.is_remote,
         )
 
-    def attach(self, context: TraceContext, own_io: bool) -> Token[Context] | None:
+    def in_use(self) -> bool:
+        """Whether eventcore's spans are made current, here and now."""
+        # `get_tracer_provider` would load a provider that a variable names.
+        return trace._TRACER_PROVIDER is not None or self._always or bool(_RUNTIME.get_current())  # noqa: SLF001  # as the comment says
+
+    def attach(self, context: TraceContext, own_io: bool) -> Token[Context]:
         """Make a span of eventcore the current one, so that spans of instrumented libraries become its children.
 
         Within the store's own calls an instrumented driver creates no spans: the store has its own.
         """
         current: Context = _RUNTIME.get_current()
-        # `get_tracer_provider` would load a provider that a variable names.
-        if not current and not self._always and trace._TRACER_PROVIDER is None:  # noqa: SLF001  # as the comment says
-            return None
         if own_io and not self._trace_own_io:
             around = Context({**current, **SUPPRESSED, _AROUND: current})
         else:
             found = current.get(_AROUND)
             around = found if isinstance(found, Context) else current
         if context.span_id:
-            state = TraceState.from_header([context.tracestate]) if context.tracestate else None
-            flags = TraceFlags(context.trace_flags)
-            around = set_span_in_context(
-                NonRecordingSpan(SpanContext(context.trace_id, context.span_id, context.is_remote, flags, state)), around
-            )
+            last, span = self._last
+            if last is not context:
+                state = TraceState.from_header([context.tracestate]) if context.tracestate else None
+                flags = TraceFlags(context.trace_flags)
+                span = NonRecordingSpan(SpanContext(context.trace_id, context.span_id, context.is_remote, flags, state))
+                self._last = context, span
+            around = set_span_in_context(span, around)
         token: Token[Context] = _RUNTIME.attach(around)
         return token
 
-    def detach(self, token: Token[Context] | None) -> None:
+    def detach(self, token: Token[Context]) -> None:
         """Undo an ``attach``; nothing where the code is left in another task than it was entered in."""
-        if token is None:
-            return
         try:  # `suppress` takes longer than the detaching
             _RUNTIME.detach(token)
         except ValueError:

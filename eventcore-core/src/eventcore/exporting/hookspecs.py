@@ -136,8 +136,10 @@ class ExporterHooks:
         own_io)`` and ``detach(token)``, or ``None``. Asked once, after ``start``.
 
         A plain callable counts as ``current``: eventcore's spans then become children of the other
-        system's, but not the other way round. An answer that is no ``TraceContext``, and whatever
-        the three raise, is ignored, logged once, and shown in the exporter's state.
+        system's, but not the other way round. A further method ``in_use() -> bool`` may say that
+        ``attach`` would do nothing, here and now; it spares the call. An answer that is no
+        ``TraceContext``, and whatever they raise, is ignored, logged once, and shown in the
+        exporter's state.
         """
 
     @_spec

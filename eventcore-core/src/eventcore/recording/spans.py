@@ -59,6 +59,10 @@ class AmbientContext(Protocol):
         """The span that is current there."""
         ...
 
+    def in_use(self) -> bool:
+        """Whether ``attach`` would do anything, here and now."""
+        ...
+
     def attach(self, context: TraceContext, own_io: bool) -> object:
         """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database.
 
@@ -115,7 +119,7 @@ class _OwnIo:
     def __enter__(self) -> None:
         current = _current.get()
         context = _NO_SPAN if current is None or not current.trace_id else current.context
-        self._tokens = [(other, other.attach(context, True)) for other in self._attached]
+        self._tokens = [(other, other.attach(context, True)) for other in self._attached if other.in_use()]
 
     def __exit__(self, *_: object) -> None:
         for other, token in reversed(self._tokens):
@@ -262,15 +266,18 @@ class Span:
         token = _current.set(self)
         attached = self._home.attached
         if attached and self.trace_id:
-            details = self._details or self._detailed()
-            # A command's span is entered at each phase.
-            if (context := details.own) is None:
-                context = details.own = self.context
             if len(attached) == 1:
                 other = attached[0]
-                return token, ((other, other.attach(context, own_io)),)
-            return token, [(other, other.attach(context, own_io)) for other in attached]
+                return (token, ((other, other.attach(self._own_context(), own_io)),)) if other.in_use() else token
+            return token, [(other, other.attach(self._own_context(), own_io)) for other in attached if other.in_use()]
         return token
+
+    def _own_context(self) -> TraceContext:
+        # A command's span is entered at each phase.
+        details = self._details or self._detailed()
+        if (context := details.own) is None:
+            context = details.own = self.context
+        return context
 
     @staticmethod
     def leave(entered: Entered) -> None:
