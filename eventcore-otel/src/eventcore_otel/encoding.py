@@ -331,9 +331,10 @@ class Encoder:
         return found
 
 
-def encode_resource(attributes: Attributes) -> bytes:
-    """The field ``resource`` of a ``ResourceSpans`` or ``ResourceMetrics`` message."""
-    return delimited(b"\x0a", b"".join([key_value(b"\x0a", name, value) for name, value in attributes]))
+def encode_resource(attributes: Attributes, schema_url: str = "") -> bytes:
+    """The fields ``resource`` and ``schema_url`` of a ``ResourceSpans`` or ``ResourceMetrics`` message."""
+    resource = b"".join([key_value(b"\x0a", name, value) for name, value in attributes])
+    return delimited(b"\x0a", resource) + text_field(b"\x1a", schema_url)
 
 
 def _group(data: MetricData, kind: bytes, properties: bytes) -> Group:

@@ -114,6 +114,12 @@ class OpenTelemetryExporter(Exporter):
             endpoint.
         channel_options: further channel options of gRPC, such as
             ``{"grpc.max_send_message_length": 10000000}``; they win over the exporter's own.
+        service_version: the resource attribute ``service.version``.
+        resource_detectors: what finds further resource attributes: names in the entry-point group
+            ``opentelemetry_resource_detector``, of which the SDK brings ``"host"``, ``"os"``,
+            ``"process"`` and ``"service_instance"``; ``"container"``; ``"*"`` for all. They run
+            when the exporter starts, 2 seconds at most. Attributes of core and of other parameters
+            replace theirs. Default: ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, else none.
 
     Raises:
         ValueError: parameters have faults; the message lists every fault and what was expected.
@@ -148,6 +154,8 @@ class OpenTelemetryExporter(Exporter):
         keepalive: float | None = None,
         authority: str | None = None,
         channel_options: Mapping[str, str | int] | None = None,
+        service_version: str | None = None,
+        resource_detectors: Sequence[str] | None = None,
     ) -> None:
         get_headers = headers if callable(headers) else None
         self._settings = Settings.resolve(
@@ -175,6 +183,8 @@ class OpenTelemetryExporter(Exporter):
                     authority=authority,
                     options=channel_options or {},
                 ),
+                service_version=service_version,
+                resource_detectors=resource_detectors,
             )
         )
         if activate not in ("auto", "always", "never"):

@@ -37,7 +37,7 @@ class Session:
     """
 
     def __init__(self, settings: Settings, context: ExporterContext) -> None:
-        resource = encode_resource(complete(context.resource.attributes, settings.resource))
+        resource = encode_resource(*complete(context, settings))
         self._context = context
         self._encoder = Encoder(exemplars=settings.exemplars)
         self._transport = Transport(settings, f"eventcore-otel/{version_of('eventcore-otel')}", context.logger)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
@@ -52,6 +52,8 @@ class Parameters:
     protocol: str | None = None
     temporality: str | None = None
     connection: Connection = field(default_factory=Connection)
+    service_version: str | None = None
+    resource_detectors: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Settings:
         pipeline: values for core's pipeline, from variables.
         warnings: variables that the exporter does not follow, to be logged.
         connection: how to connect to the receivers.
+        detectors: names of resource detectors.
     """
 
     metrics: Destination
@@ -120,6 +123,7 @@ class Settings:
     pipeline: Mapping[str, Any] = field(default_factory=dict[str, Any])
     warnings: tuple[str, ...] = ()
     connection: Connection = field(default_factory=Connection)
+    detectors: tuple[str, ...] = ()
 
     @classmethod
     def resolve(cls, parameters: Parameters, variables: Mapping[str, str] | None = None) -> Settings:
@@ -162,6 +166,7 @@ class Settings:
             pipeline={**_for_sdk(exporters["traces"]), **_pipeline(environment)},
             warnings=(*environment.warnings, *_not_followed(environment)),
             connection=parameters.connection,
+            detectors=_detectors(parameters, environment),
         )
 
     @property
@@ -239,6 +244,10 @@ class _Resolver:
             if not self.parameters.service_name:
                 raise ValueError("service_name: expected a text that is not empty")
             attributes["service.name"] = self.parameters.service_name
+        if self.parameters.service_version is not None:
+            if not self.parameters.service_version:
+                raise ValueError("service_version: expected a text that is not empty")
+            attributes["service.version"] = self.parameters.service_version
         return tuple(attributes.items())
 
     def temporality(self) -> Temporality:
@@ -348,6 +357,15 @@ class _Resolver:
                 raise ValueError(f"compression={given!r}: expected gzip or none")
             return given == "gzip"
         return self.environment.exporter(signal, "COMPRESSION", lambda variable: variable.one_of("gzip", "none")) == "gzip"
+
+
+def _detectors(parameters: Parameters, environment: Environment) -> tuple[str, ...]:
+    """The names of resource detectors; ``otel`` stands for variables that core has read."""
+    names = parameters.resource_detectors
+    if names is None:
+        variable = environment.read("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", _itself)
+        names = variable.text.split(",") if variable else ()
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip() not in ("", "otel")))
 
 
 def _for_sdk(exporter: object) -> Mapping[str, Any]:
