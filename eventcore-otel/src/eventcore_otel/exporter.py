@@ -20,16 +20,21 @@ from eventcore.exporting import (
     hookimpl,
 )
 from eventcore_otel.choosing import NONE, OTLP
+from eventcore_otel.connection import Connection, LoadBalancing
+from eventcore_otel.grpc_log import silenced_core
 from eventcore_otel.settings import Activate, Parameters, Settings, Temporality
 
 if TYPE_CHECKING:
+    import grpc
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from eventcore_otel.connection import GetHeaders
     from eventcore_otel.sdk.session import SdkSession
     from eventcore_otel.session import Session
 
-    Headers: TypeAlias = Mapping[str, Secret | str]
+    Headers: TypeAlias = Mapping[str, Secret | str] | GetHeaders
+    ChannelCredentials: TypeAlias = grpc.ChannelCredentials
     SdkSpanExporter: TypeAlias = SpanExporter | str
     SdkMetricExporter: TypeAlias = MetricExporter | str
 else:
@@ -38,6 +43,7 @@ else:
     Headers: TypeAlias = Mapping[str, Secret]
     SdkSpanExporter: TypeAlias = str
     SdkMetricExporter: TypeAlias = str
+    ChannelCredentials: TypeAlias = object  # of gRPC, which is imported when the exporter starts; only code can pass it
 
 
 class OpenTelemetryExporter(Exporter):
@@ -56,7 +62,10 @@ class OpenTelemetryExporter(Exporter):
             ``http://localhost:4317``.
         service_name: the resource attribute ``service.name``. Default: that of core.
         headers: sent with every call, for example ``{"authorization": "Bearer …"}``. Their values
-            are never shown.
+            are never shown. In code also a callable that returns them, sync or async: it is asked
+            before the first request, after ``headers_lifetime``, and when the receiver answers
+            UNAUTHENTICATED. It runs in a thread of its own, an async one on an event loop of its
+            own.
         insecure: whether to connect without TLS. Only for an endpoint without ``http://`` or
             ``https://``.
         timeout: the longest time that one attempt may take, in seconds, more than 0. Default: 10.
@@ -67,7 +76,8 @@ class OpenTelemetryExporter(Exporter):
         resource_attributes: added to the resource of core; they replace attributes of the same
             name.
         certificate: a PEM file with the certificates that the server's certificate is checked
-            against. Default: gRPC's own.
+            against. Default: gRPC's own. This file and those of the client are read again when they
+            change.
         client_certificate: a PEM file with the client's certificate, for servers that require one;
             needs ``client_key``.
         client_key: a PEM file with the client's private key.
@@ -91,6 +101,25 @@ class OpenTelemetryExporter(Exporter):
             ``"always"``; ``"never"``.
         trace_own_io: whether an instrumented database driver also traces the store's own
             statements, for which eventcore has spans.
+        headers_lifetime: seconds for which the answer of a callable in ``headers`` is used, more
+            than 0. Default: until the receiver answers UNAUTHENTICATED.
+        credentials: a ``grpc.ChannelCredentials`` in place of the certificate files. Only in code.
+        load_balancing: how several addresses are used, of a name (``dns:///collector:4317``) or of
+            a list (``ipv4:10.0.0.1:4317,10.0.0.2:4317``). ``"pick_first"``: one, and another when
+            it fails. ``"round_robin"``: all in turn.
+        keepalive: seconds between pings that detect a dead connection, more than 0. Servers refuse
+            pings that come too often; many allow one in 5 minutes, the OpenTelemetry Collector one
+            in 10 seconds if ``keepalive.enforcement_policy`` says so. Default: no pings.
+        authority: the server's name in requests and in its certificate, when it is not that of the
+            endpoint.
+        channel_options: further channel options of gRPC, such as
+            ``{"grpc.max_send_message_length": 10000000}``; they win over the exporter's own.
+        service_version: the resource attribute ``service.version``.
+        resource_detectors: what finds further resource attributes: names in the entry-point group
+            ``opentelemetry_resource_detector``, of which the SDK brings ``"host"``, ``"os"``,
+            ``"process"`` and ``"service_instance"``; ``"container"``; ``"*"`` for all. They run
+            when the exporter starts, 2 seconds at most. Attributes of core and of other parameters
+            replace theirs. Default: ``OTEL_EXPERIMENTAL_RESOURCE_DETECTORS``, else none.
 
     Raises:
         ValueError: parameters have faults; the message lists every fault and what was expected.
@@ -119,12 +148,21 @@ class OpenTelemetryExporter(Exporter):
         temporality: Temporality | None = None,
         activate: Activate = "auto",
         trace_own_io: bool = False,
+        headers_lifetime: float | None = None,
+        credentials: ChannelCredentials | None = None,
+        load_balancing: LoadBalancing = "pick_first",
+        keepalive: float | None = None,
+        authority: str | None = None,
+        channel_options: Mapping[str, str | int] | None = None,
+        service_version: str | None = None,
+        resource_detectors: Sequence[str] | None = None,
     ) -> None:
+        get_headers = headers if callable(headers) else None
         self._settings = Settings.resolve(
             Parameters(
                 endpoint=endpoint,
                 service_name=service_name,
-                headers=headers,
+                headers=None if callable(headers) else headers,
                 insecure=insecure,
                 timeout=timeout,
                 compression=compression,
@@ -136,6 +174,17 @@ class OpenTelemetryExporter(Exporter):
                 metric_exporter=metric_exporter,
                 protocol=protocol,
                 temporality=temporality,
+                connection=Connection(
+                    get_headers=get_headers,
+                    headers_lifetime=headers_lifetime,
+                    credentials=credentials,
+                    load_balancing=load_balancing,
+                    keepalive=keepalive,
+                    authority=authority,
+                    options=channel_options or {},
+                ),
+                service_version=service_version,
+                resource_detectors=resource_detectors,
             )
         )
         if activate not in ("auto", "always", "never"):
@@ -166,9 +215,7 @@ class OpenTelemetryExporter(Exporter):
         for signal in signals:
             chosen = self._settings.exporters["metrics" if signal == "metrics" else "traces"]
             if chosen == OTLP:
-                from eventcore_otel.session import Session
-
-                own = own or Session(self._settings, context)
+                own = own or self._session(context)
                 self._sessions[signal] = own
             elif chosen != NONE:
                 from eventcore_otel.sdk.session import SdkSession
@@ -217,6 +264,12 @@ class OpenTelemetryExporter(Exporter):
 
         system = OpenTelemetryContext(always=self._activate == "always", trace_own_io=self._trace_own_io)
         return system.current if self._activate == "never" else system
+
+    def _session(self, context: ExporterContext) -> Session:
+        with silenced_core():
+            from eventcore_otel.session import Session
+
+            return Session(self._settings, context)
 
     def _running(self, signal: Signal) -> Session | SdkSession:
         try:

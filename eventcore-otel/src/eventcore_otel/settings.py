@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from eventcore.exporting import Attributes, AttributeValue, Secret
 from eventcore_otel.choosing import NONE, OTLP, OTLP_HTTP, choose, choose_by_protocol, choose_by_variables
+from eventcore_otel.connection import Connection
 from eventcore_otel.endpoint import DEFAULT_ENDPOINT, Endpoint
 from eventcore_otel.environment import Environment, Signal, Variable
 
@@ -50,6 +51,9 @@ class Parameters:
     metric_exporter: object = None
     protocol: str | None = None
     temporality: str | None = None
+    connection: Connection = field(default_factory=Connection)
+    service_version: str | None = None
+    resource_detectors: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class Settings:
         interval: seconds between metrics cycles, from a variable; ``None`` when it is not set.
         pipeline: values for core's pipeline, from variables.
         warnings: variables that the exporter does not follow, to be logged.
+        connection: how to connect to the receivers.
+        detectors: names of resource detectors.
     """
 
     metrics: Destination
@@ -116,6 +122,8 @@ class Settings:
     interval: float | None = None
     pipeline: Mapping[str, Any] = field(default_factory=dict[str, Any])
     warnings: tuple[str, ...] = ()
+    connection: Connection = field(default_factory=Connection)
+    detectors: tuple[str, ...] = ()
 
     @classmethod
     def resolve(cls, parameters: Parameters, variables: Mapping[str, str] | None = None) -> Settings:
@@ -140,6 +148,11 @@ class Settings:
         traces = resolver.destination("traces", exporters["traces"])
         resource = resolver.attempt(resolver.resource) or ()
         temporality = resolver.attempt(resolver.temporality) or "cumulative"
+        resolver.faults += parameters.connection.faults()
+        if parameters.connection.credentials is not None and None in (metrics.tls, traces.tls):
+            resolver.faults.append(
+                "credentials: expected only where TLS is used; the endpoint says http://, or insecure is true"
+            )
         if resolver.faults:
             raise ValueError("; ".join(dict.fromkeys(resolver.faults)))
         return cls(
@@ -152,6 +165,8 @@ class Settings:
             interval=environment.read("OTEL_METRIC_EXPORT_INTERVAL", Variable.interval),
             pipeline={**_for_sdk(exporters["traces"]), **_pipeline(environment)},
             warnings=(*environment.warnings, *_not_followed(environment)),
+            connection=parameters.connection,
+            detectors=_detectors(parameters, environment),
         )
 
     @property
@@ -229,6 +244,10 @@ class _Resolver:
             if not self.parameters.service_name:
                 raise ValueError("service_name: expected a text that is not empty")
             attributes["service.name"] = self.parameters.service_name
+        if self.parameters.service_version is not None:
+            if not self.parameters.service_version:
+                raise ValueError("service_version: expected a text that is not empty")
+            attributes["service.version"] = self.parameters.service_version
         return tuple(attributes.items())
 
     def temporality(self) -> Temporality:
@@ -302,8 +321,10 @@ class _Resolver:
         return Tls(certificate, found[1].text, found[2].text)
 
     def _headers(self, signal: Signal) -> tuple[tuple[str, Secret], ...]:
+        if self.parameters.connection.get_headers is not None:
+            return ()
         if self.parameters.headers is not None:
-            return tuple(_header(name, value, "headers") for name, value in self.parameters.headers.items())
+            return tuple(header(name, value, "headers") for name, value in self.parameters.headers.items())
         return self.environment.exporter(signal, "HEADERS", self._headers_of_variable, secret=True) or ()
 
     def _headers_of_variable(self, variable: Variable) -> tuple[tuple[str, Secret], ...]:
@@ -313,7 +334,7 @@ class _Resolver:
             try:
                 if not name:
                     raise ValueError("expected key=value pairs separated by commas, percent-encoded")
-                key, secret = _header(name, value, f"pair {position}")
+                key, secret = header(name, value, f"pair {position}")
             except ValueError as error:
                 self.environment.warn(variable, f"{variable} is followed in part: pair {position} is left out: {error}")
             else:
@@ -336,6 +357,15 @@ class _Resolver:
                 raise ValueError(f"compression={given!r}: expected gzip or none")
             return given == "gzip"
         return self.environment.exporter(signal, "COMPRESSION", lambda variable: variable.one_of("gzip", "none")) == "gzip"
+
+
+def _detectors(parameters: Parameters, environment: Environment) -> tuple[str, ...]:
+    """The names of resource detectors; ``otel`` stands for variables that core has read."""
+    names = parameters.resource_detectors
+    if names is None:
+        variable = environment.read("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", _itself)
+        names = variable.text.split(",") if variable else ()
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip() not in ("", "otel")))
 
 
 def _for_sdk(exporter: object) -> Mapping[str, Any]:
@@ -407,7 +437,12 @@ def _http_url(text: str, source: str) -> str:
     return text
 
 
-def _header(name: object, value: object, source: str) -> tuple[str, Secret]:
+def header(name: object, value: object, source: str) -> tuple[str, Secret]:
+    """A header as gRPC sends it.
+
+    Raises:
+        ValueError: gRPC cannot send it; the message never contains the value.
+    """
     if not isinstance(name, str) or not isinstance(value, (Secret, str)):
         raise ValueError(f"{source}: expected header names and values of type str")
     key = name.lower()

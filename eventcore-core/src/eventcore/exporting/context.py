@@ -33,7 +33,7 @@ class RetryLater(Exception):
 
     Args:
         after: seconds to wait before the next attempt, 0 or more; the pipeline waits for
-            ``max_backoff`` at most. ``None``: wait for the pipeline's own backoff.
+            ``max_age`` at most. ``None``: wait for the pipeline's own backoff.
         reason: what the backend said, for the log and the report.
         outcome_unknown: whether the backend may have taken the data, for example because the call
             was cut before its answer came. Such data is sent at most once more, and then counted as

@@ -50,7 +50,7 @@ class SdkSession:
         name: SdkSignal = "metrics" if signal == "metrics" else "traces"
         given = settings.exporters[name]
         self._exporter: Any = _made(name, given, settings) if isinstance(given, str) else given
-        self._translator = Translator(complete(context.resource.attributes, settings.resource))
+        self._translator = Translator(complete(context, settings).attributes)
         self._spans: list[Any] = []
         self._metrics: list[MetricData] = []
 
