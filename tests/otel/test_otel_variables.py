@@ -17,8 +17,6 @@ from tests.otel import conformance
 GIVEN: Final = {"OTEL_EXPORTER_OTLP_ENDPOINT": "c:4317"}
 # Of the specification, and not yet in the SDK's lists.
 MORE: Final = {"OTEL_EXPERIMENTAL_CONFIG_FILE"}
-# Followed from a later change on.
-LATER: Final = {"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"}
 
 
 class Row(NamedTuple):
@@ -63,8 +61,6 @@ def test_every_row_says_who_follows_the_variable() -> None:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.by == "exporter"], ids=lambda row: row.name)
 def test_what_the_exporter_follows_changes_its_settings(row: Row) -> None:
-    if row.name in LATER:
-        return
     assert Settings.resolve(Parameters(), {**GIVEN, row.name: row.example}) != Settings.resolve(Parameters(), GIVEN)
 
 
