@@ -69,6 +69,7 @@ async def send(url: str) -> None:
     await asyncio.gather(*(client() for _ in range(4)))
 
 
+@pytest.mark.conforms("Traces", "The current span is propagated through the context, with its sampling decision.")
 def test_one_request_is_one_trace_from_http_over_the_command_to_the_handlers_own_sql(
     service: str, ddapm: DdapmTestAgent
 ) -> None:

@@ -187,6 +187,7 @@ class Look(Command[None]):
             yield from ()
 
 
+@pytest.mark.conforms("Traces", "The current span is propagated through the context, with its sampling decision.")
 @pytest.mark.parametrize("sampled", [True, False])
 async def test_spans_of_the_sdk_inside_a_command_are_its_children_and_as_sampled_as_their_parent(
     sampled: bool, provider: TracerProvider
@@ -255,6 +256,7 @@ def instrumented_grpc() -> Iterator[None]:
     instrumentor.uninstrument()
 
 
+@pytest.mark.conforms("SDK", "What exporters send is not traced.")
 @pytest.mark.usefixtures("instrumented_grpc")
 def test_an_instrumented_grpc_leaves_our_own_calls_alone(receiver: Receiver) -> None:
     with use_span(NonRecordingSpan(SpanContext(5, 6, is_remote=False, trace_flags=TraceFlags(1)))):

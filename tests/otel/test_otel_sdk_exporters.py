@@ -95,6 +95,7 @@ class Spans(SpanExporter):
         return answer
 
 
+@pytest.mark.conforms("SDK", "A span exporter gets spans with context, parent, resource, scope, and dropped counts.")
 def test_a_span_exporter_gets_the_sdks_own_class_with_every_field(drive: Drive) -> None:
     exporter = InMemorySpanExporter()
     drive(RESOURCE, span_exporter=exporter, metric_exporter="none").spans([RICH_SPAN])
@@ -124,6 +125,7 @@ def test_a_span_exporter_gets_the_sdks_own_class_with_every_field(drive: Drive) 
     assert json.loads(found.to_json())["name"] == "append events"
 
 
+@pytest.mark.conforms("SDK", "A metric exporter gets sums, gauges and histograms, with temporality and exemplars.")
 def test_a_metric_exporter_gets_the_sdks_own_classes_with_every_value(drive: Drive) -> None:
     exporter = Metrics()
     driver = drive(RESOURCE, metric_exporter=exporter, span_exporter="none")
@@ -238,6 +240,7 @@ def zipkin(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
         serving.join(5)
 
 
+@pytest.mark.conforms("SDK", "Exporters are found by their names in the entry-point groups.")
 def test_spans_go_to_zipkin_by_the_exporter_of_another_distribution(zipkin: list[dict[str, Any]], drive: Drive) -> None:
     drive(RESOURCE, span_exporter="zipkin_json", metric_exporter="none").spans([RICH_SPAN])
     [found] = zipkin
@@ -248,6 +251,7 @@ def test_spans_go_to_zipkin_by_the_exporter_of_another_distribution(zipkin: list
     assert found["tags"]["otel.dropped_attributes_count"] == "4"
 
 
+@pytest.mark.conforms("Metrics", "A metric exporter gets the temporality that it prefers.")
 @pytest.mark.parametrize(
     ("preferred", "temporality"),
     [
@@ -263,6 +267,7 @@ def test_an_exporter_gets_the_temporality_that_it_prefers(preferred: Mapping[Any
     assert OpenTelemetryExporter(metric_exporter=Metrics(), temporality="delta").temporality == "delta"
 
 
+@pytest.mark.conforms("SDK", "A batch for which an exporter answers `FAILURE` is not sent again.")
 def test_what_an_exporter_says_it_has_not_delivered_is_rejected(drive: Drive) -> None:
     driver = drive(span_exporter=Spans(SpanExportResult.FAILURE, None, "yes"), metric_exporter=Metrics(answer=None))
     assert driver.spans([span(), span(2)]) == Rejected(2, "Spans.export answered FAILURE; its own log says why")
@@ -281,6 +286,7 @@ def test_what_an_exporter_raises_is_raised_and_the_spans_are_given_to_it_again(d
     assert exporter.got == [["span 1"], ["span 1"]]
 
 
+@pytest.mark.conforms("SDK", "What exporters send is not traced.")
 def test_instrumented_libraries_do_not_trace_what_an_exporter_sends(drive: Drive) -> None:
     suppressed: list[object] = []
 
@@ -294,6 +300,7 @@ def test_instrumented_libraries_do_not_trace_what_an_exporter_sends(drive: Drive
     assert otel_context.get_value("suppress_instrumentation") is None
 
 
+@pytest.mark.conforms("SDK", "An exporter that hangs delays nobody else.")
 @pytest.mark.once
 async def test_an_exporter_of_the_sdk_that_hangs_harms_neither_its_sibling_nor_the_application() -> None:
     released = threading.Event()

@@ -53,6 +53,7 @@ def test_an_endpoint_without_a_scheme_is_plain_when_insecure() -> None:
     assert resolve({"OTEL_EXPORTER_OTLP_INSECURE": "true"}, endpoint="collector:4317").metrics.tls is None
 
 
+@pytest.mark.conforms("OTLP exporter", "The scheme of the endpoint takes precedence over `insecure`.")
 def test_the_scheme_wins_over_the_variable_insecure() -> None:
     assert resolve({"OTEL_EXPORTER_OTLP_INSECURE": "true"}, endpoint="https://collector").traces.tls == Tls()
     assert resolve({"OTEL_EXPORTER_OTLP_INSECURE": "false"}, endpoint="http://collector").traces.tls is None
@@ -87,14 +88,15 @@ def test_a_bad_parameter_is_named_with_what_was_expected(settings: dict[str, typ
     assert said in str(caught.value)
 
 
+@pytest.mark.conforms("Variables", "A value that cannot be understood is a warning, and counts as not set.")
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "expected grpc or http/protobuf; it is ignored"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/v1/metrics", "gRPC takes no path; http://c:4318 is used"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://c:4318", "not an endpoint that gRPC knows"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "expected milliseconds, more than 0; it is ignored"),
-        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "-1", "expected milliseconds, more than 0"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "expected milliseconds, 0 or more; it is ignored"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "-1", "expected milliseconds, 0 or more"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "deflate", "expected gzip or none; it is ignored"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization", "pair 1 is left out: expected key=value pairs"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key.pem", "is ignored: expected both a client certificate and its key"),
@@ -140,6 +142,7 @@ def test_a_broken_header_does_not_lose_the_token_beside_it() -> None:
     assert "Bearer" not in warning
 
 
+@pytest.mark.conforms("OTLP exporter", "The options of one signal take precedence over the general ones.")
 def test_a_signals_own_variable_wins_over_the_general_one() -> None:
     settings = resolve(
         {
@@ -187,15 +190,20 @@ def test_a_parameter_wins_over_every_variable() -> None:
     assert settings.traces.timeout == 3.0
 
 
+@pytest.mark.conforms("Variables", "An empty value counts as not set.")
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert resolve({"OTEL_EXPORTER_OTLP_ENDPOINT": " ", "OTEL_EXPORTER_OTLP_PROTOCOL": ""}) == resolve()
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("10000", 10.0), ("500", 0.5), ("100", 0.1), ("10", 10.0), ("0.5", 0.5)])
+@pytest.mark.conforms("Variables", "A timeout of 0 is no limit.")
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10000", 10.0), ("500", 0.5), ("100", 0.1), ("10", 10.0), ("0.5", 0.5), ("0", 3600.0)]
+)
 def test_a_timeout_is_milliseconds_unless_it_can_only_be_seconds(text: str, seconds: float) -> None:
     assert resolve({"OTEL_EXPORTER_OTLP_TIMEOUT": text}).traces.timeout == seconds
 
 
+@pytest.mark.conforms("OTLP exporter", "Headers are pairs separated by commas, percent-encoded.")
 def test_headers_are_percent_decoded() -> None:
     settings = resolve({"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20a%3Db%2Cc, x-tenant = t ,"})
     assert headers_of(settings.traces) == {"authorization": "Bearer a=b,c", "x-tenant": "t"}
@@ -251,12 +259,14 @@ def test_warnings_are_logged_at_the_start(
     assert record.getMessage() == "OTEL_EXPORTER_OTLP_COMPRESSION='deflate': expected gzip or none; it is ignored"
 
 
+@pytest.mark.conforms("Metrics", "The preference of temporality has three values, in any case of letters.")
 @pytest.mark.parametrize("text", ["delta", "lowmemory", "Cumulative", "DELTA"])
 def test_the_preferred_temporality_is_followed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", text)
     assert OpenTelemetryExporter().temporality == text.lower()
 
 
+@pytest.mark.conforms("SDK", "Interval, delay, timeouts, queue and batch follow their variables.")
 def test_intervals_queues_and_timeouts_of_the_sdk_are_defaults_of_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {
         "OTEL_METRIC_EXPORT_INTERVAL": "60000",
@@ -279,6 +289,7 @@ def test_intervals_queues_and_timeouts_of_the_sdk_are_defaults_of_the_pipeline(m
     assert (settings.metrics.timeout, settings.traces.timeout) == (7.0, 9.0)
 
 
+@pytest.mark.conforms("SDK", "`OTEL_SDK_DISABLED`, and `none` as an exporter, switch signals off.")
 @pytest.mark.parametrize(
     ("variables", "signals"),
     [
@@ -298,6 +309,7 @@ def test_a_signal_that_a_variable_switches_off_is_not_exported(
     assert OpenTelemetryExporter(endpoint="http://c:4317").signals == signals
 
 
+@pytest.mark.conforms("OTLP exporter", "Over HTTP, the path of the signal is appended to the general endpoint only.")
 @pytest.mark.parametrize(
     ("variables", "urls"),
     [

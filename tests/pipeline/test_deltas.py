@@ -205,6 +205,7 @@ class Statsd(Exporter):
         self.total.update({name: value for name, value in self.held if name == "counted"})
 
 
+@pytest.mark.conforms("Metrics", "`delta`: differences, except for up-down counters.")
 def test_an_exporter_that_wants_differences_gets_them(bench: Bench) -> None:
     exporter = Statsd()
     bench.count(3)
@@ -277,6 +278,7 @@ def test_a_successor_of_one_that_hangs_sends_its_interval_once_more(
     assert [cycle for cycle in new.sent if cycle] == [[("counted", 3)], [("counted", 4)], [("counted", 1)]]
 
 
+@pytest.mark.conforms("Metrics", "`lowmemory`: differences, except for asynchronous counters and up-down counters.")
 def test_with_low_memory_the_totals_of_callbacks_stay_totals(bench: Bench) -> None:
     class LowMemory(Statsd):
         temporality: Temporality = "lowmemory"

@@ -13,6 +13,9 @@ from urllib.parse import unquote
 Signal: TypeAlias = Literal["metrics", "traces"]
 
 _LOWEST_MILLISECONDS: Final = 100.0
+# In place of no limit, which the specification allows: core's pipeline takes at most an hour.
+_NO_LIMIT: Final = 3600.0
+_SHORTEST_DELAY: Final = 0.001
 _T = TypeVar("_T")
 
 
@@ -45,17 +48,24 @@ class Variable(NamedTuple):
         The specification says milliseconds, but OpenTelemetry's Python SDK reads the same variables
         as seconds. A timeout below 100 ms makes no sense, nor does one of 100 seconds or more. A
         number below 100 is therefore read as seconds and any other number as milliseconds, so that
-        deployments of either kind get the timeout that they mean.
+        deployments of either kind get the timeout that they mean. 0 means no limit.
         """
         number = self._number()
-        return number if number < _LOWEST_MILLISECONDS else number / 1000
+        return min((number if number < _LOWEST_MILLISECONDS else number / 1000) or _NO_LIMIT, _NO_LIMIT)
 
-    def milliseconds(self) -> float:
-        """The value of an interval or a timeout of the SDK, in seconds: more than 0 and at most an hour."""
-        seconds = self._number() / 1000
-        if seconds > 3600:
-            raise self.fault("milliseconds, at most one hour")
-        return seconds
+    def timeout(self) -> float:
+        """The value of a timeout of the SDK, in seconds; 0 means no limit."""
+        return min(self._number() / 1000 or _NO_LIMIT, _NO_LIMIT)
+
+    def delay(self) -> float:
+        """The value of a delay of the SDK, in seconds; 0 means at once."""
+        return self._up_to_an_hour(max(self._number() / 1000, _SHORTEST_DELAY))
+
+    def interval(self) -> float:
+        """The value of an interval of the SDK, in seconds, more than 0."""
+        if not (number := self._number()):
+            raise self.fault("milliseconds, more than 0")
+        return self._up_to_an_hour(number / 1000)
 
     def number(self) -> int:
         """The value of a whole number, more than 0."""
@@ -86,10 +96,15 @@ class Variable(NamedTuple):
         try:
             number = float(self.text)
         except ValueError:
-            number = 0.0
-        if not 0 < number < float("inf"):
-            raise self.fault("milliseconds, more than 0")
+            number = -1.0
+        if not 0 <= number < float("inf"):
+            raise self.fault("milliseconds, 0 or more")
         return number
+
+    def _up_to_an_hour(self, seconds: float) -> float:
+        if seconds > 3600:
+            raise self.fault("milliseconds, at most one hour")
+        return seconds
 
 
 class Environment:

@@ -162,7 +162,7 @@ class Settings:
             exporters,
             temporality,
             exemplars=_exemplars(environment),
-            interval=environment.read("OTEL_METRIC_EXPORT_INTERVAL", Variable.milliseconds),
+            interval=environment.read("OTEL_METRIC_EXPORT_INTERVAL", Variable.interval),
             pipeline={**_for_sdk(exporters["traces"]), **_pipeline(environment)},
             warnings=(*environment.warnings, *_not_followed(environment)),
             connection=parameters.connection,
@@ -347,7 +347,7 @@ class _Resolver:
                 raise ValueError(f"timeout={timeout!r}: expected seconds, more than 0")
             return float(timeout)
         found = self.environment.exporter(signal, "TIMEOUT", Variable.attempt_seconds)
-        limit = self.environment.read(_EXPORT_TIMEOUTS[signal], Variable.milliseconds)
+        limit = self.environment.read(_EXPORT_TIMEOUTS[signal], Variable.timeout)
         timeout = found or _DEFAULT_TIMEOUT
         return min(timeout, limit or timeout)
 
@@ -387,9 +387,9 @@ def _preferred(exporter: object) -> str | None:
 
 def _pipeline(environment: Environment) -> Mapping[str, Any]:
     """What variables say of core's pipeline."""
-    timeouts = [environment.read(name, Variable.milliseconds) for name in _EXPORT_TIMEOUTS.values()]
+    timeouts = [environment.read(name, Variable.timeout) for name in _EXPORT_TIMEOUTS.values()]
     values: dict[str, Any] = {
-        "span_interval": environment.read("OTEL_BSP_SCHEDULE_DELAY", Variable.milliseconds),
+        "span_interval": environment.read("OTEL_BSP_SCHEDULE_DELAY", Variable.delay),
         "span_queue": environment.read("OTEL_BSP_MAX_QUEUE_SIZE", Variable.number),
         "span_batch": environment.read("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", Variable.number),
         # A hook of either signal has this time; `Destination.timeout` is the limit of each.
@@ -398,6 +398,8 @@ def _pipeline(environment: Environment) -> Mapping[str, Any]:
     for name, most in (("span_queue", 1_000_000), ("span_batch", 100_000)):
         if values[name] is not None:
             values[name] = min(values[name], most)
+    if values["span_batch"] is not None and values["span_queue"] is not None:
+        values["span_batch"] = min(values["span_batch"], values["span_queue"])
     return {name: value for name, value in values.items() if value is not None}
 
 
