@@ -41,6 +41,7 @@ def scopes_of(requests: list[dict[str, Any]], signal: str) -> Iterator[dict[str,
             yield from resource[f"scope{signal}"]
 
 
+@pytest.mark.conforms("OTLP", "The OpenTelemetry Collector gets flags, scopes and links.")
 def test_flags_scopes_and_links_arrive(otel_collector: Collector, drive: Drive) -> None:
     library = Scope("shop", "2.0", "https://opentelemetry.io/schemas/1.30.0")
     links = (SpanLink(TraceContext(5, 6, 1, is_remote=True)), SpanLink(TraceContext(7, 8)))
@@ -86,6 +87,7 @@ def test_a_request_larger_than_the_collector_takes_is_never_sent(otel_collector:
     assert sorted(point.value or 0 for point in otel_collector.points("many")) == list(range(2600))
 
 
+@pytest.mark.conforms("OTLP", "The OpenTelemetry Collector understands each temporality.")
 @pytest.mark.parametrize("temporality", ["cumulative", "delta", "lowmemory"])
 async def test_points_arrive_with_each_temporality(otel_collector: Collector, telemetry: Telemetry, temporality: str) -> None:
     connected(telemetry, otel_collector.grpc_endpoint, temporality)
@@ -120,6 +122,7 @@ async def test_points_arrive_with_each_temporality(otel_collector: Collector, te
     assert starts[0] < times[0] <= time.time_ns()
 
 
+@pytest.mark.conforms("OTLP", "Jaeger shows the traces.")
 def test_jaeger_shows_the_trace_that_came_through_the_collector(
     collector_to_jaeger: Collector, jaeger: Jaeger, drive: Drive
 ) -> None:

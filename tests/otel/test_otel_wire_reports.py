@@ -36,6 +36,7 @@ def test_a_backend_can_tell_which_span_is_the_entry_of_a_service(receiver: Recei
     assert first.links[0].flags & remote
 
 
+@pytest.mark.conforms("OTLP", "A request has one point of one identity.")
 def test_the_points_of_an_instrument_are_one_metric_in_a_request(receiver: Receiver, drive: Drive) -> None:
     """opentelemetry-collector-contrib#8831: several metrics of one name are refused as duplicates."""
     chunks = ([counter("orders.total", {f"country {n}": n})] for n in range(20))
@@ -44,6 +45,7 @@ def test_the_points_of_an_instrument_are_one_metric_in_a_request(receiver: Recei
     assert len(receiver.metrics()[0].sum.data_points) == 20
 
 
+@pytest.mark.conforms("OTLP", "A request has one point of one identity.")
 def test_no_two_points_of_a_request_have_the_same_identity(receiver: Receiver, drive: Drive) -> None:
     """opentelemetry-collector-contrib#36508, rustfs#6111: of two points with the same attributes and time, either may win."""
     points = tuple(NumberPoint((("kind", "a"),), value, START, NOW) for value in (1, 2))
@@ -62,6 +64,7 @@ def test_metrics_above_four_megabytes_arrive(receiver: Receiver, drive: Drive) -
     assert sorted(arrived) == list(range(1000))
 
 
+@pytest.mark.conforms("OTLP", "A partial success that rejects nothing is a success; its message is logged.")
 def test_a_warning_of_a_receiver_that_accepted_everything_is_seen_and_is_no_failure(
     receiver: Receiver, drive: Drive, caplog: pytest.LogCaptureFixture
 ) -> None:
