@@ -68,10 +68,12 @@ class LiveHeaders:
         if answer.error is not None:
             problem = f"{type(answer.error).__name__}: {' '.join(str(answer.error).split())}"[:_MAX_REASON]
             raise RetryLater(reason=f"headers: the callable raised {problem}") from answer.error
-        if not isinstance(answer.value, Mapping):
+        is_mapping = isinstance(answer.value, Mapping)
+        if not is_mapping:
             raise RetryLater(reason=f"headers: the callable returned {type(answer.value).__name__}; expected a mapping")
+        values: Mapping[Any, Any] = answer.value
         try:
-            pairs = [header(name, value, "headers") for name, value in answer.value.items()]
+            pairs = [header(name, value, "headers") for name, value in values.items()]
         except ValueError as error:
             raise RetryLater(reason=str(error)) from error
         return tuple((name, secret.reveal()) for name, secret in pairs)

@@ -232,7 +232,7 @@ class Transport:
     def _partial_success(self, signal: Signal, response: _Response) -> Rejected | None:
         success = response.partial_success
         is_traces = isinstance(response, ExportTraceServiceResponse)
-        rejected: int = success.rejected_spans if is_traces else success.rejected_data_points  # type: ignore[union-attr]  # is_traces says which
+        rejected: int = getattr(success, "rejected_spans" if is_traces else "rejected_data_points")
         message = self._clean(signal, success.error_message)
         if rejected > 0:
             return Rejected(rejected, f"partial success: {message or 'no reason given'}")
