@@ -53,6 +53,7 @@ class SdkSession:
         self._translator = Translator(complete(context, settings).attributes)
         self._spans: list[Any] = []
         self._metrics: list[MetricData] = []
+        self._closed = False
 
     def begin(self, signal: Signal) -> None:
         """Drop the chunks of a cycle that ended without ``flush``."""
@@ -89,7 +90,10 @@ class SdkSession:
 
     def close(self) -> None:
         """Shut the SDK's exporter down; it may be called while another thread is in its ``export``."""
-        self._exporter.shutdown()
+        # Called once more when a hook has returned that was running meanwhile.
+        if not self._closed:
+            self._closed = True
+            self._exporter.shutdown()
 
     def _export(self, count: int, call: Callable[[], object]) -> Rejected | None:
         # As the SDK's own processors do: instrumented libraries must not trace what the exporter sends.
