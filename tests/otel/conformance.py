@@ -21,6 +21,8 @@ NOT_MET: Final = (
     ("Variables", "`OTEL_METRICS_EXEMPLAR_FILTER=always_on`.", "exemplars come from sampled spans only; a warning says so"),
     ("Variables", "A declarative configuration file.", "`eventcore.toml` configures eventcore; a warning says so"),
     ("Metrics", "Exponential histograms.", "histograms have explicit buckets; a warning says so"),
+    ("OTLP", "Several requests at once, for more throughput.", "one exporter has one request in flight"),
+    ("OTLP", "JSON over HTTP.", "OTLP is sent over gRPC, or as protobuf over HTTP by the SDK's exporter"),
     ("Traces", "Spans of eventcore in the application's own `TracerProvider`.", "they are exported by eventcore's pipelines"),
 )
 """Clauses that are not met: part, clause, and what happens instead."""

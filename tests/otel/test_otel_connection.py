@@ -43,6 +43,7 @@ def secured(authority: trustme.CA, name: str = "localhost", port: int = 0) -> Re
     return receiver
 
 
+@pytest.mark.conforms("OTLP", "Several receivers behind one name.")
 def test_several_collectors_take_turns(receivers: list[Receiver], drive: Drive) -> None:
     driver = drive(endpoint=addresses(receivers), insecure=True, load_balancing="round_robin")
     deadline = time.monotonic() + 10
@@ -138,6 +139,7 @@ def test_headers_of_a_coroutine_function_are_awaited(receiver: Receiver, drive: 
     assert receiver.metadata[0]["authorization"] == "Bearer async"
 
 
+@pytest.mark.conforms("OTLP", "Headers may change while the exporter runs.")
 def test_an_expired_token_is_asked_for_again_and_nothing_is_lost(receiver: Receiver, drive: Drive) -> None:
     tokens = iter(["old", "new"])
     driver = drive(endpoint=receiver.endpoint, headers=lambda: {"authorization": next(tokens)})
@@ -217,6 +219,7 @@ def test_a_callable_that_hangs_costs_one_timeout_and_its_late_answer_is_used(rec
     assert (receiver.metadata[0]["authorization"], len(asked)) == ("late", 1)
 
 
+@pytest.mark.conforms("OTLP", "Certificates may change while the exporter runs.")
 def test_certificates_are_read_again_when_their_file_changes(drive: Drive, tmp_path: Path) -> None:
     old, new = trustme.CA(), trustme.CA()
     file = tmp_path / "ca.pem"

@@ -103,6 +103,7 @@ metrics = st.lists(
 kept = Encoder()
 
 
+@pytest.mark.conforms("OTLP", "Requests are what protobuf makes of the same values.")
 @pytest.mark.once
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(spans, min_size=1, max_size=3), attributes)
@@ -113,6 +114,7 @@ def test_encoded_spans_are_what_protobuf_makes_of_them(given_spans: list[SpanDat
     assert encoded.trace_request(given_spans, resource=resource, encoder=kept) == expected
 
 
+@pytest.mark.conforms("OTLP", "Requests are what protobuf makes of the same values.")
 @pytest.mark.once
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(metrics, attributes)
@@ -176,6 +178,7 @@ def test_times_that_otlp_cannot_express_are_the_nearest_that_it_can() -> None:
     assert found.events[0].time_unix_nano == 0
 
 
+@pytest.mark.conforms("OTLP", "A number that OTLP cannot express is left out.")
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**2000, float("inf"), float("nan")])
 def test_a_sum_that_overflows_is_left_out_and_counted(value: float) -> None:
     encoder = Encoder()

@@ -72,6 +72,7 @@ def test_the_detectors_of_the_sdk_find_process_host_and_system(receiver: Receive
     assert found["telemetry.sdk.name"] == "eventcore"
 
 
+@pytest.mark.conforms("Resource", "`OTEL_EXPERIMENTAL_RESOURCE_DETECTORS` names resource detectors.")
 def test_the_variable_of_the_sdk_names_them_too(receiver: Receiver, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "otel, host ,service_instance")
     drive(endpoint=receiver.endpoint).spans([span()])
@@ -91,6 +92,7 @@ def test_what_core_and_the_settings_say_replaces_what_a_detector_finds(receiver:
     assert receiver.requests[0].resource_spans[0].schema_url == SCHEMA
 
 
+@pytest.mark.conforms("Resource", "A resource detector that fails does not stop the export.")
 @pytest.mark.usefixtures("detectors")
 def test_a_detector_that_raises_or_hangs_is_left_out_and_named(
     receiver: Receiver, drive: Drive, caplog: pytest.LogCaptureFixture

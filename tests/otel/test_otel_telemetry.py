@@ -87,6 +87,7 @@ async def test_what_an_application_records_arrives_at_a_collector(collector: Rot
     assert durations.resource["service.instance.id"] == telemetry.resource.get("service.instance.id")
 
 
+@pytest.mark.conforms("OTLP", "Cumulative points keep the start time of their series.")
 async def test_totals_go_on_growing_from_cycle_to_cycle(ddapm: DdapmTestAgent, connect: Connect) -> None:
     telemetry = connect(ddapm.grpc_endpoint)
     orders = telemetry.counter("orders.total").labels()
@@ -198,6 +199,7 @@ async def test_a_rejected_call_is_counted_as_a_drop_of_everything_in_it(receiver
     assert "UNAUTHENTICATED: no such token: ***" in report["otel"].reason
 
 
+@pytest.mark.conforms("OTLP", "The delay of `RetryInfo` is followed.")
 async def test_a_hint_when_to_come_back_is_followed(receiver: Receiver, connect: Connect) -> None:
     telemetry = connect(receiver.endpoint)
     receiver.answers.append(receiver.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", retry_after=0.1))

@@ -26,6 +26,7 @@ DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
+@pytest.mark.conforms("OTLP", "Sums have temporality, monotonicity and start time.")
 def test_a_counter_becomes_a_monotonic_cumulative_sum() -> None:
     metric = metric_in(counter("orders.total", {"a": 3, "b": 2.5}))
     assert (metric.name, metric.unit, metric.description) == ("orders.total", "{order}", "about orders.total")
@@ -50,6 +51,7 @@ def test_a_gauge_becomes_a_gauge() -> None:
     assert (point.as_double, point.time_unix_nano) == (-1.5, NOW)
 
 
+@pytest.mark.conforms("OTLP", "Sums have temporality, monotonicity and start time.")
 def test_an_additive_gauge_becomes_a_sum_that_is_not_monotonic() -> None:
     metric = metric_in(gauge("active", -2, additive=True))
     assert metric.WhichOneof("data") == "sum"
@@ -59,6 +61,7 @@ def test_an_additive_gauge_becomes_a_sum_that_is_not_monotonic() -> None:
     assert (point.as_int, point.start_time_unix_nano) == (-2, START)
 
 
+@pytest.mark.conforms("OTLP", "Histograms have bounds, counts, sum, minimum and maximum.")
 def test_a_histogram_keeps_its_bounds_counts_sum_and_extremes() -> None:
     metric = metric_in(histogram("duration"))
     assert metric.histogram.aggregation_temporality == CUMULATIVE
@@ -77,6 +80,7 @@ def test_an_empty_histogram_has_no_extremes() -> None:
     assert not point.HasField("max")
 
 
+@pytest.mark.conforms("OTLP", "Tracestate, events, links, status and dropped counts of a span are sent.")
 def test_a_span_keeps_everything_it_has() -> None:
     data = span(
         0xDEF,
@@ -114,6 +118,7 @@ def test_the_root_of_a_trace_has_no_parent() -> None:
     assert span_in(span()).parent_span_id == b""
 
 
+@pytest.mark.conforms("OTLP", "Each kind of span.")
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -153,6 +158,7 @@ def test_a_gauge_beyond_64_bits_becomes_a_float() -> None:
     assert point.as_double == float(2**70)
 
 
+@pytest.mark.conforms("OTLP", "Items are grouped by resource and by scope, with schema URLs.")
 def test_a_request_has_the_resource_once_and_each_scope_once() -> None:
     other = Scope("shop", "2.0", "https://opentelemetry.io/schemas/1.30.0")
     resource = (("service.name", "shop"), ("hosts", ("a", "b")))
@@ -173,6 +179,7 @@ def test_the_points_of_one_instrument_are_one_metric_however_many_chunks_bring_t
     assert {values(p.attributes)["kind"]: p.as_int for p in scope.metrics[0].sum.data_points} == {"a": 1, "b": 2}
 
 
+@pytest.mark.conforms("OTLP", "Flags say whether the parent, or a linked span, is remote.")
 @pytest.mark.parametrize("parent_is_remote", [False, True])
 def test_a_span_says_whether_its_parent_is_in_another_process(parent_is_remote: bool) -> None:
     found = span_in(span(parent_span_id=7, parent_is_remote=parent_is_remote))
@@ -181,6 +188,7 @@ def test_a_span_says_whether_its_parent_is_in_another_process(parent_is_remote: 
     assert bool(found.flags & trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK) == parent_is_remote
 
 
+@pytest.mark.conforms("OTLP", "Flags say whether the parent, or a linked span, is remote.")
 def test_a_link_says_whether_its_span_is_in_another_process() -> None:
     links = tuple(SpanLink(TraceContext(5, 6, 1, is_remote=remote)) for remote in (False, True))
     found = span_in(span(links=links)).links
@@ -188,6 +196,7 @@ def test_a_link_says_whether_its_span_is_in_another_process() -> None:
     assert all(link.flags & trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK for link in found)
 
 
+@pytest.mark.conforms("OTLP", "Sums have temporality, monotonicity and start time.")
 def test_differences_say_so_and_additive_gauges_stay_cumulative() -> None:
     deltas = msgspec.structs.replace(counter("c", {"a": 3}), temporality="delta")
     assert metric_in(deltas).sum.aggregation_temporality == DELTA
@@ -195,6 +204,7 @@ def test_differences_say_so_and_additive_gauges_stay_cumulative() -> None:
     assert metric_in(gauge("g", 1.0, additive=True)).sum.aggregation_temporality == CUMULATIVE
 
 
+@pytest.mark.conforms("OTLP", "Exemplars have value, time, trace id and span id.")
 def test_exemplars_lead_from_a_point_to_its_trace() -> None:
     exemplars = (Exemplar(0.5, NOW, 0xABC, 0xDEF), Exemplar(2, NOW + 1, 5, 6))
     data = msgspec.structs.replace(
