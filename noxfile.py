@@ -273,6 +273,19 @@ def mutate(session: nox.Session) -> None:
 
 
 @nox.session
+def kit(session: nox.Session) -> None:
+    """Plant faults into exporters, and change ours in 150 places: the contract of exporters, on its own, has to notice."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install_parts(session, "rotel", "ddapm-test-agent")
+    run_each(
+        session,
+        ["python", "-m", "tests.testing.exporters.planted"],
+        ["python", "-m", "tests.testing.exporters.mutate", *session.posargs],
+    )
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Let an exporter do everything wrong in each of its hooks, and print what that does to all others: nothing."""
     install_tree(session)

@@ -30,7 +30,11 @@ SURFACE = {
         SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict backend_from_url
     """,
     "eventcore.telemetry": "AbsentExporter Collection ExporterReport FailedExporter Pipeline Report Telemetry",
-    "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",
+    "eventcore.testing": """
+        ExporterContract ExporterSetup Given LIMITS MakeBackend MovableClock ProjectionContract ReadModel Received ReceivedEvent
+        ReceivedLink ReceivedPoint ReceivedSpan RecordingExporter RecordingTelemetry StoreContract TelemetryAssertions When
+        exporter_context given sample_collection sample_counter sample_gauge sample_histogram sample_span sample_spans
+    """,
     "eventcore_otel": "OpenTelemetryExporter",
     "eventcore_prometheus": "PrometheusExporter Scrapes",
 }

@@ -48,6 +48,11 @@ class Collector:
         """The address of the Collector, ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self._grpc}"
 
+    @property
+    def pid(self) -> int:
+        """The id of the Collector's process."""
+        return self._server.pid
+
     def stop(self) -> None:
         """Stop the Collector; its files stay readable."""
         # Asked to stop, it waits for connections that exporters have not closed.

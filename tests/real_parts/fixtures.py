@@ -41,7 +41,7 @@ def rotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotel]:
     collector.stop()
 
 
-def _built(part: str, program: str) -> Path:
+def built_program(part: str, program: str) -> Path:
     """The program of a part that is written in Go; it takes minutes to build, so that no test builds it."""
     if (path := program_of(part, program)).is_file():
         return path
@@ -54,7 +54,7 @@ def _built(part: str, program: str) -> Path:
 @pytest.fixture(scope="session")
 def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
     """The Jaeger of the test session."""
-    server = Jaeger(_built("jaeger", "all-in-one"), tmp_path_factory.mktemp("jaeger"))
+    server = Jaeger(built_program("jaeger", "all-in-one"), tmp_path_factory.mktemp("jaeger"))
     yield server
     server.stop()
 
@@ -62,7 +62,7 @@ def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
 @pytest.fixture
 def collector_to_jaeger(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A new OpenTelemetry Collector that also sends its traces to Jaeger."""
-    program = _built("collector", "otelcol")
+    program = built_program("collector", "otelcol")
     server = Collector(program, tmp_path_factory.mktemp("collector"), traces_to=jaeger.grpc_endpoint)
     yield server
     server.stop()
@@ -71,7 +71,7 @@ def collector_to_jaeger(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def otel_collector_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """The OpenTelemetry Collector of the test session; tests use ``otel_collector``."""
-    server = Collector(_built("collector", "otelcol"), tmp_path_factory.mktemp("collector"))
+    server = Collector(built_program("collector", "otelcol"), tmp_path_factory.mktemp("collector"))
     yield server
     server.stop()
 
