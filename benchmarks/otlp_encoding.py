@@ -96,7 +96,7 @@ def _of_spans(spans: Sequence[SpanData]) -> dict[str, Callable[[], object]]:
 def _of_metrics(data: CounterData | HistogramData) -> dict[str, Callable[[], object]]:
     encoder, translator = Encoder(), Translator(_RESOURCE)
     metrics: list[MetricData] = [data]
-    translated = translator.metrics(metrics)
+    translated = translator.metrics(translator.gather(metrics))
 
     def ours() -> object:
         encoder.begin_metrics()
@@ -106,7 +106,7 @@ def _of_metrics(data: CounterData | HistogramData) -> dict[str, Callable[[], obj
         "eventcore": ours,
         "protobuf": lambda: reference.metrics_request(_RESOURCE, metrics).SerializeToString(),
         "SDK": lambda: encode_metrics(translated).SerializeToString(),
-        "SDK with data classes": lambda: encode_metrics(translator.metrics(metrics)).SerializeToString(),
+        "SDK with data classes": lambda: encode_metrics(translator.metrics(translator.gather(metrics))).SerializeToString(),
     }
 
 

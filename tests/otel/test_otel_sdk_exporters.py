@@ -27,8 +27,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from eventcore.errors import ConfigurationError
 from eventcore.exporting import Exemplar, Rejected, Resource, Scope, SpanEvent, SpanLink, TraceContext
-from eventcore.telemetry import Telemetry
+from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_otel import OpenTelemetryExporter
 from tests.otel.conftest import Drive
 from tests.otel.values import NOW, START, counter, gauge, histogram, span
@@ -363,3 +364,34 @@ def test_using_only_our_own_exporter_loads_neither_requests_nor_the_sdks_exporte
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert found.stdout.strip() == "[]"
+
+
+def test_both_exporters_are_shut_down_once_also_where_one_raises(drive: Drive) -> None:
+    ended: list[str] = []
+
+    class EndedSpans(Spans):
+        def shutdown(self) -> None:
+            ended.append("spans")
+            raise ConnectionError("gone")
+
+    class EndedMetrics(Metrics):
+        def shutdown(self, timeout_millis: float = 30000, **_: Any) -> None:
+            ended.append("metrics")
+            raise ConnectionError("gone")
+
+    driver = drive(span_exporter=EndedSpans(), metric_exporter=EndedMetrics())
+    with pytest.raises(ConnectionError):
+        driver.shutdown()
+    driver.shutdown()
+    assert sorted(ended) == ["metrics", "spans"]
+
+
+async def test_configuration_names_an_exporter_of_the_sdk() -> None:
+    settings = {"span_exporter": "console", "metric_exporter": "none", "activate": "never", "trace_own_io": True}
+    async with Telemetry(config={"exporters": {"enabled": ["otel"], "otel": settings}}) as telemetry:
+        [pipeline] = telemetry.exporters()
+        assert isinstance(pipeline, Pipeline)
+        assert (pipeline.signals, pipeline.settings.span_batch) == (("spans",), 512)
+    with pytest.raises(ConfigurationError, match="span_exporter='jaeger': expected an installed exporter"):
+        async with Telemetry(config={"exporters": {"enabled": ["otel"], "otel": {"span_exporter": "jaeger"}}}):
+            pass

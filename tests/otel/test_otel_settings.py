@@ -329,6 +329,13 @@ def test_the_protocol_of_a_variable_is_followed_with_the_urls_of_the_specificati
     assert settings.warnings == ()
 
 
+def test_what_only_grpc_can_do_is_not_lost_by_a_variable_for_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    assert "'localhost:4317'" in repr(OpenTelemetryExporter(headers=lambda: {"authorization": "t"}))
+    with pytest.raises(ValueError, match="need protocol='grpc'"):
+        OpenTelemetryExporter(headers=lambda: {"authorization": "t"}, protocol="http/protobuf")
+
+
 def test_a_variable_for_the_protocol_does_not_change_an_endpoint_that_code_gives() -> None:
     settings = resolve({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, endpoint="http://localhost:4317")
     assert settings.exporters == {"metrics": "otlp", "traces": "otlp"}

@@ -50,8 +50,7 @@ class OpenTelemetryContext:
 
     def current(self) -> TraceContext | None:
         """The trace context of the current OpenTelemetry span; ``None`` when there is no such span."""
-        span = get_current_span()
-        if span is INVALID_SPAN:
+        if not _RUNTIME.get_current() or (span := get_current_span()) is INVALID_SPAN:
             return None
         context = span.get_span_context()
         if not context.is_valid:

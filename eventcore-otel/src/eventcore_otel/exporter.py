@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from eventcore.exporting import (
@@ -208,6 +209,7 @@ class OpenTelemetryExporter(Exporter):
         # Modules that load slowly (gRPC, protobuf messages, the SDK) are imported here, and only those that are used: commands
         # such as `eventcore plugins` import the plugin without starting it.
         self._close()
+        self._sessions = {}
         for warning in self._settings.warnings:
             context.logger.warning("%s", warning)
         own: Session | None = None
@@ -278,6 +280,7 @@ class OpenTelemetryExporter(Exporter):
             raise RuntimeError("the OpenTelemetry exporter was not started: call start() before any export hook") from None
 
     def _close(self) -> None:
-        # One session may serve both signals.
-        for session in {id(session): session for session in self._sessions.values()}.values():
-            session.close()
+        with ExitStack() as closing:  # the second one also where the first one raises
+            # One session may serve both signals.
+            for session in {id(session): session for session in self._sessions.values()}.values():
+                closing.callback(session.close)

@@ -211,11 +211,16 @@ class _Resolver:
             if not callable(getattr(given, "export", None)):
                 raise ValueError(f"{name}: expected an exporter of OpenTelemetry's SDK or its name, not {type(given).__name__}")
             return given
-        protocol = self.parameters.protocol
+        protocol, connection = self.parameters.protocol, self.parameters.connection
+        for_grpc = connection.get_headers is not None or connection.credentials is not None
         if protocol is not None:
             choose_by_protocol(signal, protocol)
-        elif self.parameters.endpoint is not None:
-            # The parameter is documented as a gRPC endpoint. A variable that is meant for the SDK must not change that.
+            if for_grpc and protocol != "grpc":
+                raise ValueError(
+                    "headers from a function, and credentials, need protocol='grpc': the SDK's exporter takes texts"
+                )
+        elif for_grpc or self.parameters.endpoint is not None:
+            # The parameters are documented as those of gRPC. A variable that is meant for the SDK must not change that.
             protocol = "grpc"
         if given is not None and (chosen := choose(signal, given, name)) != OTLP:
             return chosen

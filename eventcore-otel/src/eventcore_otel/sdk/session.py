@@ -17,7 +17,6 @@ from eventcore.exporting import (
     ExporterContext,
     GaugeData,
     HistogramData,
-    MetricData,
     Rejected,
     Signal,
     SpanData,
@@ -26,7 +25,7 @@ from eventcore_otel.ambient import SUPPRESSED
 from eventcore_otel.choosing import GROUPS, OTLP_HTTP
 from eventcore_otel.environment import Signal as SdkSignal
 from eventcore_otel.resource import complete
-from eventcore_otel.sdk.translation import Translator
+from eventcore_otel.sdk.translation import Gathered, Translator
 from eventcore_otel.settings import Destination, Settings
 
 _SUCCESS: Final = (SpanExportResult.SUCCESS, MetricExportResult.SUCCESS)
@@ -52,23 +51,24 @@ class SdkSession:
         self._exporter: Any = _made(name, given, settings) if isinstance(given, str) else given
         self._translator = Translator(complete(context, settings).attributes)
         self._spans: list[Any] = []
-        self._metrics: list[MetricData] = []
+        self._metrics: Gathered = {}
+        self._closed = False
 
     def begin(self, signal: Signal) -> None:
         """Drop the chunks of a cycle that ended without ``flush``."""
-        self._spans, self._metrics = [], []
+        self._spans, self._metrics = [], {}
 
     def counters(self, counters: Sequence[CounterData]) -> None:
-        """Keep a chunk until ``flush``."""
-        self._metrics += counters
+        """Translate a chunk and keep it until ``flush``."""
+        self._translator.gather(counters, self._metrics)
 
     def gauges(self, gauges: Sequence[GaugeData]) -> None:
-        """Keep a chunk until ``flush``."""
-        self._metrics += gauges
+        """Translate a chunk and keep it until ``flush``."""
+        self._translator.gather(gauges, self._metrics)
 
     def histograms(self, histograms: Sequence[HistogramData]) -> None:
-        """Keep a chunk until ``flush``."""
-        self._metrics += histograms
+        """Translate a chunk and keep it until ``flush``."""
+        self._translator.gather(histograms, self._metrics)
 
     def spans(self, spans: Sequence[SpanData]) -> None:
         """Translate a chunk and keep it until ``flush``."""
@@ -81,7 +81,7 @@ class SdkSession:
         deadline = time.monotonic() + timeout
         if signal == "spans":
             return self._export(len(spans), lambda: self._exporter.export(spans)) if spans else None
-        if not (count := sum(len(data.points) for data in metrics)):
+        if not (count := sum(len(points) for _, points in metrics.values())):
             return None
         data = self._translator.metrics(metrics)
         left = max(0.0, deadline - time.monotonic())
@@ -89,7 +89,10 @@ class SdkSession:
 
     def close(self) -> None:
         """Shut the SDK's exporter down; it may be called while another thread is in its ``export``."""
-        self._exporter.shutdown()
+        # Called once more when a hook has returned that was running meanwhile.
+        if not self._closed:
+            self._closed = True
+            self._exporter.shutdown()
 
     def _export(self, count: int, call: Callable[[], object]) -> Rejected | None:
         # As the SDK's own processors do: instrumented libraries must not trace what the exporter sends.

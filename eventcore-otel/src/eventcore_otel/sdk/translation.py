@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.metrics import Exemplar as SdkExemplar
@@ -29,7 +29,6 @@ from eventcore.exporting import (
     Attributes,
     CounterData,
     Exemplar,
-    GaugeData,
     HistogramData,
     HistogramPoint,
     MetricData,
@@ -43,6 +42,10 @@ _TEMPORALITIES: Final = {
     "cumulative": AggregationTemporality.CUMULATIVE,
     "delta": AggregationTemporality.DELTA,
 }
+
+
+Gathered: TypeAlias = dict[tuple[Scope, str], tuple[MetricData, list[Any]]]
+"""By scope and name, an instrument and its points in the SDK's classes."""
 
 
 class _Span(ReadableSpan):
@@ -105,15 +108,23 @@ class Translator:
             instrumentation_scope=self._scope(span.scope),
         )
 
-    def metrics(self, metrics: Iterable[MetricData]) -> MetricsData:
-        """A collection. The points of an instrument that came in several chunks become one metric."""
-        by_scope: dict[Scope, dict[str, list[MetricData]]] = {}
+    def gather(self, metrics: Iterable[MetricData], into: Gathered | None = None) -> Gathered:
+        """Add the points of a chunk to those of earlier chunks, ``into``, by instrument."""
+        gathered: Gathered = {} if into is None else into
         for data in metrics:
-            by_scope.setdefault(data.scope, {}).setdefault(data.name, []).append(data)
-        scopes = [
-            ScopeMetrics(self._scope(scope), [_metric(parts) for parts in named.values()], scope.schema_url)
-            for scope, named in by_scope.items()
-        ]
+            _, points = gathered.setdefault((data.scope, data.name), (data, []))
+            if isinstance(data, HistogramData):
+                points += [_histogram_point(data, point) for point in data.points]
+            else:
+                points += [_number_point(point) for point in data.points]
+        return gathered
+
+    def metrics(self, gathered: Gathered) -> MetricsData:
+        """Everything that was gathered, in the classes that a metric exporter takes."""
+        by_scope: dict[Scope, list[Metric]] = {}
+        for (scope, _), (data, points) in gathered.items():
+            by_scope.setdefault(scope, []).append(Metric(data.name, data.description, data.unit, _aggregate(data, points)))
+        scopes = [ScopeMetrics(self._scope(scope), metrics, scope.schema_url) for scope, metrics in by_scope.items()]
         return MetricsData([ResourceMetrics(self._resource, scopes, self._resource.schema_url)])
 
     def _scope(self, scope: Scope) -> InstrumentationScope:
@@ -122,21 +133,12 @@ class Translator:
         return found
 
 
-def _metric(parts: list[MetricData]) -> Metric:
-    first = parts[0]
-    data: Sum | Gauge | Histogram
-    if isinstance(first, HistogramData):
-        histograms = [(part, point) for part in parts if isinstance(part, HistogramData) for point in part.points]
-        data = Histogram([_histogram_point(*pair) for pair in histograms], _TEMPORALITIES[first.temporality])
-    else:
-        points = [_number_point(point) for part in parts if not isinstance(part, HistogramData) for point in part.points]
-        if isinstance(first, CounterData):
-            data = Sum(points, _TEMPORALITIES[first.temporality], is_monotonic=True)
-        elif isinstance(first, GaugeData) and first.additive:
-            data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=False)
-        else:
-            data = Gauge(points)
-    return Metric(first.name, first.description, first.unit, data)
+def _aggregate(data: MetricData, points: list[Any]) -> Sum | Gauge | Histogram:
+    if isinstance(data, HistogramData):
+        return Histogram(points, _TEMPORALITIES[data.temporality])
+    if isinstance(data, CounterData):
+        return Sum(points, _TEMPORALITIES[data.temporality], is_monotonic=True)
+    return Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=False) if data.additive else Gauge(points)
 
 
 def _number_point(point: NumberPoint) -> NumberDataPoint:
