@@ -279,11 +279,6 @@ def test_every_fault_of_the_connection_is_named() -> None:
         assert fault in str(caught.value)
 
 
-def test_headers_of_a_callable_are_refused_where_nobody_would_ask_it() -> None:
-    with pytest.raises(ValueError, match="'http/protobuf' cannot use them"):
-        OpenTelemetryExporter(endpoint="http://localhost:4318", protocol="http/protobuf", headers=lambda: {"a": "1"})
-
-
 def test_what_a_receiver_says_though_it_accepted_everything_is_logged_once(
     receiver: Receiver, drive: Drive, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -272,8 +272,12 @@ def test_a_call_whose_connection_is_cut_may_have_arrived(receiver: Receiver, dri
     cut.join(10)
     # From here on, nothing can be sent any more, so that nothing can arrive.
     proxy.close()
-    with pytest.raises(RetryLater, match="UNAVAILABLE") as caught:
-        driver.spans([span()], timeout=5)
+    # A call that begins before gRPC has seen the end of the connection is cut, too.
+    for _ in range(10):
+        with pytest.raises(RetryLater, match="UNAVAILABLE") as caught:
+            driver.spans([span()], timeout=5)
+        if not caught.value.outcome_unknown:
+            break
     assert not caught.value.outcome_unknown
 
 

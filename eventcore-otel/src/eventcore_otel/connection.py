@@ -42,11 +42,6 @@ class Connection:
     authority: str | None = None
     options: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
 
-    @property
-    def is_live(self) -> bool:
-        """Whether an object of the application says what to send, which only the exporter itself can ask."""
-        return self.get_headers is not None or self.credentials is not None
-
     def faults(self) -> Iterator[str]:
         """What is wrong with the settings, one text a fault."""
         for name, seconds in (("headers_lifetime", self.headers_lifetime), ("keepalive", self.keepalive)):

@@ -149,10 +149,6 @@ class Settings:
         resource = resolver.attempt(resolver.resource) or ()
         temporality = resolver.attempt(resolver.temporality) or "cumulative"
         resolver.faults += parameters.connection.faults()
-        if OTLP_HTTP in exporters.values() and parameters.connection.is_live:
-            resolver.faults.append(
-                "headers as a callable, and credentials, are for gRPC: protocol 'http/protobuf' cannot use them"
-            )
         if parameters.connection.credentials is not None and None in (metrics.tls, traces.tls):
             resolver.faults.append(
                 "credentials: expected only where TLS is used; the endpoint says http://, or insecure is true"
