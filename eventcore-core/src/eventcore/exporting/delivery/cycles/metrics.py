@@ -37,7 +37,8 @@ class MetricCycle:
             settings.include, settings.exclude, settings.drop_labels, settings.labels, pipeline.hidden_instruments
         )
         self._deltas = pipeline.deltas
-        self._wants_deltas = pipeline.handle.temporality == "delta"
+        self._wants_deltas = pipeline.handle.temporality != "cumulative"
+        self._keeps_observed = pipeline.handle.temporality == "lowmemory"
         self._hide = pipeline.report_hidden
         self.points = 0
 
@@ -97,7 +98,7 @@ class MetricCycle:
         shape = self._shape
         gauges = shape.relabel(shape.select(collection.gauges), are_totals=False)
         if self._wants_deltas:
-            interval = self._deltas.interval(collection, shape, not_before)
+            interval = self._deltas.interval(collection, shape, not_before, keep_observed=self._keeps_observed)
             return interval.counters, gauges, interval.histograms
         counters = shape.relabel(shape.select(collection.counters), are_totals=True)
         return counters, gauges, shape.relabel(shape.select(collection.histograms), are_totals=True)

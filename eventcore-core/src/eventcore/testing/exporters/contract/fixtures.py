@@ -234,7 +234,7 @@ class Trial:
         return series
 
     def _is_difference(self, data: MetricData) -> bool:
-        return self.hooks.temporality == "delta" and not isinstance(data, GaugeData)
+        return self.hooks.temporality != "cumulative" and not isinstance(data, GaugeData)
 
     def _field_problems(self, data: MetricData, point: NumberPoint | HistogramPoint, found: ReceivedPoint) -> Iterator[str]:
         full = msgspec.structs.replace(received_point(data, point), unit=self.setup.unit(data.unit))

@@ -225,7 +225,7 @@ class LifecycleContract(ContractFixtures):
 
             def value_of_parent() -> float:
                 points = [p for p in setup.received().points if p.name == name and setup.text("parent") in p.labels.values()]
-                is_sum = handle.temporality == "delta" and not setup.adds_up
+                is_sum = handle.temporality != "cumulative" and not setup.adds_up
                 values = [point.value or 0.0 for point in points]
                 return sum(values) if is_sum else values[-1]
 
