@@ -269,7 +269,7 @@ class AccessDenied(StoreError):
 
 
 class MissingDependency(StoreError):
-    """This kind of store needs a package that is not installed; the message says which."""
+    """A kind of store, or a format of logs, needs a package that is not installed; the message says which."""
 
 
 class HistoryDiverged(StoreError):

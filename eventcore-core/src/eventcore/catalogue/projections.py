@@ -72,6 +72,7 @@ class ProjectionSeries:
     """The series of one projection that are recorded as things happen."""
 
     def __init__(self, instruments: ProjectionInstruments, projection: str) -> None:
+        self.store = instruments.store
         labels = self._labels = (instruments.store, projection)
         self._instruments = instruments
         self.events: Final[dict[EventOutcome, CounterCell]] = {
