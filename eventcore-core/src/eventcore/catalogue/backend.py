@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Final, final, get_args
 
 from eventcore.catalogue.metrics import BackendMetrics
+from eventcore.catalogue.outages import Outages
 from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
@@ -36,6 +37,7 @@ class BackendInstruments(BackendMetrics):
         # Whether the store answered when it was asked last; `None` while it is not open.
         self._answers: bool | None = None
         self._task: OwnedTask[None] | None = None
+        self.outages = Outages(store, lambda: self._is_up() != 0)
         counters = self._counters
         self._handles: list[CallbackHandle] = [
             self.io.add_callback(lambda: {(store, "read"): counters.bytes_read, (store, "write"): counters.bytes_written}),
@@ -82,9 +84,12 @@ class BackendInstruments(BackendMetrics):
                 async with asyncio.timeout(_SAMPLE_INTERVAL):
                     sample = await backend.sample()
                 self._answers = True
-            except Exception:  # noqa: BLE001  # after any failure the values are unknown
+                if self.outages.failures and self._is_up():
+                    self.outages.succeeded()
+            except Exception as error:  # noqa: BLE001  # after any failure the values are unknown
                 sample = DatabaseSample()
                 self._answers = False
+                self.outages.failed(error)
             self._keep(sample)
             await asyncio.sleep(_SAMPLE_INTERVAL if self._answers else _RETRY_INTERVAL)
 
