@@ -130,6 +130,19 @@ class BatchApplier:
             if attempts > policy.retries:
                 return await self._give_up(row, end, error, attempts, span)
             self._series.retried(error)
+            if attempts == 1 + lost:
+                _logger.warning(
+                    "projection %r tries an event again, up to %d times: %s of stream %r at position %d: %s",
+                    *(
+                        self._key,
+                        policy.retries - lost,
+                        row.event_type,
+                        str(row.stream_id),
+                        row.position,
+                        describe_error(error),
+                    ),
+                    exc_info=error,
+                )
             await self._pause(policy.delay(attempts))
             attempts += 1
             try:
