@@ -27,6 +27,9 @@ _CLOSE_TIMEOUT: Final = 10.0
 # Seconds that each step of closing gets, even if the steps before it have used up the timeout.
 _SHORTEST_STEP: Final = 0.1
 
+SLOW_COMMAND: Final = 1.0
+"""Seconds from which on a command is logged as slow, by default."""
+
 KEY_SECONDS: Final = 7 * 24 * 3600
 """Seconds for which idempotency keys are kept by default."""
 
@@ -51,6 +54,7 @@ class EventStore:
         timeout: float | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         idempotency_ttl: float = KEY_SECONDS,
+        slow_command: float | None = SLOW_COMMAND,
     ) -> None:
         self.name: Final = name
         self.telemetry: Final = telemetry
@@ -61,7 +65,8 @@ class EventStore:
         commands = self._instruments.commands
         call_timeout = backend.call_timeout if isinstance(backend, LimitsCalls) else None
         self._executor = CommandExecutor(
-            self._backend.log, self._codec, telemetry, commands, timeout, idempotency_ttl, cache_bytes, call_timeout
+            *(self._backend.log, self._codec, telemetry, commands, timeout, idempotency_ttl),
+            *(cache_bytes, call_timeout, slow_command),
         )
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
         # The loop that opened the store; `None` before the store is opened and after it is closed.
