@@ -56,10 +56,10 @@ class ProjectionHost:
             return
         await task
 
-    async def close(self, timeout: float) -> None:
-        """Stop all projections and give their leases back, within ``timeout`` seconds."""
+    async def close(self, timeout: float) -> bool:
+        """Stop all projections and give their leases back, within ``timeout`` seconds; return whether all have ended."""
         self._closing = True
-        await asyncio.gather(*(cancel_and_wait(task, timeout) for task in self._tasks))
+        return all(await asyncio.gather(*(cancel_and_wait(task, timeout) for task in self._tasks)))
 
     async def wait_for(self, projection: Projection | str, position: int, timeout: float) -> None:
         """See ``EventStore.wait_for``."""

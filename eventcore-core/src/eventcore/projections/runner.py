@@ -16,7 +16,7 @@ import msgspec
 from eventcore.catalogue import ProjectionInstruments
 from eventcore.errors import AccessDenied, LeadershipLost, StoreError, StoreUnavailable
 from eventcore.exporting.logs import bounded_logger
-from eventcore.ground import backoff, cancel_and_wait, spawn
+from eventcore.ground import backoff, cancel_and_wait, describe_error, spawn
 from eventcore.projections.context import RunContext
 from eventcore.projections.definition import check_filter, filter_text
 from eventcore.projections.handler import LeaseHold
@@ -86,6 +86,7 @@ class Runner:
                         failures = 0
                     failures += 1
                     self._context.series.failed(error)
+                    progress.problem = describe_error(error)
                     _logger.warning("projection %r waits: %s: %s", key, type(error).__name__, error)
                 progress.stand_by("paused")
                 progress.tick()
@@ -95,6 +96,7 @@ class Runner:
             raise
         except BaseException as error:
             progress.stand_by("failed")
+            progress.problem = describe_error(error)
             if isinstance(error, StoreError):
                 _logger.error("projection %r has failed: %s: %s", key, type(error).__name__, error)
             raise
