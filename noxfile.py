@@ -42,7 +42,7 @@ TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-cov", "pytest
 WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
-    *("pip", "psutil", "rich", "trustme", "uvicorn"),
+    *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
     *("fastapi", "gunicorn", "uvicorn-worker"),
 ]
 BUILDING = ["build", "hatchling", "twine"]

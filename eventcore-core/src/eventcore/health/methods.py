@@ -34,7 +34,8 @@ class HasHealth:
         a second, so that many probes are no load.
 
         Args:
-            timeout: the most seconds to take. A check that has not answered by then counts as unhealthy.
+            timeout: the most seconds to take. If there is no new result by then, the last one is returned, if it is at most
+                four seconds old; else checks that have not answered count as unhealthy.
 
         Raises:
             ValueError: ``timeout`` is not a number of seconds above 0.

@@ -12,22 +12,22 @@ import msgspec
 
 from eventcore.catalogue import Instruments, ObservedBackend
 from eventcore.catalogue.metrics import HealthMetrics
-from eventcore.ground import OwnedTask, cancel_and_wait, in_background, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, describe_error, in_background, spawn
 from eventcore.ground.arguments import check_seconds
 from eventcore.health.bounded import BoundedCheck, HealthCheck, Results, own_check
 from eventcore.health.checks import ExporterChecks, StoreChecks, check_loop
 from eventcore.health.loop_watch import LoopWatch
 from eventcore.health.projections import ProjectionChecks
 from eventcore.health.settings import HealthSettings
-from eventcore.health.values import CheckResult, Health, HealthStatus, clean, unhealthy
+from eventcore.health.values import CheckResult, Health, HealthStatus, clean, healthy, unhealthy
 from eventcore.stores.base import Backend
 from eventcore.telemetry import Telemetry
 
 Phase: TypeAlias = Literal["new", "opening", "open", "draining", "closed"]
 """Where the store is in its life."""
 
-# Seconds for an evaluation that no caller waits for.
-_LIMIT: Final = 2.0
+# The last result is given to callers that cannot wait for the end of the next evaluation, for so many times its limit.
+_OLDEST: Final = 2
 _MAX_OWN_CHECKS: Final = 100
 _STATUSES: Final[tuple[HealthStatus, ...]] = get_args(HealthStatus)
 _NOT_OPEN: Final[Mapping[Phase, str]] = {
@@ -81,8 +81,8 @@ class HealthMonitor:
         self._running = _Running()
         self._current: dict[str, CheckResult] = {}
         self._evaluated_at: float | None = None
-        # How many checks of the application the last evaluation had.
-        self._evaluated = 0
+        # How many checks of the application the last evaluation had; -1 before the first one.
+        self._evaluated = -1
         self._status = HealthMetrics(telemetry).status.add_callback(self._values)
 
     def add(self, name: str, check: HealthCheck, timeout: float, *, essential: bool) -> None:
@@ -109,6 +109,9 @@ class HealthMonitor:
         running.watch = LoopWatch(self.settings.blocked_after)
         running.regular = spawn(self._regularly(), "eventcore-health")
         self.phase, self.problem = "open", ""
+        # Opening was a real call to the store. So the first probe need not wait for another one.
+        self._keep({"store": healthy()})
+        self._evaluated = -1
 
     async def stop(self) -> None:
         """End every task of this monitor."""
@@ -143,7 +146,13 @@ class HealthMonitor:
                 evaluation = running.evaluation = spawn(self._evaluate(), "eventcore-health-evaluation")
             await asyncio.wait([evaluation], timeout=max(0.0, deadline - monotonic()))
             if not evaluation.done():
+                # A call may be slow, or the loop busy. An evaluation ends by its own limit, and then replaces the last result.
+                if self._evaluated_at is not None and monotonic() - self._evaluated_at <= _OLDEST * self.settings.limit:
+                    break
                 return self._assembled(running.results, missing=f"no answer within {timeout:g} s")
+            failure = asyncio.CancelledError("the store is closing") if evaluation.cancelled() else evaluation.exception()
+            if failure is not None:
+                return self._assembled({}, missing=f"no result: {describe_error(failure)}")
             if self._evaluated == len(self._own):
                 break
             # A check was added while the evaluation ran: the answer must not leave it out.
@@ -152,8 +161,10 @@ class HealthMonitor:
     def from_thread(self, timeout: float) -> Health:
         """``evaluate`` for another thread. While the event loop is blocked, the last result, and that it is blocked."""
         loop = self._running.loop
-        if loop is None or loop.is_closed():
+        if loop is None:
             return self.kept()
+        if loop.is_closed():
+            return self._assembled({}, missing="the event loop of the store has ended")
         asked = asyncio.run_coroutine_threadsafe(self.evaluate(timeout * 0.75), loop)
         try:
             return asked.result(timeout)
@@ -179,7 +190,7 @@ class HealthMonitor:
 
     async def _regularly(self) -> None:
         while True:
-            await self.evaluate(_LIMIT)
+            await self.evaluate(self.settings.limit)
             await asyncio.sleep(self.settings.interval)
 
     async def _evaluate(self) -> None:
@@ -188,7 +199,7 @@ class HealthMonitor:
         self._running.results = results
 
         async def run(check: BoundedCheck) -> None:
-            found = await check.run(_LIMIT)
+            found = await check.run(self.settings.limit)
             if "projections" in found:
                 # The run as a whole has failed.
                 found = self._projections.without_store()

@@ -19,6 +19,7 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         keep: a result is this old at most when it is returned again: many probes at once cost one evaluation.
         interval: time between evaluations that no probe asks for. They keep ``since`` and the metric ``health.status`` true.
+        limit: time for one evaluation; a check that has not answered by then is unhealthy.
         essential: further checks without which the store is not ready, by name; ``*`` stands for any characters:
             ``("projection:balances", "exporter:*")``. By default, projections, exporters and dead letters only degrade.
         projections: the projections that must be running in some process, by their keys (``name``, ``name@2``). ``None``: every
@@ -40,6 +41,7 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     keep: float = 1.0
     interval: float = 5.0
+    limit: float = 2.0
     essential: tuple[str, ...] = ()
     projections: tuple[str, ...] | None = None
     nobody_after: float = 15.0
@@ -50,7 +52,7 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
     disk_free: int = 512 << 20
 
     def __post_init__(self) -> None:
-        for name in ("interval", "nobody_after", "stalled_after", "blocked_after", "dead_after", "append_after"):
+        for name in ("interval", "limit", "nobody_after", "stalled_after", "blocked_after", "dead_after", "append_after"):
             check_seconds(name, getattr(self, name))
         check_seconds("keep", self.keep, or_0=True)
         if self.disk_free < 0:
