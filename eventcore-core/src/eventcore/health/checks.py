@@ -83,7 +83,8 @@ class StoreChecks:
             reason = f"an append has been waiting for {waiting:.1f} s: another session may hold the append lock"
             return (degraded if waiting <= limit * _FAR_TOO_LONG else unhealthy)(reason, waiting_seconds=waiting)
         if failure is not None and (ago := monotonic() - failure[0]) <= _REMEMBERED:
-            return unhealthy(f"the last append failed {ago:.0f} s ago: {failure[1]}", waiting_seconds=waiting or 0.0)
+            # Not unhealthy: a process that is not ready gets no command, and so could never show that appends succeed again.
+            return degraded(f"the last append failed {ago:.0f} s ago: {failure[1]}", waiting_seconds=waiting or 0.0)
         return healthy(waiting_seconds=waiting or 0.0)
 
     def _pool(self, limit: int) -> CheckResult:
@@ -102,11 +103,11 @@ class StoreChecks:
             "waiting_seconds": waiting,
             "timeouts": timeouts,
         }
-        if self._timeout_at is not None and now - self._timeout_at <= _REMEMBERED:
-            return unhealthy("calls have got no connection within their timeout; raise pool, or look for held locks", **figures)
         if waiting > settings.append_after:
             reason = f"a call has been waiting for a connection for {waiting:.1f} s: all {limit} may be in use"
             return (degraded if waiting <= settings.append_after * _FAR_TOO_LONG else unhealthy)(reason, **figures)
+        if self._timeout_at is not None and now - self._timeout_at <= _REMEMBERED:
+            return degraded("calls have got no connection within their timeout; raise pool, or look for held locks", **figures)
         return healthy(**figures)
 
 
