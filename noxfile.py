@@ -8,6 +8,8 @@ Variables:
 ``EVENTCORE_COVERAGE=1``
     ``tests`` measures branch coverage on one interpreter (``COVERAGE_PYTHON``) and prints the
     figure. No figure fails a session.
+``EVENTCORE_TEST_PROCESSES=1``
+    How many processes of a session run tests side by side. Fewer than three leave processor time to another session.
 """
 
 import os
@@ -50,8 +52,9 @@ STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "eventsourcing", "pyperf", "types-grpcio", "types-protobuf"]
 OPTIONAL_PACKAGES = ["asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"]
 
-# One process for each of two cores; the tests of one file share its fixtures, and so its servers, in one process.
-SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile"]
+# Three processes on two cores: half of the tests' time is waiting for servers. The tests of one file share its fixtures, and so
+# its servers, in one process.
+SIDE_BY_SIDE = ["-n", os.environ.get("EVENTCORE_TEST_PROCESSES", "3"), "--dist", "loadfile"]
 
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
@@ -173,7 +176,10 @@ def build(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *(str(path) for path in wheels[0].parent.iterdir()))
     install_wheels(session, wheels)
     install_testing(session)
-    through_wheels = ("test_distributions.py", "test_imports.py", "test_public_surface.py", "cli/test_cli.py", "end_to_end")
+    through_wheels = (
+        *("test_distributions.py", "test_imports.py", "test_public_surface.py"),
+        *("cli/test_cli.py", "end_to_end/test_store_to_wire.py"),
+    )
     session.run("pytest", *(session.posargs or (f"tests/{name}" for name in through_wheels)))
 
 

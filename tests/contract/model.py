@@ -16,6 +16,7 @@ from eventcore.testing.contract.accounts import (
     Link,
     Linked,
     Look,
+    Remit,
     Transfer,
     Withdrawn,
 )
@@ -58,7 +59,7 @@ class Model:
         match command:
             case Deposit(account=stream, amount=amount, note=note, times=times):
                 return [(stream, Deposited(amount=amount, note=note))] * times
-            case Transfer(source=source, target=target, amount=amount):
+            case Transfer(source=source, target=target, amount=amount) | Remit(source=source, target=target, amount=amount):
                 if self.holds(source) < amount:
                     raise Refused
                 return [(source, Withdrawn(amount=amount)), (target, Deposited(amount=amount))]

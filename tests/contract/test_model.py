@@ -39,6 +39,7 @@ from eventcore.testing.contract.accounts import (
     Link,
     Linked,
     Look,
+    Remit,
     Transfer,
     Withdrawn,
     account,
@@ -58,6 +59,7 @@ amounts = st.integers(0, 20)
 commands = st.one_of(
     st.builds(Deposit, account=streams, amount=amounts, note=st.sampled_from(["", "é\\ '\"\u2028🚀"]), times=st.integers(1, 3)),
     st.builds(Transfer, source=streams, target=streams, amount=amounts),
+    st.builds(Remit, source=streams, target=streams, amount=amounts),
     st.builds(Guarantee, account=streams, guarantor=streams, amount=amounts),
     st.builds(Link, account=streams, to=streams),
     st.builds(Collect, account=streams),

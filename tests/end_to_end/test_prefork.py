@@ -46,13 +46,14 @@ async def serve(url: str) -> Counter[int]:
     answered: Counter[int] = Counter()
     numbers = iter(range(REQUESTS))
 
-    async def client() -> None:
+    async def client(http: httpx.AsyncClient) -> None:
         for number in numbers:
-            async with httpx.AsyncClient(timeout=30) as http:
-                answer = await http.post(f"{url}/deposits/account-{number % 20}")
-                answered[answer.raise_for_status().json()["pid"]] += 1
+            answer = await http.post(f"{url}/deposits/account-{number % 20}")
+            answered[answer.raise_for_status().json()["pid"]] += 1
 
-    await asyncio.gather(*(client() for _ in range(8)))
+    # Without connections that are kept alive, any worker may get the next request.
+    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_keepalive_connections=0)) as http:
+        await asyncio.gather(*(client(http) for _ in range(8)))
     return answered
 
 

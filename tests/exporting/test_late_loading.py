@@ -20,7 +20,8 @@ import pytest
 from eventcore import Telemetry, open_store
 from eventcore.telemetry import Pipeline
 
-pytestmark = pytest.mark.timing
+# Threads, subprocesses and deadlines of loading are the same on every interpreter.
+pytestmark = [pytest.mark.timing, pytest.mark.once]
 
 LATE = {"late_import": "importing eventcore_late_import:Late", "late_constructor": "making the exporter by eventcore_late"}
 SHORT = {"pipeline": {"load_timeout": 0.2}}

@@ -20,5 +20,5 @@ def test_there_are_at_least_700_cases() -> None:
 
 
 async def test_nothing_that_an_exporter_does_harms_commands_siblings_deadlines_or_reports() -> None:
-    results = await run_all(some(all_cases(), 0.1, SEED), jobs=4)
+    results = await run_all(some(all_cases(), 0.1, SEED), jobs=8)
     assert {str(result.case): (result.faults, result.details) for result in results if result.faults} == {}, f"seed {SEED}"

@@ -100,7 +100,6 @@ async def busy(store: EventStore) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@pytest.mark.timing
 @pytest.mark.parametrize("switch", ["", "&statement_cache=off"])
 async def test_while_a_lock_is_held_there_are_never_more_connections_than_pool_and_three(
     url: str, sessions: Sessions, switch: str
@@ -115,7 +114,6 @@ async def test_while_a_lock_is_held_there_are_never_more_connections_than_pool_a
         await as_soon_as_it_answers(lambda: store.execute(Deposit(account=account(1))))
 
 
-@pytest.mark.timing
 async def test_while_the_server_is_silent_there_are_never_more_connections_than_pool_and_three(
     url: str, sessions: Sessions
 ) -> None:

@@ -20,7 +20,6 @@ from tests.projections.models import deposit
 from tests.store.test_processes import ROOT
 
 # Durations of leases, and of takeovers.
-pytestmark = pytest.mark.timing
 LEASE = 1.0
 
 Start = Callable[..., Awaitable[Process]]
@@ -62,6 +61,7 @@ async def positions(outside: Any) -> list[int]:
     return [row[0] for row in await outside.fetch("SELECT position FROM seen ORDER BY position")]
 
 
+@pytest.mark.timing
 async def test_a_leader_that_is_stopped_inside_its_transaction_is_succeeded(url: str, outside: Any, start: Start) -> None:
     async with open_store(url, exporters=[]) as store:
         head = await deposit(store, 3)
@@ -79,6 +79,7 @@ async def test_a_leader_that_is_stopped_inside_its_transaction_is_succeeded(url:
     assert await outside.fetchval("SELECT n FROM total") == 6
 
 
+@pytest.mark.timing
 async def test_a_leader_whose_network_vanishes_inside_its_transaction_is_succeeded(
     url: str, outside: Any, start: Start
 ) -> None:
@@ -97,6 +98,7 @@ async def test_a_leader_whose_network_vanishes_inside_its_transaction_is_succeed
     assert await positions(outside) == [1, 2, 3]
 
 
+@pytest.mark.timing
 async def test_a_transaction_whose_client_is_stopped_ends_without_a_successor(url: str, outside: Any, start: Start) -> None:
     async with open_store(url, exporters=[]) as store:
         await deposit(store, 2)

@@ -22,7 +22,7 @@ from eventcore.stores import (
     ProjectionLedger,
     backend_from_url,
 )
-from eventcore.testing.contract.leasing import fill_with_letters
+from eventcore.testing.contract.projections import fill_with_letters
 from tests.projections.conftest import Run
 from tests.projections.models import Seen, deposit, until
 from tests.store.backends import SteeredBackend

@@ -103,7 +103,7 @@ class PostgresServer(_Databases):
 
     def _start(self) -> None:
         command = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
-        for name, value in {**self._settings, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}.items():
+        for name, value in {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", **self._settings}.items():
             command += ["-c", f"{name}={value}"]
         self._process = ServerProcess(command, self._directory / "log.txt", _environment(), self._directory, self._user)
         self._process.wait_until_ready(self._answers, _START)

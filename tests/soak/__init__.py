@@ -6,6 +6,7 @@ from the store and of the events that it saw. At the end the logs are compared w
 - ``domain``: the commands. Each event records the state that its command was decided on.
 - ``writer``, ``reader``, ``projector``: what the processes do. ``worker`` starts them.
 - ``crew``: the running processes. ``chaos``: the faults that are injected.
-- ``scenarios``: PostgreSQL, a failover to a standby that lags, SQLite.
+- ``scenarios``: PostgreSQL, a failover to a standby that lags, SQLite; and ``takeovers``, which measures how long successors
+  take when leaders are stopped, killed or cut off from the network (``networks``).
 - ``proof``: what must hold, as functions of the rows and the logs. It uses nothing of eventcore.
 """

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Final, Literal, TypeAlias, final
@@ -20,10 +21,15 @@ _ROOT: Final = Path(__file__).parents[2]
 
 @final
 class Member:
-    """One numbered process of a role; after a kill, a new process continues under the same name."""
+    """One numbered process of a role; after a kill, a new process continues under the same name.
 
-    def __init__(self, role: Role, number: int, url: str, directory: Path) -> None:
+    Args:
+        within: words before the command, which run it somewhere else, such as in a network of its own.
+    """
+
+    def __init__(self, role: Role, number: int, url: str, directory: Path, within: Sequence[str] = ()) -> None:
         self.role = role
+        self._within = within
         self.name = f"{role}-{number}"
         self.url = url
         self._directory = directory
@@ -48,11 +54,16 @@ class Member:
     def start(self, seed: int) -> None:
         """Start a process."""
         self._starts += 1
-        command = [sys.executable, "-m", "tests.soak.worker", self.role, self.url, str(self.log), str(seed)]
+        command = [*self._within, sys.executable, "-m", "tests.soak.worker", self.role, self.url, str(self.log), str(seed)]
         with self.errors.open("ab") as errors:
             self._process = subprocess.Popen(
                 command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True
             )
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, ``None`` between two processes."""
+        return None if self._process is None else self._process.pid
 
     def ended(self) -> int | None:
         """The exit code of a process that has ended by itself, ``None`` while it runs."""
@@ -92,9 +103,14 @@ class Crew:
     def start(self, role: Role, count: int, url: str) -> None:
         """Start ``count`` processes of a role."""
         for number in range(1, count + 1):
-            member = Member(role, number, url, self._directory)
-            self.members.append(member)
-            member.start(self._choice.randrange(1 << 30))
+            self.start_one(role, number, url)
+
+    def start_one(self, role: Role, number: int, url: str, within: Sequence[str] = ()) -> Member:
+        """Start a process of a role, after the words ``within``."""
+        member = Member(role, number, url, self._directory, within)
+        self.members.append(member)
+        member.start(self._choice.randrange(1 << 30))
+        return member
 
     def pick(self, *roles: Role) -> Member:
         """Return a random process of these roles."""

@@ -15,6 +15,8 @@ from tests.soak.proof import Row
 
 _EVENTS: Final = "SELECT position, stream_id, version, event_id, event_type, data FROM {} ORDER BY position"
 _CHECKPOINTS: Final = "SELECT name, position FROM {}"
+_DEAD_LETTERS: Final = "SELECT position FROM {} WHERE projection = 'unruly' ORDER BY position"
+_SNAPSHOTS: Final = "SELECT count(*) FROM {}"
 _TALLY: Final = "SELECT projection, stream, events, amount, chain FROM soak_tally"
 
 
@@ -28,6 +30,7 @@ class _Part(msgspec.Struct):
 class _Data(msgspec.Struct):
     part: _Part
     amount: int
+    text: str = ""
 
 
 _decode: Final = msgspec.json.Decoder(_Data).decode
@@ -39,11 +42,15 @@ class Stored(msgspec.Struct, frozen=True):
     Attributes:
         rows: all events, ordered by position.
         checkpoints: the position of each projection.
+        dead_letters: the positions of the dead letters of the unruly projection.
+        snapshots: how many states of streams are stored.
         tallies: for each projection and stream, the number of events, the sum of amounts, and the chain of positions.
     """
 
     rows: list[Row]
     checkpoints: Mapping[str, int]
+    dead_letters: list[int]
+    snapshots: int
     tallies: Mapping[str, Mapping[str, tuple[int, int, int]]]
 
 
@@ -54,6 +61,8 @@ async def of_postgres(url: str) -> Stored:
         return _stored(
             await connection.fetch(_EVENTS.format("eventcore.events")),
             await connection.fetch(_CHECKPOINTS.format("eventcore.projections")),
+            await connection.fetch(_DEAD_LETTERS.format("eventcore.dead_letters")),
+            await connection.fetch(_SNAPSHOTS.format("eventcore.snapshots")),
             await connection.fetch(_TALLY),
         )
     finally:
@@ -64,13 +73,22 @@ def of_sqlite(path: Path) -> tuple[Stored, str]:
     """Read a SQLite store; return its content, and the result of SQLite's integrity check (``ok``)."""
     with closing(sqlite3.connect(path)) as connection:
         execute = connection.execute
-        stored = _stored(execute(_EVENTS.format("events")), execute(_CHECKPOINTS.format("projections")), execute(_TALLY))
+        stored = _stored(
+            execute(_EVENTS.format("events")),
+            execute(_CHECKPOINTS.format("projections")),
+            execute(_DEAD_LETTERS.format("dead_letters")),
+            execute(_SNAPSHOTS.format("snapshots")),
+            execute(_TALLY),
+        )
         [(integrity,)] = execute("PRAGMA integrity_check")
         return stored, integrity
 
 
-def _stored(events: Iterable[Any], checkpoints: Iterable[Any], tallies: Iterable[Any]) -> Stored:
-    return Stored(_rows(events), dict(checkpoints), _tallies(tallies))
+def _stored(
+    events: Iterable[Any], checkpoints: Iterable[Any], letters: Iterable[Any], snapshots: Iterable[Any], tallies: Iterable[Any]
+) -> Stored:
+    [(kept,)] = snapshots
+    return Stored(_rows(events), dict(checkpoints), [position for (position,) in letters], kept, _tallies(tallies))
 
 
 def _rows(found: Iterable[Any]) -> list[Row]:
@@ -79,7 +97,19 @@ def _rows(found: Iterable[Any]) -> list[Row]:
         decoded = _decode(data)
         part = decoded.part
         rows.append(
-            Row(position, stream, version, event_id, kind, part.command, part.number, part.of, part.seen, decoded.amount)
+            Row(
+                position,
+                stream,
+                version,
+                event_id,
+                kind,
+                part.command,
+                part.number,
+                part.of,
+                part.seen,
+                decoded.amount,
+                len(decoded.text),
+            )
         )
     return rows
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
-from eventcore import BusinessRuleViolation, Command, Event, RecordedEvent, StreamId
+from eventcore import BusinessRuleViolation, Command, Event, RecordedEvent, StreamId, StreamState
 from tests.soak.proof import digest
 
 HOT = StreamId("hot")
@@ -38,6 +38,7 @@ class Noted(Event):
     event_type: ClassVar[str] = "soak.Noted"
     part: Part
     amount: int
+    text: str = ""
 
 
 class Linked(Event):
@@ -55,6 +56,11 @@ class Seen(msgspec.Struct):
 
 
 Decided: TypeAlias = Iterable[tuple[StreamId, Event]]
+
+
+def amount_of(command_id: str, number: int) -> int:
+    """Return the amount of one event of a command."""
+    return zlib.crc32(f"{command_id} {number}".encode()) % 100
 
 
 class _Soak(Command[Seen]):
@@ -76,18 +82,41 @@ class _Soak(Command[Seen]):
             raise BusinessRuleViolation("the sum of the digests is 1 modulo 13")
         for number, target in enumerate(targets):
             part = Part(self.id, number, len(targets), seen)
-            amount = zlib.crc32(f"{self.id} {number}".encode()) % 100
+            amount = amount_of(self.id, number)
             yield target, Noted(part, amount) if to is None else Linked(part, amount, to)
 
 
 class Note(_Soak):
-    """Writes one stream."""
+    """Writes one stream, perhaps with a large text."""
 
     target: StreamId
     count: int = 1
+    size: int = 0
 
     def handle(self, state: Seen) -> Decided:
-        return self._notes(state, [self.target], [self.target] * self.count, None)
+        for stream, event in self._notes(state, [self.target], [self.target] * self.count, None):
+            yield stream, msgspec.structs.replace(event, text="x" * self.size) if self.size else event
+
+
+class Digest(StreamState, version=1, snapshot_every=20):
+    """The digest of one stream; it is stored beside the events."""
+
+    digest: int = 0
+
+    def apply(self, event: RecordedEvent) -> None:
+        self.digest = digest(self.digest, event.event_id)
+
+
+class Keep(Command[Mapping[StreamId, Digest]]):
+    """Writes a stream, and reads another; both are read as states that are kept and stored."""
+
+    id: str
+    target: Annotated[StreamId, Digest]
+    guard: Annotated[StreamId, Digest]
+
+    def handle(self, state: Mapping[StreamId, Digest]) -> Decided:
+        seen = {str(stream): state[stream].digest for stream in (self.target, self.guard)}
+        yield self.target, Noted(Part(self.id, 0, 1, seen), amount_of(self.id, 0))
 
 
 class Move(_Soak):
@@ -133,15 +162,19 @@ class Gather(_Soak):
         return self._notes(state, [self.index, *found], found, None)
 
 
-SoakCommand: TypeAlias = Note | Move | Guarded | Link | Gather
+SoakCommand: TypeAlias = Note | Keep | Move | Guarded | Link | Gather
 
 
 def choose(command_id: str, choice: random.Random) -> SoakCommand:
-    """Choose a random command: four of ten write the hot stream, others read a guard or discover streams."""
+    """Choose a random command. Four of ten write the hot stream, others read a guard or discover streams."""
     cold = choice.choice(COLD)
     match choice.random():
-        case share if share < 0.30:
+        case share if share < 0.02:
+            return Note(command_id, cold, 1, choice.randrange(10_000, 200_000))
+        case share if share < 0.22:
             return Note(command_id, HOT, choice.choice((1, 1, 2)))
+        case share if share < 0.30:
+            return Keep(command_id, choice.choice((HOT, cold)), choice.choice(GUARDS))
         case share if share < 0.45:
             return Note(command_id, cold, choice.choice((1, 2, 5)))
         case share if share < 0.60:

@@ -37,7 +37,13 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     uncertain: bool
 
 
-Entry: TypeAlias = Begun | Acknowledged | Failed
+class Redacted(msgspec.Struct, tag="redacted", frozen=True):
+    """The text of an event was removed."""
+
+    event_id: str
+
+
+Entry: TypeAlias = Begun | Acknowledged | Failed | Redacted
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Entry).decode
 
@@ -88,9 +94,15 @@ def read_commands(paths: Iterable[Path]) -> tuple[Mapping[str, Begun], Mapping[s
             entry = _decode(line)
             if isinstance(entry, Begun):
                 begun[entry.id] = entry
-            else:
+            elif not isinstance(entry, Redacted):
                 ended[entry.id] = entry
     return begun, ended
+
+
+def read_redacted(paths: Iterable[Path]) -> set[str]:
+    """Return the ids of the events whose text was removed."""
+    entries = (_decode(line) for path in paths for line in path.read_bytes().split(b"\n")[:-1])
+    return {entry.event_id for entry in entries if isinstance(entry, Redacted)}
 
 
 def now() -> float:

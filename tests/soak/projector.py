@@ -14,6 +14,7 @@ from tests.soak.domain import Linked, Noted
 from tests.soak.logs import LineLog
 from tests.soak.proof import CHAIN
 from tests.soak.reader import DIVERGED
+from tests.soak.unruly import UnrulyOnPostgres, UnrulyOnSqlite
 from tests.soak.worker import opened
 
 LEASE: Final = 1.0
@@ -34,7 +35,7 @@ _COUNT: Final = f"""
 """  # made of constants only
 
 
-def _row(name: str, event: RecordedEvent) -> tuple[str, str, int, int]:
+def row_of(name: str, event: RecordedEvent) -> tuple[str, str, int, int]:
     assert isinstance(event.data, Noted | Linked)
     return name, str(event.stream_id), event.data.amount, event.position % CHAIN
 
@@ -45,7 +46,7 @@ class TallyOnPostgres(Projection):
     name = "tally"
 
     async def handle(self, event: RecordedEvent, transaction: Any) -> None:
-        await transaction.execute(_COUNT, *_row(self.name, event))
+        await transaction.execute(_COUNT, *row_of(self.name, event))
 
 
 class ColdOnPostgres(Projection):
@@ -56,14 +57,14 @@ class ColdOnPostgres(Projection):
     event_types = (Noted,)
 
     async def handle_batch(self, events: Sequence[RecordedEvent], transaction: Any) -> None:
-        await transaction.executemany(_COUNT, [_row(self.name, event) for event in events])
+        await transaction.executemany(_COUNT, [row_of(self.name, event) for event in events])
 
 
 class TallyOnSqlite(Projection):
     name = "tally"
 
     def handle(self, event: RecordedEvent, transaction: sqlite3.Connection) -> None:
-        transaction.execute(_COUNT.replace("$", "?"), _row(self.name, event))
+        transaction.execute(_COUNT.replace("$", "?"), row_of(self.name, event))
 
 
 class ColdOnSqlite(Projection):
@@ -72,7 +73,7 @@ class ColdOnSqlite(Projection):
     event_types = (Noted,)
 
     def handle_batch(self, events: Sequence[RecordedEvent], transaction: sqlite3.Connection) -> None:
-        transaction.executemany(_COUNT.replace("$", "?"), [_row(self.name, event) for event in events])
+        transaction.executemany(_COUNT.replace("$", "?"), [row_of(self.name, event) for event in events])
 
 
 class Outside(Projection):
@@ -91,7 +92,9 @@ async def project(url: str, path: Path, seed: int, stop: asyncio.Event) -> None:
     """Run all projections until ``stop``."""
     log = LineLog(path.with_name(OUTSIDE))
     inside: list[Projection] = (
-        [TallyOnSqlite(), ColdOnSqlite()] if url.startswith("sqlite") else [TallyOnPostgres(), ColdOnPostgres()]
+        [TallyOnSqlite(), ColdOnSqlite(), UnrulyOnSqlite(_COUNT)]
+        if url.startswith("sqlite")
+        else [TallyOnPostgres(), ColdOnPostgres(), UnrulyOnPostgres(_COUNT)]
     )
     async with opened(url, stop) as store:
         if store is None:

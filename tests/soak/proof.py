@@ -26,7 +26,7 @@ def digest(before: int, event_id: str) -> int:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """An event as the database stores it, with what it records of its command (``domain.Part``)."""
+    """An event as the database stores it, with what it records of its command (``domain.Part``), and the length of its text."""
 
     position: int
     stream: str
@@ -38,6 +38,7 @@ class Row(msgspec.Struct, frozen=True):
     of: int
     seen: dict[str, int]
     amount: int
+    text: int = 0
 
 
 class Failover(msgspec.Struct, frozen=True):
@@ -151,6 +152,29 @@ def prove_seen(
             return
     if failover is None and len(seen) != len(rows):
         findings.violated(f"{name}: has seen {len(seen)} of {len(rows)} events")
+
+
+def is_poison(position: int) -> bool:
+    """Whether the unruly projection never applies the event at this position."""
+    return position % 197 == 0
+
+
+def prove_dead_letters(found: Sequence[int], reached: int, findings: Findings) -> None:
+    """The dead letters of the unruly projection are the events that it never applies, and no other."""
+    expected = [position for position in range(1, reached + 1) if is_poison(position)]
+    findings.counts["dead letters"] = len(found)
+    if list(found) != expected:
+        findings.violated(f"unruly: the dead letters are {found[:20]}, expected {expected[:20]}")
+
+
+def prove_redacted(redacted: Iterable[str], rows: Iterable[Row], findings: Findings) -> None:
+    """The text of every event that was redacted is gone."""
+    texts = {row.event_id: row.text for row in rows}
+    findings.counts["large events"] = sum(1 for text in texts.values() if text)
+    for event_id in redacted:
+        findings.counts["redacted"] += 1
+        if texts.get(event_id):
+            findings.violated(f"{event_id}: was redacted, and has a text of {texts[event_id]} characters")
 
 
 def prove_outside(applied: Iterable[tuple[int, str]], rows: Sequence[Row], findings: Findings) -> None:

@@ -18,9 +18,19 @@ from tests.real_parts.postgres import PostgresServer
 from tests.soak.chaos import SLOW_COMMITS
 from tests.soak.crew import Crew
 from tests.soak.database import Stored
-from tests.soak.logs import read_commands, read_seen
+from tests.soak.logs import read_commands, read_redacted, read_seen
 from tests.soak.projector import TALLY
-from tests.soak.proof import Failover, Findings, prove_commands, prove_log, prove_seen, prove_tally
+from tests.soak.proof import (
+    Failover,
+    Findings,
+    is_poison,
+    prove_commands,
+    prove_dead_letters,
+    prove_log,
+    prove_redacted,
+    prove_seen,
+    prove_tally,
+)
 
 FIRST: Final = 30.0
 """Seconds within which the first event, or another first step, must happen."""
@@ -134,11 +144,15 @@ def prove(directory: Path, stored: Stored, findings: Findings, failover: Failove
     prove_commands(rows, begun, ended, findings, failover)
     for log in sorted([*directory.glob("reader-*.log"), *directory.glob("scanner-*.log")]):
         prove_seen(log.stem, list(read_seen(log)), rows, findings, failover)
+    prove_redacted(read_redacted(sorted(directory.glob("writer-*.log"))), rows, findings)
+    prove_dead_letters(stored.dead_letters, stored.checkpoints.get("unruly", 0), findings)
+    findings.counts["stored states of streams"] = stored.snapshots
     for name, expected in (
         ("tally", rows),
+        ("unruly", [row for row in rows if not is_poison(row.position)]),
         ("cold", [row for row in rows if row.stream.startswith("cold-") and row.event_type == "soak.Noted"]),
     ):
-        reached = stored.checkpoints[name]
+        reached = stored.checkpoints.get(name, 0)
         if failover is None and reached != len(rows):
             findings.violated(f"{name}: has reached {reached} of {len(rows)}")
         prove_tally(name, stored.tallies.get(name, {}), [row for row in expected if row.position <= reached], findings)

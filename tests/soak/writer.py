@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from eventcore import CommandResult, EventStore, RetryPolicy
-from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, StoreClosed, StoreUnavailable
-from tests.soak.domain import SoakCommand, choose
-from tests.soak.logs import Acknowledged, Begun, Failed, LineLog, now
+from eventcore.errors import (
+    BusinessRuleViolation,
+    CommandTimeout,
+    ConcurrencyConflict,
+    InvalidInput,
+    StoreClosed,
+    StoreUnavailable,
+)
+from tests.soak.domain import Noted, SoakCommand, choose
+from tests.soak.logs import Acknowledged, Begun, Failed, LineLog, Redacted, now
 from tests.soak.worker import opened
 
 _AT_ONCE: Final = 3
@@ -48,7 +58,19 @@ async def _execute_many(store: EventStore, log: LineLog, name: str, seed: int, s
             else:
                 events = [(event.position, event.event_id, str(event.stream_id), event.version) for event in result.events]
                 log.add(Acknowledged(command.id, events, result.attempts, now()))
+                await _redact(store, log, result, choice)
         await asyncio.sleep(choice.uniform(0, _MAX_PAUSE))
+
+
+async def _redact(store: EventStore, log: LineLog, result: CommandResult, choice: random.Random) -> None:
+    """Remove every second large text again."""
+    for event in result.events:
+        if isinstance(event.data, Noted) and event.data.text and choice.random() < 0.5:
+            data = msgspec.structs.replace(event.data, text="")
+            # After a failover, the event may be lost.
+            with suppress(StoreUnavailable, CommandTimeout, StoreClosed, InvalidInput):
+                await store.redact(event.event_id, data=data, reason="soak")
+                log.add(Redacted(event.event_id))
 
 
 async def _execute(store: EventStore, command: SoakCommand, choice: random.Random) -> CommandResult | None:

@@ -1,7 +1,5 @@
 """``open_store``: from a URL and settings to a store, not open yet."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -80,6 +78,7 @@ def open_store(
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
 
     >>> import asyncio
+    >>> from eventcore import Command, Event, StreamId, open_store
     >>> class Greeted(Event):
     ...     name: str
     >>> class Greet(Command[int]):

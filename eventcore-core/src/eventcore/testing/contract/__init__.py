@@ -4,13 +4,13 @@ from eventcore.testing.contract.appending import AppendContract
 from eventcore.testing.contract.commanding import CommandContract
 from eventcore.testing.contract.fixtures import MakeBackend, ReadModel
 from eventcore.testing.contract.following import FollowContract
-from eventcore.testing.contract.leasing import LeaseContract
 from eventcore.testing.contract.limits import LimitContract
-from eventcore.testing.contract.projecting import ProjectContract
+from eventcore.testing.contract.projections import LeaseContract, ProjectContract
 from eventcore.testing.contract.reading import ReadContract
 from eventcore.testing.contract.redacting import RedactContract
 from eventcore.testing.contract.repeating import RepeatContract
 from eventcore.testing.contract.sharing import SharingContract
+from eventcore.testing.contract.states import StateContract
 
 __all__ = ["MakeBackend", "ProjectionContract", "ReadModel", "StoreContract"]
 
@@ -24,6 +24,7 @@ class StoreContract(
     SharingContract,
     LimitContract,
     RedactContract,
+    StateContract,
 ):
     """Tests of how a store keeps events and executes commands. Inherit it and override the fixture ``make_backend``.
 

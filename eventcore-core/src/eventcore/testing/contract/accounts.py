@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar
+
+import msgspec
 
 from eventcore.commands import Command
 from eventcore.errors import BusinessRuleViolation
-from eventcore.events import Event, RecordedEvent, StreamId
+from eventcore.events import Event, RecordedEvent, StreamId, StreamState
 
 
 class Deposited(Event):
@@ -84,6 +86,38 @@ class Transfer(_OfBalances):
     def handle(self, state: Balances) -> Iterable[tuple[StreamId, Event]]:
         if state.get(self.source, 0) < self.amount:
             raise BusinessRuleViolation(f"{self.source} holds {state.get(self.source, 0)}, not {self.amount}")
+        yield self.source, Withdrawn(amount=self.amount)
+        yield self.target, Deposited(amount=self.amount)
+
+
+class Balance(StreamState, version=1, snapshot_every=3):
+    """The balance of one account; it is stored every third event."""
+
+    amount: int = 0
+    changes: list[str] = msgspec.field(default_factory=list[str])
+
+    def apply(self, event: RecordedEvent) -> None:
+        match event.data:
+            case Deposited(amount=amount):
+                self.amount += amount
+            case Withdrawn(amount=amount):
+                self.amount -= amount
+            case _:
+                return
+        # A mutable value, which no other command may share.
+        self.changes = [*self.changes[-2:], event.event_type]
+
+
+class Remit(Command[Mapping[StreamId, Balance]]):
+    """Moves an amount as ``Transfer`` does, and decides on states of streams."""
+
+    source: Annotated[StreamId, Balance]
+    target: Annotated[StreamId, Balance]
+    amount: int
+
+    def handle(self, state: Mapping[StreamId, Balance]) -> Iterable[tuple[StreamId, Event]]:
+        if state[self.source].amount < self.amount:
+            raise BusinessRuleViolation(f"{self.source} holds {state[self.source].amount}, not {self.amount}")
         yield self.source, Withdrawn(amount=self.amount)
         yield self.target, Deposited(amount=self.amount)
 
