@@ -65,6 +65,7 @@ async def test_a_store_with_nothing_wrong_is_healthy_live_and_ready(store: Event
     assert health.problems() == {}
     assert health.checks["store"].figures["head_position"] == 3
     assert list(health.checks) == ["append", "event_loop", "store"]
+    assert (await store.health(timeout=float("inf"))).ready
 
 
 async def test_health_can_be_asked_before_a_store_is_opened_and_after_it_is_closed() -> None:

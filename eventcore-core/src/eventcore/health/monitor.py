@@ -28,6 +28,8 @@ Phase: TypeAlias = Literal["new", "opening", "open", "draining", "closed"]
 
 # The last result is given to callers that cannot wait for the end of the next evaluation, for so many times its limit.
 _OLDEST: Final = 2
+# Seconds that a caller waits at most, whatever it asks for.
+_LONGEST: Final = 60.0
 _MAX_OWN_CHECKS: Final = 100
 _STATUSES: Final[tuple[HealthStatus, ...]] = get_args(HealthStatus)
 _NOT_OPEN: Final[Mapping[Phase, str]] = {
@@ -138,7 +140,7 @@ class HealthMonitor:
             return self.kept()
         if running.loop is not asyncio.get_running_loop():
             return await asyncio.wrap_future(in_background(lambda: self.from_thread(timeout), "eventcore-health-other-loop"))
-        deadline = monotonic() + timeout
+        deadline = monotonic() + min(timeout, _LONGEST)
         while self._is_old():
             evaluation = running.evaluation
             if evaluation is None or evaluation.done():

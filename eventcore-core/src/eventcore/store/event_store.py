@@ -471,7 +471,7 @@ class EventStore(HasHealth):
             self._monitor.closed()
 
     def _ends(self) -> tuple[Callable[[float], Awaitable[bool]], ...]:
-        return self._projections.close, self._executor.wait_until_idle
+        return self._projections.stop, self._executor.wait_until_idle
 
     def _not_open(self) -> StoreClosed:
         if self._forked:
