@@ -96,7 +96,6 @@ def _exporter(exporter: Any) -> dict[str, Any]:
     return {
         "name": exporter.name,
         "state": exporter.state,
-        "problem": exporter.problem,
         "cycles": sum(cycles.counts["ok"] for cycles in stats.cycles.values()),
         "failed": sum(cycles.counts["retried"] + cycles.counts["failed"] for cycles in stats.cycles.values()),
         "spans": None if spans is None else spans.exported,
