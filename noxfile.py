@@ -44,7 +44,7 @@ TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-cov", "pytest
 WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
-    *("pip", "psutil", "rich", "trustme", "uvicorn"),
+    *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
     *("fastapi", "gunicorn", "uvicorn-worker"),
     *("python-json-logger", "structlog"),
 ]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from tests.real_parts.fixtures import (
+    chromium,
     ddapm,
     ddapm_server,
     debian_postgres,
@@ -19,6 +20,7 @@ from tests.real_parts.fixtures import (
 )
 
 __all__ = [
+    "chromium",
     "ddapm",
     "ddapm_server",
     "debian_postgres",

@@ -19,11 +19,11 @@ LINES_OF_A_FUNCTION: Final = 50
 ATTRIBUTES_OF_A_CLASS: Final = 15
 ENTRIES_OF_A_FOLDER: Final = 12
 # A change that adds a function may raise this number, and says so; nothing else may.
-LINES_OF_CODE: Final = 16_600
+LINES_OF_CODE: Final = 19_600
 
 ENTRIES_OF_CERTAIN_FOLDERS: Final[Mapping[str, int]] = {
     # Layers that are one module each, and one folder for each other layer.
-    "eventcore": 16,
+    "eventcore": 18,
 }
 ATTRIBUTES_OF_CERTAIN_CLASSES: Final[Mapping[str, int]] = {
     # Public data that every exporter reads: the fields of a span in OpenTelemetry's model, flat as an exporter encodes them.

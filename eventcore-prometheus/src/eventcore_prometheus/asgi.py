@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from eventcore.serving import Response
 from eventcore_prometheus.negotiation import time_limit
-from eventcore_prometheus.scraping import Response, ScrapeError, Scraper, not_allowed, present, unavailable
+from eventcore_prometheus.scraping import ScrapeError, Scraper, not_allowed, present, unavailable
 
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]

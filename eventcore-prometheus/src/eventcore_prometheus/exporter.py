@@ -7,16 +7,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, ClassVar, Final, final
+from typing import ClassVar, Final, final
 
-from eventcore.exporting import CounterData, ExporterContext, GaugeData, HistogramData, hookimpl
+from eventcore.exporting import CounterData, ExporterContext, GaugeData, HistogramData, Secret, hookimpl
+from eventcore.serving import Access, Limits, Listener, Request, Response
 from eventcore_prometheus.asgi import ASGIApplication, make_asgi_app
 from eventcore_prometheus.collector import Registry, RegistryCollector
 from eventcore_prometheus.naming import Names, check_renames
 from eventcore_prometheus.negotiation import time_limit
 from eventcore_prometheus.page import Page, PageBuilder
 from eventcore_prometheus.scraping import (
-    Response,
     ScrapeError,
     Scraper,
     Scrapes,
@@ -27,11 +27,8 @@ from eventcore_prometheus.scraping import (
     unavailable,
 )
 
-if TYPE_CHECKING:
-    from eventcore_prometheus.handler import Request
-    from eventcore_prometheus.listener import Listener
-
 _HIGHEST_PORT: Final = 65535
+_CONNECTIONS_PER_SCRAPE: Final = 4
 
 
 @final
@@ -46,6 +43,7 @@ class _Settings:
     renames: Mapping[str, str]
     scrape_timeout: float
     max_requests: int
+    access: Access
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -71,8 +69,11 @@ class _Settings:
 
     def url_at(self, host: str, port: int) -> str:
         """The URL of the metrics at an address that the exporter listens on, as seen from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # not bound here
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}{self.path}"
+        if host.startswith("unix:"):
+            return host
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # not bound here
+        scheme = "http" if self.access.certificate is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{self.path}"
 
 
 @final
@@ -86,7 +87,9 @@ class PrometheusExporter:
     Args:
         port: the port to listen on, from 1 to 65535; 0 for a free port that the system chooses;
             ``None`` for no listener (use ``registry`` or ``asgi_app`` then).
-        host: the address to listen on. The default accepts connections from this machine only.
+        host: the name or address to listen on; a name that has several addresses, as ``localhost``
+            has, is bound at all of them; empty for all addresses of this machine; ``unix:`` and a
+            path for a Unix socket. The default accepts connections from this machine only.
         path: the path of the metrics, beginning with ``/``.
         registry: a ``prometheus_client.CollectorRegistry`` to which the metrics are added.
         rename: Prometheus names by the names of instruments in code. ``_total`` is appended to the
@@ -95,6 +98,17 @@ class PrometheusExporter:
             the scraper allows more.
         max_requests: how many scrapes may run at the same time, 1 or more. Others are answered with
             503.
+        tls_certificate: path of a PEM file with the server's certificate and those that signed it:
+            the listener then speaks HTTPS only. It is read again when it changes, and so are
+            ``tls_key`` and ``tls_client_ca``.
+        tls_key: path of a PEM file with the private key; not needed if ``tls_certificate`` has it.
+        tls_key_password: the password of an encrypted private key.
+        tls_client_ca: path of a PEM file with certificates; only clients with a certificate that
+            one of them has signed are accepted.
+        users: hashed passwords by the names of users, for basic authentication.
+            ``eventcore.serving.hash_password`` makes the hashes.
+        tokens: bearer tokens, at least 16 characters each. All of them are accepted, so that a new
+            one can be distributed before the old one is removed.
 
     Raises:
         ValueError: a setting has a wrong value, or two instruments would get the same name.
@@ -115,6 +129,12 @@ class PrometheusExporter:
         rename: Mapping[str, str] | None = None,
         scrape_timeout: float = 10.0,
         max_requests: int = 8,
+        tls_certificate: str | None = None,
+        tls_key: str | None = None,
+        tls_key_password: Secret | None = None,
+        tls_client_ca: str | None = None,
+        users: Mapping[str, Secret] | None = None,
+        tokens: Sequence[Secret] = (),
     ) -> None:
         self._settings = _Settings(
             port=port,
@@ -124,6 +144,14 @@ class PrometheusExporter:
             renames=check_renames(rename or {}),
             scrape_timeout=scrape_timeout,
             max_requests=max_requests,
+            access=Access(
+                certificate=tls_certificate,
+                key=tls_key,
+                key_password=tls_key_password,
+                client_ca=tls_client_ca,
+                users=users or {},
+                tokens=tokens,
+            ),
         )
         # Hooks assign all of these in the pipeline's threads. Threads and tasks that serve scrapes only read them.
         self._page: Page | None = None
@@ -178,7 +206,9 @@ class PrometheusExporter:
         self._page = None
         scraper = Scraper(context, lambda: self._page, settings.max_requests)
         if settings.port is not None:
-            self._listener = self._listen(settings.port, scraper, logger)
+            listener = self._listener = self._listen(settings.port, scraper, logger)
+            # The child would otherwise keep the port: scrapes would hang there, and a restart would find it taken.
+            context.on_fork(after_in_child=listener.close_in_child)
             logger.info("metrics are served at %s", self.url)
         self._scraper = scraper
         if settings.registry is not None:
@@ -235,16 +265,15 @@ class PrometheusExporter:
         return self._builder
 
     def _listen(self, port: int, scraper: Scraper, logger: logging.Logger) -> Listener:
-        # Imported here because importing the plugin must not load an HTTP server.
-        from eventcore_prometheus.listener import Listener
-
         return Listener(
             self._settings.host,
             port,
             lambda request: self._respond(request, scraper),
-            requests=self._settings.max_requests,
-            refused=lambda: scraper.count(refused=1),
+            access=self._settings.access,
+            limits=Limits(connections=self._settings.max_requests * _CONNECTIONS_PER_SCRAPE),
+            on_refused=lambda: scraper.count(refused=1),
             logger=logger,
+            name="eventcore-prometheus",
         )
 
     def _respond(self, request: Request, scraper: Scraper) -> Response:
@@ -256,8 +285,8 @@ class PrometheusExporter:
         if not scraper.enter():
             return unavailable("too many scrapes at once")
         try:
-            page = scraper.fresh(time_limit(headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""), settings.scrape_timeout))
-            return present(page, ",".join(headers.get_all("Accept", ())), ",".join(headers.get_all("Accept-Encoding", ())))
+            page = scraper.fresh(time_limit(headers.get("X-Prometheus-Scrape-Timeout-Seconds"), settings.scrape_timeout))
+            return present(page, headers.get("Accept"), headers.get("Accept-Encoding"))
         except ScrapeError as error:
             return unavailable(str(error))
         finally:

@@ -19,6 +19,7 @@ _GZIP_LEVEL: Final = 1
 # zlib's window bits for the gzip format with the largest window.
 _GZIP_FORMAT: Final = 31
 _END: Final = b"# EOF\n"
+_WORKER: Final = "worker"
 
 
 @final
@@ -122,6 +123,8 @@ class PageBuilder:
 
     Attributes:
         collisions: the number of instruments that are left out.
+        worker: the number of this process among several of one service, which becomes a label of
+            every series; ``None`` for no such label. Assigned between two cycles.
     """
 
     def __init__(self, names: Names, on_collision: Callable[[str, str, str], None], *, keep_values: bool = False) -> None:
@@ -131,10 +134,16 @@ class PageBuilder:
         self._layouts: dict[tuple[Kind, str], _Layout | None] = {}
         self._families: dict[tuple[Kind, str], Family] = {}
         self.collisions = 0
+        self.worker: int | None = None
+        self._constant = ""
 
     def begin(self) -> None:
         """Drop the families of a cycle that ended without ``finish``."""
         self._families = {}
+        constant = "" if self.worker is None else f'{_WORKER}="{self.worker}"'
+        if constant != self._constant:
+            self._constant = constant
+            self._layouts = {key: None for key, layout in self._layouts.items() if layout is None}
 
     def counters(self, chunk: Sequence[CounterData]) -> None:
         for data in chunk:
@@ -150,7 +159,7 @@ class PageBuilder:
         for data in chunk:
             if family := self._family("histogram", data, data.boundaries):
                 layout = family.layout
-                self._keep(family, data, histogram_lines(layout.histogram, layout.labels, data.points))
+                self._keep(family, data, histogram_lines(layout.histogram, layout.labels, data.points, self._constant))
 
     def finish(self) -> Page:
         """The page of all chunks since ``begin``."""
@@ -158,7 +167,7 @@ class PageBuilder:
         return Page(tuple(sorted(families.values(), key=lambda family: family.layout.name.family)))
 
     def _numbers(self, family: Family, data: CounterData | GaugeData) -> None:
-        self._keep(family, data, number_lines(family.layout.name.sample, family.layout.labels, data.points))
+        self._keep(family, data, number_lines(family.layout.name.sample, family.layout.labels, data.points, self._constant))
 
     def _keep(self, family: Family, data: MetricData, lines: str) -> None:
         family.samples.append(lines.encode(errors="replace"))
@@ -176,6 +185,11 @@ class PageBuilder:
             if layout is None:
                 return None
             return self._families.setdefault(key, Family(layout))
+
+    def _label(self, name: str) -> str:
+        name = canonical_name(name)
+        # As Prometheus names a label of the application that is also one of the target.
+        return f"exported_{name}" if self._constant and name == _WORKER else name
 
     def _layout(self, key: tuple[Kind, str], data: MetricData, boundaries: tuple[float, ...]) -> _Layout | None:
         if key in self._layouts:
@@ -195,9 +209,9 @@ class PageBuilder:
             kind=kind,
             name=exposed,
             help=text,
-            labels=tuple(map(canonical_name, data.label_names)),
+            labels=tuple(map(self._label, data.label_names)),
             boundaries=boundaries,
-            histogram=histogram_template(exposed.family, bool(data.label_names), boundaries)
+            histogram=histogram_template(exposed.family, bool(data.label_names or self._constant), boundaries)
             if kind == "histogram"
             else ("", ""),
             text_header=family_header(kind, exposed, text, openmetrics=False).encode(errors="replace"),

@@ -56,22 +56,26 @@ def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"').replace("\x00", "\ufffd")
 
 
-def label_text(names: Iterable[str], labels: Labels) -> str:
-    """``name="value"`` for each label, joined by commas. ``names`` are the Prometheus names, in the order of ``labels``."""
+def label_text(names: Iterable[str], labels: Labels, constant: str = "") -> str:
+    """``name="value"`` for each label, joined by commas. ``names`` are the Prometheus names, in the order of ``labels``.
+
+    ``constant`` is the text of a label that all series have; it comes first.
+    """
     # An identifier needs no escaping. Almost all label values are identifiers, and this test is cheaper than escaping.
     return ",".join(
-        [
+        ([constant] if constant else [])
+        + [
             f'{name}="{value if value.isidentifier() else _escape(value)}"'
             for name, (_, value) in zip(names, labels, strict=True)
         ]
     )
 
 
-def number_lines(sample: str, names: tuple[str, ...], points: Iterable[NumberPoint]) -> str:
+def number_lines(sample: str, names: tuple[str, ...], points: Iterable[NumberPoint], constant: str = "") -> str:
     """The sample lines of a counter or gauge."""
-    if not names:
+    if not names and not constant:
         return "".join([f"{sample} {_number(point.value)}\n" for point in points])
-    return "".join([f"{sample}{{{label_text(names, point.labels)}}} {_number(point.value)}\n" for point in points])
+    return "".join([f"{sample}{{{label_text(names, point.labels, constant)}}} {_number(point.value)}\n" for point in points])
 
 
 def histogram_template(family: str, labelled: bool, boundaries: tuple[float, ...]) -> tuple[str, str]:
@@ -86,20 +90,23 @@ def histogram_template(family: str, labelled: bool, boundaries: tuple[float, ...
     return buckets, f"{family}_sum{braces} %s\n{family}_count{braces} %d\n"
 
 
-def histogram_lines(template: tuple[str, str], names: tuple[str, ...], points: Iterable[HistogramPoint]) -> str:
+def histogram_lines(
+    template: tuple[str, str], names: tuple[str, ...], points: Iterable[HistogramPoint], constant: str = ""
+) -> str:
     """The sample lines of a histogram: cumulative buckets, then sum and count."""
     buckets, totals = template
     whole = buckets + totals
+    labelled = bool(names or constant)
     lines: list[str] = []
     for point in points:
         # Labels are inserted before the numbers are formatted with `%`: escape the percent signs in them.
-        labels = label_text(names, point.labels).replace("%", "%%")
+        labels = label_text(names, point.labels, constant).replace("%", "%%")
         counts = accumulate(point.buckets)
         if totals and point.sum >= 0:
-            text = whole.replace(_LABELS, labels) if names else whole
+            text = whole.replace(_LABELS, labels) if labelled else whole
             lines.append(text % tuple(chain(counts, (_number(point.sum), point.count))))
         else:
-            text = buckets.replace(_LABELS, labels) if names else buckets
+            text = buckets.replace(_LABELS, labels) if labelled else buckets
             lines.append(text % tuple(counts))
     return "".join(lines)
 

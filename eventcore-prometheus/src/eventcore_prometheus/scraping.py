@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import final
 
 from eventcore.exporting import ExporterContext
+from eventcore.serving import Response, plain
 from eventcore_prometheus.negotiation import accepts_gzip, choose_format
 from eventcore_prometheus.page import Page
 
@@ -35,17 +36,6 @@ class Scrapes:
     refused: int = 0
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An HTTP response; ``length`` is the number of bytes of ``body``."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: Iterable[bytes]
-    length: int
-
-
 class Scraper:
     """Runs export cycles for scrapes, and counts the scrapes. Safe to use from any thread.
 
@@ -53,11 +43,20 @@ class Scraper:
         context: the exporter's context.
         published_page: returns the page that was published last; ``None`` while there is none.
         max_scrapes: how many scrapes may run at the same time.
+        source: returns the future of a page that begins now and takes at most the given seconds;
+            by default the page of this process alone.
     """
 
-    def __init__(self, context: ExporterContext, published_page: Callable[[], Page | None], max_scrapes: int) -> None:
+    def __init__(
+        self,
+        context: ExporterContext,
+        published_page: Callable[[], Page | None],
+        max_scrapes: int,
+        source: Callable[[float], Future[Page]] | None = None,
+    ) -> None:
         self._context = context
         self._published_page = published_page
+        self._source = source if source is not None else self._own_page
         self._slots = threading.BoundedSemaphore(max_scrapes)
         self._lock = threading.Lock()
         self._scrapes = Scrapes()
@@ -85,20 +84,22 @@ class Scraper:
             ScrapeError: the cycle failed, or did not end in time.
         """
         try:
-            self._begin(timeout).result(timeout)
+            page = self._source(timeout).result(timeout)
         except Exception as error:
             raise self._failed(error, timeout) from error
-        return self._served()
+        self.count(served=1)
+        return page
 
     async def fresh_async(self, timeout: float) -> Page:
         """Like ``fresh``, without blocking the event loop."""
         try:
             # Shielded: when this scrape is cancelled because its client has gone, the future of the cycle must not be
             # cancelled, because other scrapes wait for it.
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._begin(timeout))), timeout)
+            page = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._source(timeout))), timeout)
         except Exception as error:
             raise self._failed(error, timeout) from error
-        return self._served()
+        self.count(served=1)
+        return page
 
     def count(self, *, served: int = 0, failed: int = 0, refused: int = 0) -> None:
         """Add to the numbers of scrapes."""
@@ -106,15 +107,8 @@ class Scraper:
             now = self._scrapes
             self._scrapes = Scrapes(now.served + served, now.failed + failed, now.refused + refused)
 
-    def _begin(self, timeout: float) -> Future[None]:
-        return self._context.export_now(timeout)
-
-    def _served(self) -> Page:
-        page = self._published_page()
-        if page is None:
-            raise self._failed(RuntimeError("the cycle has published no page"), 0)
-        self.count(served=1)
-        return page
+    def _own_page(self, timeout: float) -> Future[Page]:
+        return page_of(self._context.export_now(timeout), self._published_page)
 
     def _failed(self, error: Exception, timeout: float) -> ScrapeError:
         self.count(failed=1)
@@ -123,6 +117,27 @@ class Scraper:
             reason = f"no fresh values within {timeout:.3g} s{f': {reason}' if reason else ''}"
         self._context.logger.debug("a scrape failed: %s", reason)
         return ScrapeError(reason)
+
+
+def page_of(cycle: Future[None], published_page: Callable[[], Page | None]) -> Future[Page]:
+    """The future of the page that ``cycle`` publishes."""
+    made: Future[Page] = Future()
+    # So that nobody can cancel it: several scrapes may wait for it.
+    made.set_running_or_notify_cancel()
+
+    def ended(cycle: Future[None]) -> None:
+        try:
+            cycle.result()
+            page = published_page()
+            if page is None:
+                raise RuntimeError("the cycle has published no page")
+        except BaseException as error:  # noqa: BLE001  # the scrape raises it
+            made.set_exception(error)
+        else:
+            made.set_result(page)
+
+    cycle.add_done_callback(ended)
+    return made
 
 
 def present(page: Page, accept: str, accept_encoding: str) -> Response:
@@ -137,25 +152,20 @@ def present(page: Page, accept: str, accept_encoding: str) -> Response:
 
 def unavailable(reason: str) -> Response:
     """503: there is no page of a new cycle, and the page of an older one must not be served."""
-    return _plain(503, f"no metrics: {reason}\n", ("Retry-After", "1"))
+    return plain(503, f"no metrics: {reason}", ("Retry-After", "1"))
 
 
 def not_allowed() -> Response:
     """405: the method is neither GET nor HEAD."""
-    return _plain(405, "only GET and HEAD are allowed here\n", ("Allow", "GET, HEAD"))
+    return plain(405, "only GET and HEAD are allowed here", ("Allow", "GET, HEAD"))
 
 
 def not_found(path: str) -> Response:
     """404: the metrics have another path."""
-    return _plain(404, f"nothing is here; the metrics are at {path}\n")
+    return plain(404, f"nothing is here; the metrics are at {path}")
 
 
 def index(path: str) -> Response:
     """The page at ``/``, for people: a link to the metrics."""
     body = f'<!doctype html><title>eventcore</title><h1>eventcore</h1><p><a href="{path}">Metrics</a></p>\n'.encode()
     return Response(200, (("Content-Type", "text/html; charset=utf-8"),), (body,), len(body))
-
-
-def _plain(status: int, text: str, *headers: tuple[str, str]) -> Response:
-    body = text.encode(errors="replace")
-    return Response(status, (("Content-Type", "text/plain; charset=utf-8"), *headers), (body,), len(body))

@@ -47,6 +47,10 @@ class ProjectionInstruments(ProjectionMetrics):
         if others := tuple(other for other in self._watched.get(projection, ()) if other is not progress):
             self._watched[projection] = others
 
+    def runners(self) -> dict[str, ProjectionProgress]:
+        """For each projection that this process runs or has run, the progress of its runner."""
+        return dict(self._shown())
+
     def closed(self) -> None:
         """Stop showing what is true of an open store only."""
         for handle in self._handles:

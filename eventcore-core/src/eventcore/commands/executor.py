@@ -96,17 +96,23 @@ class CommandExecutor:
         The caller sees to it that no command begins from now on.
         """
         deadline = monotonic() + timeout
-        if self._running:
-            # First the commands, then the batcher: a command that is still loading is yet to be submitted to it.
-            self._none_running = asyncio.Event()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._none_running.wait()
+        # First the commands, then the batcher: a command that is still loading is yet to be submitted to it.
+        await self.wait_until_idle(timeout)
         await self._runner.close(max(0.0, deadline - monotonic()))
         # After the runner: a command that waits may have to look its key up again.
         await self._keys.close()
         if self._limit is not None:
             self._limit.close()
+
+    async def wait_until_idle(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds until no command runs; return whether none does."""
+        if self._running:
+            if self._none_running is None:
+                self._none_running = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._none_running.wait()
+        return not self._running
 
     async def execute(
         self,

@@ -126,6 +126,7 @@ class BatchApplier:
         while True:
             error = failure.cause
             self._series.failed(error)
+            self._progress.problem = describe_error(error)
             span.record_exception(error)
             if attempts > policy.retries:
                 return await self._give_up(row, end, error, attempts, span)

@@ -86,6 +86,7 @@ class Runner:
                         failures = 0
                     failures += 1
                     self._context.series.failed(error)
+                    progress.problem = describe_error(error)
                     _logger.warning("projection %r waits: %s: %s", key, type(error).__name__, error)
                 progress.stand_by("paused")
                 progress.tick()
@@ -95,6 +96,7 @@ class Runner:
             raise
         except BaseException as error:
             progress.stand_by("failed")
+            progress.problem = describe_error(error)
             if isinstance(error, StoreError):
                 _logger.error(
                     "projection %r has failed and does not run any more: %s", key, describe_error(error), exc_info=error

@@ -28,6 +28,8 @@ class BackendCounters(msgspec.Struct, gc=False):
         connection_timeouts: waits for a connection that ended without one.
         breaker: whether calls fail at once since the server is known to be away.
         on_wait: called after each wait; ``None``: waits are not observed.
+        connection_waits: when each call that waits for a connection began to wait (``time.monotonic``), the oldest first. For
+            the event loop of the store only.
     """
 
     bytes_read: int | None = None
@@ -38,6 +40,7 @@ class BackendCounters(msgspec.Struct, gc=False):
     connection_timeouts: int | None = None
     breaker: BreakerState | None = None
     on_wait: WaitObserver | None = None
+    connection_waits: dict[object, float] = {}
 
 
 @final
@@ -62,6 +65,15 @@ class LimitsCalls(Protocol):
     @property
     def call_timeout(self) -> float:
         """Seconds that one call may take."""
+        ...
+
+
+@runtime_checkable
+class SupportsProbe(Protocol):
+    """A backend that can be asked for a sign of life beside its other calls, so that these do not delay the answer."""
+
+    async def probe(self) -> int:
+        """Ask the database, and return the head position. Raises ``StoreError`` when it does not answer."""
         ...
 
 

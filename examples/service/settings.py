@@ -1,0 +1,35 @@
+"""What the service reads from its environment. Telemetry and exporters have ``eventcore.toml`` and ``EVENTCORE_*``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of the service.
+
+    Attributes:
+        database: the URL of the database, for the store and for the read model.
+        open_timeout: seconds to wait at the start for a database that is not up yet.
+        drain_delay: seconds from SIGTERM until commands are refused.
+        drain_timeout: seconds after that for what runs to end.
+    """
+
+    database: str
+    open_timeout: float = 30.0
+    drain_delay: float = 5.0
+    drain_timeout: float = 20.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read ``BANK_DATABASE``, ``BANK_OPEN_TIMEOUT``, ``BANK_DRAIN_DELAY`` and ``BANK_DRAIN_TIMEOUT``."""
+        return cls(
+            environment["BANK_DATABASE"],
+            *(
+                float(environment.get(f"BANK_{name.upper()}", getattr(cls, name)))
+                for name in ("open_timeout", "drain_delay", "drain_timeout")
+            ),
+        )
