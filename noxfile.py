@@ -48,8 +48,9 @@ WHOLE = [
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
     *("opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-zipkin-json"),
     "opentelemetry-instrumentation-fastapi",
-    *("pip", "psutil", "rich", "trustme", "uvicorn"),
+    *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
     *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
+    *("python-json-logger", "structlog"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from tests.real_parts.fixtures import (
+    chromium,
     collector_to_jaeger,
     ddapm,
     ddapm_server,
@@ -25,6 +26,7 @@ from tests.real_parts.fixtures import (
 )
 
 __all__ = [
+    "chromium",
     "collector_to_jaeger",
     "ddapm",
     "ddapm_server",

@@ -17,7 +17,7 @@ SURFACE = {
         InvalidCommand InvalidEvent InvalidEventType
         InvalidExporter InvalidInput InvalidInstrument InvalidMeasurement InvalidMetadata InvalidPattern InvalidProjection
         InvalidStoreUrl InvalidStreamId LeadershipLost MissingDependency ProjectionError ProjectionFailed ProjectionTimeout
-        StoreClosed StoreError StoreForked StoreUnavailable UnknownEventType WrongEventLoop
+        StoreClosed StoreDraining StoreError StoreForked StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
         AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext
@@ -26,6 +26,9 @@ SURFACE = {
         TraceContext canonical_name hookimpl
     """,
     "eventcore.serving": "Access Headers Limits Listener Request Response hash_password plain",
+    "eventcore.health": """
+        CheckResult Figure Health HealthCheck HealthListener HealthSettings HealthStatus asgi_app
+    """,
     "eventcore.stores": """
         AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog EventsRedacted
         KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction RunState

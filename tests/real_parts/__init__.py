@@ -52,14 +52,18 @@ Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
 ``start_pgbouncer(server)`` → :class:`~tests.real_parts.postgres.PgBouncer`
     A function that starts pgbouncer in transaction mode in front of a server; ``url(database)``.
 
+``chromium`` → ``Path``
+    The program of the browser, for Python's ``playwright``.
+
 ``wait_until(condition, timeout=10, message="")`` polls a function until its result is true, and returns the result.
 All of these functions block: an async test whose event loop must run meanwhile uses ``await asyncio.to_thread(...)``.
 
 A part is looked for in this order: a variable (``EVENTCORE_ROTEL``, ``EVENTCORE_DDAPM_TEST_AGENT``, ``EVENTCORE_PROMETHEUS``,
-``EVENTCORE_PROMTOOL``, ``EVENTCORE_POSTGRES``, ``EVENTCORE_DEBIAN_POSTGRES``, ``EVENTCORE_PGBOUNCER``: the path of the
-program), the folder ``.nox/parts``, which ``tests/real_parts/install.py`` fills, the current environment, the search path.
-A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``. The Collector and Jaeger are
-built by ``tests/real_parts/go/build.py`` where Go is installed; they skip their tests unless ``EVENTCORE_REQUIRE_GO_PARTS=1``.
+``EVENTCORE_PROMTOOL``, ``EVENTCORE_POSTGRES``, ``EVENTCORE_DEBIAN_POSTGRES``, ``EVENTCORE_PGBOUNCER``, ``EVENTCORE_CHROMIUM``:
+the path of the program), the folder ``.nox/parts``, which ``tests/real_parts/install.py`` fills, the current environment, the
+search path. A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``. The Collector and
+Jaeger are built by ``tests/real_parts/go/build.py`` where Go is installed; they skip their tests unless
+``EVENTCORE_REQUIRE_GO_PARTS=1``.
 """
 
 from tests.real_parts.collector import Collector, Jaeger

@@ -92,6 +92,7 @@ PARTS: Final[dict[str, tuple[str, str, tuple[Callable[[], Path | None], ...]]]] 
     "postgresql": ("EVENTCORE_DEBIAN_POSTGRES", f"{_APT} postgresql-15", (_debian_postgres,)),
     "influxd": ("EVENTCORE_INFLUXD", f"{_APT} influxdb", (_on_path("influxd"),)),
     "statsd-exporter": ("EVENTCORE_STATSD_EXPORTER", _INSTALL, (_installed_statsd_exporter,)),
+    "chromium": ("EVENTCORE_CHROMIUM", f"{_APT} chromium", (_on_path("chromium"),)),
     "pgbouncer": ("EVENTCORE_PGBOUNCER", f"{_APT} pgbouncer", (_on_path("pgbouncer"), _in_sbin("pgbouncer"))),
 }
 """For each part: the variable that names its program, the command that installs the part, and where to look for it."""

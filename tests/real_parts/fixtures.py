@@ -195,6 +195,12 @@ def start_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The program of the browser."""
+    return _program("chromium")
+
+
+@pytest.fixture(scope="session")
 def promtool_check() -> Callable[[str | bytes], PromtoolResult]:
     """A function that runs ``promtool check metrics`` on a page in the plain text format."""
     program = _program("promtool")

@@ -24,6 +24,7 @@ from eventcore import (
 )
 from eventcore.errors import BusinessRuleViolation, EventCoreError
 from eventcore.exporting import CounterData, Exporter, ExporterContext, HistogramPoint, NumberPoint, SpanData, hookimpl
+from eventcore.health import HealthListener, HealthSettings, HealthStatus, asgi_app
 from eventcore.serving import Access, Limits, Listener, Request, Response, hash_password, plain
 from eventcore.stores import MemoryBackend
 from eventcore.testing import (
@@ -151,6 +152,21 @@ async def projecting(store: EventStore) -> None:
     for record in await store.projections():
         assert_type(record.checkpoint.position, int)
     OnError(then="give up")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - refused: no such policy
+
+
+async def health(store: EventStore) -> None:
+    found = await store.health(timeout=1.0)
+    assert_type(found.ready, bool)
+    assert_type(found.status, HealthStatus)
+    for check in found.problems().values():
+        assert_type(check.reason, str)
+    store.add_health_check("queue", lambda: True, essential=True)
+    store.add_health_check("queue", lambda: "no")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType] - refused
+    assert_type(await store.drain(delay=5.0), bool)
+    open_store("memory:", health=HealthSettings(essential=("exporter:*",)), open_timeout=60)
+    asgi_app(store)
+    with HealthListener(store, port=0) as listener:
+        assert_type(listener.url, str)
 
 
 def recording(telemetry: Telemetry) -> None:

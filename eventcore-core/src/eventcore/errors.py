@@ -22,6 +22,7 @@ EventCoreError
 │   └── CommandTimeout            no answer in time; ``may_have_committed`` says whether to check (also a ``TimeoutError``)
 └── StoreError                    the store failed, or cannot be used
     ├── StoreUnavailable          the request is valid: try again when the store is back
+    │   └── StoreDraining         this process is about to stop: send the request to another one
     ├── StoreClosed               the store was used before it was opened or after it was closed
     │   └── StoreForked           the store was opened before this process was forked: open one in the child
     ├── WrongEventLoop            the store was opened on another event loop: open one on each
@@ -76,6 +77,7 @@ __all__ = [
     "ProjectionFailed",
     "ProjectionTimeout",
     "StoreClosed",
+    "StoreDraining",
     "StoreError",
     "StoreForked",
     "StoreUnavailable",
@@ -244,6 +246,10 @@ class StoreUnavailable(StoreError):
         self.may_have_committed = may_have_committed
 
 
+class StoreDraining(StoreUnavailable):
+    """The process is about to stop (``EventStore.drain``). Nothing was executed: another process can serve the request."""
+
+
 class StoreClosed(StoreError):
     """The store is not open: ``async with open_store(...)`` opens it, and closes it at the end of the block."""
 
@@ -269,7 +275,7 @@ class AccessDenied(StoreError):
 
 
 class MissingDependency(StoreError):
-    """This kind of store needs a package that is not installed; the message says which."""
+    """A kind of store, or a format of logs, needs a package that is not installed; the message says which."""
 
 
 class HistoryDiverged(StoreError):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final, final, get_args
 
 from eventcore.catalogue.metrics import BackendMetrics
+from eventcore.catalogue.outages import Outages
+from eventcore.errors import StoreUnavailable
 from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
@@ -37,6 +41,10 @@ class BackendInstruments(BackendMetrics):
         # Whether the store answered when it was asked last; `None` while it is not open.
         self._answers: bool | None = None
         self._task: OwnedTask[None] | None = None
+        self.outages = Outages(store, lambda: self._is_up() != 0)
+        # When each append that has no answer yet was begun, the oldest first; and why the last one failed, with the time.
+        self._appending: dict[object, float] = {}
+        self.append_failure: tuple[float, str] | None = None
         counters = self._counters
         self._handles: list[CallbackHandle] = [
             self.io.add_callback(lambda: {(store, "read"): counters.bytes_read, (store, "write"): counters.bytes_written}),
@@ -71,6 +79,26 @@ class BackendInstruments(BackendMetrics):
         for handle in self._handles:
             handle.close()
 
+    @contextmanager
+    def appending(self) -> Generator[None]:
+        """Note how long the append in this block has been waiting for its answer, and whether it failed."""
+        key = object()
+        self._appending[key] = monotonic()
+        try:
+            yield
+        except StoreUnavailable as error:
+            self.append_failure = (monotonic(), str(error))
+            raise
+        else:
+            self.append_failure = None
+        finally:
+            del self._appending[key]
+
+    def append_wait(self) -> float | None:
+        """Seconds for which the oldest append without answer has been waiting; ``None`` when there is none."""
+        begun = next(iter(self._appending.values()), None)
+        return None if begun is None else monotonic() - begun
+
     def appended(self, head: int) -> None:
         """Note that this process has appended events up to the position ``head``."""
         self._last_append = monotonic()
@@ -83,9 +111,12 @@ class BackendInstruments(BackendMetrics):
                 async with asyncio.timeout(_SAMPLE_INTERVAL):
                     sample = await backend.sample()
                 self._answers = True
-            except Exception:  # noqa: BLE001  # after any failure the values are unknown
+                if self.outages.failures and self._is_up():
+                    self.outages.succeeded()
+            except Exception as error:  # noqa: BLE001  # after any failure the values are unknown
                 sample = DatabaseSample()
                 self._answers = False
+                self.outages.failed(error)
             self._keep(sample)
             await asyncio.sleep(_SAMPLE_INTERVAL if self._answers else _RETRY_INTERVAL)
 

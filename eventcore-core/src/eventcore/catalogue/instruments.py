@@ -18,9 +18,9 @@ class Instruments:
     """The metrics of one store, by the part that records them."""
 
     def __init__(self, telemetry: Telemetry, name: str, backend: Backend) -> None:
-        self.store = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION)
-        self.commands = CommandInstruments(telemetry, name)
         self.backend = BackendInstruments(telemetry, name, backend)
+        self.store = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION, self.backend.outages)
+        self.commands = CommandInstruments(telemetry, name)
         self.projections = ProjectionInstruments(telemetry, name)
 
     def closed(self) -> None:

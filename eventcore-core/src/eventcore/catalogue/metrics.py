@@ -64,6 +64,7 @@ _ERROR_TYPE: Final = Label("error.type", open=True)
 _PROJECTION: Final = Label("projection", open=True)
 _EXPORTER: Final = Label("exporter", open=True)
 _INSTRUMENT: Final = Label("instrument", open=True)
+_CHECK: Final = Label("check", open=True)
 
 # Fixed.
 _COMMAND_OUTCOME: Final = Label("outcome", get_args(CommandOutcome))
@@ -89,6 +90,7 @@ _SIGNAL: Final = Label("signal", get_args(Signal))
 _HIDDEN_REASON: Final = Label("reason", get_args(HiddenKind))
 _CYCLE_OUTCOME: Final = Label("outcome", get_args(CycleOutcome))
 _EXPORTER_STATE: Final = Label("state", get_args(ExporterState))
+_HEALTH_STATUS: Final = Label("status", ("healthy", "degraded", "unhealthy"))
 
 _SMALL: Final = (1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 13.0, 21.0)
 _COUNTS: Final = tuple(2.0**power for power in range(15))
@@ -199,6 +201,11 @@ class ProjectionMetrics(MetricGroup):
         "1 in the process that runs the projection, 0 in one that waits to take over or has ended.")
 
 
+class HealthMetrics(MetricGroup):
+    status = Gauge("health.status", "1", (_STORE, _CHECK, _HEALTH_STATUS),
+        "1 for the current status of a check, 0 for all others; evaluated every 5 seconds, also when no probe asks.")
+
+
 class ExporterMetrics(MetricGroup):
     spans = Counter("exporters.spans", "{span}", (_EXPORTER, _SPAN_OUTCOME, _DROP_REASON),
         "Spans by outcome: recorded = exported + dropped + unknown + pending. reason says why spans were dropped.")
@@ -218,6 +225,6 @@ class ExporterMetrics(MetricGroup):
 
 
 # fmt: on
-GROUPS: Final = (CommandMetrics, StoreMetrics, BackendMetrics, ProjectionMetrics, ExporterMetrics)
+GROUPS: Final = (CommandMetrics, StoreMetrics, BackendMetrics, ProjectionMetrics, HealthMetrics, ExporterMetrics)
 CATALOGUE: Final[dict[str, Metric[Any]]] = {metric.name: metric for group in GROUPS for metric in group.metrics().values()}
 """The metrics by name, without the leading ``eventcore.``."""

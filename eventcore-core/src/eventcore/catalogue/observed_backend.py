@@ -81,7 +81,8 @@ class ObservedLog:
         for request in requests:
             instruments.active.touch(request.base)
         with self._call("append", "append events", [request.origin for request in requests]) as span:
-            verdicts = await self._log.append(requests)
+            with self._backend_instruments.appending():
+                verdicts = await self._log.append(requests)
             accepted = (request for request, verdict in zip(requests, verdicts, strict=True) if verdict >= 0)
             written = [new for request in accepted for new in request.events]
             head = last_appended(requests, verdicts).position

@@ -29,6 +29,7 @@ class ProjectionProgress:
         checkpoint: the last position that was committed to the store.
         head: the store's head position when it was last read; ``None`` after a read has failed.
         last_active: when the runner last did something, by ``clock``.
+        problem: why the runner does not get on, or why it has failed; empty while it does.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -39,6 +40,7 @@ class ProjectionProgress:
         self.checkpoint: int | None = None
         self.head: int | None = None
         self.last_active: float | None = None
+        self.problem = ""
         # (head position, when it was first seen), for heads that are not applied yet.
         self._sightings: deque[tuple[int, float]] = deque()
         # (time, position, head position)
@@ -82,6 +84,7 @@ class ProjectionProgress:
         """Every event up to ``position`` is applied."""
         now = self.last_active = self._clock()
         self.position = position
+        self.problem = ""
         sightings = self._sightings
         while sightings and sightings[0][0] <= position:
             sightings.popleft()

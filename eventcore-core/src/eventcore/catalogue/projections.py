@@ -47,6 +47,10 @@ class ProjectionInstruments(ProjectionMetrics):
         if others := tuple(other for other in self._watched.get(projection, ()) if other is not progress):
             self._watched[projection] = others
 
+    def runners(self) -> dict[str, ProjectionProgress]:
+        """For each projection that this process runs or has run, the progress of its runner."""
+        return dict(self._shown())
+
     def closed(self) -> None:
         """Stop showing what is true of an open store only."""
         for handle in self._handles:
@@ -72,6 +76,7 @@ class ProjectionSeries:
     """The series of one projection that are recorded as things happen."""
 
     def __init__(self, instruments: ProjectionInstruments, projection: str) -> None:
+        self.store = instruments.store
         labels = self._labels = (instruments.store, projection)
         self._instruments = instruments
         self.events: Final[dict[EventOutcome, CounterCell]] = {

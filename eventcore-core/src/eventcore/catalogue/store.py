@@ -8,6 +8,7 @@ from typing import Final, final, get_args
 
 from eventcore.catalogue.active_streams import ActiveStreams
 from eventcore.catalogue.metrics import CallOutcome, Operation, StoreMetrics
+from eventcore.catalogue.outages import Outages
 from eventcore.recording import CounterCell, HistogramCell
 from eventcore.stores.values import NewEvent, Purpose
 from eventcore.telemetry import Telemetry
@@ -18,10 +19,11 @@ from eventcore.version import __version__
 class StoreInstruments(StoreMetrics):
     """The metrics of one store that are recorded around its backend and its codec."""
 
-    def __init__(self, telemetry: Telemetry, store: str, system: str, schema_version: int) -> None:
+    def __init__(self, telemetry: Telemetry, store: str, system: str, schema_version: int, outages: Outages) -> None:
         super().__init__(telemetry)
         self._store = store
         self._system = system
+        self._outages = outages
         self._calls: dict[tuple[Operation, CallOutcome], HistogramCell] = {}
         self._written: dict[str, CounterCell] = {}
         self._sizes = self.events_size.labels(store)
@@ -45,11 +47,14 @@ class StoreInstruments(StoreMetrics):
 
     def succeeded(self, operation: Operation, seconds: float) -> None:
         """Record a call to the backend that succeeded."""
+        if self._outages.failures:
+            self._outages.succeeded()
         self._record(operation, "ok", seconds)
 
     def failed(self, operation: Operation, seconds: float, error: BaseException) -> None:
         """Record a call to the backend that failed, with the time that it took."""
         self._record(operation, "error", seconds)
+        self._outages.failed(error)
         self.errors.labels(self._store, operation, type(error).__name__).add(1)
 
     def _record(self, operation: Operation, outcome: CallOutcome, seconds: float) -> None:

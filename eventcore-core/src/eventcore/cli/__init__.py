@@ -17,6 +17,7 @@ from contextlib import redirect_stdout
 from typing import Final
 
 from eventcore.cli.checking import add_check
+from eventcore.cli.health import add_health
 from eventcore.cli.listing import add_plugins
 from eventcore.cli.migrating import add_migrate
 from eventcore.cli.output import Output
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"eventcore-core {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_plugins, add_check, add_migrate, add_projections, add_new_exporter):
+    for add in (add_plugins, add_check, add_health, add_migrate, add_projections, add_new_exporter):
         add(commands)
     options = parser.parse_args(arguments)
     # The command prints what an exporter logs as its result. Without a handler, Python would print the log records, too.

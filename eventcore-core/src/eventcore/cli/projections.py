@@ -33,7 +33,7 @@ exit codes:
 _MAX_DEAD_LETTERS: Final = 10_000
 
 
-class _UnusableError(Exception):
+class UnusableStore(Exception):
     """The file, the projection or the import that the command line names does not exist or does not fit."""
 
 
@@ -67,19 +67,19 @@ def _on_store(
     """Make a command of ``action``: open the store for it, and answer what it cannot use with an error and exit code 2."""
 
     async def run_on_store(output: Output, options: argparse.Namespace) -> int:
-        _check_url(options.url)
+        check_url(options.url)
         # The application's configuration is not read, and its exporters are not loaded.
         async with open_store(options.url, exporters="none", config={}, migrate=False) as store:
             names = [record.name for record in await store.projections()]
             if options.action != "list" and options.name not in names:
-                raise _UnusableError(f"the store has no projection {options.name!r}; known are: {', '.join(names) or 'none'}")
+                raise UnusableStore(f"the store has no projection {options.name!r}; known are: {', '.join(names) or 'none'}")
             return await action(store, output, options)
 
     @wraps(action)
     def run(output: Output, options: argparse.Namespace) -> int:
         try:
             return asyncio.run(run_on_store(output, options))
-        except (_UnusableError, EventCoreError) as error:
+        except (UnusableStore, EventCoreError) as error:
             text = str(error)
         output.answer({"version": 1, "error": text}, lambda: _print_error(text))
         return 2
@@ -87,12 +87,13 @@ def _on_store(
     return run
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Refuse a URL of a store that this process cannot have: opening it would make a new, empty one."""
     backend = backend_from_url(url)
     if backend.system == "memory":
         raise InvalidStoreUrl("a store in memory lives in the process of its application only")
     if isinstance(backend, SqliteBackend) and not Path(backend.path).exists():
-        raise _UnusableError(f"there is no file {backend.path}")
+        raise UnusableStore(f"there is no file {backend.path}")
 
 
 @_on_store
@@ -149,7 +150,7 @@ async def _retry(store: EventStore, output: Output, options: argparse.Namespace)
     """
     projection = _imported(options.source)
     if (key := projection_key(projection)) != options.name:
-        raise _UnusableError(f"{options.source} is the projection {key!r}, not {options.name!r}")
+        raise UnusableStore(f"{options.source} is the projection {key!r}, not {options.name!r}")
     retried = await store.retry_dead_letters(projection)
 
     def print_text() -> None:
@@ -184,17 +185,17 @@ async def _reset(store: EventStore, output: Output, options: argparse.Namespace)
 def _imported(source: str) -> Projection:
     module, colon, name = source.partition(":")
     if not module or not colon or not name:
-        raise _UnusableError(f"--import {source!r}: expected MODULE:NAME, such as shop.projections:Balances")
+        raise UnusableStore(f"--import {source!r}: expected MODULE:NAME, such as shop.projections:Balances")
     # As `python -m` does, so that an application that is not installed can be imported.
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(import_module(module), name)
         made = found() if isinstance(found, type) else found
     except Exception as error:
-        raise _UnusableError(f"--import {source}: {type(error).__name__}: {error}") from error
+        raise UnusableStore(f"--import {source}: {type(error).__name__}: {error}") from error
     if not isinstance(made, Projection):
         expected = "expected a class derived from eventcore.Projection"
-        raise _UnusableError(f"--import {source}: {made!r:.80} is no projection; {expected}")
+        raise UnusableStore(f"--import {source}: {made!r:.80} is no projection; {expected}")
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic, perf_counter
-from typing import Final, final
+from typing import Final, TypeAlias, cast, final
 
 import msgspec
 
@@ -31,6 +31,10 @@ _MAX_LOADS: Final = 100
 _SAVING: Final = 1.0
 
 
+_Phases: TypeAlias = tuple[float, float, float, float]
+_PHASES: Final = ("load", "discover", "decide", "append", "backoff")
+
+
 @final
 class Execution(msgspec.Struct, eq=False):
     """The execution of one command, over all its attempts.
@@ -42,6 +46,8 @@ class Execution(msgspec.Struct, eq=False):
         attempt: the newest attempt that was submitted.
         key: the command's idempotency key; ``None`` if it has none.
         repeated: whether the result is that of an earlier call with the key.
+        phases: seconds of loading, discovering, deciding and appending, over all attempts that had an answer.
+        backoff: seconds of waiting before retries.
     """
 
     context: CommandContext
@@ -50,6 +56,8 @@ class Execution(msgspec.Struct, eq=False):
     attempt: Attempt | None = None
     key: CommandKey | None = None
     repeated: bool = False
+    phases: _Phases = (0.0, 0.0, 0.0, 0.0)
+    backoff: float = 0.0
 
     def result(self, attempt: Attempt) -> CommandResult:
         """Return the result of a decided attempt, or raise the exception of the command's code.
@@ -90,8 +98,18 @@ class Execution(msgspec.Struct, eq=False):
                 "eventcore.outcome": outcome,
                 "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
                 "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
+                **{f"eventcore.phase.{phase}": seconds for phase, seconds in self.phase_seconds().items()},
             }
         )
+
+    def add(self, phases: _Phases) -> None:
+        """Add the phases of an attempt that had an answer."""
+        before = self.phases
+        self.phases = phases if self.attempts == 1 else cast(_Phases, tuple(map(sum, zip(before, phases, strict=True))))
+
+    def phase_seconds(self) -> dict[str, float]:
+        """The seconds of each phase that took any, over all attempts that had an answer."""
+        return {phase: seconds for phase, seconds in zip(_PHASES, (*self.phases, self.backoff), strict=True) if seconds}
 
 
 @final
@@ -168,7 +186,9 @@ class AttemptRunner:
             if discover:
                 series.phase("discover", discover)
             series.decide(decide)
-            series.append(perf_counter() - submitted - attempt.decide_seconds)
+            append = perf_counter() - submitted - attempt.decide_seconds
+            series.append(append)
+            execution.add((load, discover, decide, append))
             series.streams_read(len(boundary.versions))
             (series.loaded_from_states if boundary.from_states else series.loaded)(boundary.events)
             if answer is Outcome.COMMITTED:

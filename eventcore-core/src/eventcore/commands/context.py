@@ -143,7 +143,7 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
 class CommandType:
     """A command class that was executed before: its checked plan and its series, so that neither is looked up again."""
 
-    __slots__ = ("_codec", "_ids", "_plan", "series", "span_name")
+    __slots__ = ("_codec", "_ids", "_log_fields", "_plan", "series", "span_name")
 
     def __init__(self, cls: type[Command[Any]], codec: Codec, ids: IdGenerator, instruments: CommandInstruments) -> None:
         self._plan = CommandPlan(cls)
@@ -151,9 +151,11 @@ class CommandType:
         self._ids = ids
         self.series = instruments.bind(self._plan.name)
         self.span_name = f"execute {self._plan.name}"
+        self._log_fields = {"eventcore.store": instruments.store, "eventcore.command.type": self._plan.name}
 
     def context(self, command: Command[Any], span: Span, headers: dict[str, str]) -> CommandContext:
         """The context of one command of this class; ``headers`` are checked and not shared with the caller."""
+        span.log_fields = self._log_fields
         metadata = EventMetadata(
             self._plan.name,
             traceparent_of(span.trace_id, span.span_id, span.trace_flags) if span.trace_id else "",

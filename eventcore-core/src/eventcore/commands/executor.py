@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
 from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.events.fingerprint import fingerprint
+from eventcore.exporting.logs import bounded_logger
 from eventcore.ground import CommonTimeout
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores.base import EventLog
@@ -28,6 +30,7 @@ from eventcore.telemetry import Telemetry
 # Commands in progress; further ones wait. It bounds memory: each holds its state and its decision.
 _MAX_ACTIVE: Final = 16_384
 _DEFAULT_RETRY: Final = RetryPolicy()
+_logger: Final = bounded_logger("eventcore.commands")
 # Seconds, and part of the timeout of a call to the store, by which a command may take longer than one call.
 _LATER: Final = 0.5
 _LATER_PART: Final = 0.05
@@ -48,6 +51,7 @@ class CommandExecutor:
         cache_bytes: memory for the events and states of streams that are kept between commands.
         store_timeout: seconds that one call to the store may take, and so a whole command; ``None`` for no limit.
         idempotency_ttl: seconds for which idempotency keys are kept.
+        slow_command: seconds from which on a command is logged as slow; ``None`` for never.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class CommandExecutor:
         idempotency_ttl: float,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         store_timeout: float | None = None,
+        slow_command: float | None = None,
     ) -> None:
         self._runner = AttemptRunner(log, codec, instruments, cache_bytes)
         self._keys = CommandKeys(log, codec)
@@ -68,6 +73,7 @@ class CommandExecutor:
         self._telemetry = telemetry
         self._instruments = instruments
         self._timeout = timeout
+        self._slow = math.inf if slow_command is None else slow_command
         self._limit: CommonTimeout | None = None
         if store_timeout is not None:
             # A call that fails by its own timeout says more about the reason, so it comes first.
@@ -90,17 +96,23 @@ class CommandExecutor:
         The caller sees to it that no command begins from now on.
         """
         deadline = monotonic() + timeout
-        if self._running:
-            # First the commands, then the batcher: a command that is still loading is yet to be submitted to it.
-            self._none_running = asyncio.Event()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._none_running.wait()
+        # First the commands, then the batcher: a command that is still loading is yet to be submitted to it.
+        await self.wait_until_idle(timeout)
         await self._runner.close(max(0.0, deadline - monotonic()))
         # After the runner: a command that waits may have to look its key up again.
         await self._keys.close()
         if self._limit is not None:
             self._limit.close()
+
+    async def wait_until_idle(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds until no command runs; return whether none does."""
+        if self._running:
+            if self._none_running is None:
+                self._none_running = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._none_running.wait()
+        return not self._running
 
     async def execute(
         self,
@@ -146,12 +158,19 @@ class CommandExecutor:
                 raise
             finally:
                 self._one_less_running()
-                series.ended(outcome, perf_counter() - begun, execution.attempts, span if span.recording else None)
-                if span.recording:
-                    execution.set_span_attributes(outcome)
+                seconds = perf_counter() - begun
+                series.ended(outcome, seconds, execution.attempts, span if span.recording else None)
+                if span.recording or seconds >= self._slow:
+                    self._describe(execution, outcome, seconds)
         if isinstance(answer, BusinessRuleViolation):
             raise answer
         return answer
+
+    def _describe(self, execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
+        if execution.context.span.recording:
+            execution.set_span_attributes(outcome)
+        if seconds >= self._slow:
+            _log_slow(execution, outcome, seconds)
 
     def _one_less_running(self) -> None:
         self._running -= 1
@@ -236,7 +255,19 @@ class CommandExecutor:
                 if delay := retry.delay(execution.attempts):
                     begun = perf_counter()
                     await asyncio.sleep(delay)
-                    execution.series.phase("backoff", perf_counter() - begun)
+                    waited = perf_counter() - begun
+                    execution.backoff += waited
+                    execution.series.phase("backoff", waited)
+
+
+def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
+    """Log a slow command. Its span is current, so that the record can have its trace."""
+    phases = ", ".join(f"{phase} {took:.3f} s" for phase, took in execution.phase_seconds().items())
+    _logger.warning(
+        "slow command %s: %.3f s, outcome %s, attempts: %d; phases: %s; trace %032x",
+        *(execution.context.plan.name, seconds, outcome, execution.attempts),
+        *(phases or "none had ended", execution.context.span.trace_id),
+    )
 
 
 def _consequence(execution: Execution) -> tuple[str, bool]:

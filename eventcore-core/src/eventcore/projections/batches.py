@@ -48,6 +48,7 @@ class BatchApplier:
         self._telemetry = context.telemetry
         self._checkpoints = checkpoints
         self._attempts = attempts
+        self._log_fields = {"eventcore.store": context.series.store, "eventcore.projection": self._key}
 
     async def apply(self, page: LogPage) -> None:
         """Apply a page that has events, in a span that begins a trace and links to the spans that wrote the events.
@@ -57,6 +58,7 @@ class BatchApplier:
             StoreError: the store cannot commit.
         """
         with self._telemetry.span(f"project {self._key}", kind="consumer") as span:
+            span.log_fields = self._log_fields
             if span.recording:
                 span.add_links(_writing_spans(page.rows))
                 span.set_attribute("eventcore.projection", self._key)
@@ -124,10 +126,24 @@ class BatchApplier:
         while True:
             error = failure.cause
             self._series.failed(error)
+            self._progress.problem = describe_error(error)
             span.record_exception(error)
             if attempts > policy.retries:
                 return await self._give_up(row, end, error, attempts, span)
             self._series.retried(error)
+            if attempts == 1 + lost:
+                _logger.warning(
+                    "projection %r tries an event again, up to %d times: %s of stream %r at position %d: %s",
+                    *(
+                        self._key,
+                        policy.retries - lost,
+                        row.event_type,
+                        str(row.stream_id),
+                        row.position,
+                        describe_error(error),
+                    ),
+                    exc_info=error,
+                )
             await self._pause(policy.delay(attempts))
             attempts += 1
             try:

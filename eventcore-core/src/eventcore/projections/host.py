@@ -35,6 +35,7 @@ class ProjectionHost:
         self._telemetry = telemetry
         self._positions = LocalPositions()
         self._tasks: set[OwnedTask[Any]] = set()
+        self._stopping = False
         self._closing = False
 
     async def run(self, projection: Projection, lease_seconds: float) -> None:
@@ -52,14 +53,19 @@ class ProjectionHost:
             # `close` waits for it again.
             if await cancel_and_wait(task, _STOP_TIMEOUT):
                 self._tasks.discard(task)
-        if task.cancelled() and self._closing:
+        if task.cancelled() and self._stopping:
             return
         await task
 
+    async def stop(self, timeout: float) -> bool:
+        """Stop all projections and give their leases back, within ``timeout`` seconds; return whether all have ended."""
+        self._stopping = True
+        return all(await asyncio.gather(*(cancel_and_wait(task, timeout) for task in self._tasks)))
+
     async def close(self, timeout: float) -> None:
-        """Stop all projections and give their leases back, within ``timeout`` seconds."""
+        """``stop``, and end the calls of ``wait_for``."""
         self._closing = True
-        await asyncio.gather(*(cancel_and_wait(task, timeout) for task in self._tasks))
+        await self.stop(timeout)
 
     async def wait_for(self, projection: Projection | str, position: int, timeout: float) -> None:
         """See ``EventStore.wait_for``."""

@@ -16,7 +16,7 @@ import msgspec
 from eventcore.catalogue import ProjectionInstruments
 from eventcore.errors import AccessDenied, LeadershipLost, StoreError, StoreUnavailable
 from eventcore.exporting.logs import bounded_logger
-from eventcore.ground import backoff, cancel_and_wait, spawn
+from eventcore.ground import backoff, cancel_and_wait, describe_error, spawn
 from eventcore.projections.context import RunContext
 from eventcore.projections.definition import check_filter, filter_text
 from eventcore.projections.handler import LeaseHold
@@ -86,6 +86,7 @@ class Runner:
                         failures = 0
                     failures += 1
                     self._context.series.failed(error)
+                    progress.problem = describe_error(error)
                     _logger.warning("projection %r waits: %s: %s", key, type(error).__name__, error)
                 progress.stand_by("paused")
                 progress.tick()
@@ -95,8 +96,11 @@ class Runner:
             raise
         except BaseException as error:
             progress.stand_by("failed")
+            progress.problem = describe_error(error)
             if isinstance(error, StoreError):
-                _logger.error("projection %r has failed: %s: %s", key, type(error).__name__, error)
+                _logger.error(
+                    "projection %r has failed and does not run any more: %s", key, describe_error(error), exc_info=error
+                )
             raise
         finally:
             self._instruments.ended(key, progress)
@@ -148,6 +152,7 @@ class Runner:
         refuses commits under an old lease. What a handler writes outside of its transaction is not.
         """
         key = self._key
+        _logger.info("this process runs projection %r now, from position %d", key, lease.checkpoint.position)
         self._progress.start_leading(lease.checkpoint.position)
         hold = LeaseHold(lease.token, requested_at + self._lease_seconds)
         lease = msgspec.structs.replace(
@@ -169,6 +174,7 @@ class Runner:
             if projector.applied.position > self._applied.position:
                 self._applied = projector.applied
             await self._release(lease)
+            _logger.info("this process no longer runs projection %r; it has reached position %d", key, self._applied.position)
         await first
 
     async def _renew_until_lost(self, lease: Lease, hold: LeaseHold) -> NoReturn:

@@ -378,10 +378,8 @@ class Counter(Instrument[CounterCell]):
         return points
 
     def _data(self, points: tuple[Any, ...]) -> CounterData:
-        return CounterData(
-            *(self.name, self.unit, self.description, self.label_names, points, self.scope, self.created),
-            observed=bool(self._callbacks),
-        )
+        described = (self.name, self.unit, self.description, self.label_names)
+        return CounterData(*described, points, self.scope, self.created, observed=bool(self._callbacks))
 
 
 class UpDownCounter(Instrument[UpDownCounterCell]):
@@ -497,6 +495,5 @@ class Histogram(Instrument[HistogramCell]):
         return points
 
     def _data(self, points: tuple[Any, ...]) -> HistogramData:
-        return HistogramData(
-            self.name, self.unit, self.description, self.label_names, self.boundaries, points, self.scope, self.created
-        )
+        described = (self.name, self.unit, self.description, self.label_names)
+        return HistogramData(*described, self.boundaries, points, self.scope, self.created)

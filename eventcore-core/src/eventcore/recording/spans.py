@@ -156,6 +156,7 @@ class Span:
 
     Attributes:
         correlation_id, causation_id: given, or inherited from the enclosing span.
+        log_fields: what log records say of the operation, such as its store; inherited from the enclosing span.
         scope: the part of the program that made it.
     """
 
@@ -170,6 +171,7 @@ class Span:
         "correlation_id",
         "end_time_ns",
         "kind",
+        "log_fields",
         "name",
         "parent_span_id",
         "span_id",
@@ -193,6 +195,7 @@ class Span:
     parent_span_id: int
     correlation_id: str | None
     causation_id: str | None
+    log_fields: Mapping[str, str] | None
     end_time_ns: int
     # Time of day and `perf_counter_ns` at the beginning. The end is computed from them, so that setting the clock does not
     # change a duration. Both are 0 in a span that is not recorded. Two slots and not a tuple, which is one more object for the

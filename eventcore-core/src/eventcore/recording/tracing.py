@@ -173,8 +173,8 @@ class Tracer:
             correlation_id: one id for everything that follows from one request; inherited when left out.
             causation_id: the id of the message that caused this operation; inherited when left out.
         """
-        enclosing = _current.get()
-        ambient = _ask(self.ambient) if self.ambient else None
+        enclosing, ambient = _current.get(), _ask(self.ambient) if self.ambient else None
+        log_fields = None if enclosing is None else enclosing.log_fields
         above: TraceContext | Span | None = None
         if parent is not None or correlation_id is not None or causation_id is not None:
             above, correlation_id, causation_id = self._checked(parent), _id_text(correlation_id), _id_text(causation_id)
@@ -190,7 +190,7 @@ class Tracer:
             above = ambient
         span = self._class()
         span.name, span.kind = name, kind
-        span.correlation_id, span.causation_id = correlation_id, causation_id
+        span.correlation_id, span.causation_id, span.log_fields = correlation_id, causation_id, log_fields
         bits = self.ids.bits
         span.span_id = bits(64) or 1
         span._ring = span._attributes = span._details = span._token = None
@@ -286,6 +286,7 @@ class SilentTracer(Tracer):
         span.trace_id, span.span_id = above.trace_id, above.span_id
         span.trace_flags, span.tracestate = above.trace_flags, above.tracestate
         span.correlation_id, span.causation_id = correlation_id, causation_id
+        span.log_fields = None if enclosing is None else enclosing.log_fields
         span.parent_span_id = span.start_time_ns = span.end_time_ns = 0
         span._ring = span._attributes = span._details = span._token = None
         return span

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Literal, final, overload
 
@@ -15,8 +15,12 @@ from eventcore.events.classes import stored_types
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import around_fork, forget_earlier_raises, leave_to_parent
 from eventcore.ground.arguments import LARGEST, at_least_0, check_seconds
+from eventcore.health.methods import HasHealth
+from eventcore.health.monitor import HealthMonitor
+from eventcore.health.settings import HealthSettings
 from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
 from eventcore.recording import TraceContext
+from eventcore.store.patience import open_patiently
 from eventcore.stores import Backend, DeadLetter, EventFilter, ProjectionRecord, Redaction, StreamPattern
 from eventcore.stores.failures import check_reason
 from eventcore.stores.paging import MAX_PAGE, window
@@ -27,12 +31,15 @@ _CLOSE_TIMEOUT: Final = 10.0
 # Seconds that each step of closing gets, even if the steps before it have used up the timeout.
 _SHORTEST_STEP: Final = 0.1
 
+SLOW_COMMAND: Final = 1.0
+"""Seconds from which on a command is logged as slow, by default."""
+
 KEY_SECONDS: Final = 7 * 24 * 3600
 """Seconds for which idempotency keys are kept by default."""
 
 
 @final
-class EventStore:
+class EventStore(HasHealth):
     """Executes commands and reads events. Made by ``open_store``; used on the event loop that opens it.
 
     Attributes:
@@ -51,6 +58,9 @@ class EventStore:
         timeout: float | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         idempotency_ttl: float = KEY_SECONDS,
+        slow_command: float | None = SLOW_COMMAND,
+        open_timeout: float = 0.0,
+        health: HealthSettings | None = None,
     ) -> None:
         self.name: Final = name
         self.telemetry: Final = telemetry
@@ -62,9 +72,13 @@ class EventStore:
         commands = self._instruments.commands
         call_timeout = backend.call_timeout if isinstance(backend, LimitsCalls) else None
         self._executor = CommandExecutor(
-            self._backend.log, self._codec, telemetry, commands, timeout, idempotency_ttl, cache_bytes, call_timeout
+            *(self._backend.log, self._codec, telemetry, commands, timeout, idempotency_ttl),
+            *(cache_bytes, call_timeout, slow_command),
         )
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
+        settings = health or HealthSettings()
+        self._monitor = HealthMonitor(name, backend, self._backend, self._instruments, telemetry, settings)
+        self._open_timeout = open_timeout
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
@@ -81,10 +95,11 @@ class EventStore:
         try:
             if self._owns_telemetry:
                 await self.telemetry.start()
-            await self._backend.open()
+            await open_patiently(self._backend.open, self._open_timeout, self._monitor)
         except BaseException:
             # `BaseException`, since a cancelled opening must not leave exporters running either.
             self._instruments.closed()
+            self._monitor.closed()
             if self._owns_telemetry:
                 await self.telemetry.shutdown()
             raise
@@ -94,6 +109,7 @@ class EventStore:
         self._instruments.backend.opened()
         self._stop_yielding = self.telemetry.yield_from_loop()
         self._loop = asyncio.get_running_loop()
+        self._monitor.opened()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -121,6 +137,7 @@ class EventStore:
             return max(_SHORTEST_STEP, deadline - monotonic())
 
         try:
+            await self._monitor.stop()
             await self._instruments.backend.stop()
             # Projections and commands use the backend, so both end before it. Side by side: a handler that does not end leaves
             # the commands their time.
@@ -130,6 +147,7 @@ class EventStore:
             await self._backend.close(remaining())
         finally:
             self._instruments.closed()
+            self._monitor.closed()
             try:
                 if self._owns_telemetry:
                     await self.telemetry.shutdown(remaining())
@@ -174,9 +192,10 @@ class EventStore:
             UnknownEventType, CorruptEvent: a stream of the command cannot be read.
             StoreUnavailable: the store gave no answer within the timeout of its URL; ``may_have_committed`` says whether the
                 events may be stored.
+            StoreDraining: this process is about to stop; see ``drain``.
             StoreClosed, WrongEventLoop: the store cannot serve.
         """
-        self._check_open()
+        self._check_accepting()
         if timeout is not None:
             check_seconds("timeout", timeout)
         try:
@@ -377,7 +396,7 @@ class EventStore:
             StoreClosed, WrongEventLoop: the store cannot serve.
             ValueError: ``lease`` is out of its range.
         """
-        self._check_open()
+        self._check_accepting()
         await self._projections.run(projection, lease)
 
     async def wait_for(self, projection: Projection | str, position: int, timeout: float = 10.0) -> None:
@@ -451,9 +470,14 @@ class EventStore:
         if self._used and not self._forked:
             self._forked = True
             # Also a store that is opening or closing: its connections belong to the parent, too.
-            leave_to_parent((self._backend, self._executor, self._projections, self._loop, self._closing))
+            parts = (self._backend, self._executor, self._projections, self._monitor, self._loop, self._closing)
+            leave_to_parent(parts)
             self._loop = self._closing = None
             self._instruments.closed()
+            self._monitor.closed()
+
+    def _ends(self) -> tuple[Callable[[float], Awaitable[bool]], ...]:
+        return self._projections.stop, self._executor.wait_until_idle
 
     def _not_open(self) -> StoreClosed:
         if self._forked:

@@ -6,7 +6,8 @@ from typing import Any, Final, Literal
 
 from eventcore.commands import DEFAULT_CACHE_BYTES
 from eventcore.ground.arguments import check_seconds
-from eventcore.store.event_store import KEY_SECONDS, EventStore
+from eventcore.health.settings import HealthSettings
+from eventcore.store.event_store import KEY_SECONDS, SLOW_COMMAND, EventStore
 from eventcore.stores import Backend
 from eventcore.stores.urls import as_backend
 from eventcore.telemetry import Telemetry
@@ -28,6 +29,9 @@ def open_store(
     timeout: float | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     idempotency_ttl: float = KEY_SECONDS,
+    slow_command: float | None = SLOW_COMMAND,
+    open_timeout: float = 0.0,
+    health: HealthSettings | None = None,
 ) -> EventStore:
     """Create a store. Use it with ``async with``, which opens it, and closes it at the end of the block.
 
@@ -61,12 +65,16 @@ def open_store(
             events fit into a quarter of it is not read again; a larger one is read page by page.
         idempotency_ttl: seconds for which the store keeps the idempotency keys of commands, more than 0 and at most 10 years;
             by default 7 days.
+        slow_command: seconds from which on a command is logged as slow, with its phases and its trace; ``None`` for never.
+        open_timeout: seconds in which ``async with`` tries again while the server is not up yet, 0 or more. What waiting cannot
+            mend, such as a wrong password or a missing database, fails at once.
+        health: when the checks of ``EventStore.health`` are not healthy, and which of them decide readiness.
 
     Raises:
         InvalidStoreUrl: the URL names no store.
         MissingDependency: the store needs a package that is not installed.
-        ValueError: ``timeout``, ``cache_bytes`` or ``idempotency_ttl`` is out of its range, or ``telemetry`` was passed with
-            ``exporters`` or ``config``.
+        ValueError: ``timeout``, ``cache_bytes``, ``idempotency_ttl``, ``slow_command`` or ``open_timeout`` is out of its range,
+            or ``telemetry`` was passed with ``exporters`` or ``config``.
         ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
             are listed.
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
@@ -92,7 +100,10 @@ def open_store(
     """
     if timeout is not None:
         check_seconds("timeout", timeout)
+    check_seconds("open_timeout", open_timeout, or_0=True)
     check_seconds("idempotency_ttl", idempotency_ttl, at_most=_MAX_KEY_SECONDS)
+    if slow_command is not None:
+        check_seconds("slow_command", slow_command)
     if type(cache_bytes) is not int or cache_bytes < 0:
         raise ValueError(f"cache_bytes={cache_bytes!r}; expected a number of bytes, 0 or more")
     backend = as_backend(url, migrate=migrate)
@@ -110,4 +121,7 @@ def open_store(
         timeout=timeout,
         cache_bytes=cache_bytes,
         idempotency_ttl=idempotency_ttl,
+        slow_command=slow_command,
+        open_timeout=open_timeout,
+        health=health,
     )

@@ -30,6 +30,8 @@ class BackendCounters(msgspec.Struct, gc=False):
         breaker: whether calls fail at once since the server is known to be away.
         on_wait: called after each wait; ``None``: waits are not observed.
         own_io: surrounds the backend's own statements, in the same task, for drivers that are instrumented by others.
+        connection_waits: when each call that waits for a connection began to wait (``time.monotonic``), the oldest first. For
+            the event loop of the store only.
     """
 
     bytes_read: int | None = None
@@ -41,6 +43,7 @@ class BackendCounters(msgspec.Struct, gc=False):
     breaker: BreakerState | None = None
     on_wait: WaitObserver | None = None
     own_io: Callable[[], AbstractContextManager[None]] = nullcontext
+    connection_waits: dict[object, float] = {}
 
 
 @final
@@ -65,6 +68,15 @@ class LimitsCalls(Protocol):
     @property
     def call_timeout(self) -> float:
         """Seconds that one call may take."""
+        ...
+
+
+@runtime_checkable
+class SupportsProbe(Protocol):
+    """A backend that can be asked for a sign of life beside its other calls, so that these do not delay the answer."""
+
+    async def probe(self) -> int:
+        """Ask the database, and return the head position. Raises ``StoreError`` when it does not answer."""
         ...
 
 

@@ -12,7 +12,7 @@ from eventcore.stores.postgres.ledger import PostgresLedger
 from eventcore.stores.postgres.log import PostgresLog
 from eventcore.stores.postgres.migrating import prepare
 from eventcore.stores.postgres.settings import PostgresSettings
-from eventcore.stores.postgres.watch import PostgresHeadWatch
+from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
 from eventcore.stores.sampling import BackendCounters, DatabaseSample
 
 _CLOSE_AFTER_FAILURE: Final = 1.0
@@ -97,6 +97,11 @@ class PostgresBackend:
 
     def _breaker_changed(self, state: BreakerState) -> None:
         self.counters.breaker = state
+
+    async def probe(self) -> int:
+        """Ask over the connection for short calls, so that full pools do not look like a server that is away."""
+        head: int = (await self._listening.fetch(HEAD))[0][0]
+        return head
 
     async def sample(self) -> DatabaseSample:
         """The last event, and the size of all tables with their indexes."""

@@ -9,8 +9,8 @@ and its answer is awaited. If none comes, the session is terminated by its numbe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
 from typing import Any, Final, final
 
@@ -182,6 +182,16 @@ class Connector:
             pool, timeout = self.pools[-1], self.settings.timeout / 2
             return bool(await pool.fetch(_TERMINATE, pid, monotonic() - ended, timeout=timeout, probing=True))
 
+    @contextmanager
+    def noted_wait(self, begun: float) -> Generator[None]:
+        """Note, for as long as the block runs, that a call waits for a connection."""
+        waits, key = self.counters.connection_waits, object()
+        waits[key] = begun
+        try:
+            yield
+        finally:
+            del waits[key]
+
     def count_timeout(self) -> None:
         """Count a wait for a connection that ended without one."""
         self.counters.connection_timeouts = (self.counters.connection_timeouts or 0) + 1
@@ -199,8 +209,9 @@ class Connector:
                 pool.end_one()
             self._waiting += 1
             try:
-                async with asyncio.timeout(max(0.0, deadline - monotonic())):
-                    await self._allowed.acquire()
+                with self.noted_wait(monotonic()):
+                    async with asyncio.timeout(max(0.0, deadline - monotonic())):
+                        await self._allowed.acquire()
             except TimeoutError as error:
                 self.count_timeout()
                 raise StoreUnavailable(
@@ -357,8 +368,9 @@ class Pool:
             self._check_breaker()
         try:
             if self._slots.locked():
-                async with asyncio.timeout(max(0.0, deadline - begun)):
-                    await self._slots.acquire()
+                with self._connector.noted_wait(begun):
+                    async with asyncio.timeout(max(0.0, deadline - begun)):
+                        await self._slots.acquire()
                 waited = True
             else:
                 await self._slots.acquire()

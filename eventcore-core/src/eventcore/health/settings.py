@@ -1,0 +1,63 @@
+"""When a check is not healthy: the limits, each with a default that suits most services."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Final, final
+
+import msgspec
+
+from eventcore.ground.arguments import check_seconds
+
+_ESSENTIAL: Final = ("store", "pool", "append", "event_loop", "disk")
+
+
+@final
+class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``open_store(health=...)`` takes. All times are in seconds.
+
+    Attributes:
+        keep: a result is this old at most when it is returned again: many probes at once cost one evaluation.
+        interval: time between evaluations that no probe asks for. They keep ``since`` and the metric ``health.status`` true.
+        limit: time for one evaluation; a check that has not answered by then is unhealthy.
+        essential: further checks without which the store is not ready, by name; ``*`` stands for any characters:
+            ``("projection:balances", "exporter:*")``. By default, projections, exporters and dead letters only degrade.
+        projections: the projections that must be running in some process, by their keys (``name``, ``name@2``). ``None``: every
+            one that has ever run on the store, except a version that a later one has replaced.
+        nobody_after: how long no process may hold the lease of a projection.
+        stalled_after: how long a runner may show no sign of life, or a projection that is behind make no progress.
+        blocked_after: how long a callback may block the event loop before the loop counts as degraded.
+        dead_after: how long the event loop must be blocked until the process is not live.
+        append_after: how long an append, or a call that waits for a connection, may wait before it counts as degraded. After
+            five times that it is unhealthy.
+        disk_free: bytes that must be free on the disk of a SQLite file; below a tenth of it the disk is unhealthy.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> HealthSettings(essential=("projection:*",)).is_essential("projection:balances")
+    True
+    """
+
+    keep: float = 1.0
+    interval: float = 5.0
+    limit: float = 2.0
+    essential: tuple[str, ...] = ()
+    projections: tuple[str, ...] | None = None
+    nobody_after: float = 15.0
+    stalled_after: float = 30.0
+    blocked_after: float = 0.5
+    dead_after: float = 20.0
+    append_after: float = 1.0
+    disk_free: int = 512 << 20
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "limit", "nobody_after", "stalled_after", "blocked_after", "dead_after", "append_after"):
+            check_seconds(name, getattr(self, name))
+        check_seconds("keep", self.keep, or_0=True)
+        if self.disk_free < 0:
+            raise ValueError(f"disk_free={self.disk_free!r}; expected a number of bytes, 0 or more")
+
+    def is_essential(self, check: str) -> bool:
+        """Whether the store is not ready while this check is unhealthy."""
+        return check in _ESSENTIAL or any(fnmatchcase(check, pattern) for pattern in self.essential)

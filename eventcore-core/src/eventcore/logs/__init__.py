@@ -1,0 +1,18 @@
+"""Logs that can be joined to traces: fields for ``logging`` and structlog, and a configuration for a service without one.
+
+``TraceContextFilter`` and ``add_trace_context`` add the fields of the operation that is running:
+
+- ``trace_id``, ``span_id``, ``trace_flags``: in hexadecimal digits, under the names that OpenTelemetry specifies for logs that
+  are not OTLP (https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/).
+- ``eventcore.correlation_id``, ``eventcore.causation_id``: as given to ``execute``, or inherited.
+- ``eventcore.store``, and ``eventcore.command.type`` or ``eventcore.projection``.
+
+They are there inside ``Command.handle``, ``apply`` and ``discover_streams``, inside handlers of projections, inside
+``telemetry.span``, in tasks and threads that take the context along, and in the records that eventcore itself writes there.
+"""
+
+from eventcore.logs.configuring import configure
+from eventcore.logs.fields import TraceContextFilter, add_trace_context
+from eventcore.logs.masking import MaskFilter, mask_secrets
+
+__all__ = ["MaskFilter", "TraceContextFilter", "add_trace_context", "configure", "mask_secrets"]

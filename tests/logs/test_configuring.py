@@ -1,0 +1,141 @@
+"""``configure`` gives a service without logging readable lines, without secrets."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+
+from eventcore import Telemetry
+from eventcore.exporting import Secret
+from eventcore.logs import configure, mask_secrets
+
+LOGGER = logging.getLogger("tests.configured")
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    level = root.level
+    yield io.StringIO()
+    for handler in list(root.handlers):
+        if getattr(handler, "eventcore_configured", False):
+            root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def only(stream: io.StringIO) -> dict[str, Any]:
+    [line] = stream.getvalue().splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def test_json_has_the_message_the_trace_and_the_given_fields(stream: io.StringIO) -> None:
+    configure("json", stream=stream)
+    with Telemetry(config={"telemetry": {"traces_per_second": "all"}, "exporters": {"enabled": []}}).span("ship") as span:
+        LOGGER.warning("shipped %d", 7, extra={"order": {"id": 17, "lines": [1, 2]}})
+    line = only(stream)
+    assert line.pop("timestamp").endswith("+00:00")
+    assert line["message"] == "shipped 7"
+    assert (line["level"], line["logger"], line["order"]) == ("WARNING", "tests.configured", {"id": 17, "lines": [1, 2]})
+    assert line.get("trace_id", "") == (f"{span.context.trace_id:032x}" if span.context.trace_id else "")
+
+
+def test_json_keeps_an_exception_in_its_line(stream: io.StringIO) -> None:
+    configure("json", stream=stream)
+    try:
+        raise ValueError("token=abc123 was refused")
+    except ValueError:
+        LOGGER.exception("failed")
+    line = only(stream)
+    assert "ValueError: token=*** was refused" in line["exception"]
+    assert "abc123" not in stream.getvalue()
+
+
+def test_a_second_call_replaces_the_first(stream: io.StringIO) -> None:
+    configure("json", stream=stream)
+    configure("json", stream=stream, level="ERROR")
+    LOGGER.warning("not this one")
+    LOGGER.error("once")
+    assert only(stream)["message"] == "once"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_secrets_appear_in_no_line(stream: io.StringIO, form: Literal["json", "console"]) -> None:
+    configure(form, stream=stream)
+    LOGGER.info("token %s and postgresql://shop:s3cr3t@db/shop", Secret("s3cr3t"))
+    LOGGER.info("call", extra={"headers": {"Authorization": "Bearer s3cr3t", "accept": "json"}, "db_password": "s3cr3t"})
+    LOGGER.info("password=s3cr3t api_key: s3cr3t, authorization: Bearer s3cr3t; user=ada")
+    LOGGER.info({"token": "s3cr3t"})
+    LOGGER.info("nested", extra={"pairs": [("x", Secret("s3cr3t"))], "text": "secret='s3cr3t'"})
+    assert "s3cr3t" not in stream.getvalue()
+    assert "user=ada" in stream.getvalue()
+    assert "db/shop" in stream.getvalue()
+
+
+def test_a_pattern_of_ones_own_names_the_secret_fields(stream: io.StringIO) -> None:
+    configure("json", stream=stream, mask="iban")
+    LOGGER.info("paid", extra={"iban": "DE02", "token": "kept"})
+    assert (only(stream)["iban"], only(stream)["token"]) == ("***", "kept")
+
+
+def test_the_console_form_has_no_colours_where_there_is_no_terminal(stream: io.StringIO) -> None:
+    configure("console", stream=stream)
+    with Telemetry(config={"telemetry": {"traces_per_second": "all"}, "exporters": {"enabled": []}}).span(
+        "ship", correlation_id="r-1"
+    ):
+        LOGGER.warning("low stock [item]", extra={"item": 17})
+    [line] = stream.getvalue().splitlines()
+    assert "\x1b" not in line
+    assert "WARNING" in line
+    assert line.endswith("tests.configured: low stock [item] item=17 correlation_id=r-1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"format": "xml"}, "format='xml'; expected one of json, console"),
+        ({"level": "LOUD"}, "level='LOUD'; expected one of CRITICAL"),
+        ({"mask": "("}, "is no regular expression"),
+    ],
+)
+def test_what_is_not_allowed_is_refused(stream: io.StringIO, arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        configure(**arguments)
+
+
+def test_a_record_whose_arguments_do_not_fit_is_left_to_logging(
+    stream: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = configure("json", stream=stream)
+    handler.handle(logging.LogRecord("shop", logging.INFO, __file__, 1, "%d apples", ("no",), None))
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['pythonjsonlogger'] = None\n"
+        "from eventcore.errors import MissingDependency\n"
+        "from eventcore.logs import configure\n"
+        "try: configure()\n"
+        "except MissingDependency as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "eventcore.logs.configure needs python-json-logger: pip install 'eventcore-core[logs]'\n"
+
+
+def test_structlog_events_are_masked() -> None:
+    event = {"event": "signed in", "password": "s3cr3t", "headers": {"Cookie": "s3cr3t"}, "key": Secret("s3cr3t")}
+    assert "s3cr3t" not in repr(mask_secrets(None, "info", event))
+
+
+def test_importing_logs_imports_neither_formatter() -> None:
+    code = "import sys, eventcore.logs; print([n for n in ('rich', 'pythonjsonlogger', 'structlog') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,64 @@
+"""What a projection says while it runs, fails, retries and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from eventcore import OnError, Projection, RecordedEvent, open_store
+from eventcore.errors import ProjectionFailed
+from eventcore.logs import TraceContextFilter
+from tests.store.bank import Deposit, account
+
+
+class Failing(Projection):
+    name = "totals"
+
+    def handle(self, event: RecordedEvent) -> None:
+        raise LookupError("no such account")
+
+
+class Keeping(Failing):
+    on_error = OnError(retries=2, base_delay=0.001, max_delay=0.001, then="dead_letter")
+
+
+class Stopping(Failing):
+    on_error = OnError(retries=0)
+
+
+@pytest.fixture(autouse=True)
+def fields(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "eventcore.projections")
+    caplog.handler.addFilter(TraceContextFilter())
+
+
+async def test_the_first_retry_and_the_end_of_all_are_records_with_the_trace(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_store("memory:", name="bank", exporters="none", config={}) as store:
+        await store.execute(Deposit(account=account(1)))
+        running = asyncio.create_task(store.run(Keeping()))
+        await store.wait_for("totals", 1, timeout=10)
+        running.cancel()
+        await asyncio.wait([running])
+    where = "bank.Deposited of stream 'account-1' at position 1"
+    assert [record.getMessage() for record in caplog.records] == [
+        "this process runs projection 'totals' now, from position 0",
+        f"projection 'totals' tries an event again, up to 2 times: {where}: LookupError: no such account",
+        f"projection 'totals' cannot apply {where}, tried 3 times: LookupError: no such account; it is kept as a dead letter",
+        "this process no longer runs projection 'totals'; it has reached position 1",
+    ]
+    for record in caplog.records[1:3]:
+        assert "LookupError: no such account" in (record.exc_text or "")
+        assert vars(record)["eventcore.projection"] == "totals"
+        assert vars(record)["eventcore.store"] == "bank"
+
+
+async def test_a_projection_that_stops_says_so_with_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_store("memory:", exporters="none", config={}) as store:
+        await store.execute(Deposit(account=account(1)))
+        with pytest.raises(ProjectionFailed):
+            await store.run(Stopping())
+    [stopped] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert stopped.getMessage().startswith("projection 'totals' has failed and does not run any more: ProjectionFailed: ")
+    assert "in handle" in (stopped.exc_text or "")
