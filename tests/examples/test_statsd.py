@@ -35,6 +35,9 @@ class OneName(ValueContract):
     @pytest.mark.skip(reason="declared: the server keeps no metric `orders_sum` or `orders_count` beside `orders`")
     def test_metrics_of_similar_names_stay_apart(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None: ...
 
+    @pytest.mark.skip(reason="declared: the server refuses a counter that goes down, so it keeps no sum of negative values")
+    def test_a_histogram_of_values_below_zero_arrives(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None: ...
+
 
 class TestUnixSocket(OneName, ExporterContract):
     @pytest.fixture
