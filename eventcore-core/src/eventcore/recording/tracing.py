@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, Protocol, cast
 
 from eventcore.ground import text_of, type_name
 from eventcore.recording.attributes import SpanLimits
-from eventcore.recording.spans import AmbientContext, Span, SpanRing, _current, span_class
-from eventcore.recording.trace_context import IdGenerator, TraceContext
+from eventcore.recording.spans import Span, SpanRing, _current, span_class
+from eventcore.recording.trace_context import AmbientContext, IdGenerator, TraceContext
 from eventcore.recording.values import EVENTCORE, AttributeValue, Scope, SpanKind, SpanLink
 
 _NO_LINKS: Final = ()
@@ -245,6 +245,8 @@ class Tracer:
 
 def _ask(others: tuple[AmbientContext, ...]) -> TraceContext | None:
     """The current span of the first tracing system that has one."""
+    if len(others) == 1:
+        return others[0].current()
     for other in others:
         if (context := other.current()) is not None:
             return context

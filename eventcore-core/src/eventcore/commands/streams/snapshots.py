@@ -34,10 +34,10 @@ class SnapshotWriter:
         self._idle.set()
         self._task: OwnedTask[None] | None = None
 
-    def due(self, stream: StreamId, state: KeptState, key: StateKey) -> None:
-        """Store a state soon."""
+    def due(self, stream: StreamId, state: KeptState, key: StateKey, data: bytes) -> None:
+        """Store a state soon, as ``data``."""
         if len(self._waiting) < _MAX_WAITING:
-            snapshot = Snapshot(key, state.version, state.event_id, self._cache.redactions, state.data)
+            snapshot = Snapshot(key, state.version, state.event_id, self._cache.redactions, data)
             self._waiting[stream, key] = (self._cache.epoch, snapshot)
             self._idle.clear()
             self._wake.set()
