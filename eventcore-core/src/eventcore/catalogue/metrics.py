@@ -100,8 +100,8 @@ _BYTES: Final = tuple(4.0**power for power in range(3, 13))
 
 
 class CommandMetrics(MetricGroup):
-    total = Counter("commands.total", "{command}", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME),
-        "Commands by outcome. A business rejection (rejected) is not a fault.")
+    total = Counter("commands.total", "{command}", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME, _ERROR_TYPE),
+        "Commands by outcome. A business rejection (rejected) is not a fault. Only the outcome error has an error.type.")
     duration = Histogram("commands.duration", "s", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME), SECONDS,
         "Time from execute to its result, retries included.")
     active = UpDownCounter("commands.active", "{command}", (_STORE, _COMMAND_TYPE), "Commands that are executing now.")
