@@ -203,6 +203,8 @@ class ProjectionMetrics(MetricGroup):
 class HealthMetrics(MetricGroup):
     status = Gauge("health.status", "1", (_STORE, _CHECK, _HEALTH_STATUS),
         "1 for the current status of a check, 0 for all others; evaluated every 5 seconds, also when no probe asks.")
+    loop_lag = Histogram("event.loop.lag", "s", (_STORE,), SECONDS,
+        "How late a timer runs on the store's event loop, four times a second: as long as other callbacks block the loop.")
 
 
 class ExporterMetrics(MetricGroup):
