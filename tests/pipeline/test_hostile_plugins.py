@@ -289,6 +289,7 @@ def test_an_instrument_that_cannot_be_converted_takes_no_other_with_it(bench: Be
     assert (report.points_exported, report.points_rejected) == (2, 1)
     assert exporter.arrived["metrics"] == ["a.good", "c.good"]
     assert list(pipeline.hidden) == ["b.bad"]
+    assert pipeline.hidden_instruments.counts() == {"collision": 0, "invalid": 1, "filtered": 0}
 
 
 class Ambient:
@@ -433,4 +434,5 @@ def test_an_instrument_that_an_exporter_hides_is_shown_once(bench: Bench, caplog
     for _ in range(3):
         exporter.context.report_hidden("orders.total", "its name is in use")
     assert pipeline.hidden == {"orders.total": "its name is in use"}
+    assert pipeline.hidden_instruments.counts() == {"collision": 1, "invalid": 0, "filtered": 0}
     assert caplog.text.count("is not shown") == 1

@@ -59,6 +59,8 @@ def test_instruments_are_included_and_excluded_by_pattern(bench: Bench) -> None:
     for name in ("shop.orders", "shop.orders.failed", "shop.users", "cache.hits"):
         count(bench, name)
     assert set(exported(bench, include=("shop.*",), exclude=("*.failed",)).points) == {"shop.orders", "shop.users"}
+    (pipeline,) = bench.manager.pipelines()
+    assert pipeline.hidden_instruments.counts() == {"collision": 0, "invalid": 0, "filtered": 2}
 
 
 def test_a_signal_can_be_left_out(bench: Bench) -> None:
@@ -104,6 +106,8 @@ def test_a_gauge_that_has_no_sum_keeps_its_labels_and_the_exporter_says_so(bench
     assert {labels: point.value for labels, point in found.items()} == {(("city", "Paris"),): 20, (("city", "Lyon"),): 24}
     (pipeline,) = bench.manager.pipelines()
     assert "cannot be merged" in pipeline.hidden["temperature"]
+    # It is shown, though not as the settings say.
+    assert sum(pipeline.hidden_instruments.counts().values()) == 0
 
 
 def test_constant_labels_come_last_and_hide_no_label_of_the_instrument(bench: Bench) -> None:

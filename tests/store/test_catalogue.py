@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, RetryPolicy, Telemetry, open_store
 from eventcore.catalogue import CATALOGUE
-from eventcore.exporting import Exporter, HistogramData, SpanData, hookimpl
+from eventcore.exporting import Exporter, ExporterContext, HistogramData, SpanData, hookimpl
 from eventcore.stores import SCHEMA_VERSION, AppendRequest
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Collect, Deposit, Link, Transfer, account
@@ -291,3 +292,38 @@ async def test_the_stores_own_tasks_start_in_an_empty_context(telemetry: Telemet
     await telemetry.flush(5.0)
     assert len(keeper.named("append events")) == 1
     assert all(span.context.trace_id != start_up.trace_id for span in keeper.spans if span.name != "start-up")
+
+
+async def test_the_free_space_of_the_disk_of_a_file_is_shown(sqlite_url: str, telemetry: Telemetry, measured: Measured) -> None:
+    async with open_store(sqlite_url, telemetry=telemetry):
+        async with asyncio.timeout(5):
+            while not measured("store.disk.free"):
+                await asyncio.sleep(0.01)
+        free = shutil.disk_usage(sqlite_url.removeprefix("sqlite:///")).free
+        # Others use the disk at the same time.
+        assert abs(measured("store.disk.free") - free) < free / 2
+
+
+async def test_what_an_exporter_hides_and_when_it_last_succeeded_are_metrics(measured: Measured, telemetry: Telemetry) -> None:
+    class Hiding(Exporter):
+        @hookimpl
+        def start(self, context: ExporterContext) -> None:
+            context.report_hidden("orders.total", "its name is in use")
+
+        @hookimpl
+        def export_counters(self, counters: Sequence[object], timeout: float) -> None:
+            pass
+
+    async with open_store("memory:", telemetry=telemetry):
+        telemetry.register_exporter(Hiding())
+        assert await telemetry.flush(5.0)
+        assert measured("exporters.instruments.hidden", exporter="hiding", reason="collision") == 1
+        assert measured("exporters.instruments.hidden", exporter="hiding") == 1
+        [age] = [
+            point.value  # type: ignore[union-attr]  # a gauge's points have it
+            for data in telemetry.collect()
+            if data.name == "eventcore.exporters.last.success.age"
+            for point in data.points
+            if dict(point.labels) == {"exporter": "hiding", "signal": "metrics"}
+        ]
+        assert 0 <= age < 5

@@ -12,6 +12,7 @@ from eventcore.catalogue.declaring import Counter, Gauge, Histogram, Metric, Met
 from eventcore.exporting.context import Signal
 from eventcore.exporting.delivery.report import CycleOutcome, ExporterState
 from eventcore.exporting.delivery.span_queue import DropReason
+from eventcore.exporting.shaping.hidden import HiddenReason
 from eventcore.ground import BreakerState
 from eventcore.recording import SECONDS, Label
 from eventcore.stores.values import Purpose
@@ -88,6 +89,7 @@ _SPAN_OUTCOME: Final = Label("outcome", ("recorded", "exported", "dropped", "unk
 _DROP_REASON: Final = Label("reason", ("", *get_args(DropReason)))
 _SIGNAL: Final = Label("signal", get_args(Signal))
 _CYCLE_OUTCOME: Final = Label("outcome", get_args(CycleOutcome))
+_HIDDEN_REASON: Final = Label("reason", get_args(HiddenReason))
 _EXPORTER_STATE: Final = Label("state", get_args(ExporterState))
 _HEALTH_STATUS: Final = Label("status", ("healthy", "degraded", "unhealthy"))
 
@@ -153,6 +155,8 @@ class BackendMetrics(MetricGroup):
     last_append_age = Gauge("store.last.append.age", "s", (_STORE,),
         "Time since the last event was written, by any writer; absent while the store has no events.")
     size = Gauge("store.size", "By", (_STORE,), "Bytes that the store takes on its disk.")
+    disk_free = Gauge("store.disk.free", "By", (_STORE,),
+        "Bytes that are free on the disk of a SQLite file; absent for other stores, whose disks the process cannot see.")
     pool_connections = Gauge("store.pool.connections", "{connection}", (_STORE, _CONNECTION_STATE),
         "Connections in the pool of the backend; absent where the backend has no pool.")
     pool_wait = Histogram("store.pool.wait", "s", (_STORE,), SECONDS,
@@ -221,6 +225,9 @@ class ExporterMetrics(MetricGroup):
     state = Gauge("exporters.state", "{state}", (_EXPORTER, _EXPORTER_STATE), "1 for the current state, 0 for all others.")
     last_success_age = Gauge("exporters.last.success.age", "s", (_EXPORTER, _SIGNAL),
         "Time since an export cycle last succeeded; absent before the first.")
+    instruments_hidden = Gauge("exporters.instruments.hidden", "{instrument}", (_EXPORTER, _HIDDEN_REASON),
+        "Instruments that the exporter does not show: it cannot tell them from others (collision), their values could not be "
+        "converted (invalid), or its settings leave them out (filtered).")
     traces_unsampled = Counter("traces.unsampled", "{trace}", (), "Traces that head sampling left out.")
     series_overflow = Counter("series.overflow", "{measurement}", (_INSTRUMENT,),
         "Measurements that went to an overflow series because the cap on series was reached.")

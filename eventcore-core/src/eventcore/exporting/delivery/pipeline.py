@@ -21,6 +21,7 @@ from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
 from eventcore.exporting.forking import ForkGuard
 from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.shaping import Deltas
+from eventcore.exporting.shaping.hidden import HiddenInstruments, HiddenReason
 from eventcore.ground import leave_to_parent, text_of
 from eventcore.recording.spans import Span
 
@@ -28,8 +29,6 @@ from eventcore.recording.spans import Span
 _STALL_GRACE: Final = 0.5
 # Seconds between two log records about one pipeline's drops or stalls.
 _LOG_PERIOD: Final = 10.0
-# So many instruments that an exporter cannot show are kept, each with a name of so many characters.
-_MOST_HIDDEN: Final = 1000
 _LONGEST_NAME: Final = 200
 
 
@@ -53,6 +52,7 @@ class Pipeline:
         runner: calls the hooks. Used by the worker thread alone, except for ``runner.running`` and
             ``runner.shut_down_beside``.
         status: what the worker thread and other threads know and ask of each other.
+        hidden_instruments: what the exporter does not show, and why.
         started: set when the exporter has started.
         finished: set when the worker thread has ended.
     """
@@ -82,7 +82,7 @@ class Pipeline:
         self.status = PipelineStatus(signals)
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
-        self._hidden: dict[str, str] = {}
+        self.hidden_instruments = HiddenInstruments()
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -131,11 +131,10 @@ class Pipeline:
         self.status.refusal = self.status.final_error = problem
         self.status.finished.set()
 
-    def report_hidden(self, instrument: str, reason: str) -> None:
+    def report_hidden(self, instrument: str, reason: str, kind: HiddenReason | None = "collision") -> None:
         """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""
         instrument, reason = text_of(instrument, _LONGEST_NAME), text_of(reason)
-        if instrument not in self._hidden and len(self._hidden) < _MOST_HIDDEN:
-            self._hidden[instrument] = reason
+        if self.hidden_instruments.add(instrument, reason, kind):
             # A handler of the application may raise, which is no fault of the exporter.
             with contextlib.suppress(Exception):
                 self.logger.warning("%r is not shown: %s", instrument, reason)
@@ -143,7 +142,7 @@ class Pipeline:
     @property
     def hidden(self) -> Mapping[str, str]:
         """By instrument, why the exporter cannot show it."""
-        return dict(self._hidden)
+        return self.hidden_instruments.texts()
 
     def force_stop(self, deadline: float) -> None:
         """Call ``shutdown`` from another thread, because the worker has not finished and time is short.

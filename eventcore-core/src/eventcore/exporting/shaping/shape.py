@@ -108,6 +108,11 @@ class Shape:
         self._wanted: dict[str, bool] = {}
         self._ledgers: dict[str, _Ledger] = {}
 
+    @property
+    def filtered(self) -> int:
+        """How many instruments the exporter does not get."""
+        return len(self._wanted) - sum(self._wanted.values())
+
     def select(self, metrics: Iterable[DataT]) -> list[DataT]:
         """The instruments that the exporter gets."""
         return [data for data in metrics if self._wants(data.name)]

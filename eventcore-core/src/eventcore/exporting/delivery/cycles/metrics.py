@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import final
 
 from eventcore.exporting.context import Rejected
@@ -33,10 +34,12 @@ class MetricCycle:
         self._collector = collector
         self._calls = calls
         settings = pipeline.settings
-        self._shape = Shape(settings.include, settings.exclude, settings.drop_labels, settings.labels, pipeline.report_hidden)
+        hide = partial(pipeline.report_hidden, kind=None)
+        self._shape = Shape(settings.include, settings.exclude, settings.drop_labels, settings.labels, hide)
+        self._hidden = pipeline.hidden_instruments
         self._deltas = pipeline.deltas
         self._wants_deltas = pipeline.handle.temporality == "delta"
-        self._hide = pipeline.report_hidden
+        self._hide = partial(pipeline.report_hidden, kind="invalid")
         self.points = 0
 
     def take_over(self) -> None:
@@ -67,6 +70,7 @@ class MetricCycle:
             raise OutOfTime("the cycle's time was used up before the collection")
         collection = self._collector.collect(not_before, left)
         shaped = self._shaped(collection, not_before)
+        self._hidden.filtered = self._shape.filtered
         metrics: dict[str, Sequence[MetricData]] = {
             hook: values for hook, values in zip(METRIC_HOOKS, shaped, strict=True) if self._calls.implements(hook)
         }
