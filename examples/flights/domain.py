@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, ClassVar
 
-import msgspec
-
 from eventcore import BusinessRuleViolation, Command, Event, RecordedEvent, StreamId, StreamState
 
 __all__ = [
@@ -123,20 +121,29 @@ class Aircraft(StreamState, version=1, snapshot_every=500):
         self.in_the_air_as = event.data.flight if isinstance(event.data, FlightDeparted) else None
 
 
-class Airport(StreamState, version=1, snapshot_every=500):
-    """The flights that have left an airport on one day, and those that do not leave."""
+class Airport(StreamState, version=2, snapshot_every=500):
+    """The flights that have left an airport on one day, and those that do not leave.
 
-    departed: set[str] = msgspec.field(default_factory=set)
-    cancelled: set[str] = msgspec.field(default_factory=set)
+    Each command gets a copy of the state. So the flights are in one text, a line each: of a set, every member would be copied.
+    """
+
+    departed: str = "\n"
+    cancelled: str = "\n"
 
     def apply(self, event: RecordedEvent) -> None:
-        match event.data:
-            case FlightDeparted(flight=flight):
-                self.departed.add(flight)
-            case FlightCancelled(flight=flight):
-                self.cancelled.add(flight)
-            case _:
-                pass
+        happened = event.data
+        if isinstance(happened, FlightDeparted):
+            self.departed += f"{happened.flight}\n"
+        elif isinstance(happened, FlightCancelled):
+            self.cancelled += f"{happened.flight}\n"
+
+    def has_left(self, flight: str) -> bool:
+        """Whether the flight has left."""
+        return f"\n{flight}\n" in self.departed
+
+    def is_cancelled(self, flight: str) -> bool:
+        """Whether the flight does not leave."""
+        return f"\n{flight}\n" in self.cancelled
 
 
 # Commands
@@ -155,9 +162,9 @@ class DepartFlight(Command[Mapping[StreamId, Any]]):
         airport: Airport = state[self.airport]
         if self.aircraft is None:
             raise NoAircraft(f"{self.flight} has no aircraft")
-        if self.flight in airport.cancelled:
+        if airport.is_cancelled(self.flight):
             raise FlightIsCancelled(f"{self.flight} is cancelled")
-        if self.flight in airport.departed:
+        if airport.has_left(self.flight):
             raise AlreadyDeparted(f"{self.flight} has left")
         aircraft: Aircraft = state[self.aircraft]
         if aircraft.in_the_air_as is not None:
@@ -175,7 +182,7 @@ class CancelFlight(Command[Mapping[StreamId, Airport]]):
     at: datetime
 
     def handle(self, state: Mapping[StreamId, Airport]) -> Iterator[tuple[StreamId, Event]]:
-        if self.flight not in state[self.airport].cancelled:
+        if not state[self.airport].is_cancelled(self.flight):
             yield self.airport, FlightCancelled(flight=self.flight, at=self.at)
 
 

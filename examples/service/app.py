@@ -12,7 +12,7 @@ import asyncpg
 from fastapi import FastAPI, Header, HTTPException, Query
 from pydantic import BaseModel, PositiveInt
 
-from eventcore import CommandResult, EventStore, open_store
+from eventcore import CommandResult, EventStore, logs, open_store
 from eventcore.errors import EventCoreError
 from eventcore.health import asgi_app
 from examples.service.balances import TABLE, BalanceTable
@@ -47,7 +47,8 @@ class Balance(BaseModel):
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application of one worker process. Nothing is opened before its lifespan begins, so it may be made before a fork."""
     settings = settings or Settings.from_environment()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    # One JSON object a line, with the trace, the store and the command that a record belongs to, and without secrets.
+    logs.configure(settings.log_format)
     store = open_store(settings.database, name="bank", open_timeout=settings.open_timeout, timeout=5.0)
 
     @asynccontextmanager

@@ -185,6 +185,8 @@ def test_check_sends_a_metric_and_a_span_that_really_arrive(command: Command) ->
         "sent": ["metric", "span"],
         "url": None,
         "message": "metric and span delivered",
+        "account": "journal: delivered (running); spans 1 = 1 exported + 0 dropped + 0 unknown + 0 pending; "
+        "points 1 exported, 0 rejected",
     }
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert {"hook": "export_counters", "name": "eventcore.check", "labels": {}, "value": 1} in lines
@@ -309,7 +311,7 @@ def test_another_file_can_be_named(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["plugin"], ["check", "--timeout", "0"], ["check", "--timeout", "soon"], ["plugins", "x"]]
+    "arguments", [[], ["plugin"], ["check", "--timeout", "0"], ["check", "--timeout", "soon"], ["plugins", "x", "y"]]
 )
 def test_a_wrong_command_line_is_code_2_with_a_hint(command: Command, arguments: list[str]) -> None:
     done = command.run(*arguments)

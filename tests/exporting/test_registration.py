@@ -273,7 +273,7 @@ def test_an_interval_that_raises_is_a_problem_of_the_exporter() -> None:
         ("signals", "metrics", "Counting.signals is 'metrics'; expected a collection of 'metrics' and 'spans'"),
         ("signals", ("metrics", "logs"), "Counting.signals is ('metrics', 'logs'); expected"),
         ("signals", 3, "Counting.signals is 3; expected"),
-        ("temporality", "sometimes", "Counting.temporality is 'sometimes'; expected one of 'cumulative', 'delta'"),
+        ("temporality", "sometimes", "Counting.temporality is 'sometimes'; expected one of 'cumulative', 'delta', 'lowmemory'"),
         ("temporality", [], "Counting.temporality is []; expected"),
         ("pipeline_defaults", {"span_queue": 0}, "Counting.pipeline_defaults: Expected `int` >= 1 - at `$.span_queue`"),
         ("pipeline_defaults", {"span_queues": 5}, "Counting.pipeline_defaults: Object contains unknown field `span_queues`"),

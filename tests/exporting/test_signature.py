@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -275,6 +277,42 @@ def test_settings_are_shown_with_their_secrets_masked() -> None:
     assert PASSWORD not in repr(shown)
     with pytest.raises(TypeError):
         shown["endpoint"] = "f"  # type: ignore[index]  # that it is read-only is the point
+
+
+class Level(Enum):
+    LOW = "low"
+    HIGH = "high"
+
+
+def service(level: Level = Level.LOW, wait: timedelta = timedelta(1), pause: timedelta | None = None) -> None: ...
+
+
+DURATION = "a duration (a number of seconds, or a text such as 'PT1M30S' or 'P1D')"
+
+
+def test_an_enum_takes_its_values_and_a_duration_takes_seconds_or_a_text() -> None:
+    arguments, faults = bind(given({"level": "high", "wait": 2.5}, PAUSE="10"), service)
+    assert faults == []
+    assert arguments == {"level": Level.HIGH, "wait": timedelta(seconds=2.5), "pause": timedelta(seconds=10)}
+    arguments, faults = bind(given({"wait": "PT1M30S", "pause": "P1D"}), service)
+    assert (arguments, faults) == ({"wait": timedelta(seconds=90), "pause": timedelta(days=1)}, [])
+
+
+def test_the_fault_of_an_enum_or_a_duration_says_what_is_valid() -> None:
+    _, faults = bind(given({"level": "middle", "wait": "10s", "pause": 1e300}), service)
+    assert faults == [
+        "arguments: exporters.backend.level: expected one of 'low', 'high', got 'middle'",
+        f"arguments: exporters.backend.wait: expected {DURATION}, got '10s'",
+        f"arguments: exporters.backend.pause: expected {DURATION} | None, got 1e+300",
+    ]
+    _, faults = bind(given(LEVEL="top", WAIT="soon"), service)
+    assert [fault.partition("expected ")[2] for fault in faults] == [
+        "one of 'low', 'high', got a text that is not shown",
+        f"{DURATION}, got a text that is not shown",
+    ]
+    assert bind(given({"pause": True}), service)[1] == [
+        f"arguments: exporters.backend.pause: expected {DURATION} | None, got True"
+    ]
 
 
 def test_a_secret_is_not_found_in_what_an_error_keeps_either() -> None:

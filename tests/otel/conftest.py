@@ -12,6 +12,8 @@ from eventcore_otel import OpenTelemetryExporter
 from tests.otel.receiver import Receiver, receiving
 from tests.otel.values import Driver
 
+Drive = Callable[..., Driver]
+
 
 @pytest.fixture(autouse=True)
 def no_otel_variables(monkeypatch: pytest.MonkeyPatch) -> None:

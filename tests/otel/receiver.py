@@ -40,7 +40,12 @@ class Receiver:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
+    def start(
+        self,
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
+        services: Iterable[str] = ("metrics", "traces"),
+    ) -> None:
         server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         receive = self._receive
 
@@ -52,8 +57,10 @@ class Receiver:
             def Export(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # gRPC's name
                 return receive(request, context, trace_pb2.ExportTraceServiceResponse())
 
-        metrics_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]  # generated code
-        trace_grpc.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]  # generated code
+        if "metrics" in services:
+            metrics_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]  # generated code
+        if "traces" in services:
+            trace_grpc.add_TraceServiceServicer_to_server(Traces(), server)  # type: ignore[no-untyped-call]  # generated code
         address = f"127.0.0.1:{port}"
         self.port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         server.start()

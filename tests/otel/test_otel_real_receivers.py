@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import pytest
 
 from eventcore.exporting import Resource, SpanEvent, SpanLink, TraceContext
 from tests.otel.values import NOW, START, Driver, counter, gauge, histogram, span
-from tests.real_parts import DdapmTestAgent, Rotel, wait_until
+from tests.real_parts import Collector, DdapmTestAgent, Rotel, wait_until
 
 Drive = Callable[..., Driver]
 
 
-@pytest.fixture(params=["rotel", "ddapm"])
-def collector(request: pytest.FixtureRequest) -> Rotel | DdapmTestAgent:
+Received: TypeAlias = Rotel | DdapmTestAgent | Collector
+
+
+@pytest.fixture(params=["rotel", "ddapm", "otel_collector"])
+def collector(request: pytest.FixtureRequest) -> Received:
     """Each real receiver."""
-    part: Rotel | DdapmTestAgent = request.getfixturevalue(request.param)
+    part: Received = request.getfixturevalue(request.param)
     return part
 
 
 @pytest.fixture
-def driver(collector: Rotel | DdapmTestAgent, drive: Drive) -> Driver:
+def driver(collector: Received, drive: Drive) -> Driver:
     resource = Resource((("service.name", "core"), ("service.instance.id", "i-1"), ("replicas", 3)))
     return drive(resource, endpoint=collector.grpc_endpoint, service_name="shop")
 
 
-def test_every_kind_of_point_arrives_with_its_values(collector: Rotel | DdapmTestAgent, driver: Driver) -> None:
+def test_every_kind_of_point_arrives_with_its_values(collector: Received, driver: Driver) -> None:
     chunks = (
         [counter("orders.total", {"a": 3, "b": 2.5})],
         [counter("orders.total", {"c": 2**53 + 1})],
@@ -51,16 +55,14 @@ def test_every_kind_of_point_arrives_with_its_values(collector: Rotel | DdapmTes
     assert (duration.bounds, duration.buckets) == ((0.1, 1.0), (1, 2, 3))
 
 
-def test_the_points_of_one_instrument_arrive_from_many_chunks(collector: Rotel | DdapmTestAgent, driver: Driver) -> None:
+def test_the_points_of_one_instrument_arrive_from_many_chunks(collector: Received, driver: Driver) -> None:
     chunks = [[counter("orders.total", {f"k{n}": n for n in range(begin, begin + 20)})] for begin in range(0, 200, 20)]
     assert driver.metrics(*chunks) is None
     wait_until(lambda: len(collector.points("orders.total")) >= 200)
     assert {p.attributes["kind"]: p.value for p in collector.points("orders.total")} == {f"k{n}": n for n in range(200)}
 
 
-def test_a_span_arrives_with_its_ids_attributes_events_links_and_status(
-    collector: Rotel | DdapmTestAgent, driver: Driver
-) -> None:
+def test_a_span_arrives_with_its_ids_attributes_events_links_and_status(collector: Received, driver: Driver) -> None:
     context = TraceContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0xDEF, 1, "vendor=1")
     assert (
         driver.spans(
@@ -105,13 +107,13 @@ def test_a_span_arrives_with_its_ids_attributes_events_links_and_status(
     }
 
 
-def test_a_root_span_arrives_without_a_parent(collector: Rotel | DdapmTestAgent, driver: Driver) -> None:
+def test_a_root_span_arrives_without_a_parent(collector: Received, driver: Driver) -> None:
     driver.spans([span(name="root")])
     [found] = wait_until(lambda: collector.spans("root"))
     assert found.parent_id == ""
 
 
-def test_a_compressed_request_is_understood(collector: Rotel | DdapmTestAgent, drive: Drive) -> None:
+def test_a_compressed_request_is_understood(collector: Received, drive: Drive) -> None:
     driver = drive(endpoint=collector.grpc_endpoint, compression="gzip")
     assert driver.spans([span(n) for n in range(1, 101)]) is None
     wait_until(lambda: len(collector.spans()) >= 100)

@@ -87,6 +87,7 @@ async def test_what_an_application_records_arrives_at_a_collector(collector: Rot
     assert durations.resource["service.instance.id"] == telemetry.resource.get("service.instance.id")
 
 
+@pytest.mark.conforms("OTLP", "Cumulative points keep the start time of their series.")
 async def test_totals_go_on_growing_from_cycle_to_cycle(ddapm: DdapmTestAgent, connect: Connect) -> None:
     telemetry = connect(ddapm.grpc_endpoint)
     orders = telemetry.counter("orders.total").labels()
@@ -198,6 +199,7 @@ async def test_a_rejected_call_is_counted_as_a_drop_of_everything_in_it(receiver
     assert "UNAUTHENTICATED: no such token: ***" in report["otel"].reason
 
 
+@pytest.mark.conforms("OTLP", "The delay of `RetryInfo` is followed.")
 async def test_a_hint_when_to_come_back_is_followed(receiver: Receiver, connect: Connect) -> None:
     telemetry = connect(receiver.endpoint)
     receiver.answers.append(receiver.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", retry_after=0.1))
@@ -249,26 +251,13 @@ async def test_configuration_and_environment_make_the_exporter_through_its_entry
     assert (receiver.resources()[0]["replicas"], receiver.resources()[0]["team"]) == (3, "a")
 
 
-async def test_an_exporter_that_refuses_its_settings_says_all_that_is_wrong_and_no_secret(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+async def test_an_exporter_that_refuses_its_settings_says_all_that_is_wrong_and_no_secret() -> None:
     settings = {"endpoint": "http://collector:4318/v1/traces", "headers": {"authorization": "s3cr3t\n"}}
     with pytest.raises(ConfigurationError) as raised:
         async with Telemetry(config={"exporters": {"enabled": ["otel"], "otel": settings}}):
             pass
     [fault] = raised.value.faults
     assert (fault.where, fault.key) == ("arguments", "exporters.otel")
-    assert "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf': expected grpc" in fault.problem
     assert "gRPC takes no path" in fault.problem
     assert "the value of 'authorization' has characters" in fault.problem
     assert "s3cr3t" not in str(raised.value)
-
-
-async def test_an_environment_for_another_protocol_fails_the_exporter_and_not_the_application(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    async with Telemetry(exporters=["otel"]) as telemetry:
-        [failed] = telemetry.failed_exporters
-    assert "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf': expected grpc" in failed.reason

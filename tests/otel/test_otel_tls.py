@@ -47,6 +47,7 @@ def files(authority: trustme.CA, tmp_path: Path) -> dict[str, str]:
     return {name: str(tmp_path / name) for name in contents}
 
 
+@pytest.mark.conforms("OTLP", "TLS and mutual TLS.")
 def test_spans_arrive_over_tls_when_both_sides_can_be_checked(
     secure_receiver: Receiver, files: dict[str, str], drive: Drive
 ) -> None:

@@ -101,6 +101,7 @@ def test_after_a_failure_a_full_batch_waits_for_the_backoff() -> None:
     assert plan_spans(waiting, 100, 1001.0, failing=True) == 1005.0
 
 
+@pytest.mark.conforms("OTLP", "Without `RetryInfo`, retries back off exponentially, with jitter.")
 def test_the_backoff_doubles_with_each_failure_up_to_its_limit() -> None:
     failing = clock()
     pauses: list[float] = []
@@ -117,7 +118,7 @@ def test_a_backend_that_says_when_to_come_back_is_heard_within_the_limit() -> No
     failing.failed("spans", 1000.0, 0.25)
     assert failing.due_at("spans") == 1000.25
     failing.failed("spans", 1001.0, 3600.0)
-    assert failing.due_at("spans") == 1009.0
+    assert failing.due_at("spans") == 1001.0 + SETTINGS.max_age
 
 
 def test_attempts_are_counted_for_each_signal_and_begin_anew_after_a_commit() -> None:
@@ -165,3 +166,14 @@ def test_the_budget_says_how_many_spans_it_allows() -> None:
     assert limited.affordable_spans(1000.0, cost=0.002) == 100
     limited.budget.spend(0.3)
     assert limited.affordable_spans(1000.0, cost=0.002) < 0
+
+
+@pytest.mark.conforms("OTLP", "The delay of `RetryInfo` is followed.")
+@pytest.mark.parametrize("signal", BOTH)
+def test_a_backend_that_asks_for_a_long_pause_gets_it_up_to_the_age_of_a_batch(signal: Signal) -> None:
+    """Reported for an exporter that waited for the server's delay only up to a limit of its own (opentelemetry-rust#3634)."""
+    planned = clock()
+    assert SETTINGS.max_backoff < 120.0 < SETTINGS.max_age
+    assert planned.failed(signal, 1000.0, 120.0) == 120.0
+    assert planned.due_at(signal) == 1120.0
+    assert planned.failed(signal, 1200.0, 86_400.0) == SETTINGS.max_age

@@ -260,6 +260,33 @@ def test_the_metrics_of_a_signal_that_is_given_up_count_as_rejected_points(bench
     assert exporter.calls.count("flush metrics") == 1
 
 
+def test_a_backend_that_takes_one_signal_only_is_not_failing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    exporter = Scripted(metrics=[raising(GiveUp("UNIMPLEMENTED: traces only", unsupported=True))] * 2)
+    pipeline = bench.add(exporter)
+    bench.count()
+    bench.end_spans(1)
+    for _ in range(2):
+        report = bench.manager.flush(5.0)["exporter"]
+        assert (report.delivered, report.state, report.points_exported, report.spans_exported) == (True, "running", 0, 1)
+        assert report.reason == "metrics: UNIMPLEMENTED: traces only"
+    assert "UNIMPLEMENTED" in pipeline.problem
+    assert [record.getMessage() for record in caplog.records] == ["metrics were not exported: UNIMPLEMENTED: traces only"]
+    # It may be replaced by one that takes metrics, too.
+    assert bench.manager.flush(5.0)["exporter"].points_exported == 1
+    assert pipeline.problem == ""
+
+
+def test_a_backend_that_takes_no_signal_is_failing(bench: Bench) -> None:
+    refusal = raising(GiveUp("UNIMPLEMENTED", unsupported=True))
+    pipeline = bench.add(Scripted(metrics=[refusal] * 2, spans=[refusal] * 2))
+    bench.count()
+    bench.end_spans(1)
+    bench.manager.flush(5.0)
+    bench.end_spans(1)
+    assert not bench.manager.flush(5.0)
+    assert pipeline.state == "failing"
+
+
 def test_spans_whose_outcome_is_unknown_are_sent_once_more_and_then_counted_as_unknown(bench: Bench) -> None:
     exporter = Scripted()
     exporter.script["spans"] = [exporter.lost_answer, exporter.lost_answer]

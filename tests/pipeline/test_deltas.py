@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter as Multiset
 from collections.abc import Sequence
@@ -12,12 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventcore.exporting import CounterData, Exporter, GaugeData, GiveUp, HistogramData, RetryLater, Signal, hookimpl
+from eventcore.exporting import (
+    CounterData,
+    Exporter,
+    GaugeData,
+    GiveUp,
+    HistogramData,
+    RetryLater,
+    Signal,
+    Temporality,
+    hookimpl,
+)
+from eventcore.exporting.hidden import HiddenInstruments
 from eventcore.exporting.shaping import Deltas, Shape
 from eventcore.recording.values import Collection, HistogramPoint, NumberPoint
 from tests.pipeline.conftest import FAST, Bench, eventually
 
-PLAIN = Shape((), (), (), {}, lambda instrument, reason: None)
+PLAIN = Shape((), (), (), {}, HiddenInstruments(logging.getLogger(__name__)))
 
 
 def collection(time_ns: int, totals: dict[str, int], *, start_time_ns: int = 1) -> Collection:
@@ -167,7 +179,7 @@ class Statsd(Exporter):
     """A backend that adds up what it gets; its answers come from a script."""
 
     interval: float | None = 3600.0
-    temporality = "delta"
+    temporality: Temporality = "delta"
 
     def __init__(self, *script: Any) -> None:
         self.script = list(script)
@@ -195,6 +207,7 @@ class Statsd(Exporter):
         self.total.update({name: value for name, value in self.held if name == "counted"})
 
 
+@pytest.mark.conforms("Metrics", "`delta`: differences, except for up-down counters.")
 def test_an_exporter_that_wants_differences_gets_them(bench: Bench) -> None:
     exporter = Statsd()
     bench.count(3)
@@ -265,3 +278,25 @@ def test_a_successor_of_one_that_hangs_sends_its_interval_once_more(
     bench.count(1)
     assert bench.manager.flush(5.0)
     assert [cycle for cycle in new.sent if cycle] == [[("counted", 3)], [("counted", 4)], [("counted", 1)]]
+
+
+@pytest.mark.conforms("Metrics", "`lowmemory`: differences, except for asynchronous counters and up-down counters.")
+def test_with_low_memory_the_totals_of_callbacks_stay_totals(bench: Bench) -> None:
+    class LowMemory(Statsd):
+        temporality: Temporality = "lowmemory"
+        kinds: Multiset[tuple[str, str]] = Multiset()
+
+        @hookimpl
+        def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:
+            self.kinds.update((counter.name, counter.temporality) for counter in counters)
+            self.held += [(counter.name, point.value) for counter in counters for point in counter.points]
+
+    exporter = LowMemory()
+    bench.registry.counter("read", unit="", description="", labels=()).add_callback(lambda: 7)
+    bench.count(3)
+    bench.add(exporter)
+    assert bench.manager.flush(5.0)
+    bench.count(4)
+    assert bench.manager.flush(5.0)
+    assert [dict(cycle) for cycle in exporter.sent] == [{"counted": 3, "read": 7}, {"counted": 4, "read": 7}]
+    assert exporter.kinds == {("counted", "delta"): 2, ("read", "cumulative"): 2}

@@ -417,6 +417,23 @@ def test_attach_and_detach_never_raise_and_are_not_called_again(bench: Bench, wh
     assert f"{where}()" in pipeline.problem
 
 
+@pytest.mark.parametrize("kind", MISBEHAVIOUR)
+def test_a_system_that_cannot_say_whether_it_is_in_use_counts_as_in_use(bench: Bench, kind: str) -> None:
+    class Asked(Ambient):
+        def in_use(self) -> Any:
+            return self._do("in_use")
+
+    ambient = Asked(in_use=MISBEHAVIOUR[kind], attach=returning("token"))
+    pipeline = bench.add(WithAmbient(lambda: ambient), f"in_use_{kind}")
+    guard = pipeline.status.ambient
+    assert guard is not None
+    for _ in range(3):
+        assert guard.in_use()
+        guard.detach(guard.attach(PARENT, False))
+    assert ambient.calls == ["in_use", *["attach", "detach"] * 3]
+    assert "ambient context: in_use()" in pipeline.problem
+
+
 def test_the_older_hook_trace_context_still_connects(bench: Bench) -> None:
     class Older(Collecting):
         @hookimpl
@@ -432,7 +449,21 @@ def test_an_instrument_that_an_exporter_hides_is_shown_once(bench: Bench, caplog
     pipeline = bench.add(exporter, "hiding")
     assert exporter.context is not None
     for _ in range(3):
-        exporter.context.report_hidden("orders.total", "its name is in use")
+        exporter.context.report_hidden("orders.total", "its name is in use", "collision")
     assert pipeline.hidden == {"orders.total": "its name is in use"}
     assert pipeline.hidden_instruments.counts() == {"collision": 1, "invalid": 0, "filtered": 0}
     assert caplog.text.count("is not shown") == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_pull_exporter_gets_one_last_cycle_before_its_shutdown_if_it_asks_for_it(bench: Bench, wanted: bool) -> None:
+    class Pulled(Collecting):
+        interval = None
+        signals = ("metrics",)
+        final_cycle = wanted
+
+    exporter = Pulled()
+    bench.add(exporter)
+    bench.registry.counter("orders", unit="", description="", labels=()).add(3)
+    assert bench.manager.shutdown(5.0)
+    assert [point.value for data in exporter.counters for point in data.points] == ([3] if wanted else [])

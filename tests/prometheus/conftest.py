@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
@@ -20,6 +21,12 @@ import pytest_asyncio
 from eventcore.exporting import CounterData, ExporterContext, ExporterHooks, NumberPoint, Resource
 from eventcore.telemetry import Pipeline, Telemetry
 from eventcore_prometheus import PrometheusExporter
+
+
+def recorded(text: str) -> str:
+    """A page without the families that it has of itself, of its process and of its resource."""
+    about = r"(eventcore_prometheus_|eventcore_exporters_instruments?_hidden|process_|python_|target)"
+    return "".join(line for line in text.splitlines(keepends=True) if not re.match(rf"(# \w+ )?{about}", line))
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ class Driven:
             logger=logging.getLogger("eventcore.exporters.prometheus"),
             stopping=self.stopping,
             export_now=self._export_now,
-            report_hidden=lambda instrument, reason: self.hidden.append((instrument, reason)),
+            report_hidden=lambda instrument, reason, kind: self.hidden.append((instrument, reason)),
         )
         self.hooks.start(context=context)
         return self

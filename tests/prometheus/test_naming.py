@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from eventcore import open_store
+from eventcore.errors import ConfigurationError
 from eventcore_prometheus import PrometheusExporter
 from eventcore_prometheus.naming import Kind, Names, check_renames, unit_words
 
@@ -69,6 +71,8 @@ def test_a_renamed_counter_still_ends_with_total() -> None:
     [
         ({"orders": "9lives"}, "'orders' = '9lives' does not fit; expected"),
         ({"orders": "job:orders:sum"}, "expected an instrument and a Prometheus name"),
+        ({"Orders": "orders"}, "'Orders' is no name of an instrument; expected its name in code"),
+        ({"orders..shipped": "orders"}, "'orders..shipped' is no name of an instrument"),
         ({"orders": "__orders"}, "beginning with neither a digit"),
         ({"orders": "same", "sales": "same"}, "'orders' and 'sales' would both be 'same'"),
         ({"orders": "same", "sales": "same_total"}, "'orders' and 'sales' would both be"),
@@ -88,8 +92,9 @@ def test_a_rename_that_cannot_be_is_refused_with_the_reason(rename: dict[str, st
         (("counter", "orders.total", ""), ("counter", "orders", "")),
         (("gauge", "queue.time.seconds", ""), ("gauge", "queue.time", "s")),
         (("counter", "orders", ""), ("gauge", "orders.total", "")),
-        (("counter", "orders", ""), ("gauge", "orders.created", "")),
         (("histogram", "orders", ""), ("gauge", "orders.count", "")),
+        (("histogram", "orders", ""), ("gauge", "orders.sum", "")),
+        (("gauge", "wait", "ms"), ("gauge", "wait.ms", "ms")),
     ],
 )
 def test_a_name_in_use_is_not_given_twice(first: tuple[Kind, str, str], second: tuple[Kind, str, str]) -> None:
@@ -99,7 +104,62 @@ def test_a_name_in_use_is_not_given_twice(first: tuple[Kind, str, str], second: 
     assert names.find(*second) is None
     assert names.find(*second) is None
     assert names.find(*first) == kept
-    assert names.owner(*second)[1] == first[1]
+    assert names.lost[second[0], second[1]][1] == first[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("counter", "orders", ""), ("counter", "orders.created", "")),
+        (("counter", "orders", ""), ("gauge", "orders.created", "")),
+        (("counter", "orders.total", ""), ("gauge", "orders", "")),
+        (("histogram", "orders", ""), ("counter", "orders.count", "")),
+        (("histogram", "orders", ""), ("gauge", "orders.created", "")),
+    ],
+)
+def test_names_of_which_no_sample_is_shared_are_both_given(first: tuple[Kind, str, str], second: tuple[Kind, str, str]) -> None:
+    for one, other in ((first, second), (second, first)):
+        names = Names(check_renames({}))
+        assert names.find(*one) is not None
+        assert names.find(*other) is not None
+
+
+def test_a_collision_is_decided_by_who_was_created_first() -> None:
+    names = Names(check_renames({}))
+    assert names.find("counter", "orders.total", "", created=9) is not None
+    assert names.find("counter", "orders", "", created=4) is not None
+    assert names.find("counter", "orders.total", "", created=9) is None
+    assert names.lost["counter", "orders.total"] == ("orders_total", "orders")
+    assert names.find("gauge", "orders.total", "", created=5) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "owner"),
+    [
+        ("counter", "eventcore.commands", "eventcore.commands.total"),
+        ("gauge", "eventcore.command.duration.seconds.count", "eventcore.commands.duration"),
+        ("gauge", "eventcore.events.written.total", "eventcore.events.written"),
+    ],
+)
+def test_the_published_names_belong_to_core_also_before_it_records_anything(kind: Kind, name: str, owner: str) -> None:
+    names = Names(check_renames({}))
+    assert names.find(kind, name, "", created=1) is None
+    assert names.lost[kind, name][1] == owner
+    assert Names(check_renames({owner: "other"})).find(kind, name, "", created=1) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "unit", "expected"),
+    [
+        ("gauge", "y.ms", "ms", "y_milliseconds"),
+        ("counter", "waited.s", "s", "waited_seconds_total"),
+        ("counter", "waited.s.total", "s", "waited_seconds_total"),
+        ("gauge", "sold.by", "By", "sold_by_bytes"),
+        ("gauge", "ms", "ms", "ms_milliseconds"),
+    ],
+)
+def test_the_symbol_of_a_unit_in_a_name_becomes_its_word(kind: Kind, name: str, unit: str, expected: str) -> None:
+    assert exposed(kind, name, unit) == expected
 
 
 @pytest.mark.parametrize(
@@ -117,3 +177,20 @@ def test_a_setting_that_does_not_fit_is_refused(settings: dict[str, object], pro
     with pytest.raises(ValueError, match="expected") as caught:
         PrometheusExporter(**settings)  # type: ignore[arg-type]  # the wrong values are the point
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("by_code", [True, False])
+async def test_a_misspelt_key_of_eventcores_own_is_a_fault_of_the_configuration(by_code: bool) -> None:
+    rename = {
+        "eventcore.comands.total": "shop_commands_total",
+        "orders.shiped": "shipped",
+        "eventcore_events_written": "written",
+    }
+    config = {"exporters": {"enabled": [], "prometheus": {"port": 0, "rename": rename}}}
+    names: list[str] = [] if by_code else ["prometheus"]
+    with pytest.raises(ConfigurationError) as caught:  # either line may raise
+        async with open_store("memory:", exporters=names, config={} if by_code else config) as store:
+            store.register_exporter(PrometheusExporter(port=0, rename=rename))
+    [fault] = caught.value.faults
+    assert fault.key == "exporters.prometheus.rename.eventcore.comands.total"
+    assert "did you mean 'eventcore_commands_total'?" in fault.problem

@@ -26,7 +26,7 @@ TIME = 1_700_000_000_000_000_000
 
 
 def builder(collisions: list[tuple[str, ...]] | None = None) -> PageBuilder:
-    return PageBuilder(Names(check_renames({})), lambda *names: collisions.append(names) if collisions is not None else None)
+    return PageBuilder(Names(check_renames({})), lambda *why: collisions.append(why) if collisions is not None else None)
 
 
 def number(value: float, *labels: tuple[str, str], time_ns: int = TIME) -> NumberPoint:
@@ -222,8 +222,9 @@ def test_two_instruments_with_one_exposed_name_never_make_an_invalid_page() -> N
         page = making.finish()
         for parsed in families(page):
             assert samples(parsed["orders"]) == {("orders_total",): 1}
-    assert collisions == [("orders.total", "orders_total", "orders"), ("orders.total", "orders_total", "orders")]
-    assert making.collisions == 2
+    taken = "its name orders_total is in use by 'orders'; give one of them another name (setting 'rename')"
+    assert collisions == [("orders.total", taken, "collision")]
+    assert making.hidden == {"orders.total": "collision"}
 
 
 def test_a_large_page_comes_in_pieces_and_compresses_to_the_same() -> None:

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eventcore.exporting import CounterData, NumberPoint
 from eventcore_prometheus import PrometheusExporter
+from tests.prometheus.conftest import recorded
 from tests.real_parts.waiting import wait_until
 
 Drive = Callable[..., Any]
@@ -43,7 +44,7 @@ async def test_the_published_names_are_on_the_wire_with_the_recorded_values(run:
     answer = await asyncio.to_thread(running.scrape)
     series = "command_type=Transfer,outcome=committed,store=default"
     bucket = "eventcore_command_duration_seconds_bucket,command_type=Transfer"
-    assert values(answer.text) == {
+    assert values(recorded(answer.text)) == {
         f"eventcore_commands_total,{series}": 7,
         f"{bucket},le=0.1,outcome=committed,store=default": 1,
         f"{bucket},le=1.0,outcome=committed,store=default": 2,
@@ -100,7 +101,7 @@ async def test_with_its_port_taken_the_exporter_fails_and_recovers_while_everyth
     assert values((await asyncio.to_thread(running.scrape)).text)["orders_total"] == 1
     await running.telemetry.unregister_exporter("prometheus", 5.0)
     await asyncio.to_thread(wait_until, lambda: pipeline.state == "running")
-    assert values((await asyncio.to_thread(type(running)(running.telemetry, second).scrape)).text)["orders_total"] == 1
+    assert values((await asyncio.to_thread(type(running)(running.telemetry, second).scrape)).text)["orders_total,worker=0"] == 1
 
 
 def test_a_late_cycle_is_an_error_within_the_scrapers_timeout_and_never_an_old_page(drive: Drive, request_: Request) -> None:

@@ -18,6 +18,16 @@ Fixtures (``tests/conftest.py`` brings them to every test below ``tests/``):
     - ``ddapm.metrics()``, ``ddapm.traces()``: the export requests as parsed OTLP JSON (ids in base64), one for each call
     - ``ddapm.clear()``
 
+``otel_collector``, ``collector_to_jaeger`` → :class:`~tests.real_parts.collector.Collector`
+    The OpenTelemetry Collector, one for the test session, and one that sends its traces on to ``jaeger``.
+
+    - ``grpc_endpoint``, ``spans(name=None)``, ``points(name=None)`` as above
+    - ``requests(signal)``: everything received of ``metrics`` or ``traces``, as parsed OTLP JSON (ids in hexadecimal)
+    - ``page()``: the metrics received, as the Collector shows them to Prometheus
+
+``jaeger`` → :class:`~tests.real_parts.collector.Jaeger`
+    One Jaeger for the test session; ``trace(trace_id)`` returns the spans of a trace.
+
 ``prometheus_server(*targets, metrics_path="/metrics", scrape_interval=0.2)`` → :class:`~tests.real_parts.prometheus.Prometheus`
     A function that starts a server that scrapes ``"127.0.0.1:PORT"`` targets.
 
@@ -51,10 +61,12 @@ All of these functions block: an async test whose event loop must run meanwhile 
 A part is looked for in this order: a variable (``EVENTCORE_ROTEL``, ``EVENTCORE_DDAPM_TEST_AGENT``, ``EVENTCORE_PROMETHEUS``,
 ``EVENTCORE_PROMTOOL``, ``EVENTCORE_POSTGRES``, ``EVENTCORE_DEBIAN_POSTGRES``, ``EVENTCORE_PGBOUNCER``, ``EVENTCORE_CHROMIUM``:
 the path of the program), the folder ``.nox/parts``, which ``tests/real_parts/install.py`` fills, the current environment, the
-search path.
-A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``.
+search path. A part that is missing skips its tests, or fails them with ``EVENTCORE_REQUIRE_COMPONENTS=1``. The Collector and
+Jaeger are built by ``tests/real_parts/go/build.py`` where Go is installed; they skip their tests unless
+``EVENTCORE_REQUIRE_GO_PARTS=1``.
 """
 
+from tests.real_parts.collector import Collector, Jaeger
 from tests.real_parts.ddapm import DdapmTestAgent
 from tests.real_parts.finding import PartMissing, find_part
 from tests.real_parts.ports import free_ports
@@ -64,7 +76,9 @@ from tests.real_parts.rotel import Rotel
 from tests.real_parts.waiting import wait_until
 
 __all__ = [
+    "Collector",
     "DdapmTestAgent",
+    "Jaeger",
     "PartMissing",
     "Prometheus",
     "PromtoolResult",

@@ -38,6 +38,11 @@ class DdapmTestAgent:
         """The address of the agent, ``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self._grpc}"
 
+    @property
+    def http_endpoint(self) -> str:
+        """The address of the agent for OTLP over HTTP, ``http://127.0.0.1:PORT``."""
+        return f"http://127.0.0.1:{self._http}"
+
     def stop(self) -> None:
         """Stop the agent."""
         self._server.stop()

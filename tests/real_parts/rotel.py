@@ -40,6 +40,12 @@ class Rotel:
         """The address of the collector, ``http://127.0.0.1:PORT``; a restart keeps it."""
         return f"http://127.0.0.1:{self._ports[0]}"
 
+    @property
+    def pid(self) -> int:
+        """The process id of the running collector."""
+        assert self._server is not None, "the collector is stopped"
+        return self._server.pid
+
     def start(self) -> None:
         """Start the collector, also again after ``stop``, at the same address."""
         grpc, http = self._ports

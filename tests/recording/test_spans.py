@@ -36,6 +36,11 @@ class Other:
         self.current = asked
         self.attached: list[tuple[TraceContext, bool]] = []
 
+        self.used = True
+
+    def in_use(self) -> bool:
+        return self.used
+
     def attach(self, context: TraceContext, own_io: bool) -> int:
         self.attached.append((context, own_io))
         return len(self.attached)
@@ -555,6 +560,33 @@ def test_a_span_that_is_entered_is_current_here_and_in_other_systems_until_it_is
     assert Tracer.current() is None
     assert other.attached == []
     assert span.recording
+
+
+def test_nothing_is_attached_to_a_system_that_is_not_in_use(tracer: Tracer) -> None:
+    used, unused = Other(), Other()
+    unused.used = False
+    for systems in ((unused,), (unused, used)):
+        tracer.ring.attached = systems
+        span = tracer.span("execute")
+        entered = span.enter()
+        with tracer.ring.own_io():
+            assert unused.attached == []
+            assert len(used.attached) == (2 if used in systems else 0)
+        span.leave(entered)
+    assert used.attached == []
+
+
+def test_own_calls_without_a_span_are_marked_too(tracer: Tracer) -> None:
+    other = Other()
+    with tracer.ring.own_io():
+        assert other.attached == []
+    tracer.ring.attached = (other,)
+    with tracer.ring.own_io():
+        [(context, own_io)] = other.attached
+        assert (context.valid, own_io) == (False, True)
+    with tracer.span("execute") as span, tracer.ring.own_io():
+        assert other.attached[-1] == (span.context, True)
+    assert other.attached == []
 
 
 def test_a_thread_that_serves_many_spans_sees_each_while_it_is_entered(tracer: Tracer) -> None:

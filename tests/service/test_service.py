@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -132,5 +133,9 @@ def test_the_service_executes_answers_and_drains(service: Service, newest_postgr
     # The lease was given back, so another process would go on at once.
     owners = newest_postgres.sql("SELECT string_agg(owner, ',') FROM eventcore.projections", service.database)
     assert owners == ""
-    assert "drained; everything ended: True" in service.log()
+    records = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
+    assert [record["message"] for record in records if record["logger"].endswith("draining")] == [
+        "drained; everything ended: True",
+        "drained; everything ended: True",
+    ]
     assert PASSWORD not in service.log()

@@ -308,7 +308,7 @@ async def test_what_an_exporter_hides_and_when_it_last_succeeded_are_metrics(mea
     class Hiding(Exporter):
         @hookimpl
         def start(self, context: ExporterContext) -> None:
-            context.report_hidden("orders.total", "its name is in use")
+            context.report_hidden("orders.total", "its name is in use", "collision")
 
         @hookimpl
         def export_counters(self, counters: Sequence[object], timeout: float) -> None:

@@ -27,6 +27,9 @@ class OtherSystem:
     def current(self) -> TraceContext | None:
         return None
 
+    def in_use(self) -> bool:
+        return True
+
     def attach(self, context: TraceContext, own_io: bool) -> object:
         return _other.set((context.span_id, own_io))
 

@@ -23,10 +23,28 @@ from eventcore import (
     open_store,
 )
 from eventcore.errors import BusinessRuleViolation, EventCoreError
-from eventcore.exporting import CounterData, Exporter, HistogramPoint, NumberPoint, SpanData, hookimpl
+from eventcore.exporting import CounterData, Exporter, ExporterContext, HistogramPoint, NumberPoint, SpanData, hookimpl
 from eventcore.health import HealthListener, HealthSettings, HealthStatus, asgi_app
+from eventcore.serving import Access, Limits, Listener, Request, Response, hash_password, plain
 from eventcore.stores import MemoryBackend
-from eventcore.testing import Given, MakeBackend, ProjectionContract, ReadModel, StoreContract, When, given
+from eventcore.testing import (
+    ExporterContract,
+    ExporterSetup,
+    Given,
+    MakeBackend,
+    ProjectionContract,
+    ReadModel,
+    Received,
+    ReceivedPoint,
+    RecordingExporter,
+    RecordingTelemetry,
+    StoreContract,
+    When,
+    exporter_context,
+    given,
+    sample_counter,
+    sample_span,
+)
 
 
 class Deposited(Event):
@@ -178,3 +196,44 @@ class Printing(Exporter):
 def buckets(point: HistogramPoint) -> None:
     assert_type(point.count, int)
     assert_type(point.buckets, tuple[int, ...])
+
+
+class MySetup(ExporterSetup):
+    cannot = {"spans": "the backend has none"}
+    secrets = ("t0k3n",)
+
+    def make(self) -> object:
+        return RecordingExporter()
+
+    def received(self) -> Received:
+        return Received(points=[ReceivedPoint(name="orders.shipped", labels={"country": "FR"}, value=2)])
+
+
+class TestMyExporter(ExporterContract):
+    @pytest.fixture
+    def exporter_setup(self) -> MySetup:
+        return MySetup()
+
+
+def recorded(telemetry: RecordingTelemetry) -> None:
+    telemetry.assert_counter("orders.shipped", 2, country="FR")
+    telemetry.assert_histogram("request.duration", 1, total=0.25)
+    assert_type(telemetry.assert_span("ship order", order_items=3), SpanData)
+    assert_type(telemetry.assert_spans("ship order", 2), list[SpanData])
+    assert_type(sample_counter(values={("FR",): 2}), CounterData)
+    assert_type(sample_span(status="ok"), SpanData)
+    assert_type(exporter_context(resource={"service.name": "shop"}), ExporterContext)
+
+
+def respond(request: Request) -> Response:
+    assert_type(request.headers.get("Accept"), str)
+    assert_type(request.headers.get_all("Accept"), tuple[str, ...])
+    return plain(200, request.path, ("Cache-Control", "no-store"))
+
+
+def listen() -> None:
+    access = Access(certificate="server.pem", users={"prometheus": hash_password("secret")}, tokens=["0123456789abcdef"])
+    listener = Listener("localhost", 0, respond, access=access, limits=Limits(connections=8))
+    assert_type(listener.address, tuple[str, int])
+    assert_type(listener.url, str)
+    listener.close(1.0)

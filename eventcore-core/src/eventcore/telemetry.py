@@ -7,9 +7,11 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
+
+import msgspec
 
 from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting.configuration import (
@@ -24,7 +26,7 @@ from eventcore.exporting.configuration import (
 from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
 from eventcore.exporting.registration import check_exporter, older_hooks
-from eventcore.ground import LoopYielder, around_fork, in_background, own_logger
+from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger
 from eventcore.recording import (
     Collection,
     Collector,
@@ -39,6 +41,7 @@ from eventcore.recording import (
     Tracer,
 )
 from eventcore.recording.attributes import freeze_attributes
+from eventcore.recording.names import canonical_name
 from eventcore.version import __version__
 
 __all__ = ["AbsentExporter", "Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
@@ -103,6 +106,7 @@ class Telemetry(Recorder):
             "series_limit": series_limit,
         }
         self._on_config_error = on_config_error
+        self._reserved: frozenset[str] = frozenset()
         self._logged: set[Fault] = set()
         arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}
         self.configuration: Final = load_configuration(config, exporters, arguments=arguments)
@@ -156,6 +160,14 @@ class Telemetry(Recorder):
         """
         return self._collector.collect(time.monotonic(), timeout)
 
+    def reserve_names(self, names: Iterable[str]) -> None:
+        """Say which instruments there are whose names begin with ``eventcore.``; a store does this.
+
+        A setting of an exporter that names another one, such as a misspelt key of a table of names,
+        is then a fault. The exporter has the names in ``instrument_names``, by setting.
+        """
+        self._reserved = frozenset(map(canonical_name, names))
+
     # Exporters
 
     def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
@@ -183,7 +195,7 @@ class Telemetry(Recorder):
             _logger.info("exporter %r is not started: EVENTCORE_EXPORTERS=none", chosen)
             return chosen
         pull_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
-        self._report([*self.configuration.faults_of(chosen), *pull_faults])
+        self._report([*self.configuration.faults_of(chosen), *pull_faults, *self._misspelt(chosen, exporter)])
         pipeline = self.configuration.pipeline_for(chosen, getattr(exporter, "pipeline_defaults", {}))
         ready = ReadyExporter(chosen, handle, pipeline, {})
         self._loader.supersede(chosen, lambda: self._join(ready))
@@ -237,13 +249,19 @@ class Telemetry(Recorder):
         context = contextvars.copy_context()
         await _off_loop(lambda: context.run(self.start_blocking), "eventcore-start")
 
-    def start_blocking(self) -> None:
-        """``start`` for code without an event loop."""
+    def start_blocking(self, only: str | None = None) -> None:
+        """``start`` for code without an event loop.
+
+        Args:
+            only: the name of the one exporter to start; ``None`` starts all that the configuration enables.
+        """
         with self._starting:
             if self._loaded is not None:
                 self._report(self._loaded.faults)
                 return
-            self._loaded = self._loader.load()
+            loaded = self._loader.load(only)
+            misspelt = [fault for ready in loaded.ready for fault in self._misspelt(ready.name, ready.handle.exporter)]
+            self._loaded = msgspec.structs.replace(loaded, faults=(*loaded.faults, *misspelt))
             self._report(self._loaded.faults)
             for late in self._loader.absent():
                 if late.state == "loading":
@@ -336,6 +354,19 @@ class Telemetry(Recorder):
         reported = {exporter.name for exporter in report.exporters}
         parts = [each.report(self._manager.kept_spans(each.name)) for each in absent if each.name not in reported]
         return Report((*report.exporters, *parts), self._loader.problem())
+
+    def _misspelt(self, name: str, exporter: object) -> Iterator[Fault]:
+        """A fault for each instrument that a setting of the exporter names, and that eventcore does not have."""
+        try:
+            named = {str(setting): tuple(names) for setting, names in getattr(exporter, "instrument_names", {}).items()}
+        except Exception:  # noqa: BLE001  # an attribute of an exporter may be anything
+            return
+        for setting, names in named.items():
+            for given in names if self._reserved else ():
+                if given.startswith("eventcore.") and canonical_name(given) not in self._reserved:
+                    close = did_you_mean(canonical_name(given), self._reserved)
+                    problem = f"eventcore has no instrument of this name{close}; see docs/telemetry.md for all names"
+                    yield Fault(f"exporter {name!r}", f"exporters.{name}.{setting}.{given}", problem)
 
     def _report(self, faults: Sequence[Fault]) -> None:
         """Raise the faults if the application must not go on; else log, as one error, those not logged before."""

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal
 
 from eventcore.exporting import (
-    Attributes,
     CounterData,
     ExporterContext,
     GaugeData,
     HistogramData,
-    MetricData,
     Rejected,
     Signal,
     SpanData,
 )
-from eventcore_otel.encoding import Encoder
-from eventcore_otel.outbox import MAX_REQUEST, Outbox, Part, key_of
+from eventcore_otel.encoding import Encoded, Encoder, encode_resource
+from eventcore_otel.outbox import Outbox, key_of, sum_of
+from eventcore_otel.resource import complete, version_of
 from eventcore_otel.settings import Settings
 from eventcore_otel.transport import Transport
-
-_DataT = TypeVar("_DataT", bound=MetricData)
 
 
 class Session:
@@ -41,70 +37,56 @@ class Session:
     """
 
     def __init__(self, settings: Settings, context: ExporterContext) -> None:
-        core_version = _version("eventcore-core")
-        self._encoder = Encoder(_resource(context.resource.attributes, settings.resource, core_version), core_version)
-        self._transport = Transport(settings, f"eventcore-otel/{_version('eventcore-otel')}")
-        self._outboxes: dict[Signal, Outbox] = {"metrics": Outbox(), "spans": Outbox()}
+        resource = encode_resource(*complete(context, settings))
+        self._context = context
+        self._encoder = Encoder(exemplars=settings.exemplars)
+        self._transport = Transport(settings, f"eventcore-otel/{version_of('eventcore-otel')}", context.logger)
+        self._outboxes: dict[Signal, Outbox] = {"metrics": Outbox(resource), "spans": Outbox(resource)}
 
     def begin(self, signal: Signal) -> None:
         """Drop the parts of a cycle of the signal that ended without ``flush``."""
         self._outboxes[signal].clear()
+        if signal == "metrics":
+            self._encoder.begin_metrics()
 
     def counters(self, counters: Sequence[CounterData]) -> None:
-        self._add_metrics(self._encoder.counters, counters)
+        self._add_metrics(self._encoder.counters(counters))
 
     def gauges(self, gauges: Sequence[GaugeData]) -> None:
-        self._add_metrics(self._encoder.gauges, gauges)
+        self._add_metrics(self._encoder.gauges(gauges))
 
     def histograms(self, histograms: Sequence[HistogramData]) -> None:
-        self._add_metrics(self._encoder.histograms, histograms)
+        self._add_metrics(self._encoder.histograms(histograms))
 
     def spans(self, spans: Sequence[SpanData]) -> None:
-        if unanswered := self._outboxes["spans"].without_answered(spans):
-            self._add_spans(unanswered)
+        outbox = self._outboxes["spans"]
+        unanswered = outbox.without_answered(spans)
+        keys = [key_of(span) for span in unanswered]
+        begin = 0
+        for group, items in self._encoder.spans(unanswered):
+            outbox.add(group, items, keys[begin : begin + len(items)])
+            begin += len(items)
 
     def flush(self, signal: Signal, timeout: float) -> Rejected | None:
-        """Send everything of the signal within ``timeout`` seconds; returns what the backend rejected."""
+        """Send everything of the signal within ``timeout`` seconds; returns what the backend or the encoder rejected."""
         deadline = time.monotonic() + timeout
         name: Literal["metrics", "traces"] = "metrics" if signal == "metrics" else "traces"
-        return self._outboxes[signal].send_all(
+        refused = self._outboxes[signal].send_all(
             lambda request, count: self._transport.send(name, request, count, deadline - time.monotonic())
         )
+        if signal == "spans":
+            return refused
+        for instrument in self._encoder.without_sum:
+            self._context.report_hidden(
+                instrument, "the sum of one of its series is not finite; counts and buckets are exported"
+            )
+        left_out = [Rejected(count, reason) for reason, count in self._encoder.left_out.items()]
+        return sum_of([refused, *left_out] if refused else left_out)
 
     def close(self) -> None:
         """Cancel the call in flight and close the connections."""
         self._transport.close()
 
-    def _add_metrics(self, encode: Callable[[Sequence[_DataT]], bytes], metrics: Sequence[_DataT]) -> None:
-        if count := sum(len(data.points) for data in metrics):
-            self._outboxes["metrics"].add(Part(encode(metrics), count))
-
-    def _add_spans(self, spans: Sequence[SpanData]) -> None:
-        """Encode spans into parts of at most ``MAX_REQUEST`` bytes each; a single larger span is a part by itself."""
-        encoded = self._encoder.spans(spans)
-        if len(encoded) > MAX_REQUEST and len(spans) > 1:
-            half = len(spans) // 2
-            self._add_spans(spans[:half])
-            self._add_spans(spans[half:])
-        else:
-            self._outboxes["spans"].add(Part(encoded, len(spans), [key_of(span) for span in spans]))
-
-
-def _resource(core: Attributes, own: Attributes, core_version: str) -> Attributes:
-    """The resource to send; attributes of the exporter's own settings replace those of core."""
-    return tuple(
-        {
-            "telemetry.sdk.name": "eventcore",
-            "telemetry.sdk.language": "python",
-            "telemetry.sdk.version": core_version,
-            **dict(core),
-            **dict(own),
-        }.items()
-    )
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "unknown"
+    def _add_metrics(self, encoded: Encoded) -> None:
+        for group, points in encoded:
+            self._outboxes["metrics"].add(group, points)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -18,7 +19,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from eventcore.exporting import GiveUp, Rejected, RetryLater
+from eventcore_otel.credentials import CertificateFiles, LiveHeaders, Metadata
 from eventcore_otel.environment import Signal
+from eventcore_otel.grpc_log import logged_by_grpc_to
 from eventcore_otel.settings import Destination, Settings, Tls
 
 _Response: TypeAlias = ExportMetricsServiceResponse | ExportTraceServiceResponse
@@ -83,25 +86,37 @@ class Transport:
     Args:
         settings: the exporter's settings.
         user_agent: the name that the exporter sends to the receiver.
+        logger: gets what a receiver says although it has accepted everything, and what gRPC logs
+            about calls of the exporter.
 
     Raises:
         ValueError: a certificate file cannot be read.
     """
 
-    def __init__(self, settings: Settings, user_agent: str) -> None:
+    def __init__(self, settings: Settings, user_agent: str, logger: logging.Logger) -> None:
         self._destinations: dict[Signal, Destination] = {"metrics": settings.metrics, "traces": settings.traces}
-        self._options = [
+        self._connection = settings.connection
+        self._logger = logger
+        self._options: list[tuple[str, str | int]] = [
             ("grpc.primary_user_agent", user_agent),
             # Do not share a connection with another exporter of this process, whose reconnecting would delay this one.
             ("grpc.use_local_subchannel_pool", 1),
             *_RECONNECT,
         ]
-        self._metadata = {
+        ask = self._connection.get_headers
+        self._live = LiveHeaders(ask, self._connection.headers_lifetime) if ask is not None else None
+        # The headers that the last request of each signal had.
+        self._metadata: dict[Signal, Metadata] = {
             signal: tuple((name, value.reveal()) for name, value in destination.headers)
             for signal, destination in self._destinations.items()
         }
+        self._files: dict[Tls, CertificateFiles] = {}
+        self._files_problem = ""
+        self._last_message = ""
         self._in_flight: grpc.Future[Any] | None = None
         self._closed = threading.Event()
+        # Whether the last call ended because the receiver did not accept its headers.
+        self._is_expired = False
         self._channels: list[grpc.Channel] = []
         self._calls: dict[Signal, _Call] = {}
         self._open()
@@ -123,8 +138,28 @@ class Transport:
                 it, unless ``outcome_unknown`` says that nobody knows.
             GiveUp: the receiver will never take it.
         """
+        deadline = time.monotonic() + min(timeout, self._destinations[signal].timeout)
+        self._follow_files()
+        if self._live is not None:
+            self._metadata[signal] = self._live.current(deadline - time.monotonic())
+        try:
+            with logged_by_grpc_to(self._logger):
+                return self._send(signal, request, count, deadline)
+        except GiveUp:
+            # The receiver has refused the token, and nothing else: with another token, the request may be sent at once.
+            if self._live is None or not self._is_expired:
+                raise
+            refused = self._metadata[signal]
+            self._live.expire()
+            self._metadata[signal] = self._live.current(deadline - time.monotonic())
+            if self._metadata[signal] == refused:
+                raise
+            return self._send(signal, request, count, deadline)
+
+    def _send(self, signal: Signal, request: bytes, count: int, deadline: float) -> Rejected | None:
         destination = self._destinations[signal]
-        timeout = min(timeout, destination.timeout)
+        self._is_expired = False
+        timeout = deadline - time.monotonic()
         if timeout <= 0:
             raise RetryLater(reason="DEADLINE_EXCEEDED: the cycle's time was used up before the request was sent")
         try:
@@ -142,7 +177,7 @@ class Transport:
             # close() was called before the line above, so that it has not seen this call.
             call.cancel()
         try:
-            return _partial_success(call.result(timeout + _GRACE))
+            return self._partial_success(signal, call.result(timeout + _GRACE))
         except grpc.FutureTimeoutError as error:
             call.cancel()
             reason = f"DEADLINE_EXCEEDED: {destination.target} gave no answer within {timeout:.3g} s"
@@ -181,7 +216,9 @@ class Transport:
             unknown = code in _OUTCOME_UNKNOWN or (code is grpc.StatusCode.UNAVAILABLE and _was_cut(call.details() or ""))
             raise RetryLater(after=after if after > 0 else None, reason=reason, outcome_unknown=unknown) from error
         if code in _HOPELESS:
-            raise GiveUp(reason) from error
+            self._is_expired = code is grpc.StatusCode.UNAUTHENTICATED
+            # UNIMPLEMENTED: the receiver has no service for this signal, as one that takes traces only.
+            raise GiveUp(reason, unsupported=code is grpc.StatusCode.UNIMPLEMENTED) from error
         return Rejected(count, reason)
 
     def _clean(self, signal: Signal, details: str) -> str:
@@ -192,17 +229,54 @@ class Transport:
         details = " ".join(details.split())
         return details if len(details) <= _MAX_REASON else f"{details[:_MAX_REASON]}…"
 
+    def _partial_success(self, signal: Signal, response: _Response) -> Rejected | None:
+        success = response.partial_success
+        is_traces = isinstance(response, ExportTraceServiceResponse)
+        rejected: int = getattr(success, "rejected_spans" if is_traces else "rejected_data_points")
+        message = self._clean(signal, success.error_message)
+        if rejected > 0:
+            return Rejected(rejected, f"partial success: {message or 'no reason given'}")
+        if message and message != self._last_message:
+            # It may be a warning, or something about the receiver only. Some repeat it in every answer.
+            self._last_message = message
+            self._logger.warning("the receiver of %s accepted everything and says: %s", signal, message)
+        return None
+
     def _open(self) -> None:
         channels: dict[tuple[str, Tls | None], grpc.Channel] = {}
         for signal, destination in self._destinations.items():
             key = destination.target, destination.tls
             if (channel := channels.get(key)) is None:
-                channel = channels[key] = _channel(destination, self._options)
+                channel = channels[key] = self._channel(destination)
             method, deserializer = _METHODS[signal]
             # No serializer, because requests are already encoded, chunk by chunk. The generated stub takes one message
             # object and would encode it in a single step, which holds the GIL for the whole request.
             self._calls[signal] = channel.unary_unary(method, request_serializer=None, response_deserializer=deserializer)
         self._channels = list(channels.values())
+
+    def _channel(self, destination: Destination) -> grpc.Channel:
+        options = [*self._options, *self._connection.channel_options(destination.target)]
+        if destination.tls is None:
+            return grpc.insecure_channel(destination.target, options)
+        credentials = self._connection.credentials
+        if credentials is None:
+            if (files := self._files.get(destination.tls)) is None:
+                files = self._files[destination.tls] = CertificateFiles(destination.tls)
+            credentials = grpc.ssl_channel_credentials(*files.contents)
+        return grpc.secure_channel(destination.target, credentials, options)
+
+    def _follow_files(self) -> None:
+        """Connect anew when certificate files have changed. While they cannot be read, what was read before stays in use."""
+        try:
+            changed = [files.reload() for files in self._files.values()]
+        except ValueError as error:
+            if str(error) != self._files_problem:
+                self._files_problem = str(error)
+                self._logger.warning("%s; the certificates that were read before stay in use", error)
+            return
+        self._files_problem = ""
+        if any(changed):
+            self._reopen()
 
     def _reopen(self) -> None:
         for channel in self._channels:
@@ -214,39 +288,9 @@ class Transport:
                 self.close()
 
 
-def _channel(destination: Destination, options: list[tuple[str, Any]]) -> grpc.Channel:
-    if (tls := destination.tls) is None:
-        return grpc.insecure_channel(destination.target, options)
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=_pem("certificate", tls.certificate),
-        private_key=_pem("client_key", tls.client_key),
-        certificate_chain=_pem("client_certificate", tls.client_certificate),
-    )
-    return grpc.secure_channel(destination.target, credentials, options)
-
-
-def _pem(parameter: str, path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{parameter}={path!r}: cannot be read ({error.strerror}); expected a file in PEM format") from error
-
-
 def _was_cut(details: str) -> bool:
     """Whether the connection of a call ended after the request may have been sent."""
     return not _NOT_CONNECTED.match(details) and _CUT.search(details) is not None
-
-
-def _partial_success(response: _Response) -> Rejected | None:
-    if isinstance(response, ExportTraceServiceResponse):
-        rejected = response.partial_success.rejected_spans
-    else:
-        rejected = response.partial_success.rejected_data_points
-    message = response.partial_success.error_message
-    # A message with the number 0 is a warning: the receiver accepted everything.
-    return Rejected(rejected, f"partial success: {message or 'no reason given'}") if rejected > 0 else None
 
 
 def _retry_info(call: Any) -> RetryInfo | None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 from eventcore.serving import Response
 from eventcore_prometheus.negotiation import time_limit
-from eventcore_prometheus.scraping import ScrapeError, Scraper, not_allowed, present, unavailable
+from eventcore_prometheus.scraping import NOT_RUNNING, ScrapeError, Scraper, not_allowed, present, unavailable
 
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
-ASGIApplication: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
-def make_asgi_app(current_scraper: Callable[[], Scraper | None], longest: float) -> ASGIApplication:
-    """An application that serves the metrics under every path.
+@final
+class ASGIApplication:
+    """Serves the metrics under every path.
+
+    An object and not a function: Starlette's ``Route`` takes functions for handlers of requests.
 
     Args:
         current_scraper: returns the scraper of the exporter, or ``None`` while the exporter does
@@ -25,18 +27,44 @@ def make_asgi_app(current_scraper: Callable[[], Scraper | None], longest: float)
         longest: the longest time that a scrape may take, in seconds.
     """
 
-    async def metrics(scope: _Message, receive: _Receive, send: _Send) -> None:
+    def __init__(self, current_scraper: Callable[[], Scraper | None], longest: float) -> None:
+        self._current_scraper = current_scraper
+        self._longest = longest
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Answer one request, or take part in the lifespan of a server whose only application this is."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             headers = _Headers(scope)
-            response = await _respond(scope["method"], headers, current_scraper(), longest)
+            response = await _respond(scope["method"], headers, self._current_scraper(), self._longest)
             await _answer(response, send, with_body=scope["method"] != "HEAD")
         else:
             await receive()
             await send({"type": f"{scope['type']}.close"})
 
-    return metrics
+
+def mount(application: Any, path: str, metrics: ASGIApplication) -> None:
+    """Add a route for the metrics to a FastAPI or Starlette application, before its other routes.
+
+    Raises:
+        TypeError: the application has no list of routes.
+        ValueError: the path does not begin with ``/``.
+    """
+    if not path.startswith("/"):
+        raise ValueError(f"path is {path!r}: expected one that begins with '/', for example '/metrics'")
+    router = getattr(application, "router", application)
+    routes: list[Any] | None = getattr(router, "routes", None)
+    if type(routes) is not list:
+        raise TypeError(
+            f"mount takes a FastAPI or Starlette application, not {type(application).__name__}; "
+            "serve exporter.asgi_app() or exporter.wsgi_app() at the path instead"
+        )
+    # Imported here because the plugin works without Starlette.
+    from starlette.routing import Route
+
+    # First, because a route for all paths, which an application may have, would take the request.
+    routes.insert(0, Route(path, metrics, name="eventcore-metrics", include_in_schema=False))
 
 
 class _Headers:
@@ -52,9 +80,7 @@ async def _respond(method: str, headers: _Headers, scraper: Scraper | None, long
     if method not in ("GET", "HEAD"):
         return not_allowed()
     if scraper is None:
-        return unavailable(
-            "the exporter does not run; register it with a store or a Telemetry, or look into the log for why it stopped"
-        )
+        return unavailable(NOT_RUNNING)
     if not scraper.enter():
         return unavailable("too many scrapes at once")
     try:

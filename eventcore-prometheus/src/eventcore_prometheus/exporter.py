@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar, Final, final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, final
 
 from eventcore.exporting import CounterData, ExporterContext, GaugeData, HistogramData, Secret, hookimpl
 from eventcore.serving import Access, Limits, Listener, Request, Response
-from eventcore_prometheus.asgi import ASGIApplication, make_asgi_app
-from eventcore_prometheus.collector import Registry, RegistryCollector
+from eventcore_prometheus.about import About
+from eventcore_prometheus.asgi import ASGIApplication, mount
+from eventcore_prometheus.collector import Registry, RegistryCollector, Source
 from eventcore_prometheus.naming import Names, check_renames
 from eventcore_prometheus.negotiation import time_limit
 from eventcore_prometheus.page import Page, PageBuilder
@@ -26,6 +28,10 @@ from eventcore_prometheus.scraping import (
     present,
     unavailable,
 )
+from eventcore_prometheus.wsgi import WSGIApplication
+
+if TYPE_CHECKING:
+    from eventcore_prometheus.workers import Workers
 
 _HIGHEST_PORT: Final = 65535
 _CONNECTIONS_PER_SCRAPE: Final = 4
@@ -44,6 +50,8 @@ class _Settings:
     scrape_timeout: float
     max_requests: int
     access: Access
+    workers: Literal["auto", "off"]
+    process_metrics: bool
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -64,6 +72,8 @@ class _Settings:
             problems.append(f"scrape_timeout is {self.scrape_timeout}: expected seconds, more than 0")
         if self.max_requests < 1:
             problems.append(f"max_requests is {self.max_requests}: expected 1 or more")
+        if self.workers not in ("auto", "off"):
+            problems.append(f"workers is {self.workers!r}: expected 'auto' or 'off'")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -109,6 +119,13 @@ class PrometheusExporter:
             ``eventcore.serving.hash_password`` makes the hashes.
         tokens: bearer tokens, at least 16 characters each. All of them are accepted, so that a new
             one can be distributed before the old one is removed.
+        workers: ``auto``: the process that holds the port answers for all processes of the same
+            service on this host, and every series has the label ``worker``, a small number of its
+            process. The same service means: the same user, port and ``service_name``; without a
+            name, the same parent. Not with ``port=0``. ``off``: each process answers for itself,
+            and only one of them can have the port.
+        process_metrics: whether the page has ``process_*`` and ``python_*``. In a ``registry``,
+            those that the application exports itself are left out.
 
     Raises:
         ValueError: a setting has a wrong value, or two instruments would get the same name.
@@ -135,6 +152,8 @@ class PrometheusExporter:
         tls_client_ca: str | None = None,
         users: Mapping[str, Secret] | None = None,
         tokens: Sequence[Secret] = (),
+        workers: Literal["auto", "off"] = "auto",
+        process_metrics: bool = True,
     ) -> None:
         self._settings = _Settings(
             port=port,
@@ -152,18 +171,29 @@ class PrometheusExporter:
                 users=users or {},
                 tokens=tokens,
             ),
+            workers=workers,
+            process_metrics=process_metrics,
         )
         # Hooks assign all of these in the pipeline's threads. Threads and tasks that serve scrapes only read them.
-        self._page: Page | None = None
+        self._published: tuple[int | None, Page] | None = None
         self._builder: PageBuilder | None = None
         self._scraper: Scraper | None = None
         self._listener: Listener | None = None
-        self._collector: RegistryCollector | None = None
+        self._workers: Workers | None = None
+        self._source: Source | None = None
+        self._about: About | None = None
+        # Core checks these names when it knows all of its own.
+        self.instrument_names = {"rename": tuple(rename or ())}
+        # One last cycle: it gives a registry the values of the end, for a push afterwards, and the process that holds the port
+        # those of a worker that ends.
+        self.final_cycle = registry is not None or (workers == "auto" and port != 0)
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port of the listener; ``None`` while there is none."""
-        listener = self._listener
+        """Host and port of the listener, or of that of the process that holds the port; ``None`` while there is none."""
+        listener, workers = self._listener, self._workers
+        if workers is not None:
+            return workers.address
         return listener.address if listener is not None else None
 
     @property
@@ -185,8 +215,28 @@ class PrometheusExporter:
         return scraper.scrapes if scraper is not None else Scrapes()
 
     def asgi_app(self) -> ASGIApplication:
-        """An ASGI application that serves the metrics, for ``app.mount("/metrics", ...)``. It does not block the event loop."""
-        return make_asgi_app(lambda: self._scraper, self._settings.scrape_timeout)
+        """An ASGI application that serves the metrics, for example as ``Route("/metrics", exporter.asgi_app())``.
+
+        It does not block the event loop.
+        """
+        return ASGIApplication(lambda: self._scraper, self._settings.scrape_timeout)
+
+    def wsgi_app(self) -> WSGIApplication:
+        """A WSGI application that serves the metrics. A scrape blocks the thread of its request until the page is there."""
+        return WSGIApplication(lambda: self._scraper, self._settings.scrape_timeout)
+
+    def mount(self, app: object, path: str = "/metrics") -> None:
+        """Let a FastAPI or Starlette application answer scrapes at exactly ``path``, without a redirect.
+
+        Args:
+            app: the application.
+            path: where, beginning with ``/``.
+
+        Raises:
+            TypeError: ``app`` is no application of FastAPI or Starlette.
+            ValueError: ``path`` does not begin with ``/``.
+        """
+        mount(app, path, self.asgi_app())
 
     @hookimpl
     def start(self, context: ExporterContext) -> None:
@@ -197,34 +247,50 @@ class PrometheusExporter:
         """
         settings, logger = self._settings, context.logger
 
-        def on_collision(name: str, exposed: str, owner: str) -> None:
-            context.report_hidden(
-                name, f"its name {exposed} is in use by {owner!r}; give one of them another name (setting 'rename')"
-            )
-
-        self._builder = PageBuilder(Names(settings.renames), on_collision, keep_values=settings.registry is not None)
-        self._page = None
-        scraper = Scraper(context, lambda: self._page, settings.max_requests)
-        if settings.port is not None:
+        builder = PageBuilder(Names(settings.renames), context.report_hidden, keep_values=settings.registry is not None)
+        self._builder = builder
+        self._published = None
+        scraper = Scraper(context, self._newest_page, settings.max_requests, self._gather, settings.scrape_timeout)
+        self._about = About(
+            context.name, context.resource, scraper, lambda: builder.hidden, logger, process_metrics=settings.process_metrics
+        )
+        self._workers = self._join(context, scraper)
+        if self._workers is not None:
+            context.on_fork(after_in_child=self._workers.close_in_child)
+        elif settings.port is not None:
             listener = self._listener = self._listen(settings.port, scraper, logger)
             # The child would otherwise keep the port: scrapes would hang there, and a restart would find it taken.
             context.on_fork(after_in_child=listener.close_in_child)
+        if self.url is not None:
             logger.info("metrics are served at %s", self.url)
         self._scraper = scraper
         if settings.registry is not None:
-            collector = RegistryCollector(lambda: self._scraper, settings.scrape_timeout, logger)
+            collector = RegistryCollector.of(settings.registry)
+            self._source = Source(
+                scraper,
+                settings.scrape_timeout,
+                self._newest_page,
+                lambda name, reason: context.report_hidden(name, reason, "collision"),
+                logger,
+            )
+            context.on_fork(after_in_child=collector.leave_to_parent)
             try:
-                settings.registry.register(collector)
+                collector.join(self._source)
             except BaseException:
                 # Core calls `start` again later: free the port for that call.
                 self.shutdown(0.0)
                 raise
-            self._collector = collector
+            # The registry knows the names of a page only when there is one, and a hook cannot wait for its own cycle.
+            threading.Thread(target=scraper.begin, name="eventcore-prometheus-first-page", daemon=True).start()
 
     @hookimpl
     def begin(self) -> None:
         """Begin a page; drop what a failed cycle has left of its own."""
-        self._building().begin()
+        builder = self._building()
+        builder.worker = self._workers.worker if self._workers is not None else None
+        builder.begin()
+        if self._about is not None:
+            self._about.begin()
 
     @hookimpl
     def export_counters(self, counters: Sequence[CounterData]) -> None:
@@ -234,7 +300,7 @@ class PrometheusExporter:
     @hookimpl
     def export_gauges(self, gauges: Sequence[GaugeData]) -> None:
         """Add a chunk of gauges to the page."""
-        self._building().gauges(gauges)
+        self._building().gauges(self._about.take(gauges) if self._about is not None else gauges)
 
     @hookimpl
     def export_histograms(self, histograms: Sequence[HistogramData]) -> None:
@@ -244,16 +310,25 @@ class PrometheusExporter:
     @hookimpl
     def flush(self) -> None:
         """Publish the page. One assignment, so that other threads see the old page or the new one."""
-        self._page = self._building().finish()
+        builder = self._building()
+        if self._about is not None:
+            before = self._newest_page()
+            builder.about(self._about.info, self._about.metrics(before.size(False) if before is not None else None))
+        page = builder.finish()
+        self._published = builder.worker, page
+        if self._source is not None and self._settings.registry is not None:
+            RegistryCollector.of(self._settings.registry).claim(page, self._source)
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:
         """Let running scrapes end within ``timeout`` seconds, then close the listener and leave the registry."""
-        collector, self._collector = self._collector, None
-        if collector is not None and self._settings.registry is not None:
-            with contextlib.suppress(KeyError):  # the application has already removed it
-                self._settings.registry.unregister(collector)
+        source, self._source = self._source, None
+        if source is not None and self._settings.registry is not None:
+            RegistryCollector.of(self._settings.registry).leave(source)
         listener, self._listener = self._listener, None
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close(timeout * 0.8)
         if listener is not None:
             # Keep a part of the time for core, which reports after this hook has returned.
             listener.close(timeout * 0.8)
@@ -263,6 +338,29 @@ class PrometheusExporter:
         if self._builder is None:
             raise RuntimeError("the Prometheus exporter was not started: call start() before any export hook")
         return self._builder
+
+    def _newest_page(self) -> Page | None:
+        published = self._published
+        return published[1] if published is not None else None
+
+    def _gather(self, timeout: float) -> Future[Page] | None:
+        workers = self._workers
+        return workers.gather(timeout) if workers is not None else None
+
+    def _join(self, context: ExporterContext, scraper: Scraper) -> Workers | None:
+        """Join the processes of the same service; ``None`` if each answers for itself."""
+        settings, port = self._settings, self._settings.port
+        if settings.workers == "off" or port == 0:
+            return None
+        # Imported here because most of it is not needed by an exporter that answers for itself.
+        from eventcore_prometheus.workers import join
+
+        return join(
+            port if port is None or not settings.host.startswith("unix:") else settings.host,
+            context,
+            listen=(lambda: self._listen(port, scraper, context.logger)) if port is not None else None,
+            published=lambda: self._published,
+        )
 
     def _listen(self, port: int, scraper: Scraper, logger: logging.Logger) -> Listener:
         return Listener(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
 from eventcore.exporting import canonical_name
 
-Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
+Instrument: TypeAlias = tuple[Kind, str]
+"""What a page calls an instrument: its kind and its name in code."""
 
 RENAMED: Final[Mapping[str, str]] = MappingProxyType({"eventcore.commands.duration": "eventcore_command_duration_seconds"})
 """Published names that do not follow the rules."""
@@ -49,15 +51,30 @@ _PER: Final[Mapping[str, str]] = MappingProxyType(
 )
 _ANNOTATION: Final = re.compile(r"\{[^}]*\}")
 _FOREIGN: Final = re.compile(r"[^a-zA-Z0-9_]+")
+_NAME_IN_CODE: Final = re.compile(r"[a-z][a-z0-9]*(?:[._][a-z0-9]+)*")
 _PROMETHEUS_NAME: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
-# A family uses its name with each of these suffixes, in the text format or in OpenMetrics.
-_SUFFIXES: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
+# The names of a family's samples, and of the family in the text format, by their suffixes. What two instruments may not share.
+_SAMPLES: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
+    {"counter": ("_total",), "gauge": ("",), "histogram": ("", "_bucket", "_sum", "_count"), "info": ("_info",)}
+)
+# What OpenMetrics and its readers reserve for a family beside its samples, though we write no `_created`.
+_RESERVED: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
     {
         "counter": ("", "_total", "_created"),
         "gauge": ("",),
         "histogram": ("", "_bucket", "_sum", "_count", "_created"),
+        "info": ("", "_info"),
     }
 )
+# The published contract: these names belong to core, also before it records anything.
+_PUBLISHED: Final[tuple[tuple[Kind, str, str], ...]] = (
+    ("counter", "eventcore.commands.total", "{command}"),
+    ("histogram", "eventcore.commands.duration", "s"),
+    ("counter", "eventcore.events.written", "{event}"),
+    ("gauge", "eventcore.streams.active", "{stream}"),
+)
+# The rank of an instrument of which nobody says when it was created; higher than every number that core gives.
+_UNKNOWN_AGE: Final = 1 << 60
 
 
 @final
@@ -102,6 +119,11 @@ def check_renames(rename: Mapping[str, str]) -> dict[str, str]:
     sources = {canonical_name(source): source for source in RENAMED}
     given: dict[str, str] = {}
     for source, target in rename.items():
+        if not _NAME_IN_CODE.fullmatch(source):
+            raise ValueError(
+                f"rename: {source!r} is no name of an instrument; expected its name in code: words of a-z and 0-9 joined by "
+                "single dots or underscores, as in {'orders.shipped': 'shop_orders_shipped_total'}"
+            )
         if not _PROMETHEUS_NAME.fullmatch(target):
             raise ValueError(
                 f"rename: {source!r} = {target!r} does not fit; expected an instrument and a Prometheus name: letters, "
@@ -126,38 +148,65 @@ def check_renames(rename: Mapping[str, str]) -> dict[str, str]:
 class Names:
     """Assigns a Prometheus name to each instrument, and never the same name to two.
 
+    When two instruments would have one name, the one that was created first has it, also if the
+    other one came to a page before.
+
     Args:
         renames: the table that ``check_renames`` returns.
+
+    Attributes:
+        lost: the instruments without a name, each with the sample name that it would have and the
+            name of the instrument that has it.
     """
 
     def __init__(self, renames: Mapping[str, str]) -> None:
+        self.lost: dict[Instrument, tuple[str, str]] = {}
         self._renames = renames
-        self._assigned: dict[tuple[Kind, str], ExposedName | None] = {}
-        self._owners: dict[str, str] = {}
+        self._assigned: dict[Instrument, ExposedName | None] = {}
+        self._owners: dict[str, Instrument] = {}
+        self._ranks: dict[Instrument, int] = {}
+        for kind, name, unit in _PUBLISHED:
+            self._take((kind, name), self._claims(kind, self._expose(kind, name, unit)), 0)
 
-    def find(self, kind: Kind, name: str, unit: str) -> ExposedName | None:
-        """The name of an instrument; ``None`` when its name, or one with a suffix, belongs to another instrument."""
-        key = (kind, name)
-        try:
-            return self._assigned[key]
-        except KeyError:
+    def find(self, kind: Kind, name: str, unit: str, created: int = 0) -> ExposedName | None:
+        """The name of an instrument; ``None`` when its name belongs to another one.
+
+        Args:
+            kind: of the instrument.
+            name: its name in code.
+            unit: its unit in UCUM.
+            created: its place in the order in which instruments were created; 0 when it is not
+                known: then it comes after all others.
+        """
+        instrument = (kind, name)
+        if instrument not in self._assigned:
             exposed = self._expose(kind, name, unit)
-            claims = [exposed.family + suffix for suffix in _SUFFIXES[kind]]
-            if self.conflict(claims):
-                self._assigned[key] = None
+            claims = self._claims(kind, exposed)
+            rank = self._ranks.get(instrument, created or _UNKNOWN_AGE + len(self._ranks))
+            rivals = self._rivals(instrument, claims)
+            if older := [rival for rival in rivals if self._ranks[rival] < rank]:
+                self.lost[instrument] = (exposed.sample, older[0][1])
+                self._assigned[instrument] = None
             else:
-                self._owners.update(dict.fromkeys(claims, name))
-                self._assigned[key] = exposed
-            return self._assigned[key]
+                for rival in rivals:
+                    self.lost[rival] = (exposed.sample, name)
+                    self._assigned[rival] = None
+                    self._owners = {claim: owner for claim, owner in self._owners.items() if owner != rival}
+                self._take(instrument, claims, rank)
+                self._assigned[instrument] = exposed
+        return self._assigned[instrument]
 
-    def conflict(self, claims: list[str]) -> str:
-        """The instrument that owns one of these names; empty if there is none."""
-        return next((self._owners[claim] for claim in claims if claim in self._owners), "")
+    def _rivals(self, instrument: Instrument, claims: list[str]) -> list[Instrument]:
+        """The other instruments that own one of these names."""
+        owners = (self._owners.get(claim, instrument) for claim in claims)
+        return list(dict.fromkeys(owner for owner in owners if owner != instrument))
 
-    def owner(self, kind: Kind, name: str, unit: str) -> tuple[str, str]:
-        """For an instrument without a name: the name it would have, and the instrument that owns that name."""
-        exposed = self._expose(kind, name, unit)
-        return exposed.sample, self.conflict([exposed.family + suffix for suffix in _SUFFIXES[kind]])
+    def _take(self, instrument: Instrument, claims: list[str], rank: int) -> None:
+        self._owners.update(dict.fromkeys(claims, instrument))
+        self._ranks[instrument] = rank
+
+    def _claims(self, kind: Kind, exposed: ExposedName) -> list[str]:
+        return [exposed.family + suffix for suffix in _SAMPLES[kind]]
 
     def _expose(self, kind: Kind, name: str, unit: str) -> ExposedName:
         words = unit_words(unit)
@@ -168,9 +217,47 @@ class Names:
         else:
             family = _FOREIGN.sub("_", canonical)
             family = family.removesuffix("_total") if kind == "counter" else family
+            family = family.removesuffix("_info") if kind == "info" else family
+            # A name that ends in the symbol of its unit gets the word in its place, and not behind it.
+            family = family.removesuffix(f"_{unit}") if suffix and unit in _UNITS else family
             family = family if family.endswith(suffix) else family + suffix
         return ExposedName(
             family=family,
-            sample=f"{family}_total" if kind == "counter" else family,
+            sample=family + _SAMPLES[kind][0],
             unit=words if suffix and family.endswith(suffix) else "",
         )
+
+
+def unknown_in_openmetrics(families: Iterable[tuple[Kind, ExposedName]]) -> tuple[frozenset[str], bool]:
+    """Which counters have no type in OpenMetrics, because the name of their family is in use there.
+
+    In OpenMetrics the family of the counter ``orders_created_total`` is ``orders_created``, which is
+    reserved for the counter ``orders_total``. Both are shown, and the second one has the type
+    ``unknown`` and the family ``orders_created_total``.
+
+    Args:
+        families: in the order in which they take names.
+
+    Returns:
+        The samples of these counters, and whether a page with these families can be OpenMetrics at
+        all: beside a histogram ``orders``, a gauge ``orders_created`` has no name there.
+    """
+    taken: set[str] = set()
+    counters: list[ExposedName] = []
+    clash = False
+    for kind, name in families:
+        if kind == "counter":
+            counters.append(name)
+            continue
+        names = {name.family + suffix for suffix in _RESERVED[kind]}
+        clash = clash or not names.isdisjoint(taken)
+        taken |= names
+    unknown: set[str] = set()
+    for name in counters:
+        names = {name.family + suffix for suffix in _RESERVED["counter"]}
+        if not names.isdisjoint(taken):
+            unknown.add(name.sample)
+            names = {name.sample}
+            clash = clash or name.sample in taken
+        taken |= names
+    return frozenset(unknown), not clash

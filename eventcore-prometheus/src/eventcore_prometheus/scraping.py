@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
+from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from eventcore.exporting import ExporterContext
 from eventcore.serving import Response, plain
-from eventcore_prometheus.negotiation import accepts_gzip, choose_format
+from eventcore_prometheus.negotiation import TEXT, accepts_gzip, choose_format
 from eventcore_prometheus.page import Page
+
+DURATIONS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Boundaries of the buckets for the time that scrapes take, in seconds."""
+
+NOT_RUNNING: Final = (
+    "the exporter does not run; register it with a store or a Telemetry, or look into the log for why it stopped"
+)
+"""Why an application that is mounted has no metrics."""
+
+# A scraper that announces less than so many seconds is refused when that is too short, and its failure is no fault of ours.
+_IMPATIENT: Final = 0.25
+# Seconds that the pages of all workers get at least, whatever a scraper announces.
+_LEAST_GATHERING: Final = 1.0
+# One that announces less than this many seconds gets no cycle at all.
+_HOPELESS: Final = 0.01
 
 
 class ScrapeError(Exception):
@@ -28,7 +46,8 @@ class Scrapes:
         served: answered with the page of a new cycle.
         failed: answered with 503, because no cycle succeeded in time.
         refused: answered with 503 or by closing the connection, because too many scrapes or
-            connections were open.
+            connections were open, or because the scraper announced a timeout of less than a quarter
+            of a second that was too short.
     """
 
     served: int = 0
@@ -43,8 +62,9 @@ class Scraper:
         context: the exporter's context.
         published_page: returns the page that was published last; ``None`` while there is none.
         max_scrapes: how many scrapes may run at the same time.
-        source: returns the future of a page that begins now and takes at most the given seconds;
-            by default the page of this process alone.
+        source: returns the future of the page of all workers, which begins now and takes at most
+            the given seconds; ``None`` when this process answers for itself.
+        longest: seconds that a cycle may take, whatever a scraper announces.
     """
 
     def __init__(
@@ -52,14 +72,24 @@ class Scraper:
         context: ExporterContext,
         published_page: Callable[[], Page | None],
         max_scrapes: int,
-        source: Callable[[float], Future[Page]] | None = None,
+        source: Callable[[float], Future[Page] | None] = lambda _: None,
+        longest: float = 10.0,
     ) -> None:
         self._context = context
         self._published_page = published_page
-        self._source = source if source is not None else self._own_page
+        self._source = source
+        self._longest = longest
         self._slots = threading.BoundedSemaphore(max_scrapes)
         self._lock = threading.Lock()
         self._scrapes = Scrapes()
+        self._durations = [0] * (len(DURATIONS) + 1)
+        self._seconds = 0.0
+
+    @property
+    def durations(self) -> tuple[list[int], float]:
+        """The served scrapes by the buckets of their durations, and the sum of these in seconds."""
+        with self._lock:
+            return self._durations.copy(), self._seconds
 
     @property
     def scrapes(self) -> Scrapes:
@@ -77,29 +107,46 @@ class Scraper:
         """End a scrape that ``enter`` allowed."""
         self._slots.release()
 
-    def fresh(self, timeout: float) -> Page:
+    def fresh(self, timeout: float, *, alone: bool = False) -> Page:
         """The page of a cycle that begins after this call. Blocks the thread for at most ``timeout`` seconds.
+
+        With ``alone``, it is the page of this process without those of other workers.
 
         Raises:
             ScrapeError: the cycle failed, or did not end in time.
         """
+        begun = time.monotonic()
         try:
-            page = self._source(timeout).result(timeout)
+            page = self._begin(timeout, alone=alone).result(timeout)
         except Exception as error:
             raise self._failed(error, timeout) from error
-        self.count(served=1)
+        self._served(begun)
         return page
 
     async def fresh_async(self, timeout: float) -> Page:
         """Like ``fresh``, without blocking the event loop."""
+        begun = time.monotonic()
         try:
             # Shielded: when this scrape is cancelled because its client has gone, the future of the cycle must not be
             # cancelled, because other scrapes wait for it.
-            page = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._source(timeout))), timeout)
+            page = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._begin(timeout))), timeout)
         except Exception as error:
             raise self._failed(error, timeout) from error
-        self.count(served=1)
+        self._served(begun)
         return page
+
+    def _served(self, begun: float) -> None:
+        seconds = time.monotonic() - begun
+        self.count(served=1)
+        with self._lock:
+            self._durations[bisect_left(DURATIONS, seconds)] += 1
+            self._seconds += seconds
+
+    def begin(self) -> None:
+        """Begin a cycle of which nobody takes the page. Any thread, but no hook."""
+        # The exporter may be shut down already.
+        with contextlib.suppress(RuntimeError):
+            self._context.export_now(self._longest)
 
     def count(self, *, served: int = 0, failed: int = 0, refused: int = 0) -> None:
         """Add to the numbers of scrapes."""
@@ -107,11 +154,20 @@ class Scraper:
             now = self._scrapes
             self._scrapes = Scrapes(now.served + served, now.failed + failed, now.refused + refused)
 
-    def _own_page(self, timeout: float) -> Future[Page]:
-        return page_of(self._context.export_now(timeout), self._published_page)
+    def _begin(self, timeout: float, *, alone: bool = False) -> Future[Page]:
+        if timeout < _HOPELESS:
+            raise TimeoutError("the scraper announced too short a timeout")
+        # A cycle takes the time that it needs, whatever a scraper announces: an impatient one would make the exporter failing.
+        whole = self._source(max(timeout, _LEAST_GATHERING)) if not alone else None
+        if whole is not None:
+            return whole
+        return page_of(self._context.export_now(max(timeout, self._longest)), self._published_page)
 
     def _failed(self, error: Exception, timeout: float) -> ScrapeError:
-        self.count(failed=1)
+        if isinstance(error, TimeoutError) and timeout < min(_IMPATIENT, self._longest):
+            self.count(refused=1)
+        else:
+            self.count(failed=1)
         reason = str(error)
         if isinstance(error, TimeoutError):
             reason = f"no fresh values within {timeout:.3g} s{f': {reason}' if reason else ''}"
@@ -142,7 +198,7 @@ def page_of(cycle: Future[None], published_page: Callable[[], Page | None]) -> F
 
 def present(page: Page, accept: str, accept_encoding: str) -> Response:
     """The response with a page, in the format and coding that the request asks for."""
-    chosen = choose_format(accept)
+    chosen = choose_format(accept) if page.openmetrics else TEXT
     headers = [("Content-Type", chosen.content_type), ("Vary", "Accept, Accept-Encoding"), ("Cache-Control", "no-store")]
     if accepts_gzip(accept_encoding):
         parts = page.compressed(chosen.openmetrics)

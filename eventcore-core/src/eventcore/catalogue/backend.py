@@ -32,6 +32,7 @@ class BackendInstruments(BackendMetrics):
         self._store = store
         self._backend = backend if isinstance(backend, SupportsSampling) else None
         self._counters = self._backend.counters if self._backend is not None else BackendCounters()
+        self._counters.own_io = telemetry.own_io
         self._system = backend.system
         self._pool_wait = self.pool_wait.labels(store)
         self._head: int | None = None

@@ -31,8 +31,8 @@ def observe_exporters(telemetry: Telemetry) -> None:
         (metrics.cycles, _cycles),
         (metrics.cycle_duration, _cycle_durations),
         (metrics.cpu_time, _cpu_time),
-        (metrics.last_success_age, _last_success_age),
         (metrics.instruments_hidden, _instruments_hidden),
+        (metrics.last_success_age, _last_success_age),
     ]
     for instrument, values in observed:
         instrument.add_callback(_of_all(telemetry, values))
@@ -82,12 +82,12 @@ def _cpu_time(pipeline: _Exporter) -> _Values:
     yield (pipeline.name,), pipeline.stats().cpu_seconds
 
 
-def _last_success_age(pipeline: _Exporter) -> _Values:
-    for signal, cycles in pipeline.stats().cycles.items():
-        yield (pipeline.name, signal), cycles.last_success_age()
-
-
 def _instruments_hidden(pipeline: _Exporter) -> _Values:
     if isinstance(pipeline, Pipeline):
         for reason, count in pipeline.hidden_instruments.counts().items():
             yield (pipeline.name, reason), count
+
+
+def _last_success_age(pipeline: _Exporter) -> _Values:
+    for signal, cycles in pipeline.stats().cycles.items():
+        yield (pipeline.name, signal), cycles.last_success_age()

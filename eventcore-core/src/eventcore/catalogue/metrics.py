@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from eventcore.catalogue.declaring import Counter, Gauge, Histogram, Metric, MetricGroup, UpDownCounter
-from eventcore.exporting.context import Signal
+from eventcore.exporting.context import HiddenKind, Signal
 from eventcore.exporting.delivery.report import CycleOutcome, ExporterState
 from eventcore.exporting.delivery.span_queue import DropReason
-from eventcore.exporting.shaping.hidden import HiddenReason
 from eventcore.ground import BreakerState
 from eventcore.recording import SECONDS, Label
 from eventcore.stores.values import Purpose
@@ -88,8 +87,8 @@ _PROJECTION_STATE: Final = Label("state", get_args(ProjectionState))
 _SPAN_OUTCOME: Final = Label("outcome", ("recorded", "exported", "dropped", "unknown"))
 _DROP_REASON: Final = Label("reason", ("", *get_args(DropReason)))
 _SIGNAL: Final = Label("signal", get_args(Signal))
+_HIDDEN_REASON: Final = Label("reason", get_args(HiddenKind))
 _CYCLE_OUTCOME: Final = Label("outcome", get_args(CycleOutcome))
-_HIDDEN_REASON: Final = Label("reason", get_args(HiddenReason))
 _EXPORTER_STATE: Final = Label("state", get_args(ExporterState))
 _HEALTH_STATUS: Final = Label("status", ("healthy", "degraded", "unhealthy"))
 
@@ -223,11 +222,10 @@ class ExporterMetrics(MetricGroup):
         "Duration of export cycles.")
     cpu_time = Counter("exporters.cpu.time", "s", (_EXPORTER,), "Processor time that the hooks of the exporter used.")
     state = Gauge("exporters.state", "{state}", (_EXPORTER, _EXPORTER_STATE), "1 for the current state, 0 for all others.")
+    instruments_hidden = Gauge("exporters.instruments.hidden", "{instrument}", (_EXPORTER, _HIDDEN_REASON),
+        "Instruments that the exporter does not show: name in use, not fit for the backend, or left out by configuration.")
     last_success_age = Gauge("exporters.last.success.age", "s", (_EXPORTER, _SIGNAL),
         "Time since an export cycle last succeeded; absent before the first.")
-    instruments_hidden = Gauge("exporters.instruments.hidden", "{instrument}", (_EXPORTER, _HIDDEN_REASON),
-        "Instruments that the exporter does not show: it cannot tell them from others (collision), their values could not be "
-        "converted (invalid), or its settings leave them out (filtered).")
     traces_unsampled = Counter("traces.unsampled", "{trace}", (), "Traces that head sampling left out.")
     series_overflow = Counter("series.overflow", "{measurement}", (_INSTRUMENT,),
         "Measurements that went to an overflow series because the cap on series was reached.")

@@ -23,6 +23,7 @@ from eventcore.cli.migrating import add_migrate
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import EPILOG
 from eventcore.cli.projections import add_projections
+from eventcore.cli.scaffolding import add_new_exporter
 from eventcore.version import __version__
 
 __all__ = ["main"]
@@ -35,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process) and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="eventcore",
-        description="List and check the exporters of eventcore, and maintain its stores.",
+        description="List, check and begin exporters of eventcore, and maintain its stores.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"eventcore-core {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add in (add_plugins, add_check, add_health, add_migrate, add_projections):
+    for add in (add_plugins, add_check, add_health, add_migrate, add_projections, add_new_exporter):
         add(commands)
     options = parser.parse_args(arguments)
     # The command prints what an exporter logs as its result. Without a handler, Python would print the log records, too.

@@ -14,12 +14,15 @@ from eventcore.cli.pulling import check_pull
 from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport
+from eventcore.ground import did_you_mean
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.telemetry import Telemetry
 
 METRIC: Final = "eventcore.check"
 SPAN: Final = "eventcore check"
 _SHUTDOWN_TIMEOUT: Final = 2.0
+# The state of a name on the command line that no exporter has.
+_UNKNOWN: Final = "unknown"
 
 
 @final
@@ -33,6 +36,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     sent: tuple[str, ...] = ()
     url: str | None = None
     message: str
+    account: str = ""
 
 
 @final
@@ -51,6 +55,7 @@ def add_check(commands: Any) -> None:
     """Add the command to the parsers of ``eventcore``."""
     summary = "send a test metric and a test span through each exporter"
     parser = add_command(commands, "check", _check, summary)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="check this exporter alone")
     add_config(parser)
     add_timeout(parser)
 
@@ -62,16 +67,21 @@ def _check(output: Output, options: argparse.Namespace) -> int:
 
     JSON (--json):
       {"version": 1, "ok": bool, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
-       "exporters": [{"name", "plugin", "ok", "state", "sent": [...], "url", "message"}]}
-      "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null.
+       "exporters": [{"name", "plugin", "ok", "state", "sent": [...], "url", "message", "account"}]}
+      "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null. "account" says how many spans and
+      points were delivered, dropped and refused, and the last error.
+
+    With NAME: start and check this exporter alone. It fails if the configuration does not enable it.
     """
     telemetry = Telemetry(config=options.config)
     faults = telemetry.configuration.tolerated
     results: list[Result] = []
     try:
-        telemetry.start_blocking()
+        telemetry.start_blocking(options.name)
         # The timeout is for delivering: importing the plugins does not count.
         results = _results(telemetry, time.monotonic() + options.timeout)
+        if options.name is not None and not results:
+            results = [_not_enabled(telemetry, options.name)]
     except ConfigurationError as error:
         faults = error.faults
     finally:
@@ -83,11 +93,12 @@ def _check(output: Output, options: argparse.Namespace) -> int:
         faults=faults,
         exporters=tuple(results),
     )
-    output.answer(answer, lambda: _print(output, answer, recording=telemetry.enabled))
-    return 2 if faults else int(not answer.ok)
+    output.answer(answer, lambda: _print(output, answer, recording=telemetry.enabled, named=options.name is not None))
+    is_unknown = any(result.state == _UNKNOWN for result in results)
+    return 2 if faults or is_unknown else int(not answer.ok)
 
 
-def _print(output: Output, answer: CheckResult, *, recording: bool) -> None:
+def _print(output: Output, answer: CheckResult, *, recording: bool, named: bool) -> None:
     output.line(f"Configuration: {', '.join(answer.files) or 'no file, defaults and environment only'}")
     output.faults(answer.faults)
     if answer.faults:
@@ -102,6 +113,20 @@ def _print(output: Output, answer: CheckResult, *, recording: bool) -> None:
         ["exporter", "plugin", "result", "what"],
         [[result.name, result.plugin, "ok" if result.ok else "failed", result.message] for result in answer.exporters],
     )
+    if named:
+        for result in filter(lambda result: result.account, answer.exporters):
+            output.line(f"Account: {result.account}")
+
+
+def _not_enabled(telemetry: Telemetry, name: str) -> Result:
+    """The result for a name that no enabled exporter has."""
+    plan = next((plan for plan in telemetry.configuration.exporters if plan.name == name), None)
+    if plan is None:
+        known = [plan.name for plan in telemetry.configuration.exporters]
+        message = f"there is no exporter {name!r}{did_you_mean(name, known)}; known are {', '.join(known) or 'none'}"
+        return Result(name=name, plugin=name, ok=False, state=_UNKNOWN, message=message)
+    state = plan.action.replace("_", " ")
+    return Result(name=name, plugin=plan.plugin, ok=False, state=state, message=f"{state}: {plan.reason}")
 
 
 def _results(telemetry: Telemetry, deadline: float) -> list[Result]:
@@ -143,7 +168,16 @@ def _result(pipeline: Pipeline, plugin: str, report: ExporterReport, enabled: bo
         ok, message, url = check_pull(pipeline.handle.exporter, metric, report, pipeline.problem, deadline)
     else:
         ok, message = _delivered(pipeline, report, sent)
-    return Result(name=pipeline.name, plugin=plugin, ok=ok, state=report.state, sent=tuple(sent), url=url, message=message)
+    return Result(
+        name=pipeline.name,
+        plugin=plugin,
+        ok=ok,
+        state=report.state,
+        sent=tuple(sent),
+        url=url,
+        message=message,
+        account=str(report),
+    )
 
 
 def _delivered(pipeline: Pipeline, report: ExporterReport, sent: list[str]) -> tuple[bool, str]:

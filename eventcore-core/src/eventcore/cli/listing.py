@@ -60,8 +60,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_plugins(commands: Any) -> None:
     """Add the command to the parsers of ``eventcore``."""
-    summary = "list exporters: distribution, version, state, what they export"
-    add_config(add_command(commands, "plugins", _plugins, summary))
+    summary = "list exporters, or show one: distribution, state, settings and their origin"
+    parser = add_command(commands, "plugins", _plugins, summary)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show this exporter alone, with its settings")
+    add_config(parser)
 
 
 def _plugins(output: Output, options: argparse.Namespace) -> int:
@@ -82,8 +84,22 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
        "damages": [{"file", "problem"}]}
       "damages" is metadata of installed distributions that cannot be read. It stops nothing, but may hide a plugin.
       "distribution", "version" and "install" may be null.
+
+    With NAME: show one exporter with each of its settings (type, default, value, where it comes from; secrets as ***), and how
+    it does in a running process, if an enabled exporter has an address at which that process shows its metrics. The plugin is
+    imported also when the exporter is not enabled, but not when it is disabled.
+      {"version": 1, "files", "faults", "exporter": {...}, "interval": seconds, "temporality",
+       "settings": [{"name", "type", "default", "value", "source", "key"}], "settings_problem", "pipeline": [...],
+       "standard_variables": [names of OpenTelemetry's variables that are set, which a plugin may follow],
+       "live": {"url", "state", "last_success_ages": {signal: seconds}, "spans": {outcome: n}, "cycles": {...}, "problem"}}
     """
-    listing = list_exporters(load_configuration(options.config))
+    configuration = load_configuration(options.config)
+    if options.name is not None:
+        # Imported here, because it imports this module.
+        from eventcore.cli.details import show_details
+
+        return show_details(output, configuration, options.name)
+    listing = list_exporters(configuration)
     output.answer(listing, lambda: _print(output, listing))
     return listing.exit_code
 
@@ -104,9 +120,9 @@ def _print(output: Output, listing: Listing) -> None:
             output.line(f"  - {damage}")
 
 
-def list_exporters(configuration: Configuration) -> Listing:
-    """Import the plugins of the enabled exporters, and describe every exporter and every installed plugin."""
-    loaded = load_exporters(configuration)
+def list_exporters(configuration: Configuration, loaded: LoadedExporters | None = None) -> Listing:
+    """Describe every exporter and every installed plugin. Without ``loaded``, import the plugins of the enabled exporters."""
+    loaded = loaded if loaded is not None else load_exporters(configuration)
     installed = {plugin.name for plugin in configuration.plugins}
     plans = configuration.exporters
     rows = [_row(plan, loaded) for plan in plans if plan.found is not None]

@@ -44,19 +44,19 @@ def check_pull(
 def _look(
     exporter: object, metric: str | None, report: ExporterReport, problem: str, deadline: float
 ) -> tuple[bool, str, str | None]:
-    if (url := _text(exporter, "url")) is not None:
-        page, failure = _fetch(url, deadline)
+    if (url := text_attribute(exporter, "url")) is not None:
+        page, failure = fetch_page(url, deadline)
         if page is None:
             return False, f"it listens, but {url} cannot be fetched: {failure}", url
         if metric is not None and canonical_name(metric) not in page:
             return False, f"{url} is the page of another process: the test metric is not on it", url
         return True, f"the address was free, and {url} showed the test metric" if metric else f"{url} answers", url
     why = problem or report.reason
-    if (url := _text(exporter, "configured_url")) is None or not why:
+    if (url := text_attribute(exporter, "configured_url")) is None or not why:
         if report.delivered:
             return True, "it made its page; it listens nowhere itself", None
         return False, f"not ready to be scraped: {why or 'no reason was given'}", None
-    page, _ = _fetch(url, deadline)
+    page, _ = fetch_page(url, deadline)
     if page is not None and canonical_name("eventcore.") in page:
         return True, f"{url} already serves metrics of eventcore, from another process", url
     if page is not None:
@@ -64,7 +64,8 @@ def _look(
     return False, f"not ready to be scraped: {why}", url
 
 
-def _text(exporter: object, attribute: str) -> str | None:
+def text_attribute(exporter: object, attribute: str) -> str | None:
+    """The URL that an attribute of an exporter holds; ``None`` if there is none. Runs code of the plugin, which may hang."""
     try:
         value = getattr(exporter, attribute, None)
     except BaseException:  # noqa: BLE001  # a property of a plugin may raise anything; the page is then not checked
@@ -72,7 +73,8 @@ def _text(exporter: object, attribute: str) -> str | None:
     return value if isinstance(value, str) and value.startswith(("http://", "https://")) else None
 
 
-def _fetch(url: str, deadline: float) -> tuple[str | None, str]:
+def fetch_page(url: str, deadline: float) -> tuple[str | None, str]:
+    """Fetch a page by ``deadline`` (``time.monotonic``): its text, or ``None`` and why not."""
     # Without a proxy, which could answer in place of the process at this address.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -1,6 +1,6 @@
 """Another tracing system's current span: what an exporter's ``ambient_context`` returned, guarded.
 
-Its three functions are a plugin's code on the hot path of the application. Whatever they return or
+Its functions are a plugin's code on the hot path of the application. Whatever they return or
 raise never reaches the application: the answer is ignored, the function is not called again, and the
 exporter shows why.
 """
@@ -32,7 +32,7 @@ class GuardedAmbient:
         attaches: whether ``attach`` makes a span current in the other system.
     """
 
-    __slots__ = ("_attach", "_current", "_detach", "_logger", "attaches", "problem")
+    __slots__ = ("_attach", "_current", "_detach", "_in_use", "_logger", "attaches", "problem")
 
     def __init__(self, answer: object, logger: logging.Logger) -> None:
         self._logger = logger
@@ -40,6 +40,7 @@ class GuardedAmbient:
         self._current: Callable[[], object] | None = None
         self._attach: Callable[..., object] | None = None
         self._detach: Callable[[Any], object] | None = None
+        self._in_use: Callable[[], object] | None = None
         self.attaches = False
         try:
             self._adopt(answer)
@@ -64,6 +65,21 @@ class GuardedAmbient:
         self.ignore("current()", problem)
         return None
 
+    def in_use(self) -> bool:
+        """Whether ``attach`` is worth its call; true where the other system does not say."""
+        if (ask := self._in_use) is None:
+            return self._attach is not None
+        try:
+            answer = ask()
+            if answer is True or answer is False:
+                return answer
+            problem = f"returned {_shown(answer)}; expected a bool"
+        except BaseException as error:  # noqa: BLE001  # as above
+            problem = f"raised {describe_error(error)}"
+        self._in_use = None
+        self.ignore("in_use()", problem)
+        return self._attach is not None
+
     def attach(self, context: TraceContext, own_io: bool) -> object:
         """Make a span current in the other system. Returns what ``detach`` needs; ``None``: there is nothing to undo."""
         if (attach := self._attach) is None:
@@ -75,7 +91,7 @@ class GuardedAmbient:
             problem = f"returned {_shown(token)}; expected a token"
         except BaseException as error:  # noqa: BLE001  # as above
             problem = f"raised {describe_error(error)}"
-        self._attach, self.attaches = None, False
+        self._attach, self._in_use, self.attaches = None, None, False
         self.ignore("attach()", problem)
         return None
 
@@ -91,7 +107,7 @@ class GuardedAmbient:
         except BaseException as error:  # noqa: BLE001  # as above
             problem = f"raised {describe_error(error)}"
         # What cannot be undone must not be done again. Contexts that are attached now are still detached.
-        self._attach, self.attaches = None, False
+        self._attach, self._in_use, self.attaches = None, None, False
         self.ignore("detach()", problem)
 
     def _adopt(self, answer: object) -> None:
@@ -104,13 +120,14 @@ class GuardedAmbient:
         attach, detach = getattr(answer, "attach", None), getattr(answer, "detach", None)
         if current is None and attach is None and detach is None:
             current = answer
-        functions = [each for each in (current, attach, detach) if each is not None]
+        in_use = getattr(answer, "in_use", None)
+        functions = [each for each in (current, attach, detach, in_use) if each is not None]
         wrong = next((each for each in functions if not callable(each) or inspect.iscoroutinefunction(each)), None)
         if wrong is not None or (attach is None) != (detach is None):
             self.ignore("ambient_context", f"returned {_shown(answer)}; {_EXPECTED}, none of them 'async def'")
             return
         self._current = current if callable(current) else None
-        self._attach, self._detach = attach, detach
+        self._attach, self._detach, self._in_use = attach, detach, in_use
         self.attaches = attach is not None
 
     def ignore(self, what: str, problem: str) -> None:

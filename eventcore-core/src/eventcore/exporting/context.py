@@ -16,8 +16,14 @@ from eventcore.recording.values import Resource
 Signal: TypeAlias = Literal["metrics", "spans"]
 """What one cycle exports."""
 
-Temporality: TypeAlias = Literal["cumulative", "delta"]
-"""What the points of counters and histograms count: everything since their series began, or what is new."""
+Temporality: TypeAlias = Literal["cumulative", "delta", "lowmemory"]
+"""What the points of counters and histograms count: everything since their series began, or what is new.
+
+``"lowmemory"``: what is new, but everything where a callback gives the totals.
+"""
+
+HiddenKind: TypeAlias = Literal["collision", "invalid", "filtered"]
+"""Why an exporter does not show an instrument: its name is in use, it does not fit, or the configuration leaves it out."""
 
 ForkCallback: TypeAlias = Callable[[], object]
 
@@ -30,7 +36,7 @@ class RetryLater(Exception):
 
     Args:
         after: seconds to wait before the next attempt, 0 or more; the pipeline waits for
-            ``max_backoff`` at most. ``None``: wait for the pipeline's own backoff.
+            ``max_age`` at most. ``None``: wait for the pipeline's own backoff.
         reason: what the backend said, for the log and the report.
         outcome_unknown: whether the backend may have taken the data, for example because the call
             was cut before its answer came. Such data is sent at most once more, and then counted as
@@ -65,15 +71,19 @@ class GiveUp(Exception):
 
     Args:
         reason: what the backend said, for the log and the report.
+        unsupported: whether the backend does not take this signal at all, as one that is made for
+            traces only. While it takes the other signal, the exporter is then not ``failing``, and a
+            flush that delivers the other signal is true; one warning says which signal is not taken.
 
     >>> raise GiveUp("UNAUTHENTICATED: the token has expired")
     Traceback (most recent call last):
     eventcore.exporting.context.GiveUp: UNAUTHENTICATED: the token has expired
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, unsupported: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.unsupported = unsupported
 
 
 @final
@@ -166,7 +176,8 @@ class AmbientContext(Protocol):
         """Make ``context`` current in the other system, and return what ``detach`` needs to undo it.
 
         Args:
-            context: the span of eventcore that is current from now on.
+            context: the span of eventcore that is current from now on. Where ``own_io`` is true, it
+                may name no span (``context.valid`` is false): the span that is current stays so.
             own_io: true around the store's own calls to its database. An instrumented driver need
                 not trace these calls again.
         """
@@ -201,7 +212,7 @@ class ExporterContext:
         stopping: StoppingEvent,
         export_now: Callable[[float], Future[None]],
         on_fork: Callable[[ForkCallback | None, ForkCallback | None], object] | None = None,
-        report_hidden: Callable[[str, str], object] | None = None,
+        report_hidden: Callable[[str, str, HiddenKind], object] | None = None,
     ) -> None:
         self.name = name
         self.resource = resource
@@ -244,14 +255,17 @@ class ExporterContext:
         if self._on_fork is not None:
             self._on_fork(before, after_in_child)
 
-    def report_hidden(self, instrument: str, reason: str) -> None:
+    def report_hidden(self, instrument: str, reason: str, kind: HiddenKind = "invalid") -> None:
         """Say that an instrument cannot be shown, for example because its name means another one in this backend.
 
-        It is logged once, and shown with the exporter's state.
+        It is logged once, shown with the exporter's state, and counted in the metric
+        ``eventcore.exporters.instruments.hidden``.
 
         Args:
             instrument: its name.
             reason: why, and what an operator can do.
+            kind: ``collision`` when another instrument has its name, ``filtered`` when the
+                configuration leaves it out, else ``invalid``.
         """
         if self._report_hidden is not None:
-            self._report_hidden(instrument, reason)
+            self._report_hidden(instrument, reason, kind)

@@ -98,8 +98,8 @@ class ExporterHooks:
 
     @_spec
     def export_counters(self, counters: Sequence[CounterData], timeout: float) -> Rejected | None:
-        """Take totals, which only grow since the ``start_time_ns`` of their point; with
-        ``temporality = "delta"``, what was added between ``start_time_ns`` and ``time_ns``.
+        """Take totals, which only grow since the ``start_time_ns`` of their point; where the
+        ``temporality`` of the data is ``"delta"``, what was added between ``start_time_ns`` and ``time_ns``.
         """
 
     @_spec
@@ -136,8 +136,10 @@ class ExporterHooks:
         own_io)`` and ``detach(token)``, or ``None``. Asked once, after ``start``.
 
         A plain callable counts as ``current``: eventcore's spans then become children of the other
-        system's, but not the other way round. An answer that is no ``TraceContext``, and whatever
-        the three raise, is ignored, logged once, and shown in the exporter's state.
+        system's, but not the other way round. A further method ``in_use() -> bool`` may say that
+        ``attach`` would do nothing, here and now; it spares the call. An answer that is no
+        ``TraceContext``, and whatever they raise, is ignored, logged once, and shown in the
+        exporter's state.
         """
 
     @_spec
@@ -166,7 +168,8 @@ class Exporter:
             decide this. A signal without its hooks is never exported.
         temporality: ``"cumulative"``: counters and histograms are totals since their series began.
             ``"delta"``: they are what was added since the last committed cycle; series to which
-            nothing was added are left out; a histogram has no ``min`` and ``max``.
+            nothing was added are left out; a histogram has no ``min`` and ``max``. ``"lowmemory"``:
+            the same, but counters whose totals a callback gives stay cumulative.
         pipeline_defaults: values for keys of ``[exporters.NAME.pipeline]`` that the configuration
             leaves out.
     """

@@ -28,7 +28,7 @@ _TEMPORALITIES: Final[tuple[str, ...]] = get_args(Temporality)
 def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> ExporterHandle:
     """Check an exporter against the hook specification.
 
-    ``interval``, ``signals``, ``temporality`` and ``pipeline_defaults`` are the only properties that
+    ``interval``, ``signals``, ``temporality``, ``final_cycle`` and ``pipeline_defaults`` are the only properties that
     are evaluated: other properties may be expensive, or open connections.
 
     Args:

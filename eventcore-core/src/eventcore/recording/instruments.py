@@ -81,6 +81,7 @@ class Instrument(Generic[CellT]):
         label_names: in the order in which ``labels`` takes their values.
         open_labels: the labels whose values come from the application; only these can exceed the cap on series.
         scope: the part of the program that created it.
+        created: its place in the order in which the registry's instruments were created, from 1; 0 outside a registry.
     """
 
     kind: ClassVar[str]
@@ -104,6 +105,7 @@ class Instrument(Generic[CellT]):
         self.label_names = tuple(map(str, labels))
         self.open_labels = frozenset(str(label) for label in labels if not isinstance(label, Label) or label.open)
         self.scope = scope
+        self.created = 0
         self._caps = caps or SeriesCaps()
         self._limit = self._limit_for(labels)
         self._cell_classes = self._classes.choose(enabled=enabled, exemplars=exemplars)
@@ -113,7 +115,6 @@ class Instrument(Generic[CellT]):
         self._removed: dict[tuple[str, ...], tuple[weakref.ref[Cell], Any]] = {}
         self._callbacks: dict[CallbackHandle, None] = {}
         self._observed_overflow = 0
-        self._warned = False
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -207,9 +208,11 @@ class Instrument(Generic[CellT]):
             points += self._points(cells[begin : begin + _SERIES_BETWEEN_PAUSES], time_ns)
             pause()
         observed = self._observed(observations)
+        given: list[Any] = []
         while part := list(islice(observed, _SERIES_BETWEEN_PAUSES)):
-            points += self._observed_points(part, start_time_ns, time_ns)
+            given += self._observed_points(part, start_time_ns, time_ns)
             pause()
+        points = self._joined(points, given) if points and given else points or given
         return self._data(tuple(points)) if points else None
 
     def checked_labels(self, values: object) -> tuple[str, ...] | None:
@@ -320,6 +323,19 @@ class Instrument(Generic[CellT]):
     def _observed_points(self, series: list[tuple[tuple[str, ...], Any]], start: int, now: int) -> list[Any]:
         return [NumberPoint(self._zip(key), value + 0, start, now) for key, value in series]
 
+    def _joined(self, points: list[Any], observed: list[Any]) -> list[Any]:
+        """Each series once, though some were recorded and given by a callback, too."""
+        joined = {point.labels: point for point in points}
+        for point in observed:
+            recorded = joined.get(point.labels)
+            joined[point.labels] = point if recorded is None else self._both(recorded, point)
+        return list(joined.values())
+
+    def _both(self, recorded: Any, observed: Any) -> Any:
+        """One point for a series with two: their sum."""
+        since = min(recorded.start_time_ns, observed.start_time_ns)
+        return msgspec.structs.replace(recorded, value=recorded.value + observed.value, start_time_ns=since)
+
     def _data(self, points: tuple[Any, ...]) -> MetricData:
         raise NotImplementedError  # pragma: no cover  # each kind of instrument has its own
 
@@ -361,7 +377,8 @@ class Counter(Instrument[CounterCell]):
         return points
 
     def _data(self, points: tuple[Any, ...]) -> CounterData:
-        return CounterData(self.name, self.unit, self.description, self.label_names, points, self.scope)
+        described = (self.name, self.unit, self.description, self.label_names)
+        return CounterData(*described, points, self.scope, self.created, observed=bool(self._callbacks))
 
 
 class UpDownCounter(Instrument[UpDownCounterCell]):
@@ -375,7 +392,7 @@ class UpDownCounter(Instrument[UpDownCounterCell]):
         self.labels().add(amount)
 
     def _data(self, points: tuple[Any, ...]) -> GaugeData:
-        return GaugeData(self.name, self.unit, self.description, self.label_names, points, True, self.scope)
+        return GaugeData(self.name, self.unit, self.description, self.label_names, points, True, self.scope, self.created)
 
 
 class Gauge(Instrument[GaugeCell]):
@@ -388,8 +405,12 @@ class Gauge(Instrument[GaugeCell]):
         """Set the only series of an instrument without labels; ``None`` makes it absent."""
         self.labels().set(value)
 
+    def _both(self, recorded: Any, observed: Any) -> Any:
+        """What the callback says now is newer than what was set before."""
+        return observed
+
     def _data(self, points: tuple[Any, ...]) -> GaugeData:
-        return GaugeData(self.name, self.unit, self.description, self.label_names, points, False, self.scope)
+        return GaugeData(self.name, self.unit, self.description, self.label_names, points, False, self.scope, self.created)
 
 
 class Histogram(Instrument[HistogramCell]):
@@ -410,7 +431,6 @@ class Histogram(Instrument[HistogramCell]):
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """Boundaries are part of a histogram's shape."""
         return (*super().shape, self._asked)
 
     def add_callback(self, function: Callback) -> CallbackHandle:
@@ -452,6 +472,20 @@ class Histogram(Instrument[HistogramCell]):
             )
         return points
 
+    def _both(self, recorded: Any, observed: Any) -> Any:
+        """Both distributions as one."""
+        if not (recorded.count and observed.count):
+            return recorded if recorded.count else observed
+        return msgspec.structs.replace(
+            recorded,
+            count=recorded.count + observed.count,
+            sum=recorded.sum + observed.sum,
+            min=min(recorded.min, observed.min),
+            max=max(recorded.max, observed.max),
+            buckets=tuple(map(int.__add__, recorded.buckets, observed.buckets)),
+            start_time_ns=min(recorded.start_time_ns, observed.start_time_ns),
+        )
+
     def _observed_points(self, series: list[tuple[tuple[str, ...], Any]], start: int, now: int) -> list[Any]:
         points: list[HistogramPoint] = []
         for key, cell in series:
@@ -460,4 +494,5 @@ class Histogram(Instrument[HistogramCell]):
         return points
 
     def _data(self, points: tuple[Any, ...]) -> HistogramData:
-        return HistogramData(self.name, self.unit, self.description, self.label_names, self.boundaries, points, self.scope)
+        described = (self.name, self.unit, self.description, self.label_names)
+        return HistogramData(*described, self.boundaries, points, self.scope, self.created)

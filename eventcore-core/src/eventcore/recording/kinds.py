@@ -84,19 +84,20 @@ class SeriesCaps:
         used: series that count for the total.
     """
 
-    __slots__ = ("each", "total", "used", "warned")
+    __slots__ = ("_reached", "each", "total", "used", "warned")
 
     def __init__(self, each: int = 2000, total: int = 10_000) -> None:
         self.each = each
         self.total = total
         self.used = 0
         self.warned = False
+        self._reached: set[str] = set()
 
     def reached_by(self, instrument: Any, values: tuple[str, ...]) -> None:
         """Log once for each instrument, and once for the total, which label has too many values."""
-        if instrument._warned or (self.used >= self.total and self.warned):
+        if instrument.name in self._reached or (self.used >= self.total and self.warned):
             return
-        instrument._warned = True
+        self._reached.add(instrument.name)
         if in_all := self.used >= self.total:
             self.warned = True
         keys = [*instrument._series.copy(), values]

@@ -31,6 +31,7 @@ class Recorder:
         self.instrumentation: Final = scope
         self.current_span = tracer.current
         self.span = tracer.span
+        self.own_io = tracer.ring.own_io
         if scope is not EVENTCORE:
             # Past the type checker: it has the same arguments.
             vars(self)["span"] = partial(tracer.scoped, scope)

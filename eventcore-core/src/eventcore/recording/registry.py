@@ -118,6 +118,7 @@ class InstrumentRegistry:
             **more,
         )
         with self._lock:
+            created.created = len(self._instruments) + 1
             known = self._instruments.setdefault(canonical_name(name), created)
         if known.shape != created.shape:
             raise InvalidInstrument(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from itertools import islice
 from time import perf_counter_ns
@@ -39,6 +40,8 @@ _LONGEST_NAME: Final = 4096
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
+_NO_SPAN: Final = TraceContext(0, 0)
+_NO_OWN_IO: Final = nullcontext()
 _STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
@@ -56,8 +59,15 @@ class AmbientContext(Protocol):
         """The span that is current there."""
         ...
 
+    def in_use(self) -> bool:
+        """Whether ``attach`` would do anything, here and now."""
+        ...
+
     def attach(self, context: TraceContext, own_io: bool) -> object:
-        """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database."""
+        """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database.
+
+        With ``own_io``, a context whose ids are 0 names no span: the one that is current there stays.
+        """
         ...
 
     def detach(self, token: Any) -> None:
@@ -87,10 +97,33 @@ class SpanRing:
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
         self.attached: tuple[AmbientContext, ...] = ()
 
+    def own_io(self) -> AbstractContextManager[None]:
+        """Around eventcore's own calls to a database that have no span: an instrumented driver need not trace them."""
+        return _OwnIo(self.attached) if self.attached else _NO_OWN_IO
+
     def take_all(self) -> list[Span]:
         """Every span that has been appended, oldest first."""
         spans = self.spans
         return [spans.popleft() for _ in range(len(spans))]
+
+
+@final
+class _OwnIo:
+    """See ``SpanRing.own_io``. Entered and left in the same task or thread."""
+
+    __slots__ = ("_attached", "_tokens")
+
+    def __init__(self, attached: Sequence[AmbientContext]) -> None:
+        self._attached = attached
+
+    def __enter__(self) -> None:
+        current = _current.get()
+        context = _NO_SPAN if current is None or not current.trace_id else current.context
+        self._tokens = [(other, other.attach(context, True)) for other in self._attached if other.in_use()]
+
+    def __exit__(self, *_: object) -> None:
+        for other, token in reversed(self._tokens):
+            other.detach(token)
 
 
 @final
@@ -236,15 +269,18 @@ class Span:
         token = _current.set(self)
         attached = self._home.attached
         if attached and self.trace_id:
-            details = self._details or self._detailed()
-            # A command's span is entered at each phase.
-            if (context := details.own) is None:
-                context = details.own = self.context
             if len(attached) == 1:
                 other = attached[0]
-                return token, ((other, other.attach(context, own_io)),)
-            return token, [(other, other.attach(context, own_io)) for other in attached]
+                return (token, ((other, other.attach(self._own_context(), own_io)),)) if other.in_use() else token
+            return token, [(other, other.attach(self._own_context(), own_io)) for other in attached if other.in_use()]
         return token
+
+    def _own_context(self) -> TraceContext:
+        # A command's span is entered at each phase.
+        details = self._details or self._detailed()
+        if (context := details.own) is None:
+            context = details.own = self.context
+        return context
 
     @staticmethod
     def leave(entered: Entered) -> None:

@@ -32,6 +32,9 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Trace id (128 bits), span id (64 bits), flags and ``tracestate`` of one span.
 
     Attributes:
+        trace_id: 128 bits, not 0 for a valid context.
+        span_id: 64 bits, not 0 for a valid context.
+        trace_flags: 8 bits; bit 0 says that the trace is sampled.
         tracestate: dropped when it is over 512 characters long or not printable ASCII.
         is_remote: whether the span belongs to another process: the headers of a request or a message named it. Two contexts
             that differ only in this are equal, because they name the same span.

@@ -21,6 +21,8 @@ AttributeValue: TypeAlias = str | bool | int | float | tuple[str, ...] | tuple[b
 Attributes: TypeAlias = tuple[tuple[str, AttributeValue], ...]
 SpanKind: TypeAlias = Literal["internal", "server", "client", "producer", "consumer"]
 SpanStatus: TypeAlias = Literal["unset", "ok", "error"]
+PointTemporality: TypeAlias = Literal["cumulative", "delta"]
+"""What a point counts: everything since its series began, or what was added since the last committed cycle."""
 
 
 @final
@@ -44,7 +46,14 @@ EVENTCORE: Final = Scope("eventcore", __version__)
 
 @final
 class Exemplar(msgspec.Struct, frozen=True, gc=False):
-    """One measurement of a series that was made inside a sampled span: it leads from a metric to a trace."""
+    """One measurement of a series that was made inside a sampled span: it leads from a metric to a trace.
+
+    Attributes:
+        value: the value that was recorded, in the unit of the instrument.
+        time_ns: when, in nanoseconds since the Unix epoch.
+        trace_id: the trace of the span, 128 bits.
+        span_id: the span, 64 bits.
+    """
 
     value: int | float
     time_ns: int
@@ -57,6 +66,15 @@ class NumberPoint(msgspec.Struct, frozen=True, gc=False):
     """The value of one series of a counter or gauge.
 
     A counter's value is the total since ``start_time_ns``, when its series began; times are nanoseconds since the Unix epoch.
+
+    Attributes:
+        labels: names and values of the labels, in the order of ``label_names``.
+        value: in the unit of the instrument. Of a counter: what was added since ``start_time_ns``. Not a finite number for a
+            gauge that was set so.
+        start_time_ns: when counting began: with the series, or, for differences, at the end of the interval before. In
+            nanoseconds since the Unix epoch.
+        time_ns: when the value was read, in nanoseconds since the Unix epoch.
+        exemplars: measurements that were made inside sampled spans; mostly none.
     """
 
     labels: Labels
@@ -73,6 +91,18 @@ class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
     ``buckets[i]`` counts the values in ``(boundaries[i-1], boundaries[i]]``; the last bucket counts the values above
     every boundary. Buckets are not cumulative. ``min`` and ``max`` are ``None`` when ``count`` is 0.
     ``exemplars`` holds at most one for each bucket.
+
+    Attributes:
+        labels: names and values of the labels, in the order of ``label_names``.
+        count: how many values were recorded since ``start_time_ns``.
+        sum: their sum, in the unit of the instrument.
+        min: the smallest one; ``None`` without values, and for differences.
+        max: the largest one; ``None`` without values, and for differences.
+        buckets: how many values are in each bucket, one more than there are boundaries. Without boundaries: none, or one for
+            all values.
+        start_time_ns: as for a ``NumberPoint``, in nanoseconds since the Unix epoch.
+        time_ns: when the values were read, in nanoseconds since the Unix epoch.
+        exemplars: at most one for each bucket.
     """
 
     labels: Labels
@@ -87,7 +117,14 @@ class HistogramPoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Described(msgspec.Struct, frozen=True, gc=False):
-    """The fields that the data of every metric begin with."""
+    """The fields that the data of every metric begin with.
+
+    Attributes:
+        name: lower case, digits, dots and underscores, such as ``orders.shipped``.
+        unit: in UCUM, such as ``s``, ``By`` or ``{order}``; may be empty.
+        description: one sentence for people; may be empty.
+        label_names: the names of the labels, which every point has in this order.
+    """
 
     name: str
     unit: str
@@ -97,28 +134,59 @@ class _Described(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class CounterData(_Described, frozen=True, gc=False):
-    """A monotonic counter: totals that only grow."""
+    """A monotonic counter: totals that only grow, or what was added to them.
+
+    Attributes:
+        points: one for each series, all or some of them: further ones come in the next chunk.
+        scope: which part of the program records it.
+        created: its place in the order in which the instruments of this process were created, from 1, also across kinds; 0
+            when it is not known. An exporter whose names are less fine than ours uses it to give a name to the instrument that
+            had it first.
+        temporality: whether the points are totals or differences.
+        observed: whether a callback gives the totals.
+    """
 
     points: tuple[NumberPoint, ...]
     scope: Scope = EVENTCORE
+    created: int = 0
+    temporality: PointTemporality = "cumulative"
+    observed: bool = False
 
 
 @final
 class GaugeData(_Described, frozen=True, gc=False):
-    """A current value; ``additive`` is true for an up-down counter, whose series may be summed."""
+    """A current value; ``additive`` is true for an up-down counter, whose series may be summed.
+
+    Attributes:
+        points: one for each series, all or some of them: further ones come in the next chunk.
+        additive: whether it is an up-down counter.
+        scope: which part of the program records it.
+        created: as for a ``CounterData``.
+    """
 
     points: tuple[NumberPoint, ...]
     additive: bool = False
     scope: Scope = EVENTCORE
+    created: int = 0
 
 
 @final
 class HistogramData(_Described, frozen=True, gc=False):
-    """A distribution over fixed ``boundaries`` (ascending upper bounds, inclusive; the last bucket has none)."""
+    """A distribution over fixed ``boundaries`` (ascending upper bounds, inclusive; the last bucket has none).
+
+    Attributes:
+        boundaries: the upper bounds of the buckets but the last, in the unit of the instrument.
+        points: one for each series, all or some of them: further ones come in the next chunk.
+        scope: which part of the program records it.
+        created: as for a ``CounterData``.
+        temporality: whether the points are totals or differences.
+    """
 
     boundaries: tuple[float, ...]
     points: tuple[HistogramPoint, ...]
     scope: Scope = EVENTCORE
+    created: int = 0
+    temporality: PointTemporality = "cumulative"
 
 
 MetricData: TypeAlias = CounterData | GaugeData | HistogramData
@@ -141,7 +209,14 @@ class Collection(msgspec.Struct, frozen=True):
 
 @final
 class SpanEvent(msgspec.Struct, frozen=True, gc=False):
-    """Something that happened at one time within a span."""
+    """Something that happened at one time within a span.
+
+    Attributes:
+        name: what happened.
+        time_ns: when, in nanoseconds since the Unix epoch.
+        attributes: names and values.
+        dropped_attributes: how many further attributes were left out, because of a limit.
+    """
 
     name: str
     time_ns: int
@@ -151,7 +226,13 @@ class SpanEvent(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class SpanLink(msgspec.Struct, frozen=True, gc=False):
-    """A span of this or another trace that caused this one without being its parent."""
+    """A span of this or another trace that caused this one without being its parent.
+
+    Attributes:
+        context: the identity of the span that is linked to.
+        attributes: names and values.
+        dropped_attributes: how many further attributes were left out, because of a limit.
+    """
 
     context: TraceContext
     attributes: Attributes = ()
@@ -164,6 +245,26 @@ class SpanData(msgspec.Struct, frozen=True, gc=False):
 
     ``parent_is_remote`` says whether the parent is a span of another process. ``correlation_id`` and ``causation_id`` are the
     ones of event sourcing, ``None`` when the span has none.
+
+    Attributes:
+        name: what was done, such as ``execute TransferMoney``.
+        kind: ``internal``, ``server``, ``client``, ``producer`` or ``consumer``.
+        context: the identity of the span: trace id, span id, flags and ``tracestate``.
+        parent_span_id: the span id of the parent, 64 bits; 0 for the root of a trace.
+        start_time_ns: when it began, in nanoseconds since the Unix epoch.
+        end_time_ns: when it ended, in nanoseconds since the Unix epoch.
+        attributes: names and values; a value is a text, a number, a truth value, or a tuple of one of these types.
+        events: what happened within the span, oldest first.
+        links: spans that caused this one without being its parent.
+        status: ``unset``, ``ok`` or ``error``.
+        status_description: why it is an error; may be empty.
+        correlation_id: of event sourcing; ``None`` for none.
+        causation_id: of event sourcing; ``None`` for none.
+        dropped_attributes: how many further attributes were left out, because of a limit.
+        dropped_events: how many further events were left out.
+        dropped_links: how many further links were left out.
+        scope: which part of the program has made it.
+        parent_is_remote: whether the parent is a span of another process.
     """
 
     name: str
@@ -189,6 +290,9 @@ class SpanData(msgspec.Struct, frozen=True, gc=False):
 @final
 class Resource(msgspec.Struct, frozen=True):
     """What produces the telemetry: ``service.name``, ``service.instance.id`` and the attributes of the configuration.
+
+    Attributes:
+        attributes: names and values, in the order in which a backend may show them.
 
     >>> Resource((("service.name", "shop"),)).get("service.name")
     'shop'

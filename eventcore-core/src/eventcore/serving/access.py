@@ -103,7 +103,7 @@ class Guard:
         self._users = {user: read_hash(revealed(text)) for user, text in access.users.items()}
         # An unknown user takes as long as a wrong password, so that names cannot be found by time.
         self._nobody: PasswordHash | None = next(iter(self._users.values()), None)
-        # Hashing takes 100 ms of a core: one thread at a time does it, and what was right is known again by its digest.
+        # Hashing takes 50 ms of a core: one thread at a time does it, and what was right is known again by its digest.
         self._hashing = threading.Lock()
         self._session_key = secrets.token_bytes(32)
         self._known: dict[str, bytes] = {}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from time import monotonic
 from typing import Any, Final, Literal, final, overload
 
-from eventcore.catalogue import Instruments, ObservedBackend, observe_exporters
+from eventcore.catalogue import CATALOGUE, Instruments, ObservedBackend, observe_exporters
 from eventcore.commands import DEFAULT_CACHE_BYTES, Command, CommandExecutor, CommandResult, RetryPolicy
 from eventcore.errors import HistoryDiverged, InvalidInput, StoreClosed, StoreForked, WrongEventLoop
 from eventcore.events import Event, RawEvent, RecordedEvent, StreamId, Unknown
@@ -67,6 +67,7 @@ class EventStore(HasHealth):
         self._owns_telemetry = owns_telemetry
         self._instruments = Instruments(telemetry, name, backend)
         self._backend = ObservedBackend(backend, telemetry, self._instruments.store, self._instruments.backend)
+        telemetry.reserve_names(f"eventcore.{name}" for name in CATALOGUE)
         self._codec = Codec(max_event_bytes, self._instruments.store.codec_failed)
         commands = self._instruments.commands
         call_timeout = backend.call_timeout if isinstance(backend, LimitsCalls) else None

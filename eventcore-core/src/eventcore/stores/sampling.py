@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol, TypeAlias, final, runtime_checkable
 
 import msgspec
@@ -28,6 +29,7 @@ class BackendCounters(msgspec.Struct, gc=False):
         connection_timeouts: waits for a connection that ended without one.
         breaker: whether calls fail at once since the server is known to be away.
         on_wait: called after each wait; ``None``: waits are not observed.
+        own_io: surrounds the backend's own statements, in the same task, for drivers that are instrumented by others.
         connection_waits: when each call that waits for a connection began to wait (``time.monotonic``), the oldest first. For
             the event loop of the store only.
     """
@@ -40,6 +42,7 @@ class BackendCounters(msgspec.Struct, gc=False):
     connection_timeouts: int | None = None
     breaker: BreakerState | None = None
     on_wait: WaitObserver | None = None
+    own_io: Callable[[], AbstractContextManager[None]] = nullcontext
     connection_waits: dict[object, float] = {}
 
 

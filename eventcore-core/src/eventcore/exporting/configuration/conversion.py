@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections.abc
+import enum
 import inspect
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -23,6 +25,8 @@ _MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMappin
 _TABLES: Final = (shapes.DictType, shapes.StructType, shapes.TypedDictType, shapes.DataclassType)
 _CONTAINERS: Final = (*_TABLES, shapes.CollectionType, shapes.TupleType, shapes.NamedTupleType)
 _FROM_TEXT: Final = (Secret, Path)
+
+_DURATION: Final = "a duration (a number of seconds, or a text such as 'PT1M30S' or 'P1D')"
 
 _LIMITS: Final = {
     "gt": "> {}",
@@ -89,8 +93,10 @@ def convert(annotation: Any, settings: Settings, key: str) -> tuple[Any, list[Fa
     try:
         if text and isinstance(value, str):
             value = _from_text(annotation, value)
+        elif type(value) in (int, float) and _takes_seconds(annotation):
+            value = timedelta(seconds=value)
         return msgspec.convert(value, annotation, strict=not text, dec_hook=_decode), []
-    except (msgspec.ValidationError, NotImplementedError, TypeError, ValueError, RecursionError) as error:
+    except (msgspec.ValidationError, NotImplementedError, TypeError, ValueError, OverflowError, RecursionError) as error:
         # msgspec's message is added only when it is about a part of the value: for the whole value it repeats `describe`.
         inside = showable and isinstance(error, msgspec.ValidationError) and "`$" in str(error)
         detail = f" ({error})" if inside else ""
@@ -130,7 +136,7 @@ def table_type(annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation as text for messages: ``int >= 1``, ``one of 'a', 'b'``.
+    """An annotation as text for messages: ``int >= 1``, ``one of 'a', 'b'``, and how to write a ``timedelta``.
 
     >>> describe(Annotated[int, msgspec.Meta(ge=1, le=9)]), describe(Literal["a", "b"] | None), describe(dict[str, Secret])
     ('int >= 1 and <= 9', "one of 'a', 'b' | None", 'dict[str, str]')
@@ -141,8 +147,12 @@ def describe(annotation: Any) -> str:
     if origin is Annotated:
         limits = [limit for meta in arguments[1:] if isinstance(meta, msgspec.Meta) for limit in _limits(meta)]
         return " ".join([describe(arguments[0]), " and ".join(limits)]).strip()
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        origin, arguments = Literal, tuple(member.value for member in annotation)
     if origin is Literal:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(map(repr, arguments))
+    if annotation is timedelta:
+        return _DURATION
     if annotation in (Secret, Path):
         return "str"
     if annotation is types.NoneType:
@@ -167,6 +177,12 @@ def _from_text(annotation: Any, text: str) -> Any:
         return text
     # A second key means that more TOML follows after the value.
     return document["value"] if len(document) == 1 else text
+
+
+def _takes_seconds(annotation: Any) -> bool:
+    """Whether a number stands for a duration: the annotation takes a ``timedelta``, and no number."""
+    kinds = {type(shape) for shape in _alternatives(annotation)}
+    return shapes.TimeDeltaType in kinds and kinds.isdisjoint((shapes.IntType, shapes.FloatType, shapes.AnyType))
 
 
 def _example(annotation: Any) -> str:

@@ -169,13 +169,14 @@ class ExporterLoader:
         self._give_up: Callable[[str], object] = lambda _: None
         self._loaded = False
 
-    def load(self) -> LoadedExporters:
-        """Begin to load all exporters, and wait until each is made, has failed or is late. No exporter is started.
+    def load(self, only: str | None = None) -> LoadedExporters:
+        """Begin to load all exporters (or the one called ``only``), and wait until each is made, has failed or is late. No
+        exporter is started.
 
         This blocks for seconds when a plugin hangs: do not call it on an event loop.
         """
         for plan in self._configuration.exporters:
-            if plan.action == "load" and plan.found is not None:
+            if plan.action == "load" and plan.found is not None and only in (None, plan.name):
                 timeout = self._configuration.pipeline_for(plan.name).load_timeout
                 self._attempts[plan.name] = _Attempt(plan, plan.found, timeout)
         attempts = list(self._attempts.values())

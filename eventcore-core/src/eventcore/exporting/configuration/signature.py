@@ -48,7 +48,7 @@ def bind_settings(
         InvalidExporter: the signature cannot serve as a schema, whatever the settings; the message lists every problem.
     """
     key = f"exporters.{name}"
-    parameters = _parameters(factory, origin)
+    parameters = parameters_of(factory, origin)
     code_only = {name for name, parameter in parameters.items() if not is_configurable(parameter.annotation)}
     values, faults = convert_fields(
         {name: parameter.annotation for name, parameter in parameters.items() if name not in code_only},
@@ -105,7 +105,7 @@ def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]
     A setting without a parameter is masked, too: its name could be a misspelt name of a secret.
     """
     try:
-        parameters = _parameters(factory, None)
+        parameters = parameters_of(factory, None)
     except InvalidExporter:
         parameters = {}
     secret = {name for name, each in parameters.items() if is_configurable(each.annotation) and is_secret(each.annotation)}
@@ -114,7 +114,12 @@ def masked(settings: Settings, factory: Callable[..., Any]) -> Mapping[str, Any]
     return MappingProxyType(nested(shown))
 
 
-def _parameters(factory: Callable[..., Any], origin: PluginOrigin | None) -> dict[str, inspect.Parameter]:
+def parameters_of(factory: Callable[..., Any], origin: PluginOrigin | None) -> dict[str, inspect.Parameter]:
+    """The parameters of a plugin's callable, which are its settings, with resolved annotations.
+
+    Raises:
+        InvalidExporter: the signature cannot serve as a schema; the message lists every problem.
+    """
     described = f"{origin or 'exporter'}, {getattr(factory, '__qualname__', type(factory).__name__)}"
     unresolved: BaseException | None = None
     try:

@@ -131,11 +131,11 @@ class CycleClock:
         Args:
             signal: the signal of the cycle.
             now: when the cycle ended.
-            after: how many seconds the backend asked to wait; ``None``: the pipeline's own backoff.
+            after: how many seconds the backend asked to wait; ``None``: the pipeline's own backoff. A
+                backend that asks for more than ``max_age`` is tried when the batch is that old.
         """
         self._failed_attempts[signal] += 1
-        longest = self._settings.max_backoff
-        pause = self.backoff_seconds(self._failed_attempts[signal]) if after is None else min(after, longest)
+        pause = self.backoff_seconds(self._failed_attempts[signal]) if after is None else min(after, self._settings.max_age)
         self._plan(signal, now + pause)
         return pause
 

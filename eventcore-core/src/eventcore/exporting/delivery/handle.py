@@ -65,6 +65,7 @@ class ExporterHandle:
         "_hooks",
         "async_hooks",
         "exporter",
+        "final_cycle",
         "implemented",
         "interval",
         "kinds",
@@ -91,6 +92,7 @@ class ExporterHandle:
         metrics: tuple[Signal, ...] = ("metrics",) if set(self.kinds) - {"spans"} else ()
         hooks_for: tuple[Signal, ...] = (*metrics, "spans") if "spans" in self.kinds else metrics
         self.signals: tuple[Signal, ...] = tuple(signal for signal in hooks_for if signal in can_take)
+        self.final_cycle = bool(getattr(exporter, "final_cycle", False))
         self.temporality: Temporality = getattr(exporter, "temporality", "cumulative")
 
     def restore(self) -> None:

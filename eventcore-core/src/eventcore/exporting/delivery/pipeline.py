@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from eventcore.exporting.context import Signal
+from eventcore.exporting.context import HiddenKind, Signal
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.delivery.hook_runner import HookRunner, RunningHook
 from eventcore.exporting.delivery.report import CycleStats, ExporterReport, ExporterState, PipelineStats
@@ -19,17 +18,16 @@ from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.exporting.delivery.status import STOPPED, PipelineStatus, Request
 from eventcore.exporting.forking import ForkGuard
+from eventcore.exporting.hidden import HiddenInstruments
 from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.shaping import Deltas
-from eventcore.exporting.shaping.hidden import HiddenInstruments, HiddenReason
-from eventcore.ground import leave_to_parent, text_of
+from eventcore.ground import leave_to_parent
 from eventcore.recording.spans import Span
 
 # A hook that has overrun its time by so many seconds is stalled, and not merely late.
 _STALL_GRACE: Final = 0.5
 # Seconds between two log records about one pipeline's drops or stalls.
 _LOG_PERIOD: Final = 10.0
-_LONGEST_NAME: Final = 200
 
 
 class Pipeline:
@@ -46,13 +44,13 @@ class Pipeline:
 
     Attributes:
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
+        hidden_instruments: the instruments that the exporter does not show, and why.
         deltas: the differences that an exporter gets whose ``temporality`` is ``"delta"``.
         logger: the exporter's logger.
         queue: the exporter's spans and their account.
         runner: calls the hooks. Used by the worker thread alone, except for ``runner.running`` and
             ``runner.shut_down_beside``.
         status: what the worker thread and other threads know and ask of each other.
-        hidden_instruments: what the exporter does not show, and why.
         started: set when the exporter has started.
         finished: set when the worker thread has ended.
     """
@@ -82,7 +80,7 @@ class Pipeline:
         self.status = PipelineStatus(signals)
         self.started, self.finished = self.status.started, self.status.finished
         self._trouble = _TroubleLog(self.logger)
-        self.hidden_instruments = HiddenInstruments()
+        self.hidden_instruments = HiddenInstruments(self.logger)
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -131,18 +129,14 @@ class Pipeline:
         self.status.refusal = self.status.final_error = problem
         self.status.finished.set()
 
-    def report_hidden(self, instrument: str, reason: str, kind: HiddenReason | None = "collision") -> None:
+    def report_hidden(self, instrument: str, reason: str, kind: HiddenKind = "invalid") -> None:
         """Note that an instrument cannot be shown; what the exporter calls as ``context.report_hidden``."""
-        instrument, reason = text_of(instrument, _LONGEST_NAME), text_of(reason)
-        if self.hidden_instruments.add(instrument, reason, kind):
-            # A handler of the application may raise, which is no fault of the exporter.
-            with contextlib.suppress(Exception):
-                self.logger.warning("%r is not shown: %s", instrument, reason)
+        self.hidden_instruments.report(instrument, reason, kind)
 
     @property
     def hidden(self) -> Mapping[str, str]:
         """By instrument, why the exporter cannot show it."""
-        return self.hidden_instruments.texts()
+        return self.hidden_instruments.reasons
 
     def force_stop(self, deadline: float) -> None:
         """Call ``shutdown`` from another thread, because the worker has not finished and time is short.
@@ -166,7 +160,10 @@ class Pipeline:
             return "stopped"
         if self._stalled_hook() is not None:
             return "stalled"
-        if self.status.start_error or any(stats.failures_in_a_row for stats in self.status.cycles.values()):
+        failing = (
+            stats.failures_in_a_row and not self.status.not_taken(signal) for signal, stats in self.status.cycles.items()
+        )
+        if self.status.start_error or any(failing):
             return "failing"
         return "running" if self.started.is_set() else "loading"
 
@@ -217,6 +214,7 @@ class Pipeline:
     def _report(self, problem: str) -> ExporterReport:
         counts = self.queue.counts()
         metrics = self.status.cycles.get("metrics") or CycleStats()
+        not_taken = [f"{signal}: {stats.last_error}" for signal, stats in self.status.cycles.items() if stats.unsupported]
         return ExporterReport(
             name=self.name,
             state=self.state,
@@ -228,7 +226,7 @@ class Pipeline:
             spans_pending=counts.pending,
             points_exported=metrics.points_exported,
             points_rejected=metrics.points_rejected,
-            reason=problem,
+            reason=problem or "; ".join(not_taken),
         )
 
     @property

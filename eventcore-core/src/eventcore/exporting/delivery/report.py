@@ -32,6 +32,7 @@ class CycleStats:
         failures_in_a_row: cycles that were not ``ok`` since the last one that was.
         last_error: why the last cycle was not ``ok``; empty when it was.
         given_up: why the exporter has given the signal up by ``GiveUp``, until a cycle succeeds.
+        unsupported: whether it has, because the backend takes nothing of this signal.
         last_success: the ``time.monotonic`` of the last ``ok`` cycle.
         points_exported: metric points that the backend accepted.
         points_rejected: metric points that the backend refused.
@@ -43,17 +44,27 @@ class CycleStats:
         self.failures_in_a_row = 0
         self.last_error = ""
         self.given_up = ""
+        self.unsupported = False
         self.last_success: float | None = None
         self.points_exported = 0
         self.points_rejected = 0
 
-    def end(self, outcome: CycleOutcome, seconds: float, error: str = "", *, given_up: bool = False) -> None:
+    def end(
+        self,
+        outcome: CycleOutcome,
+        seconds: float,
+        error: str = "",
+        *,
+        given_up: bool = False,
+        unsupported: bool = False,
+    ) -> None:
         """Count a cycle that has just ended."""
         self.counts[outcome] += 1
         self.durations[outcome].record(seconds)
         # Not under a lock: a reader may see the count before the error, which corrects itself.
         self.last_error = error
         self.given_up = error if given_up else ""
+        self.unsupported = unsupported
         if outcome == "ok":
             self.failures_in_a_row = 0
             self.last_success = time.monotonic()
@@ -88,7 +99,7 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
         name: the exporter's name.
         state: the exporter's state when the report was made.
         delivered: true when everything that was recorded before the call, and not dropped before
-            it, has been delivered.
+            it, has been delivered. A signal that the backend does not take at all does not count.
         spans_recorded: spans that were offered to the exporter since it was registered, or to one
             that it replaced. The sum of ``spans_exported``, all ``spans_dropped``, ``spans_unknown``
             and ``spans_pending``.
@@ -100,7 +111,8 @@ class ExporterReport(msgspec.Struct, frozen=True, kw_only=True):
         spans_pending: spans that are not yet delivered and not dropped.
         points_exported: metric points that were delivered since the exporter was registered.
         points_rejected: metric points that the backend refused.
-        reason: why not everything was delivered; empty when it was.
+        reason: why not everything was delivered; empty when it was, unless the backend does not take
+            one of the signals.
     """
 
     name: str

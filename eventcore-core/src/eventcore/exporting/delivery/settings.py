@@ -34,8 +34,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             Until then, and until the queue is full, nothing is lost while a backend is down.
         backoff: seconds before the second attempt; doubles with each further one up to
             ``max_backoff``, with jitter.
-        max_backoff: the longest pause between attempts in seconds, also when a backend asks for a
-            longer one.
+        max_backoff: the longest pause between attempts in seconds. A backend may ask for a longer
+            one, up to ``max_age``.
         cpu_budget: the share of one processor that converting spans may use, greater than 0 and at
             most 1. Spans beyond it wait, and are dropped when the queue is full.
         signals: which of ``metrics`` and ``spans`` are exported; ``None``: all that the exporter

@@ -77,6 +77,10 @@ class PipelineStatus:
         self.refusal = ""
         self.final_error = ""
 
+    def not_taken(self, signal: Signal) -> bool:
+        """Whether the backend does not take this signal at all, but may take another one."""
+        return self.cycles[signal].unsupported and not all(stats.unsupported for stats in self.cycles.values())
+
     def ask(self, *, flush: bool, deadline: float) -> Request:
         """Make a request of the worker. It fails at once while the pipeline is stopping or waits before its next start."""
         request = Request(flush=flush, deadline=deadline)

@@ -217,9 +217,10 @@ class Worker:
         """Deliver what there is and shut the exporter down, both before the deadline for stopping."""
         status, runner = self._status, self._runner
         deadline = status.stop_deadline
-        # A pull exporter without spans has nothing to deliver: its metrics are exported when they
-        # are scraped.
-        if runner.handle.interval is not None or "spans" in status.cycles:
+        # A pull exporter without spans has nothing to deliver, unless it asks for one last cycle: its
+        # metrics are exported when they are scraped.
+        handle = runner.handle
+        if handle.interval is not None or handle.final_cycle or "spans" in status.cycles:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
             status.final_error = self._cycles.deliver_everything(deadline - reserved, _sleep, last_chance=True)

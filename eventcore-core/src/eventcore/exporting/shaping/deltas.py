@@ -74,15 +74,25 @@ class Deltas:
         with self._lock:
             return self._committed, self._interval, self._is_sending
 
-    def interval(self, collection: Collection, shape: Shape, not_before: float) -> Interval:
-        """The interval to export: the one that is not settled yet, else the differences to this collection."""
+    def interval(self, collection: Collection, shape: Shape, not_before: float, *, keep_observed: bool = False) -> Interval:
+        """The interval to export: the one that is not settled yet, else the differences to this collection.
+
+        Args:
+            collection: the totals.
+            shape: which of them the exporter gets, and how.
+            not_before: the earliest time at which the collection may have begun (``time.monotonic``).
+            keep_observed: whether counters whose totals a callback gives stay totals.
+        """
         if self._interval is None:
             reached: dict[_SeriesKey, Any] = {}
             pacer = Pacer()
+            selected = shape.select(collection.counters)
+            totals = [each for each in selected if each.observed] if keep_observed else []
             counters = [
                 data
-                for each in shape.select(collection.counters)
-                if (data := self._difference(each, _counter_difference, reached, pacer)).points
+                for each in selected
+                if not (keep_observed and each.observed)
+                and (data := self._difference(each, _counter_difference, reached, pacer)).points
             ]
             histograms = [
                 data
@@ -90,7 +100,10 @@ class Deltas:
                 if (data := self._difference(each, _histogram_difference, reached, pacer)).points
             ]
             self._interval = Interval(
-                shape.relabel(counters, are_totals=False), shape.relabel(histograms, are_totals=False), reached, not_before
+                [*shape.relabel(counters, are_totals=False), *shape.relabel(totals, are_totals=True)],
+                shape.relabel(histograms, are_totals=False),
+                reached,
+                not_before,
             )
         with self._lock:
             self._is_sending = True
@@ -148,7 +161,7 @@ class Deltas:
                 points.append(new)
                 reached[key] = point
             pacer.pause()
-        return msgspec.structs.replace(data, points=tuple(points))
+        return msgspec.structs.replace(data, points=tuple(points), temporality="delta")
 
 
 def _counter_difference(point: NumberPoint, before: NumberPoint | None) -> NumberPoint | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, Protocol, TypeVar, final
 
 import msgspec
 
@@ -81,6 +81,18 @@ class _Ledger:
         return [msgspec.structs.replace(point, time_ns=max(point.time_ns, now)) for point in merged.values()]
 
 
+class Hidden(Protocol):
+    """Where instruments are named that an exporter does not get as they are."""
+
+    def report(self, instrument: str, reason: str) -> None:
+        """Note why an instrument is not shown as it should be."""
+        ...
+
+    def leave_out(self, instrument: str) -> None:
+        """Note that the configuration leaves an instrument out."""
+        ...
+
+
 @final
 class Shape:
     """Selects instruments, and changes their labels. Used by one worker thread alone.
@@ -90,7 +102,7 @@ class Shape:
         exclude: patterns of the names of instruments that it does not get.
         drop_labels: names of the labels that are left out.
         labels: labels with a constant value that every point gets.
-        hide: shows with the exporter's state that a setting does not hold for an instrument.
+        hidden: shows with the exporter's state what is left out, and that a setting does not hold for an instrument.
     """
 
     def __init__(
@@ -99,19 +111,14 @@ class Shape:
         exclude: Sequence[str],
         drop_labels: Sequence[str],
         labels: Mapping[str, str],
-        hide: Callable[[str, str], None],
+        hidden: Hidden,
     ) -> None:
         self._include, self._exclude = tuple(include), tuple(exclude)
         self._dropped = frozenset(drop_labels)
         self._added = tuple(labels.items())
-        self._hide = hide
+        self._hidden = hidden
         self._wanted: dict[str, bool] = {}
         self._ledgers: dict[str, _Ledger] = {}
-
-    @property
-    def filtered(self) -> int:
-        """How many instruments the exporter does not get."""
-        return len(self._wanted) - sum(self._wanted.values())
 
     def select(self, metrics: Iterable[DataT]) -> list[DataT]:
         """The instruments that the exporter gets."""
@@ -139,6 +146,8 @@ class Shape:
             included = not self._include or any(fnmatchcase(name, pattern) for pattern in self._include)
             wanted = included and not any(fnmatchcase(name, pattern) for pattern in self._exclude)
             self._wanted[name] = wanted
+            if not wanted:
+                self._hidden.leave_out(name)
         return wanted
 
     def _without_labels(self, data: DataT, are_totals: bool) -> DataT:
@@ -147,7 +156,9 @@ class Shape:
             return data
         if isinstance(data, GaugeData) and not data.additive:
             # Two temperatures have no sum.
-            self._hide(data.name, f"its labels {', '.join(sorted(dropped))} are kept: the values of a gauge cannot be merged")
+            self._hidden.report(
+                data.name, f"its labels {', '.join(sorted(dropped))} are kept: the values of a gauge cannot be merged"
+            )
             return data
         names = tuple(name for name in data.label_names if name not in dropped)
 

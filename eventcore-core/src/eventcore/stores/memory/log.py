@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
+from sys import byteorder
 from typing import Any, Final, final
 
 import msgspec
@@ -35,12 +36,11 @@ from eventcore.stores.watching import LocalHeadWatch, SeenRedactions, redacted
 
 _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 _EVERY_EVENT: Final = EventFilter()
-_position: Final = attrgetter("position")
 
 
 @final
 class Rows:
-    """Rows in order, and how many bytes of data and metadata the rows up to each of them have."""
+    """Rows in order of position, and how many bytes of data and metadata the rows up to each of them have."""
 
     __slots__ = ("rows", "sizes")
 
@@ -60,23 +60,31 @@ class Rows:
             one = self.rows[following]
             self.sizes[following + 1] = self.sizes[following] + len(one.data) + len(one.metadata)
 
-    def page(self, start: int, end: int, room: int) -> tuple[list[StoredEvent], int]:
-        """The rows from ``start`` to ``end`` that fit into ``room`` bytes, and what remains of it.
+    def page(self, start: int, end: int) -> list[StoredEvent]:
+        """The rows from ``start`` to ``end`` that fit into a page."""
+        sizes = self.sizes
+        end = min(end, len(self.rows))
+        if start < end and sizes[end] - sizes[start] > PAGE_BYTES:
+            end = max(start + 1, bisect_right(sizes, sizes[start] + PAGE_BYTES, start, end) - 1)
+        return self.rows[start:end]
+
+    def of_stream(self, positions: Sequence[int], room: int) -> tuple[list[StoredEvent], int]:
+        """The rows at some positions that fit into ``room`` bytes, and what remains of it.
 
         A page that is empty so far (``room`` is ``PAGE_BYTES``) takes any first row.
         """
-        sizes = self.sizes
-        end = min(end, len(self.rows))
-        if start >= end:
-            return [], room
-        if sizes[end] - sizes[start] > room:
-            end = max(start, bisect_right(sizes, sizes[start] + room, start, end) - 1)
-            if room == PAGE_BYTES:
-                end = max(end, start + 1)
-        return self.rows[start:end], room - (sizes[end] - sizes[start])
+        sizes, found = self.sizes, list[StoredEvent]()
+        for position in positions:
+            size = sizes[position] - sizes[position - 1]
+            if size > room and (found or room < PAGE_BYTES):
+                break
+            room -= size
+            found.append(self.rows[position - 1])
+        return found, room
 
 
-_NONE: Final = Rows()
+_NONE: Final = bytearray()
+_POSITION: Final = 8
 
 
 @final
@@ -85,7 +93,8 @@ class MemoryEvents:
 
     Attributes:
         all: every event in order of position, which is the index plus 1.
-        streams: the same events by stream.
+        streams: the positions of the events of each stream, 8 bytes each. Of all that can grow, only these are not tracked by
+            the garbage collector: a full collection would otherwise walk hundreds of thousands of lists.
         snapshots: the newest stored state by stream and key.
         redactions: the traces in order; the number of a redaction is its index plus 1.
         keys: the idempotency keys of commands.
@@ -94,7 +103,7 @@ class MemoryEvents:
 
     def __init__(self) -> None:
         self.all = Rows()
-        self.streams: dict[str, Rows] = {}
+        self.streams: dict[str, bytearray] = {}
         self.snapshots: dict[tuple[str, StateKey], Snapshot] = {}
         self.redactions: list[Redaction] = []
         self.keys = MemoryKeys()
@@ -135,7 +144,7 @@ class MemoryLog:
     def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         events = self._events
         head = len(events.all.rows)
-        began = {stream: len(events.streams.get(stream, _NONE).rows) for request in requests for stream in request.base}
+        began = {stream: len(events.streams.get(stream, _NONE)) // _POSITION for request in requests for stream in request.base}
         accepted = judge(requests, began)
         for request, is_accepted in zip(requests, accepted, strict=True):
             if is_accepted:
@@ -149,8 +158,8 @@ class MemoryLog:
             row = _row(position, new)
             every.append(row)
             if (stream := streams.get(row.stream_id)) is None:
-                stream = streams[row.stream_id] = Rows()
-            stream.append(row)
+                stream = streams[row.stream_id] = bytearray()
+            stream += position.to_bytes(_POSITION, byteorder)
 
     async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
         """See ``EventLog.find_keys``."""
@@ -179,11 +188,9 @@ class MemoryLog:
             stored = None if key is None else events.snapshots.get((stream, key))
             if stored is not None and self._fits(stream, stored, last):
                 found[stream], version = stored, stored.version  # the rows begin behind the state
-            of_stream = events.streams.get(stream, _NONE)
-            end = len(of_stream.rows)
-            if up_to is not None:
-                end = bisect_right(of_stream.rows, up_to, key=_position)
-            page, room = of_stream.page(version, min(end, version + MAX_PAGE), room)
+            positions = array("q", events.streams.get(stream, _NONE))
+            end = len(positions) if up_to is None else bisect_right(positions, up_to)
+            page, room = events.all.of_stream(positions[version : min(end, version + MAX_PAGE)], room)
             rows[stream] = page
             if version + len(page) < end:
                 more.add(stream)
@@ -191,10 +198,10 @@ class MemoryLog:
 
     def _fits(self, stream: str, snapshot: Snapshot, up_to: int) -> bool:
         """Whether a stored state may be used: its event is there, and no later redaction concerns its stream."""
-        rows = self._events.streams.get(stream, _NONE).rows
-        if not 0 < snapshot.version <= len(rows):
+        positions = array("q", self._events.streams.get(stream, _NONE))
+        if not 0 < snapshot.version <= len(positions):
             return False
-        event = rows[snapshot.version - 1]
+        event = self._events.all.rows[positions[snapshot.version - 1] - 1]
         later = self._events.redactions[snapshot.redactions :]
         return event.event_id == snapshot.event_id and event.position <= up_to and all(one.stream_id != stream for one in later)
 
@@ -220,7 +227,6 @@ class MemoryLog:
             return None
         changed = msgspec.structs.replace(row, data=data.decode())
         events.all.replace(row.position - 1, changed)
-        events.streams[row.stream_id].replace(row.version - 1, changed)
         for stream, key in [one for one in events.snapshots if one[0] == row.stream_id]:
             del events.snapshots[stream, key]
         trace = Redaction(
@@ -237,7 +243,7 @@ class MemoryLog:
     async def scan(self, after: int, up_to: int, limit: int, wanted: EventFilter) -> Sequence[StoredEvent]:
         """See ``EventLog.scan``."""
         if wanted == _EVERY_EVENT:
-            return self._events.all.page(after, min(up_to, after + limit), PAGE_BYTES)[0]
+            return self._events.all.page(after, min(up_to, after + limit))
         return cut(self._matching(after, up_to, wanted), limit)[0]
 
     def _matching(self, after: int, up_to: int, wanted: EventFilter) -> Iterator[StoredEvent]:
@@ -261,7 +267,7 @@ class MemoryLog:
             raise diverged(after, found)
         last = min(after.position + window(wanted, limit), head)
         if wanted == _EVERY_EVENT:
-            page, _ = self._events.all.page(after.position, last, PAGE_BYTES)
+            page = self._events.all.page(after.position, last)
             end = after.position + len(page)
         else:
             page, has_more = cut(self._matching(after.position, last, wanted), limit)
@@ -275,6 +281,7 @@ class MemoryLog:
 
 def _row(position: int, new: NewEvent) -> StoredEvent:
     event, data, metadata = new.recorded, new.data.decode(), new.metadata.decode()
+    # A text and not a `StreamId`, which the garbage collector tracks.
     return StoredEvent(
-        position, event.stream_id, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns
+        position, str(event.stream_id), event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns
     )

@@ -344,7 +344,9 @@ class Pool:
             connection = await self._open(deadline)
             began = monotonic()
             try:
-                yield connection
+                # A handler's own statements inside of it are traced: its span is entered without `own_io`.
+                with self.counters.own_io():
+                    yield connection
             except FAILURES as error:
                 if leaves_connection_usable(error):
                     self._give_back(connection, began)

@@ -60,6 +60,10 @@ _VERSIONS: Final = """
 _ROW: Final = (
     "json_array(position, stream_id, version, event_id, event_type, CAST(data AS TEXT), CAST(metadata AS TEXT), recorded_at_ns)"
 )
+_ROW_OF_PAGE: Final = """
+    json_array(event.position, event.stream_id, event.version, event.event_id, event.event_type,
+        CAST(event.data AS TEXT), CAST(event.metadata AS TEXT), event.recorded_at_ns)
+"""
 _SIZE: Final = "length(CAST(event.data AS BLOB)) + length(CAST(event.metadata AS BLOB))"
 _COUNTS: Final = """'{"head":' || (SELECT coalesce(max(position), 0) FROM events)
     || ',"redactions":' || (SELECT coalesce(max(redaction), 0) FROM redactions)"""
@@ -82,8 +86,9 @@ _READ: Final = f"""
         )
     )), '') || ']}}', {_LARGE_OF_STREAMS} FROM json_each(:after) AS asked
 """  # noqa: S608  # put together from constants
-# The same for large events: `fitting` walks through the events of all streams until the page is full. `next` are the versions
-# of the events behind those of the page, 0 where there are none.
+# The same for large events: `fitting` walks through the events of all streams until the page is full, and one further: so each
+# event is measured once. `next` are the versions of the events behind those of the page, 0 where there are none. The rows of
+# all streams are one column: copying the long text of the rows into one JSON text would take two thirds of the time.
 _READ_MEASURED: Final = f"""
     WITH RECURSIVE asked(number, stream_id, version) AS MATERIALIZED (
         SELECT row_number() OVER (), key, value FROM json_each(:after)
@@ -97,21 +102,21 @@ _READ_MEASURED: Final = f"""
         UNION ALL
         SELECT wanted.number, wanted.asked, wanted.version, wanted.position, fitting.size + {_SIZE}
         FROM fitting JOIN wanted ON wanted.number = fitting.number + 1 JOIN events AS event ON event.position = wanted.position
-        WHERE fitting.number = 0 OR fitting.size + {_SIZE} <= :bytes
-    ), page(number, asked, version, position, size) AS MATERIALIZED (SELECT * FROM fitting WHERE number > 0)
-    SELECT {_COUNTS} || ',"rows":[' || coalesce(group_concat((
-        SELECT '[' || coalesce(group_concat(found), '') || ']' FROM (
-            SELECT {_ROW} AS found FROM events
-            WHERE stream_id = asked.stream_id AND version > asked.version
-                AND version <= (SELECT max(page.version) FROM page WHERE page.asked = asked.number)
-            ORDER BY version
-        )
-    )), '') || '],"next":[' || coalesce(group_concat(coalesce((
+        WHERE fitting.size <= :bytes
+    ), page(number, asked, version, position) AS MATERIALIZED (
+        SELECT number, asked, version, position FROM fitting WHERE number = 1 OR (number > 1 AND size <= :bytes)
+    )
+    SELECT {_COUNTS} || ',"rows":[],"next":[' || coalesce(group_concat(coalesce((
         SELECT event.version FROM events AS event WHERE event.stream_id = asked.stream_id AND event.position <= :up_to
             AND event.version = 1 + coalesce(
                 (SELECT max(page.version) FROM page WHERE page.asked = asked.number), asked.version
             )
-    ), 0)), '') || ']}}' FROM (SELECT * FROM asked ORDER BY number) AS asked
+    ), 0)), '') || ']}}', (
+        SELECT group_concat(found) FROM (
+            SELECT {_ROW_OF_PAGE} AS found FROM page CROSS JOIN events AS event ON event.position = page.position
+            ORDER BY page.number
+        )
+    ) FROM (SELECT * FROM asked ORDER BY number) AS asked
 """  # noqa: S608  # put together from constants
 # The head position, the id of the event at :after, the last event of the window (or of the store, if that comes first), and the
 # rows. They are columns: copying the long text of the rows into one JSON text would take a fifth of the time.
@@ -145,11 +150,11 @@ _LOG_MEASURED: Final = f"""
         UNION ALL
         SELECT wanted.number, wanted.position, fitting.size + {_SIZE}
         FROM fitting JOIN wanted ON wanted.number = fitting.number + 1 JOIN events AS event ON event.position = wanted.position
-        WHERE fitting.number = 0 OR fitting.size + {_SIZE} <= :bytes
+        WHERE fitting.size <= :bytes
     )
     SELECT group_concat(found) FROM (
         SELECT {_ROW} AS found FROM events
-        WHERE position IN (SELECT position FROM fitting) ORDER BY position
+        WHERE position IN (SELECT position FROM fitting WHERE number = 1 OR size <= :bytes) ORDER BY position
     )), 0
 """  # noqa: S608  # put together from constants
 # Idempotency keys expire by the machine's wall clock, which all processes on the file share.
@@ -244,9 +249,14 @@ def read_streams(after: Versions, up_to: int, limit: int, connection: StoreConne
     asked: dict[str, str | int] = {"after": _object(after), "up_to": up_to, "limit": limit}
     page, is_large = connection.execute(_READ, asked).fetchone()
     if is_large:
-        page = connection.execute(_READ_MEASURED, {**asked, "bytes": PAGE_BYTES}).fetchone()[0]
-    found = _decode_page(_decode_found, page, connection)
-    rows = dict(zip(after, found.rows, strict=True))
+        page, log = connection.execute(_READ_MEASURED, {**asked, "bytes": PAGE_BYTES}).fetchone()
+        found = _decode_page(_decode_found, page, connection)
+        rows: dict[StreamId, list[StoredEvent]] = {stream: [] for stream in after}
+        for row in _rows_of(log, connection):
+            rows[row.stream_id].append(row)  # type: ignore[index]  # they are the keys of `after`
+    else:
+        found = _decode_page(_decode_found, page, connection)
+        rows = dict(zip(after, found.rows, strict=True))
     more = {stream for stream, version in zip(rows, found.next, strict=False) if version}
     for stream, of_stream in rows.items():
         if len(of_stream) > limit:

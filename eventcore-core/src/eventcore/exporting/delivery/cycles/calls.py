@@ -33,6 +33,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         after: how many seconds the backend asks to wait, if it does.
         outcome_unknown: whether the backend may have taken the data all the same.
         gives_up: whether the same data must not be sent again.
+        unsupported: whether the backend takes nothing of this signal.
     """
 
     problem: str
@@ -40,6 +41,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     after: float | None = None
     outcome_unknown: bool = False
     gives_up: bool = False
+    unsupported: bool = False
 
 
 class OutOfTime(Exception):
@@ -111,7 +113,8 @@ class HookCalls:
         where it says so, and where it raised only after its time, unless it says what that means.
         """
         if isinstance(error, GiveUp):
-            return Failure(problem=text_of(error), gives_up=True)
+            unsupported = _attribute(error, "unsupported") is True
+            return Failure(problem=text_of(error), gives_up=True, unsupported=unsupported)
         if isinstance(error, RetryLater):
             unknown = _attribute(error, "outcome_unknown") is True
             return Failure(problem=text_of(error), after=_seconds(error), outcome_unknown=unknown)

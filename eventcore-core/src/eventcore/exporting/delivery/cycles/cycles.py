@@ -64,6 +64,7 @@ class Cycles:
         self._spans = SpanCycle(pipeline, self._calls, self.clock)
         self._runner = pipeline.runner
         self._queue = pipeline.queue
+        self._status = pipeline.status
         self._stats = pipeline.status.cycles
         self._settings = pipeline.settings
         self._logger = pipeline.logger
@@ -199,10 +200,16 @@ class Cycles:
             self._log(logging.WARNING, f"{signal} were not exported: {failure.problem}", failure.traceback)
             self._metrics_fail_since = now if signal == "metrics" else self._metrics_fail_since
         settled = self._settle_spans(failure) if signal == "spans" else self._settle_metrics(failure, now)
-        stats.end("failed" if settled else "retried", now - begun, failure.problem, given_up=failure.gives_up)
+        stats.end(
+            "failed" if settled else "retried",
+            now - begun,
+            failure.problem,
+            given_up=failure.gives_up,
+            unsupported=failure.unsupported,
+        )
         if failure.gives_up:
             self.clock.given_up(signal, now)
-            return CycleEnd(failure.problem)
+            return CycleEnd("" if self._status.not_taken(signal) else failure.problem)
         pause = self.clock.failed(signal, now, failure.after)
         # Metrics are never settled by age: the next cycle brings their totals again.
         retry_after = None if settled and signal == "spans" else pause

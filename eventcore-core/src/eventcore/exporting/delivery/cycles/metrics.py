@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import final
 
 from eventcore.exporting.context import Rejected
@@ -34,12 +33,13 @@ class MetricCycle:
         self._collector = collector
         self._calls = calls
         settings = pipeline.settings
-        hide = partial(pipeline.report_hidden, kind=None)
-        self._shape = Shape(settings.include, settings.exclude, settings.drop_labels, settings.labels, hide)
-        self._hidden = pipeline.hidden_instruments
+        self._shape = Shape(
+            settings.include, settings.exclude, settings.drop_labels, settings.labels, pipeline.hidden_instruments
+        )
         self._deltas = pipeline.deltas
-        self._wants_deltas = pipeline.handle.temporality == "delta"
-        self._hide = partial(pipeline.report_hidden, kind="invalid")
+        self._wants_deltas = pipeline.handle.temporality != "cumulative"
+        self._keeps_observed = pipeline.handle.temporality == "lowmemory"
+        self._hide = pipeline.report_hidden
         self.points = 0
 
     def take_over(self) -> None:
@@ -70,7 +70,6 @@ class MetricCycle:
             raise OutOfTime("the cycle's time was used up before the collection")
         collection = self._collector.collect(not_before, left)
         shaped = self._shaped(collection, not_before)
-        self._hidden.filtered = self._shape.filtered
         metrics: dict[str, Sequence[MetricData]] = {
             hook: values for hook, values in zip(METRIC_HOOKS, shaped, strict=True) if self._calls.implements(hook)
         }
@@ -99,7 +98,7 @@ class MetricCycle:
         shape = self._shape
         gauges = shape.relabel(shape.select(collection.gauges), are_totals=False)
         if self._wants_deltas:
-            interval = self._deltas.interval(collection, shape, not_before)
+            interval = self._deltas.interval(collection, shape, not_before, keep_observed=self._keeps_observed)
             return interval.counters, gauges, interval.histograms
         counters = shape.relabel(shape.select(collection.counters), are_totals=True)
         return counters, gauges, shape.relabel(shape.select(collection.histograms), are_totals=True)

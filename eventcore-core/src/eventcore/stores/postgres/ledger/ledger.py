@@ -222,7 +222,7 @@ class PostgresLedger:
 
         A failure of the server or the network is raised as it is, also when ``apply`` has made another error of it.
         """
-        transaction = PostgresTransaction(connection, self._address)
+        transaction = PostgresTransaction(connection, self._address, self._pool.counters.own_io)
         transaction.keep_alive(silence / 3)
         try:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final, NoReturn, final
 
 from eventcore.errors import InvalidProjection, StoreUnavailable
@@ -38,9 +38,12 @@ class PostgresTransaction:
     Its calls wait for each other, as one connection runs one statement at a time.
     """
 
-    def __init__(self, connection: Connection, address: str) -> None:
+    def __init__(
+        self, connection: Connection, address: str, own_io: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self._connection: Any = connection
         self._address = address
+        self._own_io = own_io
         self._running = asyncio.Lock()
         self._ended = False
         self._beating = False
@@ -156,7 +159,7 @@ class PostgresTransaction:
                 self._beating = True
                 try:
                     # Refused when an earlier statement has failed, which shows the server as well that the client is there.
-                    with suppress(*FAILURES):
+                    with suppress(*FAILURES), self._own_io():
                         await self._connection.execute("SELECT")
                 finally:
                     self._beating = False

@@ -1,0 +1,208 @@
+"""The contract of exporters: every kind of metric arrives with every field that the backend keeps."""
+
+from __future__ import annotations
+
+import time
+from math import inf, nan
+from typing import Final
+
+import msgspec
+
+from eventcore.exporting import MetricData
+from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial, Trial
+from eventcore.testing.exporters.samples import sample_collection, sample_counter, sample_gauge, sample_histogram
+from eventcore.testing.exporters.setup import ExporterSetup
+
+TEXTS: Final = {
+    "empty": "",
+    "spaces": "  a  b ",
+    "quotes": "say \"hi\" and 'ho'",
+    "backslash": "C:\\temp\\new",
+    "newline": "one\ntwo\r\n",
+    "separators": "a,b=c|d:e;f#g@h{i}%s/k\t",
+    "unicode": "Grüße 日本 🎈",
+    "number": "42",
+    "long": "x" * 1000,
+}
+"""Values of labels that backends have trouble with."""
+
+_HUGE: Final = 2000
+
+
+class ValueContract(ContractFixtures):
+    """Tests of metrics."""
+
+    def test_each_counter_arrives_with_its_total(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "counters")
+        self._deliver(trial, sample_counter(), sample_counter("orders.lost", {(): 11}, labels=()))
+
+    def test_each_gauge_arrives_with_its_current_value(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "gauges")
+        self._deliver(
+            trial,
+            sample_gauge(),
+            sample_gauge("jobs.active", {("mail",): 4, ("print",): -2}, additive=True),
+            sample_gauge("temperature", {(): 0}, labels=(), unit="Cel"),
+        )
+
+    def test_each_histogram_arrives_with_count_sum_and_buckets(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "histograms")
+        on_a_bound = sample_histogram("on.a.bound", {(): (0.005, 0.5, 5.0)}, labels=())
+        self._deliver(trial, sample_histogram(), on_a_bound)
+
+    def test_a_histogram_without_buckets_or_values_arrives(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "histograms")
+        plain = sample_histogram("plain.duration", {("/",): (1.0, 2.0)}, boundaries=())
+        tested = self._deliver(trial, plain)
+        # A series in which nothing was recorded may be shown with 0, or left out.
+        tested.record(sample_histogram("no.duration", {("/",): ()}))
+        tested.deliver()
+        tested.expect(plain)
+
+    def test_a_histogram_of_values_below_zero_arrives(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "histograms")
+        values = {("up",): (-2.5, 4.0), ("down",): (-8.0, -0.5, 0.25)}
+        self._deliver(
+            trial,
+            sample_histogram("balance.change", values, boundaries=(-5.0, -1.0, 0.0, 1.0), unit=""),
+            sample_histogram("total.change", {(): (-0.5,)}, boundaries=(-1.0, 1.0), unit="", labels=()),
+        )
+
+    def test_label_values_at_their_edges_stay_apart(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        values = {(text,): number for number, text in enumerate(TEXTS.values(), 1)}
+        measured = {(text,): (float(number),) for number, text in enumerate(TEXTS.values(), 1)}
+        self._deliver(
+            trial,
+            sample_counter("edges.total", values),
+            sample_gauge("edges.now", values),
+            sample_histogram("edges.duration", measured),
+        )
+
+    def test_several_labels_arrive_each_with_its_own_value(self, trial: StartTrial) -> None:
+        names = ("store", "command.type", "outcome")
+        series = {("a", "b", "c"): 1, ("a", "c", "b"): 2, ("c", "b", "a"): 3}
+        measured = {labels: (float(value),) for labels, value in series.items()}
+        self._deliver(
+            trial,
+            sample_counter("many.labels", series, labels=names),
+            sample_gauge("many.labels.now", series, labels=names),
+            sample_histogram("many.labels.duration", measured, labels=names),
+        )
+
+    def test_metrics_of_similar_names_stay_apart(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        names = ("orders", "orders.total", "orders.sum", "orders.count", "orders.created", "orders.x", "orders.x.y")
+        metrics: list[MetricData] = [
+            sample_gauge(name, {(): number}, labels=(), unit="") for number, name in enumerate(names, 1)
+        ]
+        metrics.append(sample_counter("requests", {(): 100}, labels=(), unit=""))
+        # In a backend that appends `_total` to the names of counters, these two are one name.
+        metrics.append(sample_counter("sold", {(): 100}, labels=(), unit=""))
+        metrics.append(sample_gauge("sold.total", {(): 7}, labels=(), unit=""))
+        metrics.append(sample_histogram("requests.duration", {(): (0.25,)}, labels=()))
+        tested = trial()
+        tested.record(*metrics)
+        tested.deliver()
+        hidden = tested.delivery.pipeline.hidden
+        assert set(hidden) <= {"sold", "sold.total"}, f"these names are in nobody's way: {hidden}"
+        for name, reason in hidden.items():
+            other = "sold" if name == "sold.total" else "sold.total"
+            assert repr(other) in reason, f"the reason must name the instrument that has the name: {reason}"
+        wanted = [data for data in metrics if data.name not in hidden]
+        tested.expect(*wanted)
+
+    def test_whole_and_broken_large_and_small_numbers_arrive(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        numbers = (0, 1, -1, 0.1, 1e-9, 123456.789, 1234567.0, -1234567.25, 1e21, 2**31, 2**53 + 1, -(2**40))
+        values = {(str(number),): value for number, value in enumerate(numbers)}
+        totals = {labels: value for labels, value in values.items() if value >= 0}
+        self._deliver(trial, sample_gauge("numbers.now", values), sample_counter("numbers.total", totals))
+
+    def test_values_that_are_not_finite_harm_no_other_value(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "gauges")
+        values = {("before",): 1, ("nan",): nan, ("inf",): inf, ("-inf",): -inf, ("after",): 2}
+        tested = trial()
+        tested.record(sample_gauge("readings", values), sample_gauge("other.readings", {("fine",): 3}))
+        tested.flush()
+        tested.expect(*tested.totals.values())
+
+    def test_an_instrument_without_points_is_no_fault(self, trial: StartTrial) -> None:
+        tested = trial()
+        tested.record(sample_counter("empty", {}), sample_gauge("empty.now", {}), sample_histogram("empty.duration", {}))
+        metrics = tuple(sample_collection())
+        tested.record(*metrics)
+        tested.deliver()
+        tested.expect(*metrics)
+        hidden = tested.delivery.pipeline.hidden
+        assert not hidden, f"an instrument may have no points: {hidden}"
+
+    def test_a_cycle_without_anything_is_no_fault(self, trial: StartTrial) -> None:
+        tested = trial()
+        tested.deliver()
+        self._deliver_with(tested, *sample_collection())
+
+    def test_thousands_of_series_arrive_to_the_last_one(self, trial: StartTrial) -> None:
+        totals = {(f"k{number}",): number + 1 for number in range(_HUGE)}
+        few = dict(list(totals.items())[: _HUGE // 4])
+        measured = {labels: (value / 8,) for labels, value in few.items()}
+        self._deliver(
+            trial,
+            sample_counter("huge.total", totals),
+            sample_gauge("huge.now", few),
+            sample_histogram("huge.duration", measured),
+        )
+
+    def test_further_cycles_show_the_newest_values(self, trial: StartTrial) -> None:
+        first = sample_collection()
+        start = first.time_ns - 60 * 10**9
+        tested = self._deliver(trial, *first)
+        for grown in (1, 5):
+            now = first.time_ns + grown
+            measured = {("/",): (0.001, 0.0625, 0.0625, 0.75, 8.0, *[0.25] * grown), ("/cart",): (0.25,)}
+            self._deliver_with(
+                tested,
+                sample_counter(values={("FR",): 3 + grown, ("DE",): 2.5}, start_time_ns=start, time_ns=now),
+                sample_gauge(values={("mail",): -grown, ("print",): 0}, time_ns=now),
+                sample_histogram(values=measured, start_time_ns=start, time_ns=now),
+            )
+
+    def test_a_total_that_begins_anew_is_counted_from_its_beginning(
+        self, exporter_setup: ExporterSetup, trial: StartTrial
+    ) -> None:
+        self.needs(exporter_setup, "counters")
+        old, new = sample_counter(values={("FR",): 100}), sample_counter(values={("FR",): 4}, start_time_ns=time.time_ns())
+        tested = self._deliver(trial, old)
+        tested.record(new)
+        tested.deliver()
+        if tested.hooks.temporality != "cumulative":
+            [point] = old.points
+            new = msgspec.structs.replace(new, points=(msgspec.structs.replace(point, value=104),))
+        tested.expect(new)
+
+    def test_a_series_that_appears_later_is_shown(self, trial: StartTrial) -> None:
+        tested = self._deliver(trial, sample_gauge(), sample_counter())
+        self._deliver_with(tested, sample_counter("orders.later", {("b",): 5}), sample_gauge("queue.later", {("b",): 2}))
+
+    def test_two_exporters_of_one_process_do_not_mix(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        one, other = trial(), trial()
+        one.record(sample_counter("first.total"), sample_gauge("first.now"))
+        other.record(sample_counter("second.total"), sample_gauge("second.now"))
+        one.deliver()
+        other.deliver()
+        # Of exporters that are scraped, the backend reads the one that was made last.
+        other.expect(*other.totals.values())
+        if one.is_pulled:
+            names = {exporter_setup.metric_name(data) for data in one.totals.values()}
+            mixed = [point for point in exporter_setup.received().points if point.name in names]
+            assert not mixed, f"an exporter shows what another one was given: {mixed[0]}"
+        else:
+            one.expect(*one.totals.values())
+
+    @staticmethod
+    def _deliver(trial: StartTrial, *metrics: MetricData) -> Trial:
+        return ValueContract._deliver_with(trial(), *metrics)
+
+    @staticmethod
+    def _deliver_with(tested: Trial, *metrics: MetricData) -> Trial:
+        tested.record(*metrics)
+        tested.deliver()
+        tested.expect(*metrics)
+        return tested

@@ -1,0 +1,129 @@
+"""What the author of an exporter tells the contract: how to build the exporter, and how to read back what its backend got."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+from eventcore.exporting import MetricData
+from eventcore.testing.exporters.received import Received
+
+LIMITS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "counters": "the exporter has no hook for counters",
+        "gauges": "the exporter has no hook for gauges",
+        "histograms": "the exporter has no hook for histograms",
+        "spans": "the exporter has no hook for spans",
+        "kinds": "the backend does not keep whether a metric is a counter, a gauge or a histogram",
+        "units": "the backend does not keep units",
+        "descriptions": "the backend does not keep descriptions",
+        "start_times": "the backend does not keep when a series began",
+        "times": "the backend does not keep the time of a point, or sets its own",
+        "sums": "the backend does not keep the sum of a histogram",
+        "min_max": "the backend does not keep the smallest and the largest value of a histogram",
+        "negative_sums": "the backend has no sum and count of a histogram whose values may be negative",
+        "buckets": "the backend does not keep the buckets of a histogram",
+        "non_finite": "the backend does not take NaN and infinity: the exporter leaves such points out",
+        "large_integers": "the backend rounds integers beyond 2**53",
+        "precision": "the backend keeps a few digits of each number: `tolerance` says how far it may be off",
+        "span_ids": "the backend does not keep trace and span ids",
+        "span_parents": "the backend does not keep the parents of spans",
+        "span_kinds": "the backend does not keep the kinds of spans",
+        "span_times": "the backend does not keep begin and end of spans",
+        "span_attributes": "the backend does not keep attributes of spans, or not their types",
+        "span_events": "the backend does not keep events of spans",
+        "span_links": "the backend does not keep links of spans",
+        "span_statuses": "the backend does not keep the status of spans",
+        "acknowledgements": "the backend does not say that it got something, as with UDP: what it misses is lost",
+        "outages": "the receiver cannot be stopped and started again: `outage` is not overridden",
+        "stalls": "the receiver cannot be made to accept and never answer: `stall` is not overridden",
+        "forks": "the exporter cannot run in a forked child",
+    }
+)
+"""What may be declared in ``ExporterSetup.cannot``, each with what the declaration says."""
+
+
+class ExporterSetup(ABC):
+    """How to build the exporter under test, and how to read back what its backend got.
+
+    The fixture ``exporter_setup`` of a test class returns or yields it.
+
+    A real receiver shows more than a fake: start one in the fixture, and stop it after the ``yield``.
+
+    Attributes:
+        cannot: what this backend cannot take, of ``LIMITS``, each with the reason. The tests of it are skipped and show the
+            reason; a test fails if a kind is declared for which the exporter has a hook, or a name is unknown.
+        secrets: the texts of the secrets that ``make`` gives to the exporter. They must be in no ``repr``, log or report.
+        tolerance: how far a number may be off, as a share of it; for a backend with the limit ``"precision"``.
+        patience: seconds within which a backend that works must have got what was delivered.
+        adds_up: whether the backend adds the differences of a delta exporter up, so that ``received`` returns totals.
+
+    >>> from eventcore.testing import RecordingExporter, Received
+    >>> class InMemory(ExporterSetup):
+    ...     cannot = {"outages": "it is in memory", "stalls": "it is in memory", "forks": "memory is not shared"}
+    ...     def __init__(self):
+    ...         self.made = []
+    ...     def make(self):
+    ...         self.made.append(RecordingExporter())
+    ...         return self.made[-1]
+    ...     def received(self):
+    ...         return Received(*map(sum, zip(*[(r.points, r.spans) for r in map(RecordingExporter.received, self.made)])))
+    """
+
+    cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    secrets: ClassVar[Sequence[str]] = ()
+    tolerance: ClassVar[float] = 1e-12
+    adds_up: ClassVar[bool] = False
+    patience: ClassVar[float] = 10.0
+
+    @abstractmethod
+    def make(self) -> object:
+        """Return a new exporter that delivers to the receiver of this test. Called several times in some tests."""
+
+    @abstractmethod
+    def received(self) -> Received:
+        """What the backend has got since the test began.
+
+        It is asked until what is expected has come, or `patience` seconds have passed.
+
+        For an exporter that is scraped: scrape it. An exception counts as "not yet".
+        """
+
+    def outage(self) -> AbstractContextManager[object]:
+        """Stop the receiver; when the context is left, start it again at the same address.
+
+        What it got before stays in ``received``. While it is stopped, connections are refused.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.outage: override it so that the receiver is stopped and, at the end of the context, "
+            "started again at the same address; or declare cannot = {'outages': 'why'}"
+        )
+
+    def stall(self) -> AbstractContextManager[object]:
+        """Let the receiver accept connections and never answer (a process: ``SIGSTOP``), until the context is left."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.stall: override it so that the receiver accepts and never answers, until the end of the "
+            "context; or declare cannot = {'stalls': 'why'}"
+        )
+
+    def metric_name(self, data: MetricData) -> str:
+        """The name that the backend shows for a metric; by default the name itself."""
+        return data.name
+
+    def label_name(self, name: str) -> str:
+        """The name that the backend shows for a label; by default the name itself."""
+        return name
+
+    def unit(self, unit: str) -> str:
+        """The unit that the backend shows for a unit; by default the unit itself."""
+        return unit
+
+    def text(self, text: str) -> str:
+        """The text that the backend shows for a label's value or a span's name; by default the text itself.
+
+        Override it where the backend or its protocol has no room for some characters.
+        """
+        return text

@@ -1,0 +1,160 @@
+"""A real InfluxDB, and how the contract of exporters reads it back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from eventcore.exporting import Secret
+from eventcore.testing import ExporterSetup, Received, ReceivedPoint
+from tests.real_parts.ports import free_ports
+from tests.real_parts.server import ServerProcess
+
+PASSWORD = "p4ss-of-the-tests"
+USER = "writer"
+
+
+class InfluxServer:
+    """One server that demands a password, with a folder of its own.
+
+    Args:
+        program: the path of ``influxd``.
+        directory: where its data and log go.
+    """
+
+    def __init__(self, program: Path, directory: Path) -> None:
+        self._program = program
+        self._directory = directory
+        self.port, self._backup = free_ports(2)
+        self.start()
+        self.query(f"CREATE USER {USER} WITH PASSWORD '{PASSWORD}' WITH ALL PRIVILEGES")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the server, also again after ``stop``, at the same address."""
+        folder = self._directory
+        env = {
+            "HOME": str(folder),
+            "INFLUXDB_BIND_ADDRESS": f"127.0.0.1:{self._backup}",
+            "INFLUXDB_DATA_DIR": str(folder / "data"),
+            "INFLUXDB_DATA_WAL_DIR": str(folder / "wal"),
+            "INFLUXDB_HTTP_AUTH_ENABLED": "true",
+            "INFLUXDB_HTTP_BIND_ADDRESS": f"127.0.0.1:{self.port}",
+            "INFLUXDB_META_DIR": str(folder / "meta"),
+            "INFLUXDB_MONITOR_STORE_ENABLED": "false",
+            "INFLUXDB_REPORTING_DISABLED": "true",
+            "INFLUXDB_HTTP_LOG_ENABLED": "false",
+        }
+        self._server = ServerProcess([str(self._program)], folder / "influxd.log", env, folder)
+        self._server.wait_until_ready(self._answers, 20)
+
+    def stop(self) -> None:
+        """Stop the server; its data stays."""
+        self._server.stop()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self._server.pid, number)
+
+    def query(self, text: str, database: str = "") -> list[dict[str, Any]]:
+        """The series that a query returns.
+
+        Raises:
+            AssertionError: the server refuses the query.
+        """
+        data = urllib.parse.urlencode({"q": text, "db": database, "epoch": "ns"}).encode()
+        request = urllib.request.Request(f"{self.url}/query", data)
+        request.add_header("Authorization", f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}")
+        with urllib.request.urlopen(request, timeout=10) as response:
+            [result] = json.load(response)["results"]
+        assert "error" not in result, result
+        series: list[dict[str, Any]] = result.get("series", [])
+        return series
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/ping", timeout=2):
+                return True
+        except OSError:
+            return False
+
+
+class InfluxSetup(ExporterSetup):
+    """Builds the exporter for a database of its own, and queries it."""
+
+    secrets: ClassVar[Sequence[str]] = (PASSWORD,)
+    cannot: ClassVar[Mapping[str, str]] = {
+        "spans": "the exporter has no hook for spans",
+        "kinds": "a measurement has no type",
+        "units": "a measurement has no unit",
+        "descriptions": "a measurement has no description",
+        "start_times": "a point has one time",
+        "non_finite": "the line protocol has no NaN and no infinity",
+        "large_integers": "values are floats, because a field keeps its first type",
+    }
+
+    def __init__(self, server: InfluxServer, database: str) -> None:
+        self._server = server
+        self._database = database
+        server.query(f'CREATE DATABASE "{database}"')
+
+    def make(self) -> object:
+        from eventcore_influx import InfluxExporter
+
+        return InfluxExporter(url=self._server.url, database=self._database, username=USER, password=Secret(PASSWORD))
+
+    def received(self) -> Received:
+        rows = self._server.query("SELECT * FROM /.*/ GROUP BY *", self._database)
+        points = [_point(series, values) for series in rows for values in series["values"]]
+        return Received(sorted(points, key=lambda point: point.time_ns or 0))
+
+    def text(self, text: str) -> str:
+        from eventcore_influx.lines import tag_text
+
+        return tag_text(text)
+
+    def label_name(self, name: str) -> str:
+        return "time_" if name == "time" else name
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._server.start()
+
+    @contextmanager
+    def stall(self) -> Iterator[None]:
+        self._server.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.signal(signal.SIGCONT)
+
+
+def _point(series: Mapping[str, Any], values: Sequence[Any]) -> ReceivedPoint:
+    fields = {name: value for name, value in zip(series["columns"], values, strict=True) if value is not None}
+    buckets = {float(name[3:]): count for name, count in fields.items() if name.startswith("le_")}
+    return ReceivedPoint(
+        name=series["name"],
+        labels=series.get("tags", {}),
+        value=fields.get("value"),
+        count=fields.get("count"),
+        sum=fields.get("sum"),
+        min=fields.get("min"),
+        max=fields.get("max"),
+        buckets=buckets if "count" in fields else None,
+        time_ns=fields["time"],
+    )

@@ -1,0 +1,119 @@
+"""The Prometheus exporter passes the contract: each scrape is read by the parsers of both formats of ``prometheus_client``."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from collections.abc import Iterable
+from math import inf
+from typing import Any, ClassVar, Final
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from eventcore.exporting import CounterData, MetricData, Secret
+from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedPoint
+from eventcore.testing.exporters.contract import ValueContract
+from eventcore_prometheus import PrometheusExporter
+
+TOKEN: Final = "pr0metheus-S3cr3t"
+_WORDS: Final = {"s": "_seconds", "Cel": "_celsius"}
+
+
+class PrometheusSetup(ExporterSetup):
+    """Scrapes the exporter that was made last."""
+
+    # The mutants need not wait long for what never comes.
+    patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
+    secrets: ClassVar = (TOKEN,)
+    cannot: ClassVar = {
+        "spans": "Prometheus has no spans",
+        **dict.fromkeys(("start_times", "times"), "the page has no times: a scrape shows the present"),
+        "negative_sums": "a sum that falls would look like a restart",
+        "min_max": "Prometheus has no smallest and largest value of a histogram",
+        "large_integers": "Prometheus keeps floats",
+    }
+
+    accept: ClassVar[str] = "application/openmetrics-text;version=1.0.0"
+
+    def __init__(self) -> None:
+        self.made: list[PrometheusExporter] = []
+
+    def make(self) -> object:
+        self.made.append(PrometheusExporter(port=0, tokens=[Secret(TOKEN)]))
+        return self.made[-1]
+
+    def metric_name(self, data: MetricData) -> str:
+        name = data.name.replace(".", "_") + _WORDS.get(data.unit, "")
+        return name if not isinstance(data, CounterData) or name.endswith("_total") else f"{name}_total"
+
+    def unit(self, unit: str) -> str:
+        return _WORDS.get(unit, "").removeprefix("_")
+
+    def label_name(self, name: str) -> str:
+        return name.replace(".", "_")
+
+    def parse(self, page: str) -> Iterable[Any]:
+        families: Iterable[Any] = parse_openmetrics(page)  # type: ignore[no-untyped-call]  # it has no types
+        return families
+
+    def received(self) -> Received:
+        url = self.made[-1].url
+        assert url is not None, "the exporter does not listen yet"
+        headers = {"Accept": self.accept, "Authorization": f"Bearer {TOKEN}"}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            page = answer.read().decode()
+        return Received([point for family in self.parse(page) for point in _points(family)])
+
+
+class TextSetup(PrometheusSetup):
+    """Scrapes the older format."""
+
+    cannot: ClassVar = {**PrometheusSetup.cannot, "units": "the text format has no units"}
+    accept = "text/plain"
+
+    def parse(self, page: str) -> Iterable[Any]:
+        return parse_text(page)
+
+
+def _points(family: Any) -> Iterable[ReceivedPoint]:
+    common = {"kind": family.type, "description": family.documentation, "unit": family.unit}
+    if family.type != "histogram":
+        for sample in family.samples:
+            yield ReceivedPoint(name=sample.name, labels=sample.labels, value=sample.value, **common)
+        return
+    series: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+    for sample in family.samples:
+        labels = dict(sample.labels)
+        bound = labels.pop("le", None)
+        fields = series.setdefault(tuple(sorted(labels.items())), {"buckets": {}})
+        match sample.name.removeprefix(family.name):
+            case "_bucket":
+                assert bound is not None
+                fields["buckets"][float(bound)] = sample.value
+            case "_sum":
+                fields["sum"] = sample.value
+            case "_count":
+                fields["count"] = int(sample.value)
+    for pairs, fields in series.items():
+        below = 0.0
+        buckets: dict[float, int] = {}
+        for bound, count in sorted(fields["buckets"].items()):
+            buckets[bound], below = int(count - below), count
+        assert buckets.get(inf) is not None
+        yield ReceivedPoint(name=family.name, labels=dict(pairs), **common, **(fields | {"buckets": buckets}))
+
+
+@pytest.mark.once
+class TestTextFormat(ExporterContract):
+    @pytest.fixture
+    def exporter_setup(self) -> PrometheusSetup:
+        return TextSetup()
+
+
+@pytest.mark.once
+class TestOpenMetrics(ValueContract):
+    @pytest.fixture
+    def exporter_setup(self) -> PrometheusSetup:
+        return PrometheusSetup()
