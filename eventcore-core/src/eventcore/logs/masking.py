@@ -53,7 +53,8 @@ class Masker:
         if isinstance(value, Mapping):
             if depth >= _DEEPEST:
                 return MASK
-            return {name: self.field(name, each, depth + 1) for name, each in value.items()}
+            fields: Mapping[Any, Any] = value
+            return {name: self.field(name, each, depth + 1) for name, each in fields.items()}
         if type(value) in (list, tuple, set, frozenset):
             return MASK if depth >= _DEEPEST else type(value)(self.value(each, depth + 1) for each in value)
         return value
