@@ -11,7 +11,6 @@ serves telemetry that is switched off.
 
 from __future__ import annotations
 
-import logging
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from time import perf_counter, time_ns
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 from eventcore.errors import InvalidMeasurement
-from eventcore.ground import shown, type_name
+from eventcore.ground import own_logger, shown, type_name
 from eventcore.recording.spans import Span
 from eventcore.recording.values import Exemplar, Labels
 
@@ -30,7 +29,7 @@ from eventcore.recording.values import Exemplar, Labels
 _FEW: Final = 16
 # No float can be added to an int that is much larger.
 _TOO_LARGE: Final = 1 << 64
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 def _refuse(value: object, expected: str) -> NoReturn:
