@@ -62,6 +62,8 @@ async def test_commands_are_counted_by_type_and_outcome(store: EventStore, measu
         assert measured(name, command_type="Transfer", outcome="rejected") == 1
         assert measured(name, command_type="Transfer", outcome="error") == 1
         assert measured(name) == 6
+    assert measured("commands.total", outcome="error", error_type="TypeError") == 1
+    assert measured("commands.total", error_type="") == 5
     assert measured("commands.active") == 0
     assert measured("commands.phase.duration", phase="load") == 6
     assert measured("commands.phase.duration", phase="decide") == 6

@@ -95,11 +95,16 @@ class CommandSeries:
         """Count an attempt after the first."""
         self._instruments.retries.labels(*self._labels, reason).add(1)
 
+    def failed(self, error: BaseException) -> None:
+        """Count a command of the outcome ``error``. Its duration is recorded by ``ended``, like that of any other."""
+        self._instruments.total.labels(*self._labels, "error", type(error).__name__).add(1)
+
     def _bind(self, outcome: CommandOutcome) -> _Ended:
         labels = (*self._labels, outcome)
         attempts = self._buffer(self._instruments.attempts.labels(*labels))
         duration = self._buffer(self._instruments.duration.labels(*labels))
-        self._instruments.total.labels(*labels).count(duration)
+        if outcome != "error":
+            self._instruments.total.labels(*labels, "").count(duration)
         bound = self._ended[outcome] = (duration.append, attempts.append, duration.values)
         return bound
 

@@ -101,8 +101,8 @@ _BYTES: Final = tuple(4.0**power for power in range(3, 13))
 
 
 class CommandMetrics(MetricGroup):
-    total = Counter("commands.total", "{command}", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME),
-        "Commands by outcome. A business rejection (rejected) is not a fault.")
+    total = Counter("commands.total", "{command}", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME, _ERROR_TYPE),
+        "Commands by outcome. A business rejection (rejected) is not a fault. Only the outcome error has an error.type.")
     duration = Histogram("commands.duration", "s", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME), SECONDS,
         "Time from execute to its result, retries included.")
     active = UpDownCounter("commands.active", "{command}", (_STORE, _COMMAND_TYPE), "Commands that are executing now.")
@@ -204,6 +204,8 @@ class ProjectionMetrics(MetricGroup):
 class HealthMetrics(MetricGroup):
     status = Gauge("health.status", "1", (_STORE, _CHECK, _HEALTH_STATUS),
         "1 for the current status of a check, 0 for all others; evaluated every 5 seconds, also when no probe asks.")
+    loop_lag = Histogram("event.loop.lag", "s", (_STORE,), SECONDS,
+        "How late a timer runs on the store's event loop, four times a second: as long as other callbacks block the loop.")
 
 
 class ExporterMetrics(MetricGroup):

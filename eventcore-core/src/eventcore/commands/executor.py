@@ -156,6 +156,9 @@ class CommandExecutor:
             except (asyncio.CancelledError, CommandTimeout):
                 outcome = "cancelled"
                 raise
+            except BaseException as error:
+                series.failed(error)
+                raise
             finally:
                 self._one_less_running()
                 seconds = perf_counter() - begun
