@@ -94,7 +94,7 @@ class Buffer:
                 del self.values[: len(waiting)]
                 self._record_many(waiting)
                 if self.counter is not None:
-                    self.counter.add(len(waiting))
+                    self.counter.add_ones(len(waiting))
         except Exception:
             # Raised here, it would fail a command or a collection that has nothing to do with the value.
             _logger.exception("a batch of measurements is dropped")
@@ -112,12 +112,14 @@ class Cell:
 
     Attributes:
         labels: the label names and values of the series.
+        is_overflow: whether it is the one series for all label values beyond the cap.
         measurements: how many were recorded; only an overflow cell counts them.
         start_time_ns: when the series began, in nanoseconds since the Unix epoch.
     """
 
     __slots__ = ("__weakref__", "_buffer", "_exemplars", "_lock", "labels", "measurements", "start_time_ns")
     _locked: ClassVar = False
+    is_overflow: ClassVar = False
 
     def __init__(self, labels: Labels = ()) -> None:
         self.labels = labels
@@ -212,8 +214,15 @@ class CounterCell(_SumCell):
             amount = _checked(amount, 0, "a finite number, 0 or more")
         self.total += amount
 
+    def add_ones(self, count: int) -> None:
+        """Add 1, ``count`` times."""
+        self.add(count)
+
     def count(self, buffer: Buffer) -> None:
-        """Add 1 for each value that is recorded through ``buffer`` of another cell; reading the total folds it."""
+        """Add 1 for each value that is recorded through ``buffer`` of another cell; reading the total folds it.
+
+        That cell is no overflow cell: many series share its buffer, which has one counter.
+        """
         buffer.counter = self
         self._buffer = buffer
 
@@ -373,24 +382,35 @@ class Timing:
 
 class OverflowCounterCell(CounterCell):
     __slots__ = ()
+    is_overflow = True
 
     def add(self, amount: int | float = 1) -> None:
         CounterCell.add(self, amount)
         self.measurements += 1
 
+    def add_ones(self, count: int) -> None:
+        CounterCell.add(self, count)
+        self.measurements += count
+
 
 class OverflowUpDownCounterCell(UpDownCounterCell):
     __slots__ = ()
+    is_overflow = True
 
     def add(self, amount: int | float) -> None:
         UpDownCounterCell.add(self, amount)
         self.measurements += 1
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        UpDownCounterCell.add(self, sum(values))
+        self.measurements += len(values)
 
 
 class OverflowGaugeCell(GaugeCell):
     """Counts and keeps no value: the last one of many unrelated series says nothing."""
 
     __slots__ = ()
+    is_overflow = True
 
     def set(self, value: int | float | None) -> None:
         self.measurements += 1
@@ -398,6 +418,7 @@ class OverflowGaugeCell(GaugeCell):
 
 class OverflowHistogramCell(HistogramCell):
     __slots__ = ()
+    is_overflow = True
 
     def record(self, value: int | float) -> None:
         HistogramCell.record(self, value)
@@ -416,6 +437,10 @@ class LockedCounterCell(CounterCell):
         with self._lock:
             super().add(amount)
 
+    def add_ones(self, count: int) -> None:
+        with self._lock:
+            super().add_ones(count)
+
 
 class LockedUpDownCounterCell(UpDownCounterCell):
     __slots__ = ()
@@ -424,6 +449,10 @@ class LockedUpDownCounterCell(UpDownCounterCell):
     def add(self, amount: int | float) -> None:
         with self._lock:
             super().add(amount)
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        with self._lock:
+            super().record_many(values)
 
 
 class LockedHistogramCell(HistogramCell):
