@@ -108,7 +108,7 @@ class CommandSeries:
         if outcome != "error":
             total = self._instruments.total.labels(*labels, "")
             if cell.is_overflow:
-                # The buffer has the durations of all command types beyond the cap, and the total has a higher cap: this type may
+                # The buffer has the durations of all command types beyond the cap. The total has a higher cap, so this type may
                 # still be counted by itself.
                 append = _and_count(append, total)
             else:

@@ -11,7 +11,6 @@ serves telemetry that is switched off.
 
 from __future__ import annotations
 
-import logging
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from time import perf_counter, time_ns
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 from eventcore.errors import InvalidMeasurement
-from eventcore.ground import shown, type_name
+from eventcore.ground import own_logger, shown, type_name
 from eventcore.recording.spans import Span
 from eventcore.recording.values import Exemplar, Labels
 
@@ -30,7 +29,7 @@ from eventcore.recording.values import Exemplar, Labels
 _FEW: Final = 16
 # No float can be added to an int that is much larger.
 _TOO_LARGE: Final = 1 << 64
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 def _refuse(value: object, expected: str) -> NoReturn:
@@ -206,7 +205,7 @@ class CounterCell(_SumCell):
 
     def add(self, amount: int | float = 1) -> None:
         """Add ``amount``, which is finite and not negative."""
-        # Exact types first: comparing two ints, or two floats, takes half of the time of comparing an int with infinity.
+        # Exact types first: comparing two ints, or two floats, takes half the time of comparing an int with infinity.
         if type(amount) is int:
             if not 0 <= amount < _TOO_LARGE:
                 _refuse(amount, "a finite number, 0 or more")
@@ -219,9 +218,9 @@ class CounterCell(_SumCell):
         self.add(count)
 
     def count(self, buffer: Buffer) -> None:
-        """Add 1 for each value that is recorded through ``buffer`` of another cell; reading the total folds it.
+        """Add 1 for each value that is recorded through ``buffer`` of another cell, which is no overflow cell.
 
-        That cell is no overflow cell: many series share its buffer, which has one counter.
+        Reading the total folds the buffer, which has one counter.
         """
         buffer.counter = self
         self._buffer = buffer
@@ -321,8 +320,7 @@ class HistogramCell(Cell):
             if total - total:
                 _refuse(next((value for value in values if value - value), total), "finite numbers with a finite sum")
             ordered = sorted(values)
-            # Raises for what is no number to a float.
-            _ = self.state[0] + total
+            _ = self.state[0] + total  # raises for what is no number to a float
         except (TypeError, OverflowError):
             _refuse(values, "a sequence of finite numbers")
         if len(ordered) < _FEW:
