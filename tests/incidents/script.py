@@ -105,7 +105,8 @@ def handler_stops(stage: Stage) -> Row:
         with handler_broken(stage.server, service.database):
             service.deposit(POISONED)
             watch.health("healthz", 200, 15, check="projection:balances", reason="it has failed in this process")
-            watch.logged("the projection of balances has ended", level="ERROR", count=1)
+            record = watch.logged("projection 'balances' has failed and does not run any more", level="ERROR", count=1)
+            watch.expect("the record has the traceback of the handler", record and "balances.py" in record.get("exception", ""))
             watch.moved(failed, lambda value: value == 1)
             watch.moved(unhealthy, lambda value: value == 1)
             _failed_batch(watch)
@@ -117,15 +118,17 @@ def handler_dead_letters(stage: Stage) -> Row:
     with stage.service() as service:
         watch = Watch("handler fails: dead_letter", service)
         letters = 'eventcore_projections_dead_letters_total{projection="balances"}'
+        letters_waiting = 'eventcore_projections_dead_letters_waiting{projection="balances"}'
         degraded = 'eventcore_health_status{check="dead_letters",status="degraded"}'
         _wait_for_projection(service)
-        watch.before(letters, degraded, GIVEN_UP)
+        watch.before(letters, letters_waiting, degraded, GIVEN_UP)
         watch.begin()
         with handler_broken(stage.server, service.database):
             service.deposit(POISONED)
             watch.health("healthz", 200, 15, check="dead_letters", reason="1 of balances")
             watch.logged("it is kept as a dead letter", level="WARNING", count=1, traced=True)
             watch.rose(letters)
+            watch.moved(letters_waiting, lambda value: value == 1)
             watch.moved(degraded, lambda value: value == 1)
             _failed_batch(watch)
         applied = 'eventcore_projections_events_total{projection="balances",outcome="applied"}'
