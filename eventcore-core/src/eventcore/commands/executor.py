@@ -154,7 +154,7 @@ class CommandExecutor:
             except ConcurrencyConflict:
                 outcome = "conflict"
                 raise
-            except (asyncio.CancelledError, CommandTimeout):
+            except asyncio.CancelledError:
                 outcome = "cancelled"
                 raise
             except BaseException as error:
