@@ -1,6 +1,6 @@
-"""The stack without containers: the configuration files of ``examples/observability-stack``, and the programs of this machine.
+"""The stack without containers: the configuration files of ``examples/observability-stack``, with the programs of this machine.
 
-Only the variables of the files differ from those of ``compose.yaml``: addresses, the interval of scrapes, and the file of rules.
+Only the variables of the files differ from those of ``compose.yaml``: addresses, the interval of scrapes, the file of rules.
 """
 
 from __future__ import annotations
