@@ -30,6 +30,8 @@ class Alert:
         severity: ``page``: somebody is woken up. ``ticket``: it can wait until the morning.
         wait: seconds for which the expression holds before the alert fires.
         summary: one sentence, with labels of the series.
+        keep: seconds for which it goes on firing after the expression has ended. A cause lasts at least as long as the windows
+            of the alerts that it holds back; otherwise those would fire when it has been mended.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Alert:
     expression: str
     wait: float
     summary: str
+    keep: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ ALERTS: Final = (
         "store-away",
         "page",
         "max by (service, store) (eventcore_store_up) == 0",
-        MINUTE,
+        MINUTE / 2,
         "No worker of {{ $labels.service }} reaches the database of the store {{ $labels.store }}.",
+        keep=10 * MINUTE,
     ),
     Alert(
         "EventcoreBreakerOpen",
@@ -121,7 +125,7 @@ ALERTS: Final = (
         "pool-exhausted",
         "page",
         "sum by (service, store) (rate(eventcore_store_pool_timeouts_total[{w:300}])) > 0",
-        2 * MINUTE,
+        3 * MINUTE,
         "Calls of {{ $labels.service }} get no connection to the store {{ $labels.store }} within their timeout.",
     ),
     Alert(
@@ -139,7 +143,7 @@ ALERTS: Final = (
         "projection-unattended",
         "page",
         "max by (service, store, projection) (eventcore_projections_leader) == 0",
-        2 * MINUTE,
+        3 * MINUTE,
         "No process runs the projection {{ $labels.projection }} of {{ $labels.service }}: its read model stands still.",
     ),
     Alert(

@@ -2,6 +2,9 @@
 
 It starts every part that this machine has, names those that are missing, and prints the addresses. ``--scale 20`` makes all
 times of the rules, and the interval of scrapes, 20 times shorter. Logs and data are in ``.nox/stack``.
+
+``python -m tests.stack fire [INCIDENT ...] --scale 15`` injects faults, each into a new stack, waits for their alerts, executes
+the runbook, and prints incidents, alerts and seconds. It ends with code 1 if anything was not as expected.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 from examples.observability import rules
+from tests.stack.incidents import fire
 from tests.stack.native import ROOT, Stack, new_directory
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="run.py stack", description=__doc__)
+    parser.add_argument("action", nargs="?", choices=("run", "fire"), default="run", help="fire: inject faults")
+    parser.add_argument("incidents", nargs="*", help="of fire: the faults; by default all")
     parser.add_argument("--seconds", type=float, help="when to end; by default, at Ctrl-C")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second to the service")
     parser.add_argument("--scale", type=float, default=1.0, help="how many times shorter the times of rules and scrapes are")
@@ -30,20 +37,30 @@ def main() -> int:
     def report(line: str) -> None:
         print(line, flush=True)
 
-    stack = Stack(directory, file, rules.INTERVAL / arguments.scale, arguments.rate, report)
+    def start() -> Stack:
+        return Stack(new_directory(directory / "run"), file, rules.INTERVAL / arguments.scale, arguments.rate, report)
+
+    try:
+        if arguments.action == "fire":
+            return 0 if fire(start, arguments.scale, arguments.incidents, report) else 1
+        run(start(), arguments.seconds, report)
+    except KeyboardInterrupt:
+        report("ended")
+    return 0
+
+
+def run(stack: Stack, seconds: float | None, report: Callable[[str], None]) -> None:
+    """Print the addresses, and let the stack run for ``seconds``, or until Ctrl-C."""
     try:
         report("left out: Grafana runs in containers only (compose.yaml)")
         report(f"service       {stack.service}/health/  a page for people")
         for part in ("prometheus", "alertmanager", "jaeger"):
             if part in stack.processes:
                 report(f"{part:13} {stack.url(part)}")
-        report(f"logs and data {directory.relative_to(ROOT)}; Ctrl-C ends everything")
-        threading.Event().wait(arguments.seconds)
-    except KeyboardInterrupt:
-        report("ending")
+        report(f"logs and data {stack.directory.relative_to(ROOT)}; Ctrl-C ends everything")
+        threading.Event().wait(seconds)
     finally:
         stack.close()
-    return 0
 
 
 if __name__ == "__main__":

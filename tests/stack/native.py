@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import sysconfig
 import urllib.error
@@ -23,11 +24,14 @@ import httpx
 from tests.real_parts.finding import PartMissing, find_part
 from tests.real_parts.ports import free_ports
 from tests.real_parts.postgres import PostgresServer
-from tests.real_parts.server import ServerProcess
+from tests.real_parts.server import ServerFailed, ServerProcess
+from tests.stack.control import Control
 
 ROOT: Final = Path(__file__).parents[2]
 FILES: Final = ROOT / "examples" / "observability-stack"
 _PORTS: Final = ("service", "metrics", "otlp", "page", "jaeger_otlp", "jaeger", "prometheus", "alertmanager")
+# Of Jaeger, which nobody asks here.
+_OTHERS: Final = ("collector.otlp.http", "collector.grpc-server", "collector.http-server", "query.grpc-server", "admin.http")
 
 
 class Stack:
@@ -55,24 +59,21 @@ class Stack:
         self._report = report
         self._interval = interval
         self._starting: dict[str, Callable[[], bool]] = {}
-        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-        self._variables = {
-            "ALERTMANAGER": self._at("alertmanager"),
-            "COLLECTOR_PAGE": self._at("page"),
-            "INTERVAL": f"{round(interval * 1000)}ms",
-            "JAEGER_OTLP": self._at("jaeger_otlp"),
-            "METRICS_HOST": "127.0.0.1",
-            "OTLP_LISTEN": self._at("otlp"),
-            "OTLP_URL": f"http://{self._at('otlp')}",
-            "RULES": str(rules),
-            "SERVICE_METRICS": self._at("metrics"),
-        }
+        self._rules = rules
         self._closing = ExitStack()
-        try:
-            self._start_all(rate)
-        except BaseException:
-            self.close()
-            raise
+        for remaining in (2, 1, 0):
+            self._choose_ports()
+            try:
+                self._start_all(rate)
+                return
+            except ServerFailed:
+                # Another process may have taken a port after free_ports returned it.
+                self.close()
+                if not remaining:
+                    raise
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def service(self) -> str:
@@ -84,20 +85,66 @@ class Stack:
         return f"http://{self._at(part)}"
 
     def close(self) -> None:
-        """End every process, the newest first."""
+        """End every process. The service is first, so that it can deliver its last spans."""
+        for name in ("traffic", "service"):
+            if name in self.processes:
+                self.processes[name].stop(patience=10)
         self._closing.close()
+        self.processes.clear()
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """The series of an instant query to Prometheus, each with ``metric`` and ``value``."""
-        answer = httpx.get(f"{self.url('prometheus')}/api/v1/query", params={"query": promql}, timeout=10).json()
+        answer = self._web.get(f"{self.url('prometheus')}/api/v1/query", params={"query": promql}).json()
         assert answer["status"] == "success", f"{promql}: {answer.get('error')}"
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
 
     def alerts(self) -> dict[str, str]:
         """The alerts that Alertmanager has now, with their state: ``active`` or ``suppressed``."""
-        answer = httpx.get(f"{self.url('alertmanager')}/api/v2/alerts", timeout=10).json()
+        answer = self._web.get(f"{self.url('alertmanager')}/api/v2/alerts").json()
         return {alert["labels"]["alertname"]: alert["status"]["state"] for alert in answer}
+
+    def sql(self, statement: str) -> str:
+        """Run a statement in the database of the service, and return its output."""
+        return self.postgres.sql(statement, self._database_name)
+
+    def hold(self, statement: str) -> subprocess.Popen[bytes]:
+        """A session that runs ``statement`` in a transaction, and keeps the transaction open until it is ended."""
+        command = [str(self._psql), "-X", "-d", self.database, "-c", f"BEGIN; {statement}; SELECT pg_sleep(600)"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def runbook_variables(self) -> dict[str, str]:
+        """The environment for the commands on runbook pages."""
+        # The programs of PostgreSQL, of this Python, and of the system.
+        folders = [str(self._psql.parent), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        return {
+            "DATABASE": self.database,
+            "METRICS": f"{self.url('metrics')}/metrics",
+            "PATH": os.pathsep.join(folders),
+            "PROJECTION": "balances",
+            "PROJECTION_CLASS": "examples.service.balances:BalanceTable",
+            "PROMETHEUS": self.url("prometheus"),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "RESTART_COLLECTOR": self._control.command("collector"),
+            "RESTART_DATABASE": self._control.command("database"),
+            "RESTART_SERVICE": self._control.command("service"),
+            "SERVICE": self.service,
+            "SERVICE_PID": str(self.processes["service"].pid),
+        }
+
+    def _restart_database(self) -> None:
+        self.postgres.stop(signal.SIGQUIT)
+        self.postgres.start()
+
+    def _restart_service(self) -> None:
+        self.processes["service"].stop(patience=10)
+        self.start_service()
+        self.wait_until_ready()
+
+    def _restart_collector(self) -> None:
+        self.processes["collector"].stop(signal.SIGKILL)
+        self.start_collector()
+        self.wait_until_ready()
 
     def start_collector(self) -> None:
         """Start the Collector, also again after it was stopped; without it, rotel."""
@@ -133,7 +180,27 @@ class Stack:
         }
         self._start("service", command, self._answers("service", "/health/readyz"), **settings)
 
+    def _choose_ports(self) -> None:
+        names = (*_PORTS, *_OTHERS)
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._variables = {
+            "ALERTMANAGER": self._at("alertmanager"),
+            "COLLECTOR_PAGE": self._at("page"),
+            "INTERVAL": f"{round(self._interval * 1000)}ms",
+            "JAEGER_OTLP": self._at("jaeger_otlp"),
+            "METRICS_HOST": "127.0.0.1",
+            "OTLP_LISTEN": self._at("otlp"),
+            "OTLP_URL": f"http://{self._at('otlp')}",
+            "RULES": str(self._rules),
+            "SERVICE_METRICS": self._at("metrics"),
+        }
+
     def _start_all(self, rate: float) -> None:
+        self._starting.clear()
+        self._web = self._closing.enter_context(httpx.Client(timeout=10))
+        restart = {"database": self._restart_database, "service": self._restart_service, "collector": self._restart_collector}
+        self._control = Control(restart)
+        self._closing.callback(self._control.close)
         self._start_postgres()
         # It takes longest; the others start meanwhile.
         self.start_service()
@@ -152,14 +219,15 @@ class Stack:
             raise PartMissing("PostgreSQL", "EVENTCORE_DEBIAN_POSTGRES", "apt-get install postgresql-15")
         self.postgres = PostgresServer(program)
         self._closing.callback(self.postgres.close)
-        self.database = self.postgres.url(self.postgres.new_database())
+        self._psql = program.parent / "psql"
+        self._database_name = self.postgres.new_database()
+        self.database = self.postgres.url(self._database_name)
         self._report(f"postgresql    127.0.0.1:{self.postgres.port}")
 
     def _start_jaeger(self) -> None:
         if (program := self._find("jaeger")) is None:
             return
-        others = ("collector.otlp.http", "collector.grpc-server", "collector.http-server", "query.grpc-server", "admin.http")
-        ports = dict(zip(others, free_ports(len(others)), strict=True))
+        ports = {name: self._ports[name] for name in _OTHERS}
         ports |= {"collector.otlp.grpc": self._ports["jaeger_otlp"], "query.http-server": self._ports["jaeger"]}
         command = [str(program), *(f"--{name}.host-port=127.0.0.1:{port}" for name, port in ports.items())]
         self._start("jaeger", command, self._answers("jaeger", "/api/services"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from examples.observability.dashboards import expression
 from examples.observability.panels import BOARDS
 from tests.stack.native import Stack
@@ -21,8 +24,10 @@ def queries(window: str) -> dict[str, str]:
     }
 
 
-def without_data(stack: Stack, window: str) -> list[str]:
-    """The panels whose query returns no series, or only values that are not numbers."""
-    return [
-        name for name, query in queries(window).items() if all(row["value"][1] in ("NaN", "+Inf") for row in stack.query(query))
-    ]
+def without_data(stack: Stack, asked: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``asked`` that return no series, or only values that are not finite numbers."""
+    return {name: query for name, query in asked.items() if not any(_is_finite(row["value"][1]) for row in stack.query(query))}
+
+
+def _is_finite(value: str) -> bool:
+    return math.isfinite(float(value))

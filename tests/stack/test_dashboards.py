@@ -1,4 +1,4 @@
-"""The dashboards: generated from one source, with a unit, a definition and a link for each panel, and names that are emitted."""
+"""The dashboards: generated from one source; each panel has a unit, a definition and a link, and uses emitted names."""
 
 from __future__ import annotations
 
