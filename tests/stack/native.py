@@ -45,6 +45,12 @@ class Stack:
         report: called with a line for each part that has started, or is missing.
     """
 
+    VARIABLES: Final = (
+        *("ALERTMANAGER", "COLLECTOR_PAGE", "INTERVAL", "JAEGER_OTLP", "METRICS_HOST"),
+        *("OTLP_LISTEN", "OTLP_URL", "RULES", "SERVICE_METRICS"),
+    )
+    """What the configuration files get from the environment."""
+
     def __init__(
         self,
         directory: Path,
@@ -183,17 +189,17 @@ class Stack:
     def _choose_ports(self) -> None:
         names = (*_PORTS, *_OTHERS)
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
-        self._variables = {
-            "ALERTMANAGER": self._at("alertmanager"),
-            "COLLECTOR_PAGE": self._at("page"),
-            "INTERVAL": f"{round(self._interval * 1000)}ms",
-            "JAEGER_OTLP": self._at("jaeger_otlp"),
-            "METRICS_HOST": "127.0.0.1",
-            "OTLP_LISTEN": self._at("otlp"),
-            "OTLP_URL": f"http://{self._at('otlp')}",
-            "RULES": str(self._rules),
-            "SERVICE_METRICS": self._at("metrics"),
-        }
+        values = (
+            *(
+                self._at("alertmanager"),
+                self._at("page"),
+                f"{round(self._interval * 1000)}ms",
+                self._at("jaeger_otlp"),
+                "127.0.0.1",
+            ),
+            *(self._at("otlp"), f"http://{self._at('otlp')}", str(self._rules), self._at("metrics")),
+        )
+        self._variables = dict(zip(self.VARIABLES, values, strict=True))
 
     def _start_all(self, rate: float) -> None:
         self._starting.clear()
