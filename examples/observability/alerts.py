@@ -32,6 +32,8 @@ class Alert:
         summary: one sentence, with labels of the series.
         keep: seconds for which it goes on firing after the expression has ended. A cause lasts at least as long as the windows
             of the alerts that it holds back; otherwise those would fire when it has been mended.
+        least: seconds below which a faster scale does not shorten ``wait``, because something that lasts so long has no scale:
+            a health check that stays degraded for 30 seconds, or a hiccup of the machine.
     """
 
     name: str
@@ -41,6 +43,11 @@ class Alert:
     wait: float
     summary: str
     keep: float = 0.0
+    least: float = 0.0
+
+    def wait_at(self, scale: float) -> float:
+        """``wait`` with times that are ``scale`` times shorter."""
+        return max(self.wait / scale, min(self.wait, self.least))
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ ALERTS: Final = (
         'up{job="service"} == 0',
         MINUTE,
         "Prometheus gets no metrics from {{ $labels.service }}: the service is down or cannot be reached.",
+        least=8,
     ),
     Alert(
         "EventcoreStoreAway",
@@ -204,6 +212,7 @@ ALERTS: Final = (
         _not_healthy("event_loop", "service, store, worker"),
         MINUTE,
         "Code blocks the event loop of worker {{ $labels.worker }} of {{ $labels.service }} for half a second or more.",
+        least=40,
     ),
     Alert(
         "EventcoreWorkerFrozen",

@@ -74,7 +74,13 @@ def render(board: Board) -> str:
     """The JSON of a dashboard."""
     built = dashboard.Dashboard(board.title).uid(board.uid).description(board.description).tags(["eventcore"])
     built.time("now-1h", "now").refresh("30s").readonly()
-    built.link(dashboard.DashboardLink("eventcore").type(models.DashboardLinkType.DASHBOARDS).tags(["eventcore"]).keep_time(True).include_vars(True))
+    built.link(
+        dashboard.DashboardLink("eventcore")
+        .type(models.DashboardLinkType.DASHBOARDS)
+        .tags(["eventcore"])
+        .keep_time(True)
+        .include_vars(True)
+    )
     for variable in _variables():
         built.with_variable(variable)
     for number, panel in enumerate(board.panels, 1):

@@ -69,7 +69,7 @@ def rules_file(scale: float = 1.0) -> str:
         lines.append(
             f"      - alert: {alert.name}\n"
             f"        expr: {_quoted(scaled(alert.expression, scale))}\n"
-            f"        for: {duration(alert.wait / scale)}\n"
+            f"        for: {duration(alert.wait_at(scale))}\n"
             f"{keep}"
             f"        labels:\n          severity: {alert.severity}\n"
             f"        annotations:\n          summary: {_quoted(alert.summary)}\n"

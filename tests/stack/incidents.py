@@ -121,16 +121,19 @@ INCIDENTS: Final[dict[str, Incident]] = {
 }
 
 
-def remedy(page: str) -> str:
-    """The commands below "Mend" on a runbook page, as they stand there."""
+RUNBOOKS: Final = tuple(sorted({alert.runbook for alert in ALERTS}))
+
+
+def commands(page: str, title: str = "") -> list[str]:
+    """The commands on a runbook page as they stand there, one a line; those below ``title``, or all."""
     text = (ROOT / rules.RUNBOOKS / f"{page}.md").read_text()
-    [section] = re.findall(r"^## Mend\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
-    return "\n".join(_SHELL.findall(section))
+    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0] if title else text
+    return [line for block in _SHELL.findall(section) for line in block.splitlines()]
 
 
 def run(stack: Stack, incident: Incident, scale: float) -> Outcome:
     """Inject the fault, wait for its alerts, see that they stay, execute the runbook, and wait until they are gone."""
-    limit = 60 + 2 * max(alert.wait for alert in ALERTS if alert.name in incident.expected) / scale
+    limit = 60 + 2 * max(alert.wait_at(scale) for alert in ALERTS if alert.name in incident.expected)
     seen: dict[str, float] = {}
     begun = time.monotonic()
 
@@ -153,7 +156,11 @@ def run(stack: Stack, incident: Incident, scale: float) -> Outcome:
             stayed &= incident.expected <= look()
             time.sleep(0.2)
         subprocess.run(
-            ["/bin/sh", "-e", "-c", remedy(incident.runbook)], env=stack.runbook_variables(), cwd=ROOT, timeout=90, check=True
+            ["/bin/sh", "-e", "-c", "\n".join(commands(incident.runbook, "Mend"))],
+            env=stack.runbook_variables(),
+            cwd=ROOT,
+            timeout=90,
+            check=True,
         )
         mended = time.monotonic()
         resolved: dict[str, float] = {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from examples.observability import rules
 from tests.real_parts.waiting import wait_until
-from tests.stack.native import Stack, new_directory
+from tests.stack.incidents import RUNBOOKS, commands
+from tests.stack.native import ROOT, Stack, new_directory
 from tests.stack.panels import queries, without_data
 
 pytestmark = [pytest.mark.once, pytest.mark.timing, pytest.mark.timeout(120)]
@@ -82,3 +85,43 @@ def test_an_exemplar_leads_to_the_trace_of_its_command_in_jaeger(stack: Stack) -
         return set()
 
     wait_until(lambda: bool(spans() & {"execute Transfer", "execute Deposit"}), timeout=30, message="the trace of an exemplar")
+
+
+def test_a_batch_of_the_projection_links_to_the_commands_that_wrote_its_events(stack: Stack) -> None:
+    if "jaeger" not in stack.processes:
+        pytest.skip(stack.missing["jaeger"])
+
+    def traces(operation: str) -> list[dict[str, Any]]:
+        asked = {"service": "bank", "operation": operation, "limit": "20", "lookback": "1h"}
+        found: list[dict[str, Any]] = httpx.get(f"{stack.url('jaeger')}/api/traces", params=asked, timeout=10).json()["data"]
+        return found
+
+    def linked() -> set[str]:
+        batches = [span for trace in traces("project balances") for span in trace["spans"]]
+        links = {each["traceID"] for span in batches for each in span["references"] if each["refType"] == "FOLLOWS_FROM"}
+        return links & {trace["traceID"] for trace in [*traces("execute Deposit"), *traces("execute Transfer")]}
+
+    wait_until(linked, timeout=30, message="a batch that links to a command", step=0.5)
+
+
+def test_every_command_of_the_runbook_pages_can_be_executed(stack: Stack) -> None:
+    """Those that restart something are executed after real faults: ``python -m tests.stack fire``."""
+    lines = {line for page in RUNBOOKS for line in commands(page)}
+    assert len(lines) > 15
+    failed = {}
+    for line in sorted(lines):
+        if "$RESTART_" in line:
+            continue
+        done = subprocess.run(
+            ["/bin/sh", "-c", line],
+            env=stack.runbook_variables(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        # 1 is an answer: not healthy, or dead letters wait.
+        if done.returncode not in (0, 1) or done.stderr or '"status":"error"' in done.stdout:
+            failed[line] = (done.returncode, done.stderr, done.stdout[-300:])
+    assert failed == {}
