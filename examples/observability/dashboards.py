@@ -23,6 +23,8 @@ DOCS: Final = "docs"
 
 _SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="prometheus")
 _UNITS: Final = {"s": "s", "By": "bytes"}
+_NO_ID: Final = "00000000-0000-0000-0000-000000000000"
+_FOREIGN: Final = frozenset({"auto", "auto_count", "auto_min", "style"})
 # Three panels a row and three rows: the page fits a laptop.
 _WIDTH: Final = 8
 _HEIGHT: Final = 6
@@ -85,14 +87,14 @@ def render(board: Board) -> str:
         built.with_variable(variable)
     for number, panel in enumerate(board.panels, 1):
         built.with_panel(_build(number, panel))
-    # The kit writes null for what is not set; Grafana takes its defaults for what is missing.
-    return json.dumps(_without_nulls(json.loads(JSONEncoder().encode(built.build()))), sort_keys=True, indent=2) + "\n"
+    return json.dumps(_cleaned(json.loads(JSONEncoder().encode(built.build()))), sort_keys=True, indent=2) + "\n"
 
 
-def _without_nulls(value: Any) -> Any:
+def _cleaned(value: Any) -> Any:
+    """Without what Grafana's schema does not have: null for what is not set, and what older versions had."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: _cleaned(item) for key, item in value.items() if key not in _FOREIGN and item not in (None, _NO_ID)}
+    return [_cleaned(item) for item in value] if isinstance(value, list) else value
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ times of the rules, and the interval of scrapes, 20 times shorter. Logs and data
 
 ``python -m tests.stack fire [INCIDENT ...] --scale 15`` injects faults, each into a new stack, waits for their alerts, executes
 the runbook, and prints incidents, alerts and seconds. It ends with code 1 if anything was not as expected.
+
+``python -m tests.stack schema`` checks the dashboards against Grafana's schema.
 """
 
 from __future__ import annotations
@@ -18,16 +20,21 @@ from collections.abc import Callable
 from examples.observability import rules
 from tests.stack.incidents import fire
 from tests.stack.native import ROOT, Stack, new_directory
+from tests.stack.schema import check
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="run.py stack", description=__doc__)
-    parser.add_argument("action", nargs="?", choices=("run", "fire"), default="run", help="fire: inject faults")
+    parser.add_argument("action", nargs="?", choices=("run", "fire", "schema"), default="run", help="what to do")
     parser.add_argument("incidents", nargs="*", help="of fire: the faults; by default all")
     parser.add_argument("--seconds", type=float, help="when to end; by default, at Ctrl-C")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second to the service")
     parser.add_argument("--scale", type=float, default=1.0, help="how many times shorter the times of rules and scrapes are")
     arguments = parser.parse_args()
+    if arguments.action == "schema":
+        faults = check(ROOT / ".nox" / "parts" / "grafana-schema")
+        print(faults or "the dashboards fit Grafana's schema")
+        return int(bool(faults))
     # SIGTERM ends the run as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = new_directory(ROOT / ".nox" / "stack")
