@@ -30,8 +30,9 @@ class Alert:
         severity: ``page``: somebody is woken up. ``ticket``: it can wait until the morning.
         wait: seconds for which the expression holds before the alert fires.
         summary: one sentence, with labels of the series.
-        keep: seconds for which it goes on firing after the expression has ended. A cause lasts at least as long as the windows
-            of the alerts that it holds back; otherwise those would fire when it has been mended.
+        keep: seconds for which it goes on firing after the expression has ended, so that a scrape that fails does not end it.
+            A cause lasts at least as long as the windows of the alerts that it holds back; otherwise those would fire when it
+            has been mended.
         least: seconds below which a faster scale does not shorten ``wait``, because something that lasts so long has no scale:
             a health check that stays degraded for 30 seconds, or a hiccup of the machine.
     """
@@ -42,7 +43,7 @@ class Alert:
     expression: str
     wait: float
     summary: str
-    keep: float = 0.0
+    keep: float = 2 * MINUTE
     least: float = 0.0
 
     def wait_at(self, scale: float) -> float:
@@ -237,6 +238,7 @@ ALERTS: Final = (
         'up{job="collector"} == 0',
         5 * MINUTE,
         "The OpenTelemetry Collector is down: traces do not reach Jaeger.",
+        keep=10 * MINUTE,
     ),
 )
 

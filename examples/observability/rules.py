@@ -65,12 +65,11 @@ def rules_file(scale: float = 1.0) -> str:
         lines.append(f"      - record: {name}\n        expr: {_quoted(scaled(expression, scale))}\n")
     lines += ["  - name: eventcore-alerts\n", "    rules:\n"]
     for alert in ALERTS:
-        keep = f"        keep_firing_for: {duration(alert.keep / scale)}\n" if alert.keep else ""
         lines.append(
             f"      - alert: {alert.name}\n"
             f"        expr: {_quoted(scaled(alert.expression, scale))}\n"
             f"        for: {duration(alert.wait_at(scale))}\n"
-            f"{keep}"
+            f"        keep_firing_for: {duration(alert.keep / scale)}\n"
             f"        labels:\n          severity: {alert.severity}\n"
             f"        annotations:\n          summary: {_quoted(alert.summary)}\n"
             f"          runbook_url: {RUNBOOKS}/{alert.runbook}.md\n"
