@@ -15,7 +15,7 @@ from tests.stack.incidents import RUNBOOKS, commands
 from tests.stack.native import ROOT, Stack, new_directory
 from tests.stack.panels import queries, without_data
 
-pytestmark = [pytest.mark.once, pytest.mark.timing, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.once, pytest.mark.timing, pytest.mark.timeout(180)]
 
 SCALE = 20.0
 # On the service's page, and as the Collector names them, which does not know the one renaming.

@@ -17,7 +17,7 @@ from examples.observability.alerts import ALERTS, INHIBITIONS, recordings
 from tests.real_parts.finding import PartMissing, find_part
 from tests.stack.names import metrics_of, page_names
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.once, pytest.mark.timeout(150)]
 
 ROOT: Final = Path(__file__).parents[2]
 _BANK: Final = 'service="bank",store="bank"'
@@ -33,46 +33,46 @@ def _commands(outcome: str) -> str:
 
 
 # For each alert: series with their values in promtool's notation, from the first sample on; and the values while all is well.
-# A steady value is `7x1000`, a counter that grows by 3 a scrape is `0+3x1000`.
-_SOME_FAIL: Final = [(_commands("error"), "0+3x1000", "0x1000"), (_commands("committed"), "0+97x1000", "0+97x1000")]
-_FEW_FAIL: Final = [(_commands("conflict"), "0+8x1000", "0x1000"), (_commands("committed"), "0+992x1000", "0+992x1000")]
-_HARDLY_ANY_FAIL: Final = [(_commands("error"), "0+2x1000", "0x1000"), (_commands("committed"), "0+998x1000", "0+998x1000")]
+# A steady value is `7x260`, a counter that grows by 3 a scrape is `0+3x260`.
+_SOME_FAIL: Final = [(_commands("error"), "0+3x260", "0x260"), (_commands("committed"), "0+97x260", "0+97x260")]
+_FEW_FAIL: Final = [(_commands("conflict"), "0+8x260", "0x260"), (_commands("committed"), "0+992x260", "0+992x260")]
+_HARDLY_ANY_FAIL: Final = [(_commands("error"), "0+2x260", "0x260"), (_commands("committed"), "0+998x260", "0+998x260")]
 _ESCAPED: Final = f'eventcore_commands_conflicts_total{{{_BANK},worker="0",command_type="Transfer",resolution="escaped"}}'
 _DROPPED: Final = f'eventcore_exporters_spans_total{{{_OTEL},worker="0",outcome="dropped",reason="queue_full"}}'
 _OVERFLOW: Final = 'eventcore_series_overflow_total{service="bank",worker="0",instrument="orders.shipped"}'
 CASES: Final[dict[str, list[tuple[str, str, str]]]] = {
-    "EventcoreServiceDown": [('up{job="service",service="bank"}', "0x1000", "1x1000")],
+    "EventcoreServiceDown": [('up{job="service",service="bank"}', "0x260", "1x260")],
     "EventcoreStoreAway": [
-        (f'eventcore_store_up{{{_BANK},worker="{worker}"}}', "0x1000", good) for worker, good in ((0, "0x1000"), (1, "1x1000"))
+        (f'eventcore_store_up{{{_BANK},worker="{worker}"}}', "0x260", good) for worker, good in ((0, "0x260"), (1, "1x260"))
     ],
-    "EventcoreBreakerOpen": [(f'eventcore_store_breaker_state{{{_BANK},worker="0",state="open"}}', "1x1000", "0x1000")],
+    "EventcoreBreakerOpen": [(f'eventcore_store_breaker_state{{{_BANK},worker="0",state="open"}}', "1x260", "0x260")],
     "EventcoreCommandsFailingFast": _SOME_FAIL,
     "EventcoreCommandsFailing": _FEW_FAIL,
     "EventcoreCommandsFailingSlowly": _HARDLY_ANY_FAIL,
-    "EventcoreConflictsEscaping": [(_ESCAPED, "0+2x1000", "0x1000"), (_commands("committed"), "0+98x1000", "0+98x1000")],
-    "EventcorePoolExhausted": [(f'eventcore_store_pool_timeouts_total{{{_BANK},worker="0"}}', "0+1x1000", "5x1000")],
-    "EventcoreAppendLockWaited": [(_health("append"), "0x1000", "1x1000")],
+    "EventcoreConflictsEscaping": [(_ESCAPED, "0+2x260", "0x260"), (_commands("committed"), "0+98x260", "0+98x260")],
+    "EventcorePoolExhausted": [(f'eventcore_store_pool_timeouts_total{{{_BANK},worker="0"}}', "0+1x260", "5x260")],
+    "EventcoreAppendLockWaited": [(_health("append"), "0x260", "1x260")],
     "EventcoreProjectionUnattended": [
-        (f'eventcore_projections_leader{{{_BANK},worker="{worker}",projection="balances"}}', "0x1000", good)
-        for worker, good in ((0, "0x1000"), (1, "1x1000"))
+        (f'eventcore_projections_leader{{{_BANK},worker="{worker}",projection="balances"}}', "0x260", good)
+        for worker, good in ((0, "0x260"), (1, "1x260"))
     ],
     "EventcoreProjectionStuck": [
-        (f'eventcore_projections_lag{{{_BANK},worker="0",projection="balances"}}', "0+5x1000", "7x1000"),
-        (f'eventcore_projections_position{{{_BANK},worker="0",projection="balances"}}', "42x1000", "0+5x1000"),
+        (f'eventcore_projections_lag{{{_BANK},worker="0",projection="balances"}}', "0+5x260", "7x260"),
+        (f'eventcore_projections_position{{{_BANK},worker="0",projection="balances"}}', "42x260", "0+5x260"),
     ],
     "EventcoreProjectionBehind": [
-        (f'eventcore_projections_lag_time_seconds{{{_BANK},worker="0",projection="balances"}}', "301x1000", "2x1000")
+        (f'eventcore_projections_lag_time_seconds{{{_BANK},worker="0",projection="balances"}}', "301x260", "2x260")
     ],
-    "EventcoreDeadLettersWaiting": [(_health("dead_letters"), "0x1000", "1x1000")],
+    "EventcoreDeadLettersWaiting": [(_health("dead_letters"), "0x260", "1x260")],
     "EventcoreExporterSilent": [
-        (f'eventcore_exporters_last_success_age_seconds{{{_OTEL},worker="0",signal="spans"}}', "301x1000", "9x1000")
+        (f'eventcore_exporters_last_success_age_seconds{{{_OTEL},worker="0",signal="spans"}}', "301x260", "9x260")
     ],
-    "EventcoreSpansDropped": [(_DROPPED, "0+1x1000", "5x1000")],
-    "EventcoreSeriesCapReached": [(_OVERFLOW, "0+1x1000", "5x1000")],
-    "EventcoreEventLoopBlocked": [(_health("event_loop"), "0x1000", "1x1000")],
-    "EventcoreWorkerFrozen": [('eventcore_exporters_worker_up{service="bank",worker="1"}', "0x1000", "1x1000")],
-    "EventcoreDiskFull": [(_health("disk"), "0x1000", "1x1000")],
-    "CollectorDown": [('up{job="collector"}', "0x1000", "1x1000")],
+    "EventcoreSpansDropped": [(_DROPPED, "0+1x260", "5x260")],
+    "EventcoreSeriesCapReached": [(_OVERFLOW, "0+1x260", "5x260")],
+    "EventcoreEventLoopBlocked": [(_health("event_loop"), "0x260", "1x260")],
+    "EventcoreWorkerFrozen": [('eventcore_exporters_worker_up{service="bank",worker="1"}', "0x260", "1x260")],
+    "EventcoreDiskFull": [(_health("disk"), "0x260", "1x260")],
+    "CollectorDown": [('up{job="collector"}', "0x260", "1x260")],
 }
 
 
@@ -84,7 +84,7 @@ def _promtool() -> Path:
 
 
 def _run(*command: str | Path) -> str:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
