@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventcore.testing import ExporterContract, ExporterSetup, ReceivedPoint, sample_collection, sample_counter, sample_gauge
+from eventcore.testing import ExporterContract, ExporterSetup, sample_collection, sample_counter, sample_gauge
 from eventcore.testing.exporters.contract.fixtures import StartTrial
 from eventcore.testing.exporters.contract.values import ValueContract
 from eventcore.testing.exporters.delivery import delivering, wait_for
@@ -34,6 +34,9 @@ class OneName(ValueContract):
 
     @pytest.mark.skip(reason="declared: the server keeps no metric `orders_sum` or `orders_count` beside `orders`")
     def test_metrics_of_similar_names_stay_apart(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None: ...
+
+    @pytest.mark.skip(reason="declared: the server refuses a counter that goes down, so it keeps no sum of negative values")
+    def test_a_histogram_of_values_below_zero_arrives(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None: ...
 
 
 class TestUnixSocket(OneName, ExporterContract):
@@ -93,5 +96,4 @@ def test_a_line_that_fits_no_datagram_is_refused_and_counted(statsd_server: Stat
         delivery.record(sample_gauge("long", {("x" * 70_000,): 1}), sample_counter("short"))
         report = delivery.flush()
         assert report.points_rejected == 1
-    points = [ReceivedPoint(name=name) for name, _ in read_page(statsd_server.page())]
-    assert "short" in {point.name for point in points}
+        assert wait_for(lambda: "short" in {name for name, _ in read_page(statsd_server.page())})

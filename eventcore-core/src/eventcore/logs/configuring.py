@@ -54,8 +54,8 @@ def configure(
     number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
     if number is None:
         raise ValueError(f"level={level!r}; expected one of {', '.join(logging.getLevelNamesMapping())}, or a number")
-    stream = sys.stderr if stream is None else stream
-    handler = _json_handler(stream) if format == "json" else _console_handler(stream)
+    target = sys.stderr if stream is None else stream
+    handler = _json_handler(target) if format == "json" else _console_handler(target)
     handler.addFilter(TraceContextFilter())
     handler.addFilter(MaskFilter(mask))
     cast(Any, handler).eventcore_configured = True

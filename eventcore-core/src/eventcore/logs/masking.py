@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from eventcore.exporting import Secret
 from eventcore.logs.fields import extra_fields
@@ -14,8 +14,8 @@ MASK: Final = "***"
 DEFAULT_NAMES: Final = (
     r"passw(or)?d|passphrase|secret|token|authorization|api[_-]?key|private[_-]?key|credential|cookie|session[_-]?id"
 )
-# user:password@ in a URL
-_URL_PASSWORD: Final = re.compile(r"(?P<before>\b[a-zA-Z][\w+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)")
+# user:password@ in a URL. Both patterns begin with literal text and have bounds, so that a long message takes linear time.
+_URL_PASSWORD: Final = re.compile(r"(?P<before>://[^\s:/@]{0,256}:)[^\s/@]{1,1024}(?=@)")
 # Values that are nested deeper are replaced: a log record is no place for them.
 _DEEPEST: Final = 6
 
@@ -31,7 +31,8 @@ class Masker:
         try:
             self._names = re.compile(names, re.IGNORECASE)
             # name=value and name: value in a text
-            pair = rf"(?P<before>\b[\w.-]*(?:{names})[\w.-]*['\"]?\s*[=:]\s*['\"]?)(?:bearer\s+|basic\s+)?[^\s,;&'\"]+"
+            before = rf"(?P<before>(?:{names})[\w.-]{{0,64}}['\"]?\s{{0,8}}[=:]\s{{0,8}}['\"]?)"
+            pair = rf"{before}(?:bearer\s{{1,8}}|basic\s{{1,8}})?[^\s,;&'\"]+"
             self._pairs = re.compile(pair, re.IGNORECASE)
         except re.error as error:
             raise ValueError(
@@ -53,7 +54,8 @@ class Masker:
         if isinstance(value, Mapping):
             if depth >= _DEEPEST:
                 return MASK
-            return {name: self.field(name, each, depth + 1) for name, each in value.items()}
+            pairs = cast(Mapping[Any, Any], value).items()
+            return {name: self.field(name, each, depth + 1) for name, each in pairs}
         if type(value) in (list, tuple, set, frozenset):
             return MASK if depth >= _DEEPEST else type(value)(self.value(each, depth + 1) for each in value)
         return value

@@ -161,7 +161,7 @@ class GaugeData(_Described, frozen=True, gc=False):
         points: one for each series, all or some of them: further ones come in the next chunk.
         additive: whether it is an up-down counter.
         scope: which part of the program records it.
-        created: as for ``CounterData``.
+        created: as for a ``CounterData``.
     """
 
     points: tuple[NumberPoint, ...]
@@ -178,7 +178,8 @@ class HistogramData(_Described, frozen=True, gc=False):
         boundaries: the upper bounds of the buckets but the last, in the unit of the instrument.
         points: one for each series, all or some of them: further ones come in the next chunk.
         scope: which part of the program records it.
-        created: as for ``CounterData``.
+        created: as for a ``CounterData``.
+        temporality: whether the points are totals or differences.
     """
 
     boundaries: tuple[float, ...]
