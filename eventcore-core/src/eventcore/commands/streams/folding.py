@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from hashlib import sha256
 from math import isfinite
 from sys import getsizeof
 from types import UnionType
@@ -72,7 +73,7 @@ class StateFold:
         self._state_type = state_type
         self._codec = codec
         self._base = base
-        self._state = codec.copy(base) if base is not None else state_type()
+        self._state = codec.copy(base) if base is not None else codec.new()
         self._last: RecordedEvent | None = None
         self._kept: KeptState | None = None
         self.version: int = base.version if base is not None else 0
@@ -116,12 +117,13 @@ class StateCodec:
             raise InvalidCommand(f"{state_type.__name__} does not define apply, so its events add up to nothing")
         self._state_type: Final = state_type
         self._name: Final = state_type.__name__
-        self.key: Final = StateKey(state_type.__name__, state_type.state_version)
+        self.key: Final = StateKey(_key_of(state_type), state_type.state_version)
         try:
             self.read: Final[Callable[[bytes], StreamState]] = msgspec.json.Decoder(state_type, dec_hook=read_stream_id).decode
         except (TypeError, NotImplementedError, NameError) as error:
             raise InvalidCommand(f"{self._name} cannot be read back: {error}; use types that events may have") from error
         self._scalars: Final = _scalar_fields(state_type)
+        self._first: Final = self.kept(state_type(), 0, "", 0)
 
     def kept(self, state: StreamState, version: int, event_id: str, position: int, stored_version: int = 0) -> KeptState:
         """A state to keep; ``state`` may be changed afterwards.
@@ -132,6 +134,10 @@ class StateCodec:
         if self._scalars and (size := _size_of_scalars(state, self._scalars)):
             return KeptState(self._state_type, version, event_id, position, b"", stored_version, _copy(state), size)
         return KeptState(self._state_type, version, event_id, position, self.encode(state), stored_version)
+
+    def new(self) -> StreamState:
+        """The state before the first event. The class does not make it: its default values may be shared and changed."""
+        return self.copy(self._first)
 
     def copy(self, kept: KeptState) -> StreamState:
         """A new copy of a kept state.
@@ -175,6 +181,17 @@ _copy: Final[Callable[[Any], Any]] = msgspec.Struct.__copy__  # type: ignore[att
 _SCALARS: Final = frozenset({int, float, str, bool, bytes, StreamId, datetime, date, Decimal, UUID, type(None)})
 _LARGEST: Final = (1 << 63) - 1
 _Scalars: TypeAlias = tuple[tuple[str, frozenset[type]], ...]
+
+
+def _key_of(state_type: type[StreamState]) -> str:
+    """The name under which states of a class are stored.
+
+    Two classes may have one name, and JSON of one of them may be readable as the other: so the place where the class is defined
+    and its fields belong to the name.
+    """
+    fields = [(field.name, repr(field.type)) for field in msgspec.structs.fields(state_type)]
+    defined = repr((state_type.__module__, state_type.__qualname__, fields))
+    return f"{state_type.__name__}-{sha256(defined.encode()).hexdigest()[:12]}"
 
 
 def _scalar_fields(state_type: type[StreamState]) -> _Scalars:
@@ -265,7 +282,7 @@ class States:
         The newer state is kept if that saves later commands more than it costs now.
         """
         codec = self._codecs.get(state_type) or self.codec(state_type)
-        state = state_type() if base is None else codec.copy(base)
+        state = codec.new() if base is None else codec.copy(base)
         if not events:
             return state
         apply = state.apply
