@@ -350,7 +350,8 @@ class PrometheusExporter:
     def _join(self, context: ExporterContext, scraper: Scraper) -> Workers | None:
         """Join the processes of the same service; ``None`` if each answers for itself."""
         settings, port = self._settings, self._settings.port
-        if settings.workers == "off" or port == 0:
+        # Beside a service, a trial would become one of its workers and change its page. An older core does not say.
+        if settings.workers == "off" or port == 0 or getattr(context, "trial", False):
             return None
         # Imported here because most of it is not needed by an exporter that answers for itself.
         from eventcore_prometheus.workers import join
