@@ -80,6 +80,14 @@ async def test_who_does_not_answer_is_not_well_and_a_wrong_url_has_a_code_of_its
     assert await health("sqlite:////nowhere/shop.db") == (2, "there is no file /nowhere/shop.db\n")
 
 
+async def test_a_package_that_is_missing_is_no_sign_of_an_unhealthy_store(health: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the import system does where the package is not installed: importing it raises ImportError.
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    code, text = await health("postgresql://shop:hunter2@localhost/shop")
+    assert code == 2
+    assert text.startswith("a PostgreSQL store needs asyncpg: pip install")
+
+
 async def test_a_store_is_opened_and_checked_and_a_projection_that_nobody_runs_is_named(health: Ask, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shop.db"
     async with open_store(url, exporters="none") as store:

@@ -16,7 +16,7 @@ import msgspec
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command, add_timeout
 from eventcore.cli.projections import UnusableStore, check_url
-from eventcore.errors import EventCoreError, InvalidInput, InvalidStoreUrl
+from eventcore.errors import EventCoreError, InvalidInput, InvalidStoreUrl, MissingDependency
 from eventcore.ground import describe_error
 from eventcore.health import CheckResult, Health, HealthSettings
 from eventcore.health.values import without_secrets
@@ -26,7 +26,7 @@ _EPILOG: Final = """\
 exit codes:
   0  healthy or degraded; with /readyz: ready, with /livez: live
   1  unhealthy, not ready, not live, or no answer in time
-  2  the URL or the command line is wrong
+  2  the URL or the command line is wrong, or a package is missing
 """
 _WEB: Final = ("http", "https")
 _MOST_BYTES: Final = 1 << 20
@@ -78,7 +78,7 @@ def _health(output: Output, options: argparse.Namespace) -> int:
             answer = _of_service(url, options.timeout)
         else:
             answer = asyncio.run(_of_store(url, options.timeout))
-    except (UnusableStore, InvalidInput, ValueError) as error:
+    except (UnusableStore, InvalidInput, MissingDependency, ValueError) as error:
         message = without_secrets(str(error))
         output.answer(Answer(ok=False, message=message), lambda: output.line(message))
         return 2
