@@ -136,7 +136,8 @@ class ProjectionChecks:
         if not waiting:
             return {"dead_letters": healthy(waiting=0)} if self._letters else {}
         listed = ", ".join(f"{count} of {name}" for name, count in sorted(waiting.items()))
-        reason = f"events could not be applied and wait: {listed}; see 'eventcore projections dead-letters'"
+        look = f"eventcore projections dead-letters {min(waiting)} STORE_URL"
+        reason = f"events could not be applied and wait: {listed}; see '{look}'"
         return {"dead_letters": degraded(reason, waiting=sum(waiting.values()))}
 
 
