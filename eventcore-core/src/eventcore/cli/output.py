@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TextIO, final
 
@@ -21,6 +23,8 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self._stream: TextIO = sys.stdout
+        # The columns of the terminal; 0 for a file or a pipe, whose lines programs read.
+        self._terminal = shutil.get_terminal_size().columns if self._stream.isatty() else 0
         self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def answer(self, value: Any, print_text: Callable[[], None]) -> None:
@@ -42,13 +46,18 @@ class Output:
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], if_empty: str = "") -> None:
         """Print rows under titles, or the line ``if_empty`` when there are no rows.
 
-        The last column may have several lines, which are printed below each other.
+        The last column may have several lines, which are printed below each other. In a terminal that is narrower than a
+        row, each row is a paragraph, with a line for each column.
         """
         if not rows:
             self._write([if_empty] if if_empty else [])
             return
         widths = [max(len(line[column]) for line in (titles, *rows)) for column in range(len(titles) - 1)]
         indent = "  " * len(widths) + " " * sum(widths)
+        longest = max(len(part) for row in rows for part in row[-1].splitlines() or [""])
+        if self._terminal and len(indent) + longest > self._terminal:
+            self._write([line for row in rows for line in (*_paragraph(titles, row, self._terminal), "")])
+            return
         lines = [self._paint("1", _columns(titles, widths))]
         for row in rows:
             first, *more = row[-1].splitlines() or [""]
@@ -65,6 +74,20 @@ class Output:
         for line in lines:
             self._stream.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
         self._stream.flush()
+
+
+def _paragraph(titles: Sequence[str], row: Sequence[str], width: int) -> list[str]:
+    """A row as lines of ``width`` columns, each with its title. Long words, such as URLs, stay whole."""
+    margin = max(map(len, titles)) + 2
+    lines: list[str] = []
+    for title, cell in zip(titles, row, strict=True):
+        label = title.ljust(margin)
+        for part in cell.splitlines() or [""]:
+            words = textwrap.wrap(part, max(width - margin, 1), break_long_words=False, break_on_hyphens=False) or [""]
+            for line in words:
+                lines.append(f"{label}{line}".rstrip())
+                label = " " * margin
+    return lines
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
