@@ -189,7 +189,7 @@ def test_check_sends_a_metric_and_a_span_that_really_arrive(command: Command) ->
         "points 1 exported, 0 rejected",
     }
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert {"hook": "export_counters", "name": "eventcore.check", "labels": {}, "value": 1} in lines
+    assert lines.count({"hook": "export_counters", "name": "eventcore.check", "labels": {}, "value": 1}) == 1
     assert {"hook": "export_spans", "name": "eventcore check"} in lines
 
 
@@ -321,6 +321,7 @@ def test_a_wrong_command_line_is_code_2_with_a_hint(command: Command, arguments:
 
 def test_help_documents_the_exit_codes_and_version_names_the_distribution(command: Command) -> None:
     for arguments in (["--help"], ["plugins", "--help"], ["check", "--help"]):
+        assert "standard variables of OpenTelemetry\n(OTEL_SERVICE_NAME" in command.run(*arguments).stdout
         assert "exit codes:\n  0  all is well\n  1  an exporter" in command.run(*arguments).stdout
     for name in ("plugins", "check", "migrate"):
         assert '\nJSON (--json):\n  {"version": 1,' in command.run(name, "--help").stdout

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from eventcore.cli.listing import Listing, list_exporters
 from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
@@ -42,3 +50,23 @@ def test_enabling_one_that_is_not_installed_is_a_fault(tmp_path: Path) -> None:
     assert [fault.key for fault in found.faults] == ["exporters.enabled"]
     assert "pip install 'eventcore-core[otel]'" in found.faults[0].problem
     assert found.exit_code == 2
+
+
+@pytest.mark.once
+def test_in_a_narrow_terminal_each_exporter_is_a_paragraph_that_fits(tmp_path: Path) -> None:
+    terminal, end = pty.openpty()
+    environ = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "eventcore", "plugins"]
+    with subprocess.Popen(command, stdout=end, cwd=tmp_path, env=environ) as process:
+        os.close(end)
+        shown = b""
+        # The end of the output of a terminal is an error on Linux.
+        with contextlib.suppress(OSError):
+            while part := os.read(terminal, 65536):
+                shown += part
+        assert process.wait(30) == 0
+    os.close(terminal)
+    lines = shown.decode().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(re.fullmatch(r"exporter +console", line) for line in lines)
+    assert any(re.fullmatch(r"state +not enabled", line) for line in lines)

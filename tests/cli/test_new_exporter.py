@@ -60,6 +60,18 @@ def test_the_text_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> No
     assert "pip install -e '.[test]'" in shown
 
 
+def test_core_that_was_installed_from_a_clone_is_installed_from_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed = tmp_path / "eventcore_core-0.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: eventcore-core\nVersion: 0.1.0\n")
+    (installed / "direct_url.json").write_text('{"url": "file:///home/me/my%20clone/eventcore-core", "dir_info": {}}')
+    monkeypatch.syspath_prepend(tmp_path)
+    _, shown = new_exporter(capsys, "graphite", "--directory", "here")
+    assert "pip install '/home/me/my clone/eventcore-core'\n  pip install -e '.[test]'" in shown
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

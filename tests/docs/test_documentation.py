@@ -112,6 +112,15 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_table_is_cut_by_an_empty_line(page: Path) -> None:
+    """The first row after an empty line is that of the titles, and the line below it says so."""
+    lines = ["", *_BLOCK.sub("", page.read_text()).splitlines(), ""]
+    for before, row, below in zip(lines, lines[1:], lines[2:], strict=False):
+        if row.startswith("|") and not before:
+            assert re.fullmatch(r"[|:\s-]+", below), f"{page.name}: {row}"
+
+
 def is_module_or_metric(name: str) -> bool:
     path = name.replace(".", "/")
     is_module = any((source / path).is_dir() or (source / f"{path}.py").is_file() for source in SOURCES)

@@ -327,6 +327,7 @@ async def test_dead_letters_that_wait_degrade(store: EventStore, run: Run) -> No
     found = await check(store, "dead_letters")
     assert (found.status, found.figures) == ("degraded", {"waiting": 2})
     assert "2 of poisoned" in found.reason
+    assert "see 'eventcore projections dead-letters poisoned STORE_URL'" in found.reason
     assert (await store.health()).ready
 
 

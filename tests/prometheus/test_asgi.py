@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from eventcore import open_store
 from eventcore_prometheus import PrometheusExporter
-from tests.prometheus.conftest import recorded
+from tests.prometheus.conftest import Driven, recorded
 from tests.real_parts.waiting import wait_until
 
 Drive = Callable[..., Any]
@@ -63,9 +64,45 @@ async def test_head_and_other_methods(drive: Drive) -> None:
 
 
 async def test_an_exporter_that_does_not_run_says_so() -> None:
-    status, _, body = await call(PrometheusExporter(port=None).asgi_app())
+    status, _, body = await call(PrometheusExporter(port=None).asgi_app(), x_prometheus_scrape_timeout_seconds="0.2")
     assert status == 503
     assert b"the exporter does not run" in body
+
+
+async def test_a_scrape_of_an_exporter_that_is_starting_waits_for_it() -> None:
+    driven = Driven(PrometheusExporter(port=None))
+    scrape = asyncio.create_task(call(driven.exporter.asgi_app()))
+    await asyncio.sleep(0)
+    assert not scrape.done()
+    await asyncio.to_thread(driven.start)
+    assert (await scrape)[0] == 200
+    driven.shutdown()
+
+
+async def test_a_scrape_by_wsgi_waits_for_it_too() -> None:
+    driven = Driven(PrometheusExporter(port=None))
+    statuses: list[str] = []
+    scrape = asyncio.create_task(
+        asyncio.to_thread(driven.exporter.wsgi_app(), {"REQUEST_METHOD": "GET"}, lambda status, _: statuses.append(status))
+    )
+    await asyncio.to_thread(driven.start)
+    await scrape
+    driven.shutdown()
+    assert statuses == ["200 OK"]
+
+
+async def test_a_stopped_exporter_is_not_waited_for(drive: Drive) -> None:
+    driven = drive(port=None)
+    driven.exporter.shutdown(1.0)
+    status, _, body = await asyncio.wait_for(call(driven.exporter.asgi_app()), 2)
+    assert (status, b"the exporter does not run" in body) == (503, True)
+
+
+async def test_the_first_request_after_a_store_has_opened_gets_the_metrics() -> None:
+    exporter = PrometheusExporter(port=None)
+    async with open_store("memory:", exporters=[]) as store:
+        store.register_exporter(exporter)
+        assert (await call(exporter.asgi_app()))[0] == 200
 
 
 async def test_a_late_cycle_does_not_hold_up_the_event_loop(drive: Drive) -> None:

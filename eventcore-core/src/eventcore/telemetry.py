@@ -249,11 +249,13 @@ class Telemetry(Recorder):
         context = contextvars.copy_context()
         await _off_loop(lambda: context.run(self.start_blocking), "eventcore-start")
 
-    def start_blocking(self, only: str | None = None) -> None:
+    def start_blocking(self, only: str | None = None, *, trial: bool = False) -> None:
         """``start`` for code without an event loop.
 
         Args:
             only: the name of the one exporter to start; ``None`` starts all that the configuration enables.
+            trial: whether the exporters are only tried out, as ``eventcore check`` does: they join no other process, and
+                ``shutdown`` exports nothing more than the flushes before it.
         """
         with self._starting:
             if self._loaded is not None:
@@ -261,6 +263,7 @@ class Telemetry(Recorder):
                 return
             loaded = self._loader.load(only)
             misspelt = [fault for ready in loaded.ready for fault in self._misspelt(ready.name, ready.handle.exporter)]
+            self._manager.trial = trial
             self._loaded = msgspec.structs.replace(loaded, faults=(*loaded.faults, *misspelt))
             self._report(self._loaded.faults)
             for late in self._loader.absent():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, final
 
 from eventcore.serving import Response
 from eventcore_prometheus.negotiation import time_limit
-from eventcore_prometheus.scraping import NOT_RUNNING, ScrapeError, Scraper, not_allowed, present, unavailable
+from eventcore_prometheus.scraping import NOT_RUNNING, Awaited, ScrapeError, not_allowed, present, unavailable
 
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
@@ -22,13 +23,12 @@ class ASGIApplication:
     An object and not a function: Starlette's ``Route`` takes functions for handlers of requests.
 
     Args:
-        current_scraper: returns the scraper of the exporter, or ``None`` while the exporter does
-            not run.
+        scraper: the scraper of the exporter. A scrape waits for the exporter to start.
         longest: the longest time that a scrape may take, in seconds.
     """
 
-    def __init__(self, current_scraper: Callable[[], Scraper | None], longest: float) -> None:
-        self._current_scraper = current_scraper
+    def __init__(self, scraper: Awaited, longest: float) -> None:
+        self._scraper = scraper
         self._longest = longest
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
@@ -37,7 +37,7 @@ class ASGIApplication:
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             headers = _Headers(scope)
-            response = await _respond(scope["method"], headers, self._current_scraper(), self._longest)
+            response = await _respond(scope["method"], headers, self._scraper, self._longest)
             await _answer(response, send, with_body=scope["method"] != "HEAD")
         else:
             await receive()
@@ -76,15 +76,18 @@ class _Headers:
         return ",".join(value.decode("latin-1") for key, value in self._pairs if key.lower() == name)
 
 
-async def _respond(method: str, headers: _Headers, scraper: Scraper | None, longest: float) -> Response:
+async def _respond(method: str, headers: _Headers, awaited: Awaited, longest: float) -> Response:
     if method not in ("GET", "HEAD"):
         return not_allowed()
+    limit = time_limit(headers.get(b"x-prometheus-scrape-timeout-seconds"), longest)
+    begun = time.monotonic()
+    scraper = await awaited.wait_async(limit)
     if scraper is None:
         return unavailable(NOT_RUNNING)
     if not scraper.enter():
         return unavailable("too many scrapes at once")
     try:
-        page = await scraper.fresh_async(time_limit(headers.get(b"x-prometheus-scrape-timeout-seconds"), longest))
+        page = await scraper.fresh_async(limit - (time.monotonic() - begun))
         # Not on the event loop: compressing takes long, and waits while another request compresses the same page.
         work = asyncio.to_thread(present, page, headers.get(b"accept"), headers.get(b"accept-encoding"))
         return await asyncio.wait_for(work, longest)

@@ -19,6 +19,7 @@ from eventcore_prometheus.naming import Names, check_renames
 from eventcore_prometheus.negotiation import time_limit
 from eventcore_prometheus.page import Page, PageBuilder
 from eventcore_prometheus.scraping import (
+    Awaited,
     ScrapeError,
     Scraper,
     Scrapes,
@@ -178,6 +179,7 @@ class PrometheusExporter:
         self._published: tuple[int | None, Page] | None = None
         self._builder: PageBuilder | None = None
         self._scraper: Scraper | None = None
+        self._may_start = True
         self._listener: Listener | None = None
         self._workers: Workers | None = None
         self._source: Source | None = None
@@ -219,11 +221,11 @@ class PrometheusExporter:
 
         It does not block the event loop.
         """
-        return ASGIApplication(lambda: self._scraper, self._settings.scrape_timeout)
+        return ASGIApplication(Awaited(lambda: self._scraper, lambda: self._may_start), self._settings.scrape_timeout)
 
     def wsgi_app(self) -> WSGIApplication:
         """A WSGI application that serves the metrics. A scrape blocks the thread of its request until the page is there."""
-        return WSGIApplication(lambda: self._scraper, self._settings.scrape_timeout)
+        return WSGIApplication(Awaited(lambda: self._scraper, lambda: self._may_start), self._settings.scrape_timeout)
 
     def mount(self, app: object, path: str = "/metrics") -> None:
         """Let a FastAPI or Starlette application answer scrapes at exactly ``path``, without a redirect.
@@ -246,6 +248,7 @@ class PrometheusExporter:
             OSError: the listener cannot use the address; the message says why.
         """
         settings, logger = self._settings, context.logger
+        self._may_start = True
 
         builder = PageBuilder(Names(settings.renames), context.report_hidden, keep_values=settings.registry is not None)
         self._builder = builder
@@ -322,6 +325,8 @@ class PrometheusExporter:
     @hookimpl
     def shutdown(self, timeout: float) -> None:
         """Let running scrapes end within ``timeout`` seconds, then close the listener and leave the registry."""
+        # Also after a start that failed: core calls `start` again much later.
+        self._may_start = False
         source, self._source = self._source, None
         if source is not None and self._settings.registry is not None:
             RegistryCollector.of(self._settings.registry).leave(source)
@@ -350,7 +355,8 @@ class PrometheusExporter:
     def _join(self, context: ExporterContext, scraper: Scraper) -> Workers | None:
         """Join the processes of the same service; ``None`` if each answers for itself."""
         settings, port = self._settings, self._settings.port
-        if settings.workers == "off" or port == 0:
+        # Beside a service, a trial would become one of its workers and change its page. An older core does not say.
+        if settings.workers == "off" or port == 0 or getattr(context, "trial", False):
             return None
         # Imported here because most of it is not needed by an exporter that answers for itself.
         from eventcore_prometheus.workers import join

@@ -29,6 +29,10 @@ NOT_RUNNING: Final = (
 _IMPATIENT: Final = 0.25
 # Seconds that the pages of all workers get at least, whatever a scraper announces.
 _LEAST_GATHERING: Final = 1.0
+# Seconds that a scrape of a mounted application waits for the exporter to start: registered with an open store, it starts
+# beside the application, whose first scrape may come sooner.
+_LONGEST_START: Final = 5.0
+_LOOK_PERIOD: Final = 0.02
 # One that announces less than this many seconds gets no cycle at all.
 _HOPELESS: Final = 0.01
 
@@ -173,6 +177,39 @@ class Scraper:
             reason = f"no fresh values within {timeout:.3g} s{f': {reason}' if reason else ''}"
         self._context.logger.debug("a scrape failed: %s", reason)
         return ScrapeError(reason)
+
+
+@final
+class Awaited:
+    """The scraper of an exporter that may be about to start.
+
+    Args:
+        current: returns the scraper, or ``None`` while the exporter does not run.
+        may_start: returns whether it may be starting: false once it has stopped or has failed to start.
+    """
+
+    def __init__(self, current: Callable[[], Scraper | None], may_start: Callable[[], bool]) -> None:
+        self._current = current
+        self._may_start = may_start
+
+    def wait(self, timeout: float) -> Scraper | None:
+        """The scraper, within ``timeout`` seconds; ``None`` when there is none. Blocks the thread."""
+        until = _start_limit(timeout)
+        while (scraper := self._current()) is None and self._may_start() and time.monotonic() < until:
+            time.sleep(_LOOK_PERIOD)
+        return scraper
+
+    async def wait_async(self, timeout: float) -> Scraper | None:
+        """Like ``wait``, without blocking the event loop."""
+        until = _start_limit(timeout)
+        # No event: it would belong to one event loop, and a forked child would inherit it.
+        while (scraper := self._current()) is None and self._may_start() and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_PERIOD)
+        return scraper
+
+
+def _start_limit(timeout: float) -> float:
+    return time.monotonic() + min(timeout, _LONGEST_START)
 
 
 def page_of(cycle: Future[None], published_page: Callable[[], Page | None]) -> Future[Page]:

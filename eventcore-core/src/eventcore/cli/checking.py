@@ -77,7 +77,7 @@ def _check(output: Output, options: argparse.Namespace) -> int:
     faults = telemetry.configuration.tolerated
     results: list[Result] = []
     try:
-        telemetry.start_blocking(options.name)
+        telemetry.start_blocking(options.name, trial=True)
         # The timeout is for delivering: importing the plugins does not count.
         results = _results(telemetry, time.monotonic() + options.timeout)
         if options.name is not None and not results:

@@ -6,6 +6,9 @@ import argparse
 import asyncio
 import base64
 import json
+import os
+from collections.abc import Mapping
+from time import monotonic
 from typing import Any, Final, final
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
@@ -16,7 +19,7 @@ import msgspec
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command, add_timeout
 from eventcore.cli.projections import UnusableStore, check_url
-from eventcore.errors import EventCoreError, InvalidInput, InvalidStoreUrl
+from eventcore.errors import EventCoreError, InvalidInput, InvalidStoreUrl, MissingDependency
 from eventcore.ground import describe_error
 from eventcore.health import CheckResult, Health, HealthSettings
 from eventcore.health.values import without_secrets
@@ -26,10 +29,13 @@ _EPILOG: Final = """\
 exit codes:
   0  healthy or degraded; with /readyz: ready, with /livez: live
   1  unhealthy, not ready, not live, or no answer in time
-  2  the URL or the command line is wrong
+  2  the URL or the command line is wrong, or a package is missing
 """
+_TOKEN_VARIABLE: Final = "EVENTCORE_HEALTH_TOKEN"  # noqa: S105  # the name of a variable
+_ENDPOINTS: Final = ("livez", "readyz", "healthz")
 _WEB: Final = ("http", "https")
 _MOST_BYTES: Final = 1 << 20
+_UNAUTHORIZED: Final = 401
 # Seconds between two looks at projections: longer than a runner waits before it takes a free lease.
 _BETWEEN_LOOKS: Final = 1.5
 _ONE_LOOK: Final = HealthSettings(keep=0.0, interval=60.0, nobody_after=1.0)
@@ -57,12 +63,17 @@ def add_health(commands: Any) -> None:
     """Add the command to the parsers of ``eventcore``."""
     parser = add_command(commands, "health", _health, "ask a service or a store how it does", _EPILOG)
     parser.add_argument("url", help="http://HOST:PORT/readyz of a service, or the URL of a store")
+    parser.add_argument(
+        "--token",
+        help=f"access token of the service; better in {_TOKEN_VARIABLE}, which other users cannot see",
+    )
     add_timeout(parser)
 
 
 def _health(output: Output, options: argparse.Namespace) -> int:
     """Ask a running service for its health: the URL of its health endpoint, such as http://127.0.0.1:8086/readyz. Without a
-    path, /healthz is asked; a user and a password in the URL are sent. Or open the store of a URL (it must exist), and check
+    path, /healthz is asked, and below a path where an application is mounted, too; a user and a password in the URL are sent,
+    or the access token of --token or EVENTCORE_HEALTH_TOKEN. Or open the store of a URL (it must exist), and check
     it: its projections must be running, but nothing is known of the processes that use it.
 
     Each check that is not healthy is printed with its reason. As a probe of a container:
@@ -75,10 +86,10 @@ def _health(output: Output, options: argparse.Namespace) -> int:
     try:
         url: str = options.url
         if urlsplit(url).scheme in _WEB:
-            answer = _of_service(url, options.timeout)
+            answer = _of_service(url, options.timeout, options.token or os.environ.get(_TOKEN_VARIABLE, ""))
         else:
             answer = asyncio.run(_of_store(url, options.timeout))
-    except (UnusableStore, InvalidInput, ValueError) as error:
+    except (UnusableStore, InvalidInput, MissingDependency, ValueError) as error:
         message = without_secrets(str(error))
         output.answer(Answer(ok=False, message=message), lambda: output.line(message))
         return 2
@@ -93,33 +104,52 @@ def _print(output: Output, answer: Answer) -> None:
             output.line(f"  {check.status}: {name}: {check.reason}")
 
 
-def _of_service(url: str, timeout: float) -> Answer:
+def _of_service(url: str, timeout: float, token: str) -> Answer:
     parts = urlsplit(url)
     if not parts.hostname:
         raise InvalidStoreUrl(f"{url!r:.80} names no host; expected http://HOST:PORT/readyz")
     netloc = parts.netloc.rpartition("@")[2]
     asked = parts._replace(netloc=netloc, path=parts.path if parts.path not in ("", "/") else "/healthz").geturl()
     headers = {"Accept": "application/json"}
+    if token:
+        if not (token.isascii() and token.isprintable()):
+            raise InvalidInput("the access token has characters that no header can have; expected printable ASCII")
+        headers["Authorization"] = f"Bearer {token}"
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    until = monotonic() + timeout
+    answer, is_other_page = _ask(asked, headers, timeout)
+    path = urlsplit(asked).path.rstrip("/")
+    if not is_other_page or path.rpartition("/")[2] in _ENDPOINTS:
+        return answer
+    # Where the application is mounted there is its page, or a redirect to it.
+    below = urlsplit(asked)._replace(path=f"{path}/healthz").geturl()
+    found, _ = _ask(below, headers, max(until - monotonic(), 0.1))
+    return found if found.status != "unknown" else answer
+
+
+def _ask(asked: str, headers: Mapping[str, str], timeout: float) -> tuple[Answer, bool]:
+    """The answer of a URL, and whether it may be that of another page of the service."""
     # Without the proxy of the environment: a probe asks the process itself.
     opener = build_opener(ProxyHandler({}), _NoRedirect())
     try:
         try:
-            with opener.open(Request(asked, headers=headers), timeout=timeout) as found:  # noqa: S310  # checked
+            with opener.open(Request(asked, headers=dict(headers)), timeout=timeout) as found:  # noqa: S310  # checked
                 status, body = found.status, found.read(_MOST_BYTES)
         except HTTPError as error:
             with error:
                 status, body = error.code, error.read(_MOST_BYTES)
     except (OSError, URLError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        return Answer(ok=False, message=f"no answer from {asked}: {reason}")
+        return Answer(ok=False, message=f"no answer from {asked}: {reason}"), False
     try:
         found = msgspec.convert(json.loads(body), type=_Body)
     except (ValueError, msgspec.ValidationError):
-        return Answer(ok=False, message=f"{asked} answered {status}, and not with the health of a store")
-    return Answer(ok=status == 200, status=found.status, checks=found.checks, message=_message(found, status))
+        wanted = f"; it wants a password in the URL, or a token in {_TOKEN_VARIABLE}" if status == _UNAUTHORIZED else ""
+        message = f"{asked} answered {status}, and not with the health of a store{wanted}"
+        return Answer(ok=False, message=message), status != _UNAUTHORIZED
+    return Answer(ok=status == 200, status=found.status, checks=found.checks, message=_message(found, status)), False
 
 
 class _Body(msgspec.Struct):

@@ -13,7 +13,8 @@ from eventcore.cli.output import Output
 
 EPILOG: Final = """\
 The commands read the configuration as an application in this directory and environment does: EVENTCORE_... variables first,
-then the file (--config, else EVENTCORE_CONFIG, else ./eventcore.toml), then the defaults.
+then the file (--config, else EVENTCORE_CONFIG, else ./eventcore.toml), then the standard variables of OpenTelemetry
+(OTEL_SERVICE_NAME and its like), then the defaults.
 
 exit codes:
   0  all is well

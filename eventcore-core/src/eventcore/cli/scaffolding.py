@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
+from importlib.metadata import Distribution, PackageNotFoundError
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import msgspec
 
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command
+from eventcore.exporting.configuration.core_floor import CORE_DISTRIBUTION
 from eventcore.exporting.configuration.discovery import OFFICIAL, exporter_name_problem, find_plugins
 from eventcore.version import __version__
 
@@ -63,12 +69,22 @@ def _new_exporter(output: Output, options: argparse.Namespace) -> int:
         names = _write(directory, options.name, distribution)
         message = (
             f"{distribution} is in {directory}. Next:\n\n  cd {directory}\n  python -m venv .venv && . .venv/bin/activate\n"
-            f"  pip install -e '.[test]'\n  pytest && mypy && ruff check\n\n"
+            f"{_core_first()}  pip install -e '.[test]'\n  pytest && mypy && ruff check\n\n"
             f"Then change src/{_package(options.name)}/encoding.py; README.md says what is where."
         )
         answer = NewExporter(ok=True, directory=str(directory), files=names, message=message)
     output.answer(answer, lambda: output.line(answer.message))
     return 0 if answer.ok else 2
+
+
+def _core_first() -> str:
+    """The line that installs core from where it was installed from, when that is a folder: an index may not have it."""
+    try:
+        origin = json.loads(Distribution.from_name(CORE_DISTRIBUTION).read_text("direct_url.json") or "{}").get("url", "")
+    except (PackageNotFoundError, ValueError, AttributeError):
+        return ""
+    folder = url2pathname(urlsplit(origin).path) if origin.startswith("file:") else ""
+    return f"  pip install {shlex.quote(folder)}\n" if folder else ""
 
 
 def _problem(name: str, directory: Path) -> str:

@@ -198,9 +198,11 @@ class ExporterContext:
         logger: the logger ``eventcore.exporters.NAME``. At most 20 records pass in 10 seconds;
             further ones are counted.
         stopping: set when shutdown begins, also while a hook runs.
+        trial: whether ``eventcore check`` only tries the exporter out, beside a service that may
+            run: join no other process, and change nothing that others see but the test values.
     """
 
-    __slots__ = ("_export_now", "_on_fork", "_report_hidden", "logger", "name", "resource", "settings", "stopping")
+    __slots__ = ("_export_now", "_on_fork", "_report_hidden", "logger", "name", "resource", "settings", "stopping", "trial")
 
     def __init__(
         self,
@@ -213,12 +215,14 @@ class ExporterContext:
         export_now: Callable[[float], Future[None]],
         on_fork: Callable[[ForkCallback | None, ForkCallback | None], object] | None = None,
         report_hidden: Callable[[str, str, HiddenKind], object] | None = None,
+        trial: bool = False,
     ) -> None:
         self.name = name
         self.resource = resource
         self.settings = settings
         self.logger = logger
         self.stopping = stopping
+        self.trial = trial
         self._export_now = export_now
         self._on_fork = on_fork
         self._report_hidden = report_hidden

@@ -25,11 +25,16 @@ _PREFIX: Final = "projection:"
 
 @final
 class _Watched(msgspec.Struct):
-    """What earlier evaluations saw of one projection: its position and when it last moved, and when somebody last ran it."""
+    """What earlier evaluations saw of one projection: its position and when it last moved, and when somebody last ran it.
+
+    ``run_at`` is that of the first evaluation while none has seen a runner (``was_run`` is false): when the last one ended
+    is then not known.
+    """
 
     position: int
     moved_at: float
     run_at: float
+    was_run: bool = False
 
 
 @final
@@ -105,7 +110,7 @@ class ProjectionChecks:
         if position != watched.position or position >= head:
             watched.position, watched.moved_at = position, now
         if record.lease_left > 0:
-            watched.run_at = now
+            watched.run_at, watched.was_run = now, True
         lag = max(0, head - position)
         heartbeat = local.heartbeat_age() if local is not None and local.leader else None
         figures: dict[str, Figure] = {
@@ -118,7 +123,8 @@ class ProjectionChecks:
         if local is not None and local.state == "failed" and record.lease_left <= 0:
             return unhealthy(f"it has failed in this process: {local.problem or 'see the log'}", **figures)
         if (idle := now - watched.run_at) > settings.nobody_after:
-            return unhealthy(f"no process has run it for {idle:.0f} s", **figures)
+            reason = f"no process has run it for {idle:.0f} s" if watched.was_run else "no process runs it"
+            return unhealthy(reason, **figures)
         if heartbeat is not None and heartbeat > settings.stalled_after:
             return unhealthy(f"its handler has shown no sign of life for {heartbeat:.0f} s", **figures)
         if (still := now - watched.moved_at) > settings.stalled_after:
@@ -133,7 +139,8 @@ class ProjectionChecks:
         if not waiting:
             return {"dead_letters": healthy(waiting=0)} if self._letters else {}
         listed = ", ".join(f"{count} of {name}" for name, count in sorted(waiting.items()))
-        reason = f"events could not be applied and wait: {listed}; see 'eventcore projections dead-letters'"
+        look = f"eventcore projections dead-letters {min(waiting)} STORE_URL"
+        reason = f"events could not be applied and wait: {listed}; see '{look}'"
         return {"dead_letters": degraded(reason, waiting=sum(waiting.values()))}
 
 

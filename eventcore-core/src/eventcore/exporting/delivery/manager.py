@@ -55,6 +55,9 @@ class ExporterManager:
             which ambient trace contexts to ask.
         collector: gives the pipelines' metrics.
         resource: handed to every exporter.
+
+    Attributes:
+        trial: whether exporters that are added from now on are only tried out.
     """
 
     def __init__(self, tracer: Tracer, collector: Collector, resource: Resource) -> None:
@@ -72,6 +75,7 @@ class ExporterManager:
         # The settings of the plugins with secrets masked, by name of the exporter.
         self._shown_settings: dict[str, Mapping[str, object]] = {}
         self._closed = False
+        self.trial = False
         # The forks that have not ended, by the thread that forks.
         self._forking: dict[int, _Fork] = {}
 
@@ -106,7 +110,7 @@ class ExporterManager:
             self._pipelines[name] = pipeline
             self._shown_settings[name] = shown_settings
             self._update_tracer()
-        worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer)
+        worker = Worker(pipeline, self._collector, self._resource, shown_settings, predecessor, self._update_tracer, self.trial)
         if predecessor is not None:
             # Beside the caller, which does not wait: the successor's worker waits for the predecessor.
             in_background(lambda: self._stop([predecessor], _REPLACED_TIMEOUT), f"eventcore-replace-{name}")

@@ -37,6 +37,7 @@ class Worker:
         shown_settings: the plugin's settings with secrets masked, handed to the exporter.
         predecessor: the pipeline that this one replaces.
         on_started: called in the worker thread when the exporter has started.
+        trial: whether the exporter is only tried out: what a flush has sent is not sent again at the end.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Worker:
         shown_settings: Mapping[str, object],
         predecessor: Pipeline | None,
         on_started: Callable[[], None],
+        trial: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._runner = pipeline.runner
@@ -61,6 +63,7 @@ class Worker:
             export_now=pipeline.export_now,
             on_fork=pipeline.runner.fork.ask,
             report_hidden=pipeline.report_hidden,
+            trial=trial,
         )
         # Not the pipeline itself, which would keep the replaced exporter in memory.
         self._predecessor_finished = predecessor.finished if predecessor else None
@@ -220,7 +223,8 @@ class Worker:
         # A pull exporter without spans has nothing to deliver, unless it asks for one last cycle: its
         # metrics are exported when they are scraped.
         handle = runner.handle
-        if handle.interval is not None or handle.final_cycle or "spans" in status.cycles:
+        has_last = handle.interval is not None or handle.final_cycle or "spans" in status.cycles
+        if has_last and not self._context.trial:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
             status.final_error = self._cycles.deliver_everything(deadline - reserved, _sleep, last_chance=True)
