@@ -51,7 +51,7 @@ def _name_of_sdk() -> str:
     # `get_tracer_provider` would load a provider that a variable names.
     resource = getattr(trace._TRACER_PROVIDER, "resource", None)  # noqa: SLF001  # as the comment says
     attributes = getattr(resource, "attributes", None)
-    name = attributes.get("service.name") if isinstance(attributes, Mapping) else None
+    name = cast("Mapping[str, object]", attributes).get("service.name") if isinstance(attributes, Mapping) else None
     return name if isinstance(name, str) and not name.startswith(_UNNAMED) else ""
 
 
