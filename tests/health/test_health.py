@@ -225,6 +225,29 @@ async def test_a_projection_ends_readiness_when_it_is_configured_as_essential(te
         assert not health.ready
 
 
+async def test_an_essential_name_that_no_check_has_is_reported_and_ends_readiness(telemetry: Telemetry) -> None:
+    essential = ("projection:typo", "nonsense:*", "projection:*", "exporter:*", "dead_letters", "queue")
+    settings = msgspec.structs.replace(QUICK, essential=essential)
+    async with open_store("memory:", telemetry=telemetry, health=settings) as store:
+        store.add_health_check("queues", lambda: True)
+        health = await store.health()
+        wrong = {name: (check.status, check.reason) for name, check in health.checks.items() if check.status != "healthy"}
+        missing = "'essential' names it, but there is no such check"
+        assert wrong == {
+            "projection:typo": ("unhealthy", missing),
+            "nonsense:*": ("degraded", missing),
+            "queue": ("unhealthy", f"{missing}; did you mean 'queues'?"),
+        }
+        assert not health.ready
+        store.add_health_check("queue", lambda: True)
+        assert (await store.health()).checks["queue"].status == "healthy"
+
+
+async def test_essential_names_are_several() -> None:
+    with pytest.raises(ValueError, match="essential='exporter:\\*'; expected several names"):
+        HealthSettings(essential="exporter:*")  # type: ignore[arg-type]  # what is tested
+
+
 async def test_a_projection_that_nobody_runs_any_more_is_unhealthy_in_every_process(telemetry: Telemetry) -> None:
     backend = MemoryBackend()
     async with AsyncExitStack() as stack:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import timeit
 from collections.abc import Callable, Iterator
 from contextvars import Token
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -25,6 +26,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 from eventcore import Command, Event, StreamId, open_store
 from eventcore.exporting import TraceContext
+from eventcore.logs import TraceContextFilter, add_trace_context
 from eventcore.telemetry import Pipeline
 from eventcore_otel import OpenTelemetryExporter
 from eventcore_otel.ambient import OpenTelemetryContext
@@ -218,6 +220,64 @@ async def test_spans_of_the_sdk_inside_a_command_are_its_children_and_as_sampled
     assert headers["traceparent"].split("-")[2] == f"{execute.context.span_id:016x}"
     assert decide.parent.span_id == execute.context.span_id
     assert execute.parent.span_id == request.get_span_context().span_id
+
+
+class LogInTheirSpan(Command[None]):
+    """Logs in a span of the SDK and, around it, in the command's own."""
+
+    account: StreamId
+
+    def handle(self, state: None) -> Iterator[tuple[StreamId, Event]]:
+        logging.getLogger("tests.ambient").warning("command")
+        with trace.get_tracer("application").start_as_current_span("decide"):
+            logging.getLogger("tests.ambient").warning("decide")
+        yield from ()
+
+
+@pytest.mark.parametrize("given", [True, False])
+async def test_a_log_line_names_the_innermost_span_of_both_systems(
+    given: bool, provider: TracerProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs, ours = InMemorySpanExporter(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(theirs))
+    logger = logging.getLogger("tests.ambient")
+    async with open_store("memory:", exporters=[]) as store:
+        store.register_exporter(OpenTelemetryExporter(span_exporter=ours, metric_exporter="none"))
+        [pipeline] = store.telemetry.exporters()
+        assert isinstance(pipeline, Pipeline)
+        assert await asyncio.to_thread(pipeline.started.wait, 10)
+        telemetry = store.telemetry if given else None
+        caplog.handler.addFilter(fields := TraceContextFilter(telemetry))
+        try:
+            with trace.get_tracer("application").start_as_current_span("request"):
+                logger.warning("request")
+                line = add_trace_context(None, "info", {}, telemetry=telemetry)
+                await store.execute(LogInTheirSpan(account=StreamId("account-1")))
+                with store.telemetry.span("ours"):
+                    logger.warning("ours")
+                    with trace.get_tracer("application").start_as_current_span("theirs"):
+                        logger.warning("theirs")
+                        with store.telemetry.span("ours again"):
+                            logger.warning("ours again")
+            logger.warning("outside")
+        finally:
+            caplog.handler.removeFilter(fields)
+        await store.telemetry.flush(5)
+    ids: dict[str, Any] = {"outside": ""}
+    for ended in (*theirs.get_finished_spans(), *ours.get_finished_spans()):
+        assert ended.context is not None
+        ids[ended.name.removeprefix("execute ")] = f"{ended.context.span_id:016x}"
+    ids["command"] = ids["LogInTheirSpan"]
+    if not given:
+        # Outside of eventcore's spans, nothing says whose telemetry to ask.
+        assert line == {}
+        ids["request"] = ""
+    else:
+        assert line["span_id"] == ids["request"]
+    logged = {record.getMessage(): vars(record) for record in caplog.records if record.name == logger.name}
+    assert {name: fields["span_id"] for name, fields in logged.items()} == {name: ids[name] for name in logged}
+    assert list(logged) == ["request", "command", "decide", "ours", "theirs", "ours again", "outside"]
+    assert len({fields["trace_id"] for fields in logged.values() if fields["span_id"]}) == 1
 
 
 @pytest.mark.timing

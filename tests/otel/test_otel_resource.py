@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource as SdkResource
 from opentelemetry.sdk.resources import ResourceDetector
+from opentelemetry.sdk.trace import TracerProvider
 
 import eventcore_otel.resource
 from eventcore.exporting import Resource
@@ -107,6 +109,24 @@ def test_a_detector_that_raises_or_hangs_is_left_out_and_named(
     assert "'broken' failed and is left out: RuntimeError: no metadata service" in words
     assert "'hanging' has not returned within 0.5 s" in words
     assert "'missing' is not installed; known are broken, cloud, container, hanging, host, os" in words
+
+
+@pytest.mark.parametrize("configured", ["unknown_service:python", "orders"])
+def test_a_service_without_a_name_has_the_one_of_the_tracer_provider(
+    configured: str, receiver: Receiver, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = TracerProvider(resource=SdkResource.create({"service.name": "shop", "team": "a"}))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    drive(Resource((("service.name", configured),)), endpoint=receiver.endpoint).spans([span()])
+    [found] = receiver.resources()
+    assert found["service.name"] == ("orders" if configured == "orders" else "shop")
+    assert "team" not in found
+
+
+def test_a_tracer_provider_without_a_name_gives_none(receiver: Receiver, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(resource=SdkResource.create({})))
+    drive(Resource((("service.name", "unknown_service:python"),)), endpoint=receiver.endpoint).spans([span()])
+    assert receiver.resources()[0]["service.name"] == "unknown_service:python"
 
 
 def test_a_resource_is_sent_once_a_request_however_large_it_is(receiver: Receiver, drive: Drive) -> None:

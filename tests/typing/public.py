@@ -163,7 +163,7 @@ async def health(store: EventStore) -> None:
     store.add_health_check("queue", lambda: True, essential=True)
     store.add_health_check("queue", lambda: "no")  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType] - refused
     assert_type(await store.drain(delay=5.0), bool)
-    open_store("memory:", health=HealthSettings(essential=("exporter:*",)), open_timeout=60)
+    open_store("memory:", health=HealthSettings(essential=("exporter:*",)), open_timeout=60, close_timeout=5)
     asgi_app(store)
     with HealthListener(store, port=0) as listener:
         assert_type(listener.url, str)

@@ -17,6 +17,8 @@ _GROUP: Final = "opentelemetry_resource_detector"
 # Seconds in which all detectors must return; the exporter starts without those that are late.
 _TIMEOUT: Final = 2.0
 _CONTAINER_ID: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+# Begins the name that core and the SDK give a service without one.
+_UNNAMED: Final = "unknown_service"
 _SCALARS: Final = (str, bool, int, float)
 
 
@@ -36,7 +38,21 @@ def complete(context: ExporterContext, settings: Settings) -> SentResource:
         "telemetry.sdk.version": version_of("eventcore-core"),
     }
     merged = {**dict(detected.attributes), **sdk, **dict(context.resource.attributes), **dict(settings.resource)}
+    if str(merged.get("service.name", _UNNAMED)).startswith(_UNNAMED) and (name := _name_of_sdk()):
+        context.logger.info("no service name is configured: %r is taken from OpenTelemetry's tracer provider", name)
+        merged["service.name"] = name
     return SentResource(tuple(merged.items()), detected.schema_url)
+
+
+def _name_of_sdk() -> str:
+    """The service name of the tracer provider that is set for the process: one trace shows one name for one service."""
+    from opentelemetry import trace
+
+    # `get_tracer_provider` would load a provider that a variable names.
+    resource = getattr(trace._TRACER_PROVIDER, "resource", None)  # noqa: SLF001  # as the comment says
+    attributes = getattr(resource, "attributes", None)
+    name = cast("Mapping[str, object]", attributes).get("service.name") if isinstance(attributes, Mapping) else None
+    return name if isinstance(name, str) and not name.startswith(_UNNAMED) else ""
 
 
 def version_of(distribution: str) -> str:

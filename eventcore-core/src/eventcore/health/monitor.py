@@ -12,14 +12,14 @@ import msgspec
 
 from eventcore.catalogue import Instruments, ObservedBackend
 from eventcore.catalogue.metrics import HealthMetrics
-from eventcore.ground import OwnedTask, cancel_and_wait, describe_error, in_background, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, describe_error, did_you_mean, in_background, spawn
 from eventcore.ground.arguments import check_seconds
 from eventcore.health.bounded import BoundedCheck, HealthCheck, Results, own_check
 from eventcore.health.checks import ExporterChecks, StoreChecks, check_loop
 from eventcore.health.loop_watch import LoopWatch
 from eventcore.health.projections import ProjectionChecks
 from eventcore.health.settings import HealthSettings
-from eventcore.health.values import CheckResult, Health, HealthStatus, clean, healthy, unhealthy
+from eventcore.health.values import CheckResult, Health, HealthStatus, clean, degraded, healthy, unhealthy
 from eventcore.stores.base import Backend
 from eventcore.telemetry import Telemetry
 
@@ -31,6 +31,8 @@ _OLDEST: Final = 2
 # Seconds that a caller waits at most, whatever it asks for.
 _LONGEST: Final = 60.0
 _MAX_OWN_CHECKS: Final = 100
+# Checks that a store has under some circumstances only.
+_SOMETIMES: Final = ("append", "dead_letters", "disk", "event_loop", "pool")
 _STATUSES: Final[tuple[HealthStatus, ...]] = get_args(HealthStatus)
 _NOT_OPEN: Final[Mapping[Phase, str]] = {
     "new": "the store has not been opened yet",
@@ -217,8 +219,25 @@ class HealthMonitor:
         if (watch := self._running.watch) is not None:
             results["event_loop"] = check_loop(watch, self.settings)
         results.update(self._exporters.results())
+        results.update(self._without_check(results))
         self._keep(results)
         self._evaluated = len(own)
+
+    def _without_check(self, results: Results) -> Results:
+        """What ``essential`` names, and no check has: a misspelt name must not look like a check that passes."""
+        known = sorted({*results, *_SOMETIMES})
+        answers = results["store"].status != "unhealthy"
+        found: dict[str, CheckResult] = {}
+        for name in self.settings.essential_without_check(known):
+            reason = f"'essential' names it, but there is no such check{did_you_mean(name, known)}"
+            off = name.startswith("exporter:") and self.telemetry.configuration.exporters_off
+            if off or any(letter in name for letter in "*?["):
+                found[name] = degraded(reason)
+            elif answers or not name.startswith("projection:"):
+                found[name] = unhealthy(reason)
+            else:
+                found[name] = unhealthy("unknown, since the store does not answer")
+        return found
 
     def _keep(self, results: Results) -> None:
         now = datetime.now(UTC).replace(microsecond=0)

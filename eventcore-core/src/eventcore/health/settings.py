@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Final, final
 
@@ -22,6 +23,7 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
         limit: time for one evaluation; a check that has not answered by then is unhealthy.
         essential: further checks without which the store is not ready, by name; ``*`` stands for any characters:
             ``("projection:balances", "exporter:*")``. By default, projections, exporters and dead letters only degrade.
+            A name that no check has is itself an unhealthy check, and a pattern that fits none a degraded one.
         projections: the projections that must be running in some process, by their keys (``name``, ``name@2``). ``None``: every
             one that has ever run on the store, except a version that a later one has replaced.
         nobody_after: how long no process may hold the lease of a projection.
@@ -34,7 +36,7 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
         disk_free: bytes that must be free on the disk of a SQLite file; below a tenth of it the disk is unhealthy.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or ``essential`` is one text and not several.
 
     >>> HealthSettings(essential=("projection:*",)).is_essential("projection:balances")
     True
@@ -56,8 +58,15 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("interval", "limit", "nobody_after", "stalled_after", "blocked_after", "dead_after", "append_after"):
             check_seconds(name, getattr(self, name))
         check_seconds("keep", self.keep, or_0=True)
+        if isinstance(self.essential, str):
+            raise ValueError(f"essential={self.essential!r:.80}; expected several names, such as ({self.essential!r:.80},)")
         if self.disk_free < 0:
             raise ValueError(f"disk_free={self.disk_free!r}; expected a number of bytes, 0 or more")
+
+    def essential_without_check(self, checks: Iterable[str]) -> list[str]:
+        """What ``essential`` names and none of these checks is. A pattern of projections or exporters may fit none."""
+        present = (*checks, "projection:", "exporter:")
+        return [each for each in self.essential if not any(fnmatchcase(check, each) for check in present)]
 
     def is_essential(self, check: str) -> bool:
         """Whether the store is not ready while this check is unhealthy."""

@@ -9,6 +9,9 @@
 
 They are there inside ``Command.handle``, ``apply`` and ``discover_streams``, inside handlers of projections, inside
 ``telemetry.span``, in tasks and threads that take the context along, and in the records that eventcore itself writes there.
+
+The ids are those of the innermost span. Spans of another tracing system that an exporter connects, such as OpenTelemetry's SDK,
+count inside spans of eventcore; with the argument ``telemetry=`` (of all three) they count everywhere.
 """
 
 from eventcore.logs.configuring import configure

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TextIO, cast
 from eventcore.errors import MissingDependency
 from eventcore.logs.fields import TraceContextFilter, extra_fields
 from eventcore.logs.masking import DEFAULT_NAMES, MaskFilter
+from eventcore.recording import Recorder
 
 _FORMATS: Final = ("json", "console")
 
@@ -20,6 +21,7 @@ def configure(
     level: int | str = "INFO",
     stream: TextIO | None = None,
     mask: str = DEFAULT_NAMES,
+    telemetry: Recorder | None = None,
 ) -> logging.Handler:
     """Send all log records of the process to one stream, with the fields of the running operation, and without secrets.
 
@@ -32,6 +34,7 @@ def configure(
         level: records below this level are left out: a number or a name of ``logging``.
         stream: where to write; standard error by default.
         mask: a regular expression; the values of fields whose name it finds are replaced by ``***``. Case does not count.
+        telemetry: as for ``TraceContextFilter``.
 
     Returns:
         The handler, which the root logger has now.
@@ -57,7 +60,7 @@ def configure(
     if stream is None and (stream := cast(TextIO | None, sys.stderr)) is None:
         raise ValueError("stream=None; this process has no standard error, so pass a stream")
     handler = _json_handler(stream) if format == "json" else _console_handler(stream)
-    handler.addFilter(TraceContextFilter())
+    handler.addFilter(TraceContextFilter(telemetry))
     handler.addFilter(MaskFilter(mask))
     cast(Any, handler).eventcore_configured = True
     root = logging.getLogger()

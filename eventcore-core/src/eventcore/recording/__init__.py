@@ -18,7 +18,7 @@ from eventcore.recording.recorder import Recorder
 from eventcore.recording.registry import SECONDS, InstrumentRegistry
 from eventcore.recording.spans import Span
 from eventcore.recording.trace_context import AmbientContext, IdGenerator, TraceContext, traceparent_of
-from eventcore.recording.tracing import RateSampler, RatioSampler, Sampler, SilentTracer, Tracer
+from eventcore.recording.tracing import RateSampler, RatioSampler, Sampler, SilentTracer, Tracer, innermost
 from eventcore.recording.values import Collection, Exemplar, Resource, Scope, SpanData, SpanKind
 
 __all__ = [
@@ -55,5 +55,6 @@ __all__ = [
     "Tracer",
     "UpDownCounter",
     "UpDownCounterCell",
+    "innermost",
     "traceparent_of",
 ]

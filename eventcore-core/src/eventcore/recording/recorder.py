@@ -10,7 +10,9 @@ from eventcore.errors import InvalidInput
 from eventcore.ground import shown
 from eventcore.recording.instruments import Callback, Counter, Gauge, Histogram, Instrument, UpDownCounter
 from eventcore.recording.registry import SECONDS, InstrumentRegistry
-from eventcore.recording.tracing import Tracer
+from eventcore.recording.spans import Span
+from eventcore.recording.trace_context import TraceContext
+from eventcore.recording.tracing import Tracer, innermost
 from eventcore.recording.values import EVENTCORE, Scope
 
 _MAX_SCOPE_TEXT: Final = 1000
@@ -60,6 +62,20 @@ class Recorder:
             if type(text) is not str or len(text) > _MAX_SCOPE_TEXT or (what == "name" and not text):
                 raise InvalidInput(f"{what}={shown(text)} of a scope; expected a str of up to {_MAX_SCOPE_TEXT} characters")
         return Recorder(self._registry, self._tracer, Scope(name, version, schema_url))
+
+    def current_context(self) -> TraceContext | None:
+        """The trace context of the innermost span: of eventcore, or of another tracing system that an exporter connects.
+
+        ``None`` where there is no span. For log records, see ``eventcore.logs``.
+
+        >>> from eventcore.telemetry import Telemetry
+        >>> telemetry = Telemetry(exporters="none", config={})
+        >>> with telemetry.span("ship order") as span:
+        ...     telemetry.current_context() == span.context
+        True
+        """
+        found = innermost(self._tracer.ambient)
+        return found.context if isinstance(found, Span) else found
 
     def counter(
         self,

@@ -261,6 +261,23 @@ def _id_text(value: object) -> str | None:
     return "".join(each if each.isprintable() else "?" for each in text_of(value, _MAX_ID)) or None
 
 
+def innermost(others: tuple[AmbientContext, ...] | None = None) -> Span | TraceContext | None:
+    """The innermost of the current span of eventcore and those of other tracing systems, in this task or thread.
+
+    Args:
+        others: the other tracing systems; ``None``: those in which the telemetry of eventcore's span makes its spans current.
+    """
+    span = _current.get()
+    if others is None:
+        others = () if span is None else span._home.attached
+    ambient = _ask(others) if others else None
+    if span is None or not span.trace_id:
+        return ambient
+    if ambient is None or ambient == span._ambient():
+        return span
+    return span if (ambient.trace_id, ambient.span_id) == (span.trace_id, span.span_id) else ambient
+
+
 class SilentTracer(Tracer):
     """Records no spans: each one has the identity of its parent, so a trace passes through unchanged."""
 

@@ -60,6 +60,7 @@ class EventStore(HasHealth):
         idempotency_ttl: float = KEY_SECONDS,
         slow_command: float | None = SLOW_COMMAND,
         open_timeout: float = 0.0,
+        close_timeout: float = _CLOSE_TIMEOUT,
         health: HealthSettings | None = None,
     ) -> None:
         self.name: Final = name
@@ -78,7 +79,7 @@ class EventStore(HasHealth):
         self._projections = ProjectionHost(self._backend, self._codec, self._instruments.projections, telemetry)
         settings = health or HealthSettings()
         self._monitor = HealthMonitor(name, backend, self._backend, self._instruments, telemetry, settings)
-        self._open_timeout = open_timeout
+        self._limits: Final = (open_timeout, close_timeout)
         # The loop that opened the store; `None` before the store is opened and after it is closed.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
@@ -95,7 +96,7 @@ class EventStore(HasHealth):
         try:
             if self._owns_telemetry:
                 await self.telemetry.start()
-            await open_patiently(self._backend.open, self._open_timeout, self._monitor)
+            await open_patiently(self._backend.open, self._limits[0], self._monitor)
         except BaseException:
             # `BaseException`, since a cancelled opening must not leave exporters running either.
             self._instruments.closed()
@@ -115,17 +116,17 @@ class EventStore(HasHealth):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+    async def close(self, timeout: float | None = None) -> None:
         """Let running commands end, stop projections, close the backend, and shut down the telemetry if the store owns it.
 
         A second call waits until the first one has ended.
 
         Args:
-            timeout: seconds for all of it. Commands that have not ended by then fail.
+            timeout: seconds for all of it, by default ``close_timeout``. Commands that have not ended by then fail.
         """
         if self._loop is not None:
             self._loop = None
-            self._closing = asyncio.ensure_future(self._close(timeout))
+            self._closing = asyncio.ensure_future(self._close(self._limits[1] if timeout is None else timeout))
         if self._closing is not None:
             # Shielded: if this caller is cancelled, closing goes on, and another call can wait for it.
             await asyncio.shield(self._closing)

@@ -31,6 +31,7 @@ def open_store(
     idempotency_ttl: float = KEY_SECONDS,
     slow_command: float | None = SLOW_COMMAND,
     open_timeout: float = 0.0,
+    close_timeout: float = 10.0,
     health: HealthSettings | None = None,
 ) -> EventStore:
     """Create a store. Use it with ``async with``, which opens it, and closes it at the end of the block.
@@ -68,13 +69,15 @@ def open_store(
         slow_command: seconds from which on a command is logged as slow, with its phases and its trace; ``None`` for never.
         open_timeout: seconds in which ``async with`` tries again while the server is not up yet, 0 or more. What waiting cannot
             mend, such as a wrong password or a missing database, fails at once.
+        close_timeout: the most seconds that closing takes. Exporters whose backend gives no answer use all of them, so that
+            nothing is lost by a short outage.
         health: when the checks of ``EventStore.health`` are not healthy, and which of them decide readiness.
 
     Raises:
         InvalidStoreUrl: the URL names no store.
         MissingDependency: the store needs a package that is not installed.
-        ValueError: ``timeout``, ``cache_bytes``, ``idempotency_ttl``, ``slow_command`` or ``open_timeout`` is out of its range,
-            or ``telemetry`` was passed with ``exporters`` or ``config``.
+        ValueError: ``timeout``, ``cache_bytes``, ``idempotency_ttl``, ``slow_command``, ``open_timeout`` or ``close_timeout``
+            is out of its range, or ``telemetry`` was passed with ``exporters`` or ``config``.
         ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
             are listed.
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
@@ -101,6 +104,7 @@ def open_store(
     if timeout is not None:
         check_seconds("timeout", timeout)
     check_seconds("open_timeout", open_timeout, or_0=True)
+    check_seconds("close_timeout", close_timeout)
     check_seconds("idempotency_ttl", idempotency_ttl, at_most=_MAX_KEY_SECONDS)
     if slow_command is not None:
         check_seconds("slow_command", slow_command)
@@ -123,5 +127,6 @@ def open_store(
         idempotency_ttl=idempotency_ttl,
         slow_command=slow_command,
         open_timeout=open_timeout,
+        close_timeout=close_timeout,
         health=health,
     )

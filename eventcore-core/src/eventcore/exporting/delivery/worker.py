@@ -25,6 +25,7 @@ _LONGEST_WAIT: Final = 3600.0
 # Seconds that the shutdown hook and the end of the event loop get at least, also when the deadline
 # has passed.
 _SHORTEST_SHUTDOWN: Final = 0.05
+_UNDELIVERED: Final = "not everything was delivered at shutdown; EVENTCORE_EXPORTERS=none is for a program without a backend"
 
 
 class Worker:
@@ -228,6 +229,8 @@ class Worker:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
             status.final_error = self._cycles.deliver_everything(deadline - reserved, _sleep, last_chance=True)
+            if status.final_error:
+                self._log(logging.WARNING, _UNDELIVERED)
         status.answer_all(status.final_error)
         self._shut_down(deadline)
         runner.stop_loop(max(deadline - time.monotonic(), _SHORTEST_SHUTDOWN))
