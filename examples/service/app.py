@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with store, asyncpg.create_pool(settings.database.partition("?")[0], min_size=1, max_size=4) as pool:
             await _create_table(pool)
-            app.state.pool = pool
+            app.state.pool, app.state.store = pool, store
             projection = asyncio.create_task(_run_projection(store), name="balances")
             # Checked like the store itself: without the pool, no balance can be read.
             store.add_health_check("read_model", lambda: _ask(pool), essential=True)

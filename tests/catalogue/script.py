@@ -21,6 +21,7 @@ from eventcore import (
 )
 from eventcore.errors import ConcurrencyConflict, EventCoreError, StoreUnavailable
 from eventcore.exporting import Exporter, MetricData, SpanData, hookimpl
+from eventcore.health import HealthSettings
 from eventcore.recording import Instrument
 from eventcore.stores import AppendRequest
 from tests.projections.models import Seen
@@ -75,7 +76,8 @@ async def _run(url: str) -> Emitted:
     config = {"telemetry": {"series_limit": SERIES_LIMIT, "traces_per_second": "all"}}
     async with asyncio.timeout(20), Telemetry(exporters="none", config=config) as telemetry:
         telemetry.register_exporter(Swallowing())
-        async with open_store(steered if url == "memory:" else url, telemetry=telemetry) as store:
+        backend = steered if url == "memory:" else url
+        async with open_store(backend, telemetry=telemetry, health=HealthSettings(keep=0.0)) as store:
             await _execute_commands(store)
             if url == "memory:":
                 await _conflict_and_fail(store, steered)
@@ -84,6 +86,7 @@ async def _run(url: str) -> Emitted:
             poisoned.poison.add(1)
             running = asyncio.create_task(store.run(poisoned))
             await store.wait_for("poisoned", await store.head_position())
+            await store.health()
             orders = telemetry.counter("orders", labels=("customer",))
             for number in range(SERIES_LIMIT + 1):
                 orders.labels(str(number)).add(1)

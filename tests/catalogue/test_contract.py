@@ -20,7 +20,7 @@ NEEDS_A_POOL = {
     *("eventcore.store.pool.connections", "eventcore.store.pool.limit", "eventcore.store.pool.timeouts"),
     "eventcore.store.breaker.state",
 }
-NEEDS_A_FILE = {"eventcore.store.io", "eventcore.store.size", "eventcore.store.lock.wait"}
+NEEDS_A_FILE = {"eventcore.store.io", "eventcore.store.size", "eventcore.store.disk.free", "eventcore.store.lock.wait"}
 NEEDS_FAILURES = {"eventcore.commands.retries", "eventcore.store.errors"}
 
 

@@ -105,6 +105,7 @@ def test_dead_letters_are_listed_with_their_errors(shop: Path, url: str) -> None
         (4, "ValueError", "poison at 4\nand more", 1),
     ]
     assert all(one["failed_at"].endswith("+00:00") for one in found["dead_letters"])
+    assert [(one["stream"], one["event_type"]) for one in found["dead_letters"]] == [("account-a", "bank.Deposited")] * 2
     done = eventcore(shop, "dead-letters", "numbers", url)
     assert (done.returncode, done.stderr) == (1, "")
     assert "ValueError: poison at 4" in done.stdout

@@ -173,3 +173,49 @@ def test_a_cycle_that_could_not_be_printed_leaves_nothing_behind(
 def test_quantiles_lie_evenly_in_their_bucket_and_within_what_was_seen(q: float, expected: float) -> None:
     point = HistogramPoint((), count=4, sum=0.0, min=1.0, max=5.0, buckets=(2, 0, 2), start_time_ns=0, time_ns=1)
     assert quantile(point, (2.0, 2.0), q) == expected
+
+
+def test_spans_are_indented_below_their_parents_which_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    def one(name: str, own: int, parent: int, began: int) -> SpanData:
+        return SpanData(name, "internal", TraceContext(trace_id=255, span_id=own), parent, began, began + 1000)
+
+    exporter = ConsoleExporter()
+    # As they end: children before their parents. The parent of the last one is in another process.
+    exporter.export_spans(
+        [one("read", 3, 2, 3), one("append", 4, 2, 4), one("execute", 2, 1, 2), one("request", 1, 0, 1), one("other", 9, 77, 5)]
+    )
+    lines = printed(exporter, capsys)
+    found = [re.sub(r"^\S+ +\S+ \S+ {2}", "", line) for line in lines]
+    assert [(len(line) - len(line.lstrip()), cells(line)[0]) for line in found] == [
+        (0, "request"),
+        (2, "execute"),
+        (4, "read"),
+        (4, "append"),
+        (0, "other"),
+    ]
+    assert [f"trace {255:032x}" in line for line in lines] == [True, False, False, False, True]
+
+
+def test_ids_in_a_circle_lose_no_span(capsys: pytest.CaptureFixture[str]) -> None:
+    exporter = ConsoleExporter()
+    for own, parent in ((1, 2), (2, 1)):
+        exporter.export_spans([SpanData(f"span {own}", "internal", TraceContext(255, own), parent, 1, 2)])
+    assert len(printed(exporter, capsys)) == 2
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_fit_the_terminal_and_break_no_word(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    labels = (("store", "default"), ("operation", "commit_checkpoint"), ("db.system.name", "postgresql"), ("outcome", "error"))
+    point = HistogramPoint(labels, count=123_456_789, sum=1.0, min=0.001, max=0.5, buckets=(1, 2), start_time_ns=0, time_ns=1)
+    exporter = ConsoleExporter()
+    exporter.export_histograms([HistogramData("eventcore.store.operation.duration", "s", "", (), (0.01,), (point,))])
+    exporter.flush("metrics")
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    words = set(re.split(r"[\s,{}]+", terminal.getvalue()))
+    assert {"eventcore.store.operation.duration", "operation=commit_checkpoint", "db.system.name=postgresql"} <= words
+    assert lines[1].split()[-5] == "123,456,789" or lines[1].split()[1] == "123,456,789"

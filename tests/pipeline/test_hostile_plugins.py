@@ -289,6 +289,7 @@ def test_an_instrument_that_cannot_be_converted_takes_no_other_with_it(bench: Be
     assert (report.points_exported, report.points_rejected) == (2, 1)
     assert exporter.arrived["metrics"] == ["a.good", "c.good"]
     assert list(pipeline.hidden) == ["b.bad"]
+    assert pipeline.hidden_instruments.counts() == {"collision": 0, "invalid": 1, "filtered": 0}
 
 
 class Ambient:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from eventcore import EventStore, RecordedEvent, Telemetry, open_store
-from eventcore.catalogue import ProjectionProgress
+from eventcore import EventStore, OnError, RecordedEvent, Telemetry, open_store
+from eventcore.catalogue import ProjectionInstruments, ProjectionProgress
+from eventcore.health import HealthSettings
+from eventcore.stores import Checkpoint, ProjectionRecord
 from tests.projections.conftest import Run
 from tests.projections.models import Seen, Table, deposit, until
 from tests.store.bank import Deposit, account
@@ -195,3 +198,70 @@ async def test_a_projection_with_a_transaction_has_the_same_metrics(
         assert measured("projections.checkpoint", projection="table") == 5
         for phase in ("load", "apply", "commit"):
             assert measured("projections.batch.duration", projection="table", phase=phase) >= 1
+
+
+async def test_a_projection_that_nobody_runs_keeps_its_lag_its_position_and_its_dead_letters(
+    sqlite_url: str, telemetry: Telemetry, run: Run, measured: Measured
+) -> None:
+    often = HealthSettings(interval=0.02, keep=0.0)
+    seen = Seen()
+    seen.on_error = OnError(retries=0, then="dead_letter")
+    seen.poison.add(2)
+    async with open_store(sqlite_url, telemetry=telemetry, name="runs", health=often) as store:
+        await deposit(store, 4)
+        task = run(store, seen)
+        await store.wait_for(seen, 4)
+        async with open_store(sqlite_url, telemetry=telemetry, name="watches", health=often) as watching:
+            # Each of the two stores shows it.
+            await until(lambda: measured("projections.dead.letters.waiting", store="runs", projection="seen") == 1)
+            await until(lambda: measured("projections.dead.letters.waiting", store="watches", projection="seen") == 1)
+            task.cancel()
+            await asyncio.wait([task])
+            await deposit(watching, 3)
+            for name in ("runs", "watches"):
+                await until(partial(reaches, measured, name, 3))
+                assert measured("projections.position", store=name, projection="seen") == 4
+                assert measured("projections.lag.time", store=name, projection="seen") > 0
+            # What this process does not know, it does not say.
+            assert measured("projections.state", store="watches") == 0
+            assert [labels for labels in labels_of(telemetry, "heartbeat.age") if labels["store"] == "watches"] == []
+            await watching.reset_projection("seen")
+            await until(lambda: measured("projections.position", store="watches") == 0)
+            await until(lambda: measured("projections.dead.letters.waiting", store="watches") == 0)
+
+
+async def test_a_runner_that_leads_is_shown_by_its_own_numbers(store: EventStore, run: Run, measured: Measured) -> None:
+    seen = Seen()
+    await deposit(store, 2)
+    run(store, seen)
+    await store.wait_for(seen, 2)
+    store._instruments.projections.observe_records([record_at(1)], 9)
+    assert measured("projections.lag") == 0
+    assert measured("projections.position") == 2
+
+
+def test_a_projection_that_was_set_back_begins_anew(telemetry: Telemetry, measured: Measured) -> None:
+    instruments = ProjectionInstruments(telemetry, "default")
+    instruments.observe_records([record_at(5)], 8)
+    assert (measured("projections.lag"), measured("projections.position")) == (3, 5)
+    instruments.observe_records([record_at(1)], 8)
+    assert (measured("projections.lag"), measured("projections.position")) == (7, 1)
+    instruments.observe_records([], 0)
+    assert labels_of(telemetry, "lag") == labels_of(telemetry, "dead.letters.waiting") == []
+
+
+def reaches(measured: Measured, store: str, lag: int) -> bool:
+    return measured("projections.lag", store=store, projection="seen") == lag
+
+
+def record_at(position: int) -> ProjectionRecord:
+    return ProjectionRecord("seen", Checkpoint(position, "id"), "", 1, 0.0, 0)
+
+
+def labels_of(telemetry: Telemetry, name: str) -> list[dict[str, str]]:
+    return [
+        dict(point.labels)
+        for data in telemetry.collect()
+        if data.name == f"eventcore.projections.{name}"
+        for point in data.points
+    ]

@@ -10,6 +10,7 @@ from typing import Final
 
 PARTS_DIRECTORY: Final = Path(__file__).parents[2] / ".nox" / "parts"
 _INSTALL: Final = "python tests/real_parts/install.py"
+_BUILD: Final = "python tests/real_parts/go/build.py"
 _APT: Final = "apt-get install --no-install-recommends"
 
 
@@ -54,9 +55,16 @@ def _installed_postgres() -> Path | None:
 
 
 def _built_prometheus() -> Path | None:
-    # Built with Go, into a folder for each version; take the newest.
-    found = sorted(Path("~/.cache/eventcore-parts").expanduser().glob("prometheus-v*/prometheus"))
-    return found[-1] if found else None
+    return _built("prometheus", "prometheus")()
+
+
+def _built(part: str, program: str) -> Callable[[], Path | None]:
+    def look() -> Path | None:
+        # Built with Go, into a folder for each version; take the newest.
+        found = sorted(Path("~/.cache/eventcore-parts").expanduser().glob(f"{part}-v*/{program}"))
+        return found[-1] if found else None
+
+    return look
 
 
 def _installed_statsd_exporter() -> Path | None:
@@ -83,6 +91,14 @@ PARTS: Final[dict[str, tuple[str, str, tuple[Callable[[], Path | None], ...]]]] 
     "prometheus": ("EVENTCORE_PROMETHEUS", f"{_APT} prometheus", (_on_path("prometheus"),)),
     "promtool": ("EVENTCORE_PROMTOOL", f"{_APT} prometheus", (_on_path("promtool"),)),
     "prometheus3": ("EVENTCORE_PROMETHEUS3", "build github.com/prometheus/prometheus with Go", (_built_prometheus,)),
+    "promtool3": ("EVENTCORE_PROMTOOL3", _BUILD, (_built("prometheus", "promtool"),)),
+    "collector": ("EVENTCORE_COLLECTOR", _BUILD, (_built("collector", "otelcol"),)),
+    "jaeger": ("EVENTCORE_JAEGER", _BUILD, (_built("jaeger", "all-in-one"),)),
+    "alertmanager": (
+        "EVENTCORE_ALERTMANAGER",
+        f"{_APT} prometheus-alertmanager",
+        (_built("alertmanager", "alertmanager"), _on_path("prometheus-alertmanager"), _on_path("alertmanager")),
+    ),
     "pushgateway": (
         "EVENTCORE_PUSHGATEWAY",
         f"{_APT} prometheus-pushgateway",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, RetryPolicy, Telemetry, open_store
 from eventcore.catalogue import CATALOGUE
-from eventcore.exporting import Exporter, SpanData, hookimpl
+from eventcore.exporting import Exporter, ExporterContext, HistogramData, SpanData, hookimpl
 from eventcore.stores import SCHEMA_VERSION, AppendRequest
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Collect, Deposit, Link, Transfer, account
@@ -62,6 +63,8 @@ async def test_commands_are_counted_by_type_and_outcome(store: EventStore, measu
         assert measured(name, command_type="Transfer", outcome="rejected") == 1
         assert measured(name, command_type="Transfer", outcome="error") == 1
         assert measured(name) == 6
+    assert measured("commands.total", outcome="error", error_type="TypeError") == 1
+    assert measured("commands.total", error_type="") == 5
     assert measured("commands.active") == 0
     assert measured("commands.phase.duration", phase="load") == 6
     assert measured("commands.phase.duration", phase="decide") == 6
@@ -152,7 +155,7 @@ async def test_a_command_and_its_calls_are_one_trace(telemetry: Telemetry, keepe
     [append] = [span for span in keeper.named("append events") if span.parent_span_id == execute.context.span_id]
     assert {span.context.trace_id for span in (execute, read, append)} == {request.trace_id}
     assert (execute.kind, read.kind, append.kind) == ("internal", "client", "client")
-    assert execute.correlation_id == "request-7"
+    assert {span.correlation_id for span in (execute, read, append)} == {"request-7"}
     attributes = dict(execute.attributes)
     phases = [attributes.pop(f"eventcore.phase.{phase}") for phase in ("load", "decide", "append")]
     assert all(isinstance(seconds, float) and seconds > 0 for seconds in phases)
@@ -230,11 +233,55 @@ async def test_each_retry_is_an_event_of_the_span(telemetry: Telemetry, keeper: 
         await telemetry.flush(5.0)
     [execute] = keeper.named("execute Deposit")
     assert [(event.name, dict(event.attributes)) for event in execute.events] == [
+        ("append refused", {"reason": "version", "from_cache": False}),
         ("retry", {"reason": "version", "attempt": 1}),
+        ("append refused", {"reason": "version", "from_cache": False}),
         ("retry", {"reason": "version", "attempt": 2}),
     ]
     assert dict(execute.attributes)["eventcore.attempts"] == 3
-    assert len(keeper.named("append events")) == 3
+    appends = keeper.named("append events")
+    assert [dict(span.attributes).get("eventcore.batch.refused") for span in appends] == [1, 1, None]
+
+
+async def test_an_append_that_was_refused_because_of_the_cache_is_an_event_of_the_command(
+    telemetry: Telemetry, keeper: Keeper, sqlite_url: str
+) -> None:
+    async with (
+        open_store(sqlite_url, telemetry=telemetry) as store,
+        open_store(sqlite_url, telemetry=telemetry, name="other") as other,
+    ):
+        await store.execute(Deposit(account=account("a")))
+        await other.execute(Deposit(account=account("a")))
+        with telemetry.span("request", correlation_id="request-7") as request:
+            await store.execute(Deposit(account=account("a")))
+        await telemetry.flush(5.0)
+    trace = [span for span in keeper.spans if span.context.trace_id == request.trace_id]
+    appends = [span for span in trace if span.name == "append events"]
+    assert [dict(span.attributes).get("eventcore.batch.refused") for span in appends] == [1, None]
+    [execute] = [span for span in trace if span.name == "execute Deposit"]
+    assert [(event.name, dict(event.attributes)) for event in execute.events] == [
+        ("append refused", {"reason": "version", "from_cache": True})
+    ]
+    # Also the ids of the command are on each of its spans.
+    assert {span.correlation_id for span in trace} == {"request-7"}
+
+
+async def test_calls_to_the_database_are_recorded_under_the_name_of_opentelemetry_if_it_is_asked_for(url: str) -> None:
+    config = {"telemetry": {"db_client_duration": True}}
+    async with Telemetry(exporters=[], config=config) as telemetry, open_store(url, telemetry=telemetry) as store:
+        await store.execute(Deposit(account=account("a")))
+        await store.execute(Deposit(account=account("a")))
+        [data] = [data for data in telemetry.collect() if data.name == "db.client.operation.duration"]
+        assert isinstance(data, HistogramData)
+        assert data.unit == "s"
+        points = {dict(point.labels)["db.operation.name"]: point for point in data.points}
+        assert points["append"].count == 2
+        assert dict(points["append"].labels) == {
+            "db.system.name": url.partition(":")[0],
+            "db.operation.name": "append",
+            "error.type": "",
+            "store": "default",
+        }
 
 
 async def test_the_stores_own_tasks_start_in_an_empty_context(telemetry: Telemetry, keeper: Keeper) -> None:
@@ -245,3 +292,57 @@ async def test_the_stores_own_tasks_start_in_an_empty_context(telemetry: Telemet
     await telemetry.flush(5.0)
     assert len(keeper.named("append events")) == 1
     assert all(span.context.trace_id != start_up.trace_id for span in keeper.spans if span.name != "start-up")
+
+
+async def test_each_of_thousands_of_command_types_is_counted_by_itself(telemetry: Telemetry, measured: Measured) -> None:
+    # More than there may be series of durations, and of the total.
+    types = [type(f"Deposit{number}", (Deposit,), {"__module__": __name__}) for number in range(2100)]
+    async with open_store("memory:", telemetry=telemetry) as store:
+        for command_type in types:
+            await store.execute(command_type(account=account("a")))
+        counted = next(data for data in telemetry.collect() if data.name == "eventcore.commands.total").points
+        values = {dict(point.labels)["command.type"]: point.value for point in counted}  # type: ignore[union-attr]
+        overflow = values.pop("_overflow_")
+        assert overflow > 1
+        assert set(values.values()) == {1}
+        assert overflow + len(values) == len(types)
+        # A value may wait in a buffer; it counts as one measurement all the same.
+        assert measured("series.overflow", instrument="eventcore.commands.total") == overflow
+        beyond = measured("series.overflow", instrument="eventcore.commands.active")
+        assert beyond == 2 * (len(types) - 2000)
+        assert measured("commands.duration") == len(types)
+
+
+async def test_the_free_space_of_the_disk_of_a_file_is_shown(sqlite_url: str, telemetry: Telemetry, measured: Measured) -> None:
+    async with open_store(sqlite_url, telemetry=telemetry):
+        async with asyncio.timeout(5):
+            while not measured("store.disk.free"):
+                await asyncio.sleep(0.01)
+        free = shutil.disk_usage(sqlite_url.removeprefix("sqlite:///")).free
+        # Others use the disk at the same time.
+        assert abs(measured("store.disk.free") - free) < free / 2
+
+
+async def test_what_an_exporter_hides_and_when_it_last_succeeded_are_metrics(measured: Measured, telemetry: Telemetry) -> None:
+    class Hiding(Exporter):
+        @hookimpl
+        def start(self, context: ExporterContext) -> None:
+            context.report_hidden("orders.total", "its name is in use", "collision")
+
+        @hookimpl
+        def export_counters(self, counters: Sequence[object], timeout: float) -> None:
+            pass
+
+    async with open_store("memory:", telemetry=telemetry):
+        telemetry.register_exporter(Hiding())
+        assert await telemetry.flush(5.0)
+        assert measured("exporters.instruments.hidden", exporter="hiding", reason="collision") == 1
+        assert measured("exporters.instruments.hidden", exporter="hiding") == 1
+        [age] = [
+            point.value  # type: ignore[union-attr]  # a gauge's points have it
+            for data in telemetry.collect()
+            if data.name == "eventcore.exporters.last.success.age"
+            for point in data.points
+            if dict(point.labels) == {"exporter": "hiding", "signal": "metrics"}
+        ]
+        assert 0 <= age < 5

@@ -338,7 +338,7 @@ async def test_a_timeout_before_the_append_says_that_nothing_was_written(telemet
         backend.let_all()
         await first
         assert await store.head_position() == 1
-    assert measured("commands.total", outcome="cancelled") == 1
+    assert measured("commands.total", outcome="error", error_type="CommandTimeout") == 1
 
 
 async def test_a_timeout_during_the_append_says_that_the_events_may_be_stored(telemetry: Telemetry) -> None:

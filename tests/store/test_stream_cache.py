@@ -13,6 +13,7 @@ import pytest
 
 from eventcore import Command, Event, RecordedEvent, StreamId, Telemetry, open_store
 from eventcore.commands.streams.cache import KeptState, StreamCache
+from eventcore.commands.streams.folding import StateCodec
 from eventcore.events import EventMetadata, StreamState
 from eventcore.events.codec import Codec, StoredEvent
 from eventcore.stores import MemoryBackend
@@ -90,6 +91,35 @@ def test_kept_states_are_counted() -> None:
         tracemalloc.stop()
     print(f"counted {cache.held / used:.2f} of what tracemalloc finds")
     assert used / 1.5 <= cache.held <= used * 1.5
+
+
+class Listed(StreamState):
+    """Its only field is a scalar, so it is kept as it is and not as JSON."""
+
+    flights: str = ""
+
+    def apply(self, event: RecordedEvent) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("text", ["", "x" * 3_000, "ü" * 3_000])
+def test_kept_states_of_scalars_are_counted(text: str) -> None:
+    cache, codec = StreamCache(1 << 40), StateCodec(Listed)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1000):
+            stream = StreamId(f"stream-{number}")
+            cache.keep(stream, codec.kept(Listed(f"{text}{number}"), 1000 + number, f"{number:032x}", 1000 + number))
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    print(f"counted {cache.held / used:.2f} of what tracemalloc finds")
+    assert used / 1.5 <= cache.held <= used * 1.5
+    kept = cache.state(StreamId("stream-7"), Listed)
+    assert kept is not None
+    assert kept.whole == Listed(f"{text}7")
 
 
 def test_it_never_holds_more_than_its_budget() -> None:

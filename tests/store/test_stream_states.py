@@ -19,6 +19,7 @@ from eventcore import (
     Telemetry,
     open_store,
 )
+from eventcore.commands.streams.folding import StateCodec
 from eventcore.errors import InvalidCommand
 from eventcore.stores import AppendRequest, MemoryBackend
 from tests.store.backends import SteeredBackend
@@ -252,6 +253,92 @@ async def test_a_state_that_cannot_be_read_back_is_refused_and_says_why(store: E
     await store.execute(Deposit(account=A))
     with pytest.raises(InvalidCommand, match="Spoilt cannot be read back: Expected `int`, got `str`"):
         await store.execute(Use(account=A))
+
+
+class Scalars(StreamState, snapshot_every=3):
+    """Nothing in it can be changed, so commands get copies of its fields and not of its JSON."""
+
+    balance: int = 0
+    last: StreamId | None = None
+    text: str = ""
+
+    def apply(self, event: RecordedEvent) -> None:
+        applied.append(event.version)
+        assert isinstance(event.data, Deposited)
+        self.balance += event.data.amount
+        self.last = event.stream_id
+        self.text += f"{event.version}ü"
+
+
+class DoubleScalars(Command[Mapping[StreamId, Scalars]]):
+    account: Annotated[StreamId, Scalars]
+
+    def handle(self, state: Mapping[StreamId, Scalars]) -> Iterable[tuple[StreamId, Event]]:
+        one = state[self.account]
+        assert (one.text, one.last) == ("".join(f"{version}ü" for version in range(1, one.text.count("ü") + 1)), A)
+        amount, one.balance, one.text, one.last = one.balance, 1_000_000, "spoilt", None
+        yield self.account, Deposited(amount=amount)
+
+
+async def test_commands_share_nothing_of_a_state_of_scalars(telemetry: Telemetry, measured: Measured) -> None:
+    backend = MemoryBackend()
+    async with open_store(backend, telemetry=telemetry) as store:
+        await store.execute(Deposit(account=A, amount=1))
+        for _ in range(4):
+            await store.execute(DoubleScalars(account=A))
+        assert applied == [1, 2, 3, 4]
+        await asyncio.gather(*(store.execute(DoubleScalars(account=A)) for _ in range(3)))
+        assert await amounts(store, A) == [1, 1, 2, 4, 8, 16, 32, 64]
+    assert measured("snapshots.writes", result="hit") >= 1
+    async with open_store(backend.another(), telemetry=telemetry) as store:
+        assert (await store.execute(DoubleScalars(account=A))).events[0].data == Deposited(amount=128)
+    assert measured("snapshots.reads", result="hit") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [("much", "cannot be read back"), (2.5, "cannot be read back"), ("\ud800", "cannot be kept"), ([1], "cannot be read back")],
+)
+async def test_a_scalar_that_is_not_what_its_field_says_is_refused(value: Any, says: str, store: EventStore) -> None:
+    class Spoilt(Scalars):
+        def apply(self, event: RecordedEvent) -> None:
+            self.balance = value
+
+    class Use(Command[Mapping[StreamId, Spoilt]]):
+        account: StreamId
+
+        def discover_streams(self, state: Mapping[StreamId, Spoilt]) -> Mapping[StreamId, type[StreamState] | None]:
+            return {self.account: Spoilt}
+
+        def handle(self, state: Mapping[StreamId, Spoilt]) -> None:
+            return None
+
+    await store.execute(Deposit(account=A))
+    with pytest.raises(InvalidCommand, match=f"Spoilt {says}"):
+        await store.execute(Use(account=A))
+
+
+@pytest.mark.parametrize("value", ["a", "ü", True, 0, -(2**63), 2**64, 2.5, float("inf"), None, A, "\x00"])
+def test_what_is_copied_by_its_fields_is_what_its_json_would_be(value: Any) -> None:
+    class Mixed(StreamState):
+        text: str | None = None
+        number: int | float = 0
+        stream: StreamId | None = None
+        flag: bool = False
+
+        def apply(self, event: RecordedEvent) -> None:
+            raise NotImplementedError
+
+    codec = StateCodec(Mixed)
+    kinds = {bool: "flag", str: "text", int: "number", float: "number", StreamId: "stream", type(None): "text"}
+    state = Mixed(**{kinds[type(value)]: value})
+    kept = codec.kept(state, 1, "", 1)
+    if kept.whole is None:
+        assert value in (2**64, float("inf"), -(2**63))
+        return
+    assert kept.whole is not state
+    assert codec.copy(kept) == codec.decode(codec.encode(state)) == state
+    assert codec.copy(kept) is not codec.copy(kept)
 
 
 # Snapshots

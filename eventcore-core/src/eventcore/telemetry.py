@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import os
 import threading
 import time
@@ -27,7 +26,7 @@ from eventcore.exporting.configuration import (
 from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
 from eventcore.exporting.registration import check_exporter, older_hooks
-from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background
+from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger
 from eventcore.recording import (
     Collection,
     Collector,
@@ -50,7 +49,7 @@ __all__ = ["AbsentExporter", "Collection", "ExporterReport", "FailedExporter", "
 _DEFAULT_TIMEOUT: Final = 10.0
 # The longest that `start` waits for the exporters' own start, in seconds. A slower exporter joins later.
 _START_LIMIT: Final = 1.0
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 T = TypeVar("T")
 

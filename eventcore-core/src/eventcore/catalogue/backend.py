@@ -38,6 +38,7 @@ class BackendInstruments(BackendMetrics):
         self._head: int | None = None
         self._last_append: float | None = None
         self._size: int | None = None
+        self._disk_free: int | None = None
         # Whether the store answered when it was asked last; `None` while it is not open.
         self._answers: bool | None = None
         self._task: OwnedTask[None] | None = None
@@ -54,6 +55,7 @@ class BackendInstruments(BackendMetrics):
             self.head_position.add_callback(lambda: {(store, backend.system): self._head}),
             self.last_append_age.add_callback(lambda: {(store,): self._age()}),
             self.size.add_callback(lambda: {(store,): self._size}),
+            self.disk_free.add_callback(lambda: {(store,): self._disk_free}),
             self.pool_limit.add_callback(lambda: {(store,): counters.connections_limit}),
             self.pool_timeouts.add_callback(lambda: {(store,): counters.connection_timeouts}),
             self.breaker_state.add_callback(lambda: self._breaker_states(store, counters.breaker)),
@@ -123,7 +125,7 @@ class BackendInstruments(BackendMetrics):
     def _keep(self, sample: DatabaseSample) -> None:
         # This process may have appended more while the database was asked.
         self._head = max(sample.head, self._head or 0) if sample.head is not None else None
-        self._size = sample.size
+        self._size, self._disk_free = sample.size, sample.disk_free
         if sample.last_append_ns is None:
             self._last_append = None
         else:

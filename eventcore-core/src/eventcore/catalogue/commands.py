@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, final
 
 from eventcore.catalogue.metrics import CommandMetrics, CommandOutcome, Resolution, RetryReason, SnapshotResult
-from eventcore.recording import Buffer, HistogramCell, Span, UpDownCounterCell
+from eventcore.recording import Buffer, CounterCell, HistogramCell, Span, UpDownCounterCell
 from eventcore.telemetry import Telemetry
 
 _FOLD_AT: Final = 256
@@ -95,15 +95,36 @@ class CommandSeries:
         """Count an attempt after the first."""
         self._instruments.retries.labels(*self._labels, reason).add(1)
 
+    def failed(self, error: BaseException) -> None:
+        """Count a command of the outcome ``error``. Its duration is recorded by ``ended``, like that of any other."""
+        self._instruments.total.labels(*self._labels, "error", type(error).__name__).add(1)
+
     def _bind(self, outcome: CommandOutcome) -> _Ended:
         labels = (*self._labels, outcome)
         attempts = self._buffer(self._instruments.attempts.labels(*labels))
-        duration = self._buffer(self._instruments.duration.labels(*labels))
-        self._instruments.total.labels(*labels).count(duration)
-        bound = self._ended[outcome] = (duration.append, attempts.append, duration.values)
+        cell = self._instruments.duration.labels(*labels)
+        duration = self._buffer(cell)
+        append = duration.append
+        if outcome != "error":
+            total = self._instruments.total.labels(*labels, "")
+            if cell.is_overflow:
+                # The buffer has the durations of all command types beyond the cap. The total has a higher cap, so this type may
+                # still be counted by itself.
+                append = _and_count(append, total)
+            else:
+                total.count(duration)
+        bound = self._ended[outcome] = (append, attempts.append, duration.values)
         return bound
 
     def _buffer(self, cell: UpDownCounterCell | HistogramCell) -> Buffer:
         buffer = cell.buffer()
         self._buffers.append(buffer)
         return buffer
+
+
+def _and_count(append: _Append, total: CounterCell) -> _Append:
+    def ended(seconds: float) -> None:
+        append(seconds)
+        total.add(1)
+
+    return ended

@@ -101,8 +101,8 @@ _BYTES: Final = tuple(4.0**power for power in range(3, 13))
 
 
 class CommandMetrics(MetricGroup):
-    total = Counter("commands.total", "{command}", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME),
-        "Commands by outcome. A business rejection (rejected) is not a fault.")
+    total = Counter("commands.total", "{command}", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME, _ERROR_TYPE),
+        "Commands by outcome. A business rejection (rejected) is not a fault. Only the outcome error has an error.type.")
     duration = Histogram("commands.duration", "s", (_STORE, _COMMAND_TYPE, _COMMAND_OUTCOME), SECONDS,
         "Time from execute to its result, retries included.")
     active = UpDownCounter("commands.active", "{command}", (_STORE, _COMMAND_TYPE), "Commands that are executing now.")
@@ -154,6 +154,8 @@ class BackendMetrics(MetricGroup):
     last_append_age = Gauge("store.last.append.age", "s", (_STORE,),
         "Time since the last event was written, by any writer; absent while the store has no events.")
     size = Gauge("store.size", "By", (_STORE,), "Bytes that the store takes on its disk.")
+    disk_free = Gauge("store.disk.free", "By", (_STORE,),
+        "Bytes that are free on the disk of a SQLite file; absent for other stores, whose disks the process cannot see.")
     pool_connections = Gauge("store.pool.connections", "{connection}", (_STORE, _CONNECTION_STATE),
         "Connections in the pool of the backend; absent where the backend has no pool.")
     pool_wait = Histogram("store.pool.wait", "s", (_STORE,), SECONDS,
@@ -177,14 +179,15 @@ class ProjectionMetrics(MetricGroup):
     batch_duration = Histogram("projections.batch.duration", "s", (_STORE, _PROJECTION, _BATCH_PHASE), SECONDS,
         "Time that a batch spends in each phase; load is the wait for its page of events.")
     lag = Gauge("projections.lag", "{event}", (_STORE, _PROJECTION),
-        "Head position minus position of the projection; absent while either is unknown.")
+        "Head position minus position of the projection, whichever process runs it, also if none does; absent while unknown.")
     lag_time = Gauge("projections.lag.time", "s", (_STORE, _PROJECTION),
         "Time since this process first saw the oldest event that is not applied; 0 when caught up. A replay starts at 0, "
-        "however old its events are.")
+        "however old its events are. Like the lag, also of a projection that another process runs, or none.")
     eta = Gauge("projections.eta", "s", (_STORE, _PROJECTION),
         "Time until it has caught up, at the pace of the last 30 seconds; 0 when it has, absent when it does not come closer.")
     position = Gauge("projections.position", "{event}", (_STORE, _PROJECTION),
-        "Position of the last event that was applied, or scanned and filtered out.")
+        "Position of the last event that was applied, or scanned and filtered out; of a projection that this process does not "
+        "run, the position that the store keeps.")
     checkpoint = Gauge("projections.checkpoint", "{event}", (_STORE, _PROJECTION),
         "Position that the store keeps; after a crash, events between it and the position are applied again.")
     state = Gauge("projections.state", "{state}", (_STORE, _PROJECTION, _PROJECTION_STATE),
@@ -197,6 +200,8 @@ class ProjectionMetrics(MetricGroup):
         "Failures of the handler or the store, by the type of the error.")
     dead_letters = Counter("projections.dead.letters", "{event}", (_STORE, _PROJECTION),
         "Events that this process stored as dead letters because they could not be applied.")
+    dead_letters_waiting = Gauge("projections.dead.letters.waiting", "{event}", (_STORE, _PROJECTION),
+        "Dead letters that wait to be retried, whichever process runs the projection; read from the store every 5 seconds.")
     leader = Gauge("projections.leader", "1", (_STORE, _PROJECTION),
         "1 in the process that runs the projection, 0 in one that waits to take over or has ended.")
 
@@ -204,6 +209,8 @@ class ProjectionMetrics(MetricGroup):
 class HealthMetrics(MetricGroup):
     status = Gauge("health.status", "1", (_STORE, _CHECK, _HEALTH_STATUS),
         "1 for the current status of a check, 0 for all others; evaluated every 5 seconds, also when no probe asks.")
+    loop_lag = Histogram("event.loop.lag", "s", (_STORE,), SECONDS,
+        "How late a timer runs on the store's event loop, four times a second: as long as other callbacks block the loop.")
 
 
 class ExporterMetrics(MetricGroup):

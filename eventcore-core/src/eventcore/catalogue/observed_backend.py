@@ -17,6 +17,7 @@ from eventcore.recording import Span, SpanKind, TraceContext
 from eventcore.stores.base import Backend, ProjectionLedger
 from eventcore.stores.judging import last_appended
 from eventcore.stores.values import (
+    CONFLICT,
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -89,6 +90,8 @@ class ObservedLog:
             if span.recording:
                 span.set_attribute("eventcore.batch.size", len(requests))
                 span.set_attribute("eventcore.events", len(written))
+                if refused := sum(verdict == CONFLICT for verdict in verdicts):
+                    span.set_attribute("eventcore.batch.refused", refused)
                 if written:
                     span.set_attribute("eventcore.position", head)
         instruments.committed(written)
@@ -148,8 +151,14 @@ class ObservedLog:
     @contextmanager
     def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Generator[Span]:
         parent, links = _family(origins)
+        context = correlation_id = causation_id = None
+        if parent is not None:
+            # The command's own ids: this task belongs to the store, and has no span of the command around it.
+            context, correlation_id, causation_id = parent.context, parent.correlation_id, parent.causation_id
         begun = perf_counter()
-        with self._telemetry.span(name, kind=_CLIENT, parent=parent, links=links) as span:
+        with self._telemetry.span(
+            name, kind=_CLIENT, parent=context, links=links, correlation_id=correlation_id, causation_id=causation_id
+        ) as span:
             if span.recording:
                 span.set_attribute("db.system.name", self._system)
                 span.set_attribute("db.operation.name", operation)
@@ -196,9 +205,9 @@ def _timed(instruments: StoreInstruments, operation: Operation, function: Functi
     return cast(FunctionT, timed)
 
 
-def _family(origins: Sequence[Span | None]) -> tuple[TraceContext | None, list[TraceContext]]:
+def _family(origins: Sequence[Span | None]) -> tuple[Span | None, list[TraceContext]]:
     """The parent and the links of a call that serves several commands: the first sampled span, and the other sampled ones."""
-    sampled: list[TraceContext] = []
+    sampled: list[Span] = []
     first: Span | None = None
     for origin in origins:
         if origin is None:
@@ -206,9 +215,9 @@ def _family(origins: Sequence[Span | None]) -> tuple[TraceContext | None, list[T
         if first is None:
             first = origin
         if origin.recording:
-            sampled.append(origin.context)
+            sampled.append(origin)
             if len(sampled) > _MAX_LINKS:
                 break
     if sampled:
-        return sampled[0], sampled[1:]
-    return (None if first is None else first.context), []
+        return sampled[0], [span.context for span in sampled[1:]]
+    return first, []

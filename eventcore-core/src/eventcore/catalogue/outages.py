@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, final
 
 from eventcore.errors import StoreUnavailable
-from eventcore.ground import describe_error
+from eventcore.ground import describe_error, own_logger
 
-_logger: Final = logging.getLogger("eventcore.store")
+_logger: Final = own_logger("eventcore.store")
 
 
 @final

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, final, get_args
 
 from eventcore.catalogue.metrics import EventOutcome, ProjectionMetrics, ProjectionState
 from eventcore.catalogue.progress import ProjectionProgress
 from eventcore.recording import CallbackHandle, CounterCell, Gauge
+from eventcore.stores.values import ProjectionRecord
 from eventcore.telemetry import Telemetry
 
 _OUTCOMES: Final[tuple[EventOutcome, ...]] = get_args(EventOutcome)
@@ -22,14 +23,20 @@ class ProjectionInstruments(ProjectionMetrics):
         super().__init__(telemetry)
         self.store = store
         self._watched: dict[str, tuple[ProjectionProgress, ...]] = {}
+        # What the store's records say, whichever process runs the projections. Replaced as a whole: other threads read them.
+        self._recorded: dict[str, ProjectionProgress] = {}
+        self._waiting: dict[str, int] = {}
         self._handles: list[CallbackHandle] = [
-            self._show(self.lag, lambda progress: progress.lag()),
-            self._show(self.lag_time, lambda progress: progress.lag_time()),
-            self._show(self.eta, lambda progress: progress.eta()),
-            self._show(self.position, lambda progress: progress.position),
-            self._show(self.checkpoint, lambda progress: progress.checkpoint),
-            self._show(self.heartbeat_age, lambda progress: progress.heartbeat_age()),
-            self._show(self.leader, lambda progress: int(progress.leader)),
+            self._show(self.lag, self._anywhere, lambda progress: progress.lag()),
+            self._show(self.lag_time, self._anywhere, lambda progress: progress.lag_time()),
+            self._show(self.eta, self._anywhere, lambda progress: progress.eta()),
+            self._show(self.position, self._anywhere, lambda progress: progress.position),
+            self._show(self.checkpoint, self._anywhere, lambda progress: progress.checkpoint),
+            self._show(self.heartbeat_age, self._shown, lambda progress: progress.heartbeat_age()),
+            self._show(self.leader, self._shown, lambda progress: int(progress.leader)),
+            self.dead_letters_waiting.add_callback(
+                lambda: {(self.store, name): waiting for name, waiting in self._waiting.items()}
+            ),
             self.state.add_callback(lambda: dict(self._states())),
         ]
 
@@ -51,19 +58,52 @@ class ProjectionInstruments(ProjectionMetrics):
         """For each projection that this process runs or has run, the progress of its runner."""
         return dict(self._shown())
 
+    def observe_records(self, records: Sequence[ProjectionRecord], head: int) -> None:
+        """Show projections by the store's records, read before the store's head position was ``head``.
+
+        A runner of this process that leads knows better, and is shown instead. No records: nothing is known.
+        """
+        recorded: dict[str, ProjectionProgress] = {}
+        for record in records:
+            position = record.checkpoint.position
+            progress = self._recorded.get(record.name)
+            if progress is None or progress.position is None or position < progress.position:
+                # New, or set back by a reset or a restored backup.
+                progress = ProjectionProgress()
+                progress.position = position
+            progress.checkpoint = position
+            progress.observe_head(max(head, position))
+            progress.advance(position)
+            recorded[record.name] = progress
+        self._recorded = recorded
+        self._waiting = {record.name: record.dead_letters for record in records}
+
     def closed(self) -> None:
         """Stop showing what is true of an open store only."""
         for handle in self._handles:
             handle.close()
 
-    def _show(self, gauge: Gauge, value: Callable[[ProjectionProgress], int | float | None]) -> CallbackHandle:
-        return gauge.add_callback(lambda: {(self.store, name): value(progress) for name, progress in self._shown()})
+    def _show(
+        self,
+        gauge: Gauge,
+        projections: Callable[[], Iterator[tuple[str, ProjectionProgress]]],
+        value: Callable[[ProjectionProgress], int | float | None],
+    ) -> CallbackHandle:
+        return gauge.add_callback(lambda: {(self.store, name): value(progress) for name, progress in projections()})
 
     def _states(self) -> Iterator[tuple[tuple[str, ...], Any]]:
         for name, progress in self._shown():
             current = progress.state
             for state in _STATES:
                 yield (self.store, name, state), int(state == current)
+
+    def _anywhere(self) -> Iterator[tuple[str, ProjectionProgress]]:
+        """For each projection the runner of this process that leads, or else what the store's record says."""
+        recorded = dict(self._recorded)
+        for name, progress in self._shown():
+            by_record = recorded.pop(name, None)
+            yield name, progress if progress.position is not None or by_record is None else by_record
+        yield from recorded.items()
 
     def _shown(self) -> Iterator[tuple[str, ProjectionProgress]]:
         """For each projection the runner that leads, or else the newest runner."""

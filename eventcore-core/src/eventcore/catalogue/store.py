@@ -9,10 +9,13 @@ from typing import Final, final, get_args
 from eventcore.catalogue.active_streams import ActiveStreams
 from eventcore.catalogue.metrics import CallOutcome, Operation, StoreMetrics
 from eventcore.catalogue.outages import Outages
-from eventcore.recording import CounterCell, HistogramCell
+from eventcore.recording import CounterCell, Histogram, HistogramCell
 from eventcore.stores.values import NewEvent, Purpose
 from eventcore.telemetry import Telemetry
 from eventcore.version import __version__
+
+# Those of OpenTelemetry's conventions for this metric: https://opentelemetry.io/docs/specs/semconv/database/database-metrics/
+_DB_CLIENT_BOUNDARIES: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 @final
@@ -25,6 +28,7 @@ class StoreInstruments(StoreMetrics):
         self._system = system
         self._outages = outages
         self._calls: dict[tuple[Operation, CallOutcome], HistogramCell] = {}
+        self._db_client = _db_client_duration(telemetry)
         self._written: dict[str, CounterCell] = {}
         self._sizes = self.events_size.labels(store)
         self._created = self.streams_created.labels(store)
@@ -50,10 +54,14 @@ class StoreInstruments(StoreMetrics):
         if self._outages.failures:
             self._outages.succeeded()
         self._record(operation, "ok", seconds)
+        if self._db_client is not None:
+            self._db_client.labels(self._system, operation, "", self._store).record(seconds)
 
     def failed(self, operation: Operation, seconds: float, error: BaseException) -> None:
         """Record a call to the backend that failed, with the time that it took."""
         self._record(operation, "error", seconds)
+        if self._db_client is not None:
+            self._db_client.labels(self._system, operation, type(error).__name__, self._store).record(seconds)
         self._outages.failed(error)
         self.errors.labels(self._store, operation, type(error).__name__).add(1)
 
@@ -79,3 +87,16 @@ class StoreInstruments(StoreMetrics):
     def codec_failed(self, direction: str, event_type: str) -> None:
         """Count an event that could not be encoded or decoded."""
         self.codec_errors.labels(self._store, direction, event_type).add(1)
+
+
+def _db_client_duration(telemetry: Telemetry) -> Histogram | None:
+    """The metric that dashboards of databases know, if it is asked for. It says the same as ``store.operation.duration``."""
+    if not telemetry.configuration.telemetry.db_client_duration:
+        return None
+    return telemetry.histogram(
+        "db.client.operation.duration",
+        unit="s",
+        description="Duration of database client operations.",
+        labels=("db.system.name", "db.operation.name", "error.type", "store"),
+        boundaries=_DB_CLIENT_BOUNDARIES,
+    )

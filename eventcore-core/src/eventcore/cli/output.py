@@ -15,6 +15,9 @@ from eventcore.errors import Fault
 
 _COLOURS: Final = {"ok": "32", "loaded": "32", "loading": "33", "failed": "31"}
 
+# Characters of the last column, however narrow the terminal is.
+_NARROWEST: Final = 20
+
 
 @final
 class Output:
@@ -23,8 +26,8 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self._stream: TextIO = sys.stdout
-        # The columns of the terminal; 0 for a file or a pipe, whose lines programs read.
-        self._terminal = shutil.get_terminal_size().columns if self._stream.isatty() else 0
+        # On a terminal, long texts are broken between words; elsewhere a program may read the lines.
+        self._width = shutil.get_terminal_size().columns if self._stream.isatty() else None
         self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def answer(self, value: Any, print_text: Callable[[], None]) -> None:
@@ -41,30 +44,47 @@ class Output:
         """Print every fault of the configuration."""
         if faults:
             count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-            self._write([f"The configuration has {count}:", *(f"  - {fault}" for fault in faults), ""])
+            listed = [line for fault in faults for line in self._broken(f"- {fault}", 2)]
+            self._write([f"The configuration has {count}:", *(f"  {line}" for line in listed), ""])
 
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], if_empty: str = "") -> None:
         """Print rows under titles, or the line ``if_empty`` when there are no rows.
 
-        The last column may have several lines, which are printed below each other. In a terminal that is narrower than a
-        row, each row is a paragraph, with a line for each column.
+        The last column may have several lines, which are printed below each other.
         """
         if not rows:
             self._write([if_empty] if if_empty else [])
             return
         widths = [max(len(line[column]) for line in (titles, *rows)) for column in range(len(titles) - 1)]
         indent = "  " * len(widths) + " " * sum(widths)
-        longest = max(len(part) for row in rows for part in row[-1].splitlines() or [""])
-        if self._terminal and len(indent) + longest > self._terminal:
-            self._write([line for row in rows for line in (*_paragraph(titles, row, self._terminal), "")])
+        if self._width is not None and len(indent) + _NARROWEST > self._width:
+            self._blocks(titles, rows)
             return
         lines = [self._paint("1", _columns(titles, widths))]
         for row in rows:
-            first, *more = row[-1].splitlines() or [""]
+            first, *more = [line for text in row[-1].splitlines() for line in self._broken(text, len(indent))] or [""]
             state = next((_COLOURS[cell] for cell in row if cell in _COLOURS), None)
             text = _columns([*row[:-1], first], widths)
             lines += [self._paint(state, text) if state is not None else text, *(indent + part.strip() for part in more)]
         self._write([*lines, ""])
+
+    def _blocks(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print each row as a block, a line for each cell: the terminal is too narrow for columns."""
+        width = max(map(len, titles)) + 2
+        for row in rows:
+            state = next((_COLOURS[cell] for cell in row if cell in _COLOURS), None)
+            lines: list[str] = []
+            for title, cell in zip(titles, row, strict=True):
+                first, *more = [line for text in cell.splitlines() for line in self._broken(text, width)] or [""]
+                lines += [f"{title.ljust(width)}{first}".rstrip(), *(" " * width + part.strip() for part in more)]
+            self._write([*(self._paint(state, line) if state is not None else line for line in lines), ""])
+
+    def _broken(self, text: str, indent: int) -> list[str]:
+        """The text in lines that fit the terminal behind an indent. No word is broken: names and addresses can be copied."""
+        if self._width is None:
+            return [text]
+        width = max(_NARROWEST, self._width - indent)
+        return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._coloured else text
@@ -74,20 +94,6 @@ class Output:
         for line in lines:
             self._stream.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
         self._stream.flush()
-
-
-def _paragraph(titles: Sequence[str], row: Sequence[str], width: int) -> list[str]:
-    """A row as lines of ``width`` columns, each with its title. Long words, such as URLs, stay whole."""
-    margin = max(map(len, titles)) + 2
-    lines: list[str] = []
-    for title, cell in zip(titles, row, strict=True):
-        label = title.ljust(margin)
-        for part in cell.splitlines() or [""]:
-            words = textwrap.wrap(part, max(width - margin, 1), break_long_words=False, break_on_hyphens=False) or [""]
-            for line in words:
-                lines.append(f"{label}{line}".rstrip())
-                label = " " * margin
-    return lines
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -131,11 +131,13 @@ async def _dead_letters(store: EventStore, output: Output, options: argparse.Nam
 
     JSON (--json):
       {"version": 1, "projection": text, "dead_letters":
-       [{"position", "event_id", "error_type", "error", "attempts", "failed_at"}]}
+       [{"position", "event_id", "error_type", "error", "attempts", "failed_at", "stream", "event_type"}]}
+      "stream" and "event_type" are null if the store no longer holds the event.
     """
     letters = await store.dead_letters(options.name, limit=_MAX_DEAD_LETTERS)
-    answer = {"version": 1, "projection": options.name, "dead_letters": [_as_json(letter) for letter in letters]}
-    output.answer(answer, lambda: _print_letters(output, letters, f"{options.name} has no dead letters."))
+    listed = [_as_json(letter) | await _event_of(store, letter) for letter in letters]
+    answer = {"version": 1, "projection": options.name, "dead_letters": listed}
+    output.answer(answer, lambda: _print_letters(output, listed, f"{options.name} has no dead letters."))
     return int(bool(letters))
 
 
@@ -152,13 +154,13 @@ async def _retry(store: EventStore, output: Output, options: argparse.Namespace)
     if (key := projection_key(projection)) != options.name:
         raise UnusableStore(f"{options.source} is the projection {key!r}, not {options.name!r}")
     retried = await store.retry_dead_letters(projection)
+    remaining = [_as_json(letter) | await _event_of(store, letter) for letter in retried.remaining]
 
     def print_text() -> None:
-        output.line(f"{len(retried.applied)} applied, {len(retried.remaining)} remaining")
-        _print_letters(output, retried.remaining)
+        output.line(f"{len(retried.applied)} applied, {len(remaining)} remaining")
+        _print_letters(output, remaining)
 
     applied = [letter.position for letter in retried.applied]
-    remaining = [_as_json(letter) for letter in retried.remaining]
     output.answer({"version": 1, "projection": options.name, "applied": applied, "remaining": remaining}, print_text)
     return int(bool(remaining))
 
@@ -206,12 +208,23 @@ def _as_json(letter: DeadLetter) -> dict[str, Any]:
     return values
 
 
-def _print_letters(output: Output, letters: Sequence[DeadLetter], if_empty: str = "") -> None:
+async def _event_of(store: EventStore, letter: DeadLetter) -> dict[str, str | None]:
+    """Where the event of a dead letter is to be found. Its class is not needed: this process need not know it."""
+    async for event in store.read_all(after=letter.position - 1, limit=1, unknown="raw"):
+        if event.event_id == letter.event_id:
+            return {"stream": str(event.stream_id), "event_type": event.event_type}
+    return {"stream": None, "event_type": None}
+
+
+def _print_letters(output: Output, letters: Sequence[dict[str, Any]], if_empty: str = "") -> None:
     rows = [
-        [str(letter.position), _time(letter.failed_at_ns), str(letter.attempts), f"{letter.error_type}: {letter.error}"]
+        [
+            *(str(letter["position"]), letter["stream"] or "gone", letter["event_type"] or "gone"),
+            *(letter["failed_at"], str(letter["attempts"]), f"{letter['error_type']}: {letter['error']}"),
+        ]
         for letter in letters
     ]
-    output.table(["position", "failed at", "attempts", "error"], rows, if_empty)
+    output.table(["position", "stream", "event type", "failed at", "attempts", "error"], rows, if_empty)
 
 
 def _print_error(text: str) -> None:

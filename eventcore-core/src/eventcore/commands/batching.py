@@ -255,6 +255,8 @@ class Batcher:
                     self._cache.contest(stream)
                 # A cached state that was behind is no conflict: no attempt is counted, the command only reads first.
                 result = Outcome.CONFLICT if attempt.boundary.read_from_store else Outcome.RELOAD
+                # In a trace with two appends, it says what became of the first.
+                attempt.context.span.add_event("append refused", {"reason": "version", "from_cache": result is Outcome.RELOAD})
             elif verdict == KNOWN_KEY:
                 result = Outcome.REPEATED
             elif verdict > 0:

@@ -126,13 +126,16 @@ class CommandExecutor:
         headers: Mapping[str, str] | None,
         idempotency_key: str | None,
     ) -> CommandResult:
-        """See ``EventStore.execute``."""
+        """See ``EventStore.execute``.
+
+        A refusal is a normal answer of the domain. Raised inside the ``with`` block it would mark the span as an error and
+        raise alarms, so it leaves the block as a value and is raised behind it.
+        """
         command_type = self._command_types.get(type(command)) or self._add_type(command)
         check_id("correlation_id", correlation_id)
         check_id("causation_id", causation_id)
         checked_headers = check_headers(headers) if headers else {}
         key = None if idempotency_key is None else self._key(command, idempotency_key)
-        timeout = self._timeout if timeout is None else timeout
         series = command_type.series
         series.active(1)
         begun = perf_counter()
@@ -147,14 +150,15 @@ class CommandExecutor:
                 answer = await self._limited(timeout, execution, retry or _DEFAULT_RETRY)
                 outcome = execution.success(answer)
             except BusinessRuleViolation as refusal:
-                # A refusal is a normal answer of the domain. Raised inside the `with` block it would mark the span as an
-                # error and raise alarms, so it leaves the block as a value and is raised below.
                 answer, outcome = refusal, "rejected"
             except ConcurrencyConflict:
                 outcome = "conflict"
                 raise
-            except (asyncio.CancelledError, CommandTimeout):
+            except asyncio.CancelledError:
                 outcome = "cancelled"
+                raise
+            except BaseException as error:
+                series.failed(error)
                 raise
             finally:
                 self._one_less_running()
@@ -192,6 +196,7 @@ class CommandExecutor:
 
     def _limited(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> Awaitable[CommandResult]:
         run = self._attempts if execution.key is None else self._once
+        timeout = self._timeout if timeout is None else timeout
         # Most commands have no timeout of their own and do not pay for one.
         limit = self._limit
         if timeout is not None and (limit is None or timeout < limit.seconds):

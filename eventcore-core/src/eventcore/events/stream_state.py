@@ -46,7 +46,8 @@ class StreamState(msgspec.Struct, metaclass=_StateMeta):
     """Base class of the state of one stream: what its events add up to.
 
     A command asks for it with a field of type ``Annotated[StreamId, Account]``. The state belongs to the stream, so all
-    commands share it: eventcore keeps it encoded, applies only the events that are new, and gives each command a copy.
+    commands share it: eventcore keeps it, applies only the events that are new, and gives each command a copy. A state whose
+    fields are all numbers, texts, dates and the like is copied fastest, whatever the length of a text.
 
     Class keywords:
         version: change it when the meaning of a field or of ``apply`` changes. Stored states of another version are not used.

@@ -30,9 +30,10 @@ class GuardedAmbient:
     Attributes:
         problem: what was wrong with the last answer that was ignored; empty when nothing was.
         attaches: whether ``attach`` makes a span current in the other system.
+        may_be_unused: whether ``in_use`` asks the other system. If not, its answer is known, and the call is spared.
     """
 
-    __slots__ = ("_attach", "_current", "_detach", "_in_use", "_logger", "attaches", "problem")
+    __slots__ = ("_attach", "_current", "_detach", "_in_use", "_logger", "attaches", "may_be_unused", "problem")
 
     def __init__(self, answer: object, logger: logging.Logger) -> None:
         self._logger = logger
@@ -41,7 +42,7 @@ class GuardedAmbient:
         self._attach: Callable[..., object] | None = None
         self._detach: Callable[[Any], object] | None = None
         self._in_use: Callable[[], object] | None = None
-        self.attaches = False
+        self.attaches = self.may_be_unused = False
         try:
             self._adopt(answer)
         except BaseException as error:  # noqa: BLE001  # an attribute of the plugin's object may raise anything
@@ -57,7 +58,7 @@ class GuardedAmbient:
                 return None
             # `TraceContext` is final. A plugin's object would pass `isinstance` by a `__class__` of its own.
             if type(found) is TraceContext:
-                return found if found.valid and type(found.tracestate) is str else None
+                return found if found.trace_id and found.span_id and type(found.tracestate) is str else None
             problem = f"returned {_shown(found)}; expected a TraceContext or None"
         except BaseException as error:  # noqa: BLE001  # a command must not fail by it
             problem = f"raised {describe_error(error)}"
@@ -76,7 +77,7 @@ class GuardedAmbient:
             problem = f"returned {_shown(answer)}; expected a bool"
         except BaseException as error:  # noqa: BLE001  # as above
             problem = f"raised {describe_error(error)}"
-        self._in_use = None
+        self._in_use, self.may_be_unused = None, False
         self.ignore("in_use()", problem)
         return self._attach is not None
 
@@ -86,12 +87,13 @@ class GuardedAmbient:
             return None
         try:
             token = attach(context, own_io)
-            if not _is_coroutine(token):
+            # Here and not in a function: each command attaches several times.
+            if type(token) is not CoroutineType:
                 return token
             problem = f"returned {_shown(token)}; expected a token"
         except BaseException as error:  # noqa: BLE001  # as above
             problem = f"raised {describe_error(error)}"
-        self._attach, self._in_use, self.attaches = None, None, False
+        self._forget_attaching()
         self.ignore("attach()", problem)
         return None
 
@@ -101,14 +103,18 @@ class GuardedAmbient:
             return
         try:
             answer = detach(token)
-            if not _is_coroutine(answer):
+            if type(answer) is not CoroutineType:
                 return
             problem = f"returned {_shown(answer)}; expected None"
         except BaseException as error:  # noqa: BLE001  # as above
             problem = f"raised {describe_error(error)}"
         # What cannot be undone must not be done again. Contexts that are attached now are still detached.
-        self._attach, self._in_use, self.attaches = None, None, False
+        self._forget_attaching()
         self.ignore("detach()", problem)
+
+    def _forget_attaching(self) -> None:
+        self._attach, self._in_use = None, None
+        self.attaches = self.may_be_unused = False
 
     def _adopt(self, answer: object) -> None:
         if answer is None:
@@ -129,6 +135,7 @@ class GuardedAmbient:
         self._current = current if callable(current) else None
         self._attach, self._detach, self._in_use = attach, detach, in_use
         self.attaches = attach is not None
+        self.may_be_unused = in_use is not None
 
     def ignore(self, what: str, problem: str) -> None:
         """Note that an answer is ignored, and log the first one."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,6 +18,11 @@ _TABLES: Final[tuple[tuple[type[MetricData], list[str]], ...]] = (
     (GaugeData, ["gauge", "value"]),
     (HistogramData, ["histogram", "count", "mean", *(f"p{q * 100:g}" for q in _QUANTILES)]),
 )
+# Characters of a line where no terminal sets a limit, and of a name on a terminal however narrow.
+_UNLIMITED: Final = 1 << 30
+_NARROWEST: Final = 16
+_PARTS: Final = re.compile(r"[^{,]*(?:\{|, ?|$)")
+_SMALLER_PARTS: Final = re.compile(r"[^.]*(?:\.|$)")
 _SCALES: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
 
@@ -94,7 +101,7 @@ class ConsoleExporter:
 
     def _span_lines(self, spans: Sequence[SpanData]) -> Iterator[str]:
         if self._shows_spans:
-            yield from map(self._span_line, spans[: self._rows])
+            yield from (self._span_line(span, depth) for span, depth in _as_trees(spans[: self._rows]))
             if (more := len(spans) - self._rows) > 0:
                 yield f"... and {more} more spans"
 
@@ -121,17 +128,28 @@ class ConsoleExporter:
             return []
         shown = [titles, *rows[: self._rows]]
         widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in shown]
+        # On a terminal, long names are broken, so that the numbers stay under their titles.
+        names = [_broken(row[0], self._columns() - sum(widths[1:]) - 2 * len(widths[1:])) for row in shown]
+        widths[0] = max(len(part) for parts in names for part in parts)
+        lines: list[str] = []
+        for row, (first, *more) in zip(shown, names, strict=True):
+            lines.append("  ".join([first.ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))
+            lines += more
         omitted = [f"... and {len(rows) - self._rows} more series"] if len(rows) > self._rows else []
         return [self._paint("1", lines[0]), *lines[1:], *omitted, ""]
 
-    def _span_line(self, span: SpanData) -> str:
+    def _span_line(self, span: SpanData, depth: int) -> str:
         began = datetime.fromtimestamp(span.start_time_ns / 1e9, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
         duration = _number((span.end_time_ns - span.start_time_ns) / 1e9, "s")
-        line = (
-            f"{began}  {duration:>9}  {_printable(span.name)}  {_labels(span.attributes)}  trace {span.context.trace_id:032x}"
-        )
+        line = f"{began}  {duration:>9}  {'  ' * depth}{_printable(span.name)}  {_labels(span.attributes)}"
+        if not depth:
+            # Below a parent, the trace is that of the parent.
+            line += f"  trace {span.context.trace_id:032x}"
         return self._paint("31", f"{line}  error: {_printable(span.status_description)}") if span.status == "error" else line
+
+    def _columns(self) -> int:
+        stream = getattr(sys, self._stream)
+        return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else _UNLIMITED
 
     def _paint(self, code: str, text: str) -> str:
         stream = getattr(sys, self._stream)
@@ -171,6 +189,54 @@ def quantile(point: HistogramPoint, boundaries: Sequence[float], q: float) -> fl
             return low + (high - low) * (rank - below) / count
         below += count
     return point.max
+
+
+def _as_trees(spans: Sequence[SpanData]) -> Iterator[tuple[SpanData, int]]:
+    """The spans with how deep each is to be indented: parents first, then their children in the order in which they began.
+
+    A span whose parent is not among them, since it has not ended or belongs to another process, is not indented.
+    """
+    known = {(span.context.trace_id, span.context.span_id) for span in spans}
+    children: dict[tuple[int, int], list[SpanData]] = {}
+    roots: list[SpanData] = []
+    for span in sorted(spans, key=lambda span: span.start_time_ns):
+        parent = span.context.trace_id, span.parent_span_id
+        if parent in known and span.parent_span_id != span.context.span_id:
+            children.setdefault(parent, []).append(span)
+        else:
+            roots.append(span)
+    # Not recursive: a trace may be deeper than the stack. What ids in a circle leave out comes at the end.
+    waiting = [(root, 0) for root in reversed(roots)]
+    while waiting:
+        span, depth = waiting.pop()
+        yield span, depth
+        below = children.pop((span.context.trace_id, span.context.span_id), [])
+        waiting += [(child, depth + 1) for child in reversed(below)]
+    for left in children.values():
+        yield from ((span, 0) for span in left)
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """The name of a series in lines of at most ``width``: broken behind braces and commas, and else behind dots.
+
+    >>> _broken("eventcore.store.errors{store=default, operation=append}", 30)
+    ['eventcore.store.errors{', '  store=default,', '  operation=append}']
+    """
+    if len(text) <= width:
+        return [text]
+    width = max(_NARROWEST, width)
+    parts = [
+        part
+        for piece in _PARTS.findall(text)
+        for part in (_SMALLER_PARTS.findall(piece) if len(piece) > width - 2 else [piece])
+        if part
+    ]
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("  ")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
 
 
 def _labels(labels: Iterable[tuple[str, Any]]) -> str:

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Final
 
-from eventcore.ground import cut, text_of, traceback_of
+from eventcore.ground import cut, name_in_message, text_of, traceback_of
 
 _LIMIT: Final = 20
 _PERIOD: Final = 10.0
@@ -41,6 +41,7 @@ class _Bounds(logging.Filter):
         _make_plain(record)
         if left_out:
             record.msg = f"{record.msg} ({left_out} messages before this one were left out)"
+        name_in_message(record)
         return True
 
 

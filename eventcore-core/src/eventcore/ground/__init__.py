@@ -3,7 +3,16 @@
 from eventcore.ground.backoff import backoff
 from eventcore.ground.breaker import Breaker, BreakerState
 from eventcore.ground.common_timeout import CommonTimeout
-from eventcore.ground.describing import cut, describe_error, shown, text_of, traceback_of, type_name
+from eventcore.ground.describing import (
+    cut,
+    describe_error,
+    name_in_message,
+    own_logger,
+    shown,
+    text_of,
+    traceback_of,
+    type_name,
+)
 from eventcore.ground.forking import around_fork, leave_to_parent
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
@@ -26,6 +35,8 @@ __all__ = [
     "forget_earlier_raises",
     "in_background",
     "leave_to_parent",
+    "name_in_message",
+    "own_logger",
     "shown",
     "spawn",
     "text_of",

@@ -6,6 +6,7 @@ The functions here never raise, cut what they return, and return texts that can 
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -143,3 +144,28 @@ def _last_lines(error: BaseException) -> Iterator[str]:
         return
     for line in lines:
         yield f"{line}\n"
+
+
+class _NameInMessage(logging.Filter):
+    """Puts the logger's name in front of a message that no handler takes.
+
+    Where logging is not configured, Python writes nothing but the message to standard error: nobody could know whose it is.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        name_in_message(record)
+        return True
+
+
+def name_in_message(record: logging.LogRecord) -> None:
+    """Put the logger's name in front of the message, if no handler would show it."""
+    if not logging.getLogger(record.name).hasHandlers():
+        record.msg = f"{record.name}: {record.msg}"
+
+
+def own_logger(name: str) -> logging.Logger:
+    """The logger of that name, whose records say whose they are also where logging is not configured."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(present, _NameInMessage) for present in logger.filters):
+        logger.addFilter(_NameInMessage())
+    return logger

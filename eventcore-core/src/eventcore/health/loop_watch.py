@@ -1,18 +1,32 @@
-"""Measures for how long callbacks block the event loop: a timer that should run every quarter of a second, and runs late."""
+"""Measures for how long callbacks block the event loop: a timer that should run every quarter of a second, and runs late.
+
+A thread looks at the timer, too. While the loop is blocked, the thread logs the stack of the loop's thread: it shows the code
+that blocks. After the block, that stack is gone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
+import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, final
 
+from eventcore.exporting.logs import bounded_logger
+
 _INTERVAL: Final = 0.25
 # Blocks that are remembered, and for how many seconds.
 _MAX_BLOCKS: Final = 64
 _REMEMBERED: Final = 30.0
+# The innermost frames of a stack that are logged.
+_MAX_FRAMES: Final = 25
+# Seconds between two looks of the thread, at least.
+_SHORTEST_LOOK: Final = 0.02
+_logger: Final = bounded_logger("eventcore.loop")
 
 
 @final
@@ -20,21 +34,36 @@ class LoopWatch:
     """Watches the running event loop from when it is made until ``stop``. Other threads may read it at any time.
 
     Args:
-        threshold: blocks shorter than this many seconds are not remembered.
+        threshold: blocks shorter than this many seconds are neither remembered nor logged.
         clock: seconds that never go back.
+        record_lag: called in the loop, four times a second, with the seconds by which the timer was late.
     """
 
-    def __init__(self, threshold: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        threshold: float,
+        clock: Callable[[], float] = monotonic,
+        record_lag: Callable[[float], None] | None = None,
+    ) -> None:
         self._threshold = threshold
         self._clock = clock
+        self._record_lag = record_lag
         self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
         # (when it ended, how long it took). Only the loop appends; a reader copies.
         self._blocks: deque[tuple[float, float]] = deque(maxlen=_MAX_BLOCKS)
         self._due = clock() + _INTERVAL
+        # When the timer was due that ran late in the last block that was logged; changed under the lock.
+        self._logged = 0.0
+        self._log_lock = threading.Lock()
+        self._stopped = threading.Event()
         self._timer = self._again()
+        # Not joined: it ends by itself when the watch is stopped or the loop is closed, and a process need not wait for it.
+        threading.Thread(target=self._look_for_ever, name="eventcore-loop-watch", daemon=True).start()
 
     def stop(self) -> None:
         """Watch no more; to be called in the thread of the loop."""
+        self._stopped.set()
         self._timer.cancel()
 
     def blocked_for(self) -> float:
@@ -55,7 +84,45 @@ class LoopWatch:
 
     def _tick(self) -> None:
         now = self._clock()
-        if (late := now - self._due) >= self._threshold:
-            self._blocks.append((now, late))
+        due = self._due
+        late = max(0.0, now - due)
+        if self._record_lag is not None:
+            self._record_lag(late)
         self._due = now + _INTERVAL
         self._timer = self._again()
+        if late >= self._threshold:
+            self._blocks.append((now, late))
+            if self._is_first_to_log(due):
+                # Code that keeps the GIL stops the watching thread, too.
+                _logger.warning(
+                    "a callback blocked the event loop for %.2f s; no other thread could run to see its stack", late
+                )
+
+    def _is_first_to_log(self, due: float) -> bool:
+        # The loop and the thread may want to log the same block at the same moment.
+        with self._log_lock:
+            first = self._logged != due
+            self._logged = due
+        return first
+
+    # In the thread
+
+    def _look_for_ever(self) -> None:
+        pause = max(_SHORTEST_LOOK, min(_INTERVAL, self._threshold / 2))
+        while not self._stopped.wait(pause) and not self._loop.is_closed():
+            self._look()
+
+    def _look(self) -> None:
+        due = self._due
+        blocked = self._clock() - due
+        # A loop that is not running, between two calls of `run_until_complete`, is not blocked.
+        if blocked < self._threshold or not self._loop.is_running() or self._logged == due:
+            return
+        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001  # documented; there is no other way
+        stack = "".join(traceback.format_stack(frame, _MAX_FRAMES)) if frame is not None else "unknown\n"
+        del frame
+        # The block may have ended while the stack was taken: then it is that of other code.
+        if self._due == due and self._is_first_to_log(due):
+            _logger.warning(
+                "the event loop has been blocked for %.2f s by this code, the innermost call last:\n%s", blocked, stack.rstrip()
+            )

@@ -108,7 +108,8 @@ class HealthMonitor:
         """Begin to evaluate, on the running loop."""
         running = self._running
         running.loop = asyncio.get_running_loop()
-        running.watch = LoopWatch(self.settings.blocked_after)
+        lag = HealthMetrics(self.telemetry).loop_lag.labels(self.name)
+        running.watch = LoopWatch(self.settings.blocked_after, record_lag=lag.record)
         running.regular = spawn(self._regularly(), "eventcore-health")
         self.phase, self.problem = "open", ""
         # Opening was a real call to the store. So the first probe need not wait for another one.

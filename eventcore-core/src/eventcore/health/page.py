@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
 import os
 import platform
 import re
@@ -18,6 +17,7 @@ from typing import Any, Final, final
 
 import msgspec
 
+from eventcore.ground import own_logger
 from eventcore.health.monitor import HealthMonitor
 from eventcore.recording.values import HistogramPoint, NumberPoint
 from eventcore.version import __version__
@@ -28,7 +28,7 @@ _COLLECT_TIMEOUT: Final = 2.0
 _HEALTH_TIMEOUT: Final = 1.0
 _MAX_TYPES: Final = 50
 _PREFIX: Final = "eventcore."
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 def page() -> tuple[bytes, tuple[tuple[str, str], ...]]:

@@ -75,11 +75,14 @@ class ProjectionChecks:
             del self._watched[gone]
         results = {_PREFIX + name: self._check(name, records.get(name), local.get(name), head) for name in names}
         self._letters = {name: records[name].dead_letters for name in names if name in records}
+        # The metrics show the same records: one reading serves both.
+        self._instruments.observe_records([records[name] for name in names if name in records], head)
         return {**results, **self._dead_letters()}
 
     def without_store(self) -> Results:
         """The results while the store gives no answer: a runner of this process may still show signs of life."""
         names = {*self._instruments.runners(), *self._watched, *(self._settings.projections or ())}
+        self._instruments.observe_records((), 0)
         reason = "unknown, since the store does not answer"
         return {_PREFIX + name: unhealthy(reason, position=None, lag=None) for name in sorted(names)}
 

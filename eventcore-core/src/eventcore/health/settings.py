@@ -26,7 +26,8 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
             one that has ever run on the store, except a version that a later one has replaced.
         nobody_after: how long no process may hold the lease of a projection.
         stalled_after: how long a runner may show no sign of life, or a projection that is behind make no progress.
-        blocked_after: how long a callback may block the event loop before the loop counts as degraded.
+        blocked_after: how long a callback may block the event loop before the loop counts as degraded, and the stack of the
+            code that blocks it is logged.
         dead_after: how long the event loop must be blocked until the process is not live.
         append_after: how long an append, or a call that waits for a connection, may wait before it counts as degraded. After
             five times that it is unhealthy.

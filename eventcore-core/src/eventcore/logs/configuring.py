@@ -38,7 +38,7 @@ def configure(
 
     Raises:
         MissingDependency: the extra ``logs`` is not installed.
-        ValueError: ``format``, ``level`` or ``mask`` is not one of the allowed values.
+        ValueError: ``format``, ``level`` or ``mask`` is not one of the allowed values, or there is no stream to write to.
 
     >>> import io, json, logging
     >>> stream = io.StringIO()
@@ -54,8 +54,9 @@ def configure(
     number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
     if number is None:
         raise ValueError(f"level={level!r}; expected one of {', '.join(logging.getLevelNamesMapping())}, or a number")
-    target = sys.stderr if stream is None else stream
-    handler = _json_handler(target) if format == "json" else _console_handler(target)
+    if stream is None and (stream := cast(TextIO | None, sys.stderr)) is None:
+        raise ValueError("stream=None; this process has no standard error, so pass a stream")
+    handler = _json_handler(stream) if format == "json" else _console_handler(stream)
     handler.addFilter(TraceContextFilter())
     handler.addFilter(MaskFilter(mask))
     cast(Any, handler).eventcore_configured = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from eventcore.exporting import Secret
 from eventcore.logs.fields import extra_fields
@@ -54,8 +54,8 @@ class Masker:
         if isinstance(value, Mapping):
             if depth >= _DEEPEST:
                 return MASK
-            pairs = cast(Mapping[Any, Any], value).items()
-            return {name: self.field(name, each, depth + 1) for name, each in pairs}
+            fields: Mapping[Any, Any] = value
+            return {name: self.field(name, each, depth + 1) for name, each in fields.items()}
         if type(value) in (list, tuple, set, frozenset):
             return MASK if depth >= _DEEPEST else type(value)(self.value(each, depth + 1) for each in value)
         return value

@@ -16,8 +16,8 @@ from eventcore.recording.kinds import SeriesCaps
 from eventcore.recording.names import Label
 from eventcore.recording.recorder import Recorder
 from eventcore.recording.registry import SECONDS, InstrumentRegistry
-from eventcore.recording.spans import AmbientContext, Span
-from eventcore.recording.trace_context import IdGenerator, TraceContext, traceparent_of
+from eventcore.recording.spans import Span
+from eventcore.recording.trace_context import AmbientContext, IdGenerator, TraceContext, traceparent_of
 from eventcore.recording.tracing import RateSampler, RatioSampler, Sampler, SilentTracer, Tracer
 from eventcore.recording.values import Collection, Exemplar, Resource, Scope, SpanData, SpanKind
 

@@ -11,7 +11,6 @@ serves telemetry that is switched off.
 
 from __future__ import annotations
 
-import logging
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from time import perf_counter, time_ns
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 from eventcore.errors import InvalidMeasurement
-from eventcore.ground import shown, type_name
+from eventcore.ground import own_logger, shown, type_name
 from eventcore.recording.spans import Span
 from eventcore.recording.values import Exemplar, Labels
 
@@ -30,7 +29,7 @@ from eventcore.recording.values import Exemplar, Labels
 _FEW: Final = 16
 # No float can be added to an int that is much larger.
 _TOO_LARGE: Final = 1 << 64
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 def _refuse(value: object, expected: str) -> NoReturn:
@@ -94,7 +93,7 @@ class Buffer:
                 del self.values[: len(waiting)]
                 self._record_many(waiting)
                 if self.counter is not None:
-                    self.counter.add(len(waiting))
+                    self.counter.add_ones(len(waiting))
         except Exception:
             # Raised here, it would fail a command or a collection that has nothing to do with the value.
             _logger.exception("a batch of measurements is dropped")
@@ -112,12 +111,14 @@ class Cell:
 
     Attributes:
         labels: the label names and values of the series.
+        is_overflow: whether it is the one series for all label values beyond the cap.
         measurements: how many were recorded; only an overflow cell counts them.
         start_time_ns: when the series began, in nanoseconds since the Unix epoch.
     """
 
     __slots__ = ("__weakref__", "_buffer", "_exemplars", "_lock", "labels", "measurements", "start_time_ns")
     _locked: ClassVar = False
+    is_overflow: ClassVar = False
 
     def __init__(self, labels: Labels = ()) -> None:
         self.labels = labels
@@ -204,7 +205,7 @@ class CounterCell(_SumCell):
 
     def add(self, amount: int | float = 1) -> None:
         """Add ``amount``, which is finite and not negative."""
-        # Exact types first: comparing two ints, or two floats, takes half of the time of comparing an int with infinity.
+        # Exact types first: comparing two ints, or two floats, takes half the time of comparing an int with infinity.
         if type(amount) is int:
             if not 0 <= amount < _TOO_LARGE:
                 _refuse(amount, "a finite number, 0 or more")
@@ -212,8 +213,15 @@ class CounterCell(_SumCell):
             amount = _checked(amount, 0, "a finite number, 0 or more")
         self.total += amount
 
+    def add_ones(self, count: int) -> None:
+        """Add 1, ``count`` times."""
+        self.add(count)
+
     def count(self, buffer: Buffer) -> None:
-        """Add 1 for each value that is recorded through ``buffer`` of another cell; reading the total folds it."""
+        """Add 1 for each value that is recorded through ``buffer`` of another cell, which is no overflow cell.
+
+        Reading the total folds the buffer, which has one counter.
+        """
         buffer.counter = self
         self._buffer = buffer
 
@@ -312,8 +320,7 @@ class HistogramCell(Cell):
             if total - total:
                 _refuse(next((value for value in values if value - value), total), "finite numbers with a finite sum")
             ordered = sorted(values)
-            # Raises for what is no number to a float.
-            _ = self.state[0] + total
+            _ = self.state[0] + total  # raises for what is no number to a float
         except (TypeError, OverflowError):
             _refuse(values, "a sequence of finite numbers")
         if len(ordered) < _FEW:
@@ -373,24 +380,35 @@ class Timing:
 
 class OverflowCounterCell(CounterCell):
     __slots__ = ()
+    is_overflow = True
 
     def add(self, amount: int | float = 1) -> None:
         CounterCell.add(self, amount)
         self.measurements += 1
 
+    def add_ones(self, count: int) -> None:
+        CounterCell.add(self, count)
+        self.measurements += count
+
 
 class OverflowUpDownCounterCell(UpDownCounterCell):
     __slots__ = ()
+    is_overflow = True
 
     def add(self, amount: int | float) -> None:
         UpDownCounterCell.add(self, amount)
         self.measurements += 1
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        UpDownCounterCell.add(self, sum(values))
+        self.measurements += len(values)
 
 
 class OverflowGaugeCell(GaugeCell):
     """Counts and keeps no value: the last one of many unrelated series says nothing."""
 
     __slots__ = ()
+    is_overflow = True
 
     def set(self, value: int | float | None) -> None:
         self.measurements += 1
@@ -398,6 +416,7 @@ class OverflowGaugeCell(GaugeCell):
 
 class OverflowHistogramCell(HistogramCell):
     __slots__ = ()
+    is_overflow = True
 
     def record(self, value: int | float) -> None:
         HistogramCell.record(self, value)
@@ -416,6 +435,10 @@ class LockedCounterCell(CounterCell):
         with self._lock:
             super().add(amount)
 
+    def add_ones(self, count: int) -> None:
+        with self._lock:
+            super().add_ones(count)
+
 
 class LockedUpDownCounterCell(UpDownCounterCell):
     __slots__ = ()
@@ -424,6 +447,10 @@ class LockedUpDownCounterCell(UpDownCounterCell):
     def add(self, amount: int | float) -> None:
         with self._lock:
             super().add(amount)
+
+    def record_many(self, values: Sequence[int | float]) -> None:
+        with self._lock:
+            super().record_many(values)
 
 
 class LockedHistogramCell(HistogramCell):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, cast
 import msgspec
 
 from eventcore.errors import InvalidMeasurement
-from eventcore.ground import cut, shown, type_name
+from eventcore.ground import cut, own_logger, shown, type_name
 from eventcore.recording import kinds
 from eventcore.recording.cells import Cell, CounterCell, GaugeCell, HistogramCell, Timing, UpDownCounterCell, plain_number
 from eventcore.recording.kinds import OVERFLOW, SeriesCaps
@@ -36,7 +35,7 @@ Callback: TypeAlias = Callable[[], Any]
 _MAX_LABEL_LENGTH: Final = 1024
 # Making so many points takes well below a slice of processor time (see ``eventcore.ground.pacing``).
 _SERIES_BETWEEN_PAUSES: Final = 250
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 T = TypeVar("T")
 CellT = TypeVar("CellT", CounterCell, UpDownCounterCell, GaugeCell, HistogramCell)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any, Final, NamedTuple
 
-from eventcore.ground import shown
+from eventcore.ground import own_logger, shown
 from eventcore.recording.cells import (
     CounterCell,
     GaugeCell,
@@ -29,7 +28,7 @@ from eventcore.recording.spans import _current
 OVERFLOW: Final = "_overflow_"
 """The value of the open labels of an overflow series."""
 
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 def with_exemplars(cell_class: type[Any]) -> type[Any]:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from itertools import islice
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast, final, get_args
+from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
 import msgspec
 
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
 from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count
-from eventcore.recording.trace_context import TraceContext
+from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
     Attributes,
@@ -42,37 +42,12 @@ _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
 _NO_SPAN: Final = TraceContext(0, 0)
 _NO_OWN_IO: Final = nullcontext()
+_set: Final = msgspec.structs.force_setattr
+_copy: Final[Callable[[TraceContext], TraceContext]] = TraceContext.__copy__  # type: ignore[attr-defined]  # not in its stubs
 _STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
 _current: Final[ContextVar[Span | None]] = ContextVar("eventcore_current_span", default=None)
-
-
-class AmbientContext(Protocol):
-    """The current span of another tracing system. None of its methods raises, and each takes about a microsecond.
-
-    ``current`` is asked when a span begins. ``attach`` and ``detach`` surround the code that runs for a span of eventcore
-    in a task or thread whose current span is another one (see ``Span.enter``).
-    """
-
-    def current(self) -> TraceContext | None:
-        """The span that is current there."""
-        ...
-
-    def in_use(self) -> bool:
-        """Whether ``attach`` would do anything, here and now."""
-        ...
-
-    def attach(self, context: TraceContext, own_io: bool) -> object:
-        """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database.
-
-        With ``own_io``, a context whose ids are 0 names no span: the one that is current there stays.
-        """
-        ...
-
-    def detach(self, token: Any) -> None:
-        """Undo one ``attach``, in the same context."""
-        ...
 
 
 class SpanRing:
@@ -119,7 +94,7 @@ class _OwnIo:
     def __enter__(self) -> None:
         current = _current.get()
         context = _NO_SPAN if current is None or not current.trace_id else current.context
-        self._tokens = [(other, other.attach(context, True)) for other in self._attached if other.in_use()]
+        self._tokens = [(other, other.attach(context, True)) for other in self._attached if _is_used(other)]
 
     def __exit__(self, *_: object) -> None:
         for other, token in reversed(self._tokens):
@@ -144,7 +119,10 @@ class _Details(msgspec.Struct):
 
 
 # What `Span.leave` needs: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
-Entered: TypeAlias = "Token[Span | None] | tuple[Token[Span | None], Sequence[tuple[AmbientContext, object]]]"
+Entered: TypeAlias = (
+    "Token[Span | None] | tuple[Token[Span | None], AmbientContext, object]"
+    " | tuple[Token[Span | None], Sequence[tuple[AmbientContext, object]]]"
+)
 
 
 class Span:
@@ -219,6 +197,9 @@ class Span:
     @property
     def context(self) -> TraceContext:
         """The identity of the span, for example to make it the parent of a span in another process."""
+        details = self._details
+        if details is not None and details.own is not None:
+            return details.own
         return TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
 
     def __enter__(self) -> Span:
@@ -271,25 +252,40 @@ class Span:
         if attached and self.trace_id:
             if len(attached) == 1:
                 other = attached[0]
-                return (token, ((other, other.attach(self._own_context(), own_io)),)) if other.in_use() else token
-            return token, [(other, other.attach(self._own_context(), own_io)) for other in attached if other.in_use()]
+                if other.may_be_unused and not other.in_use():
+                    return token
+                details = self._details
+                own = details.own if details is not None and details.own is not None else self._own_context()
+                return token, other, other.attach(own, own_io)
+            own = self._own_context()
+            return token, [(other, other.attach(own, own_io)) for other in attached if _is_used(other)]
         return token
 
     def _own_context(self) -> TraceContext:
         # A command's span is entered at each phase.
         details = self._details or self._detailed()
         if (context := details.own) is None:
-            context = details.own = self.context
+            # A copy of a valid context: the ids of a span need not be checked again.
+            context = details.own = _copy(_NO_SPAN)
+            _set(context, "trace_id", self.trace_id)
+            _set(context, "span_id", self.span_id)
+            _set(context, "trace_flags", self.trace_flags)
+            if self.tracestate:
+                _set(context, "tracestate", self.tracestate)
         return context
 
     @staticmethod
     def leave(entered: Entered) -> None:
         """Make the span current again that was current before ``enter``."""
-        if isinstance(entered, tuple):
-            entered, attached = entered
-            for other, token in reversed(attached):
+        if not isinstance(entered, tuple):
+            _current.reset(entered)
+        elif len(entered) == 3:  # one other system takes part
+            entered[1].detach(entered[2])
+            _current.reset(entered[0])
+        else:
+            for other, token in reversed(entered[1]):
                 other.detach(token)
-        _current.reset(entered)
+            _current.reset(entered[0])
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:
         """Set one attribute; at most 128 are kept, and further ones are counted.
@@ -470,6 +466,10 @@ def span_class(ring: SpanRing, scope: Scope) -> type[Span]:
     return type(
         "Span", (Span,), {"__slots__": (), "__module__": __name__, "__doc__": Span.__doc__, "_home": ring, "scope": scope}
     )
+
+
+def _is_used(other: AmbientContext) -> bool:
+    return not other.may_be_unused or other.in_use()
 
 
 def _is_success(error: SystemExit) -> bool:

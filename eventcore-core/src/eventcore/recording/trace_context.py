@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from typing import Final, final
+from typing import Any, Final, Protocol, final
 
 import msgspec
 
@@ -74,6 +74,8 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False, eq=False):
             msgspec.structs.force_setattr(self, "tracestate", "")
 
     def __eq__(self, other: object) -> bool:
+        if other is self:
+            return True
         if type(other) is not TraceContext:
             return NotImplemented
         return (
@@ -144,3 +146,35 @@ class IdGenerator:
     def hex32(self) -> str:
         """128 bits as 32 lower-case hexadecimal digits."""
         return self.bits(128).to_bytes(16, "big").hex()
+
+
+class AmbientContext(Protocol):
+    """The current span of another tracing system. None of its methods raises, and each takes about a microsecond.
+
+    ``current`` is asked when a span begins. ``attach`` and ``detach`` surround the code that runs for a span of eventcore
+    in a task or thread whose current span is another one (see ``Span.enter``).
+
+    Attributes:
+        may_be_unused: whether ``in_use`` must be asked before ``attach``.
+    """
+
+    may_be_unused: bool
+
+    def current(self) -> TraceContext | None:
+        """The span that is current there."""
+        ...
+
+    def in_use(self) -> bool:
+        """Whether ``attach`` would do anything, here and now."""
+        ...
+
+    def attach(self, context: TraceContext, own_io: bool) -> object:
+        """Make ``context`` current there; ``own_io`` is true around eventcore's own calls to a database.
+
+        With ``own_io``, a context whose ids are 0 names no span: the one that is current there stays.
+        """
+        ...
+
+    def detach(self, token: Any) -> None:
+        """Undo one ``attach``, in the same context."""
+        ...

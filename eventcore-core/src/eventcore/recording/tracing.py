@@ -5,15 +5,14 @@ Head sampling: whether a trace is recorded is decided once, where it begins.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from time import monotonic, perf_counter_ns, time_ns
 from typing import Any, Final, Literal, Protocol, cast
 
-from eventcore.ground import text_of, type_name
+from eventcore.ground import own_logger, text_of, type_name
 from eventcore.recording.attributes import SpanLimits
-from eventcore.recording.spans import AmbientContext, Span, SpanRing, _current, span_class
-from eventcore.recording.trace_context import IdGenerator, TraceContext
+from eventcore.recording.spans import Span, SpanRing, _current, span_class
+from eventcore.recording.trace_context import AmbientContext, IdGenerator, TraceContext
 from eventcore.recording.values import EVENTCORE, AttributeValue, Scope, SpanKind, SpanLink
 
 _NO_LINKS: Final = ()
@@ -21,7 +20,7 @@ _NO_CONTEXT: Final = TraceContext(0, 0)
 # As `eventcore.events` allows in the metadata of an event.
 _MAX_ID: Final = 128
 _LOW_64_BITS: Final = (1 << 64) - 1
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 class Sampler(Protocol):
@@ -245,6 +244,8 @@ class Tracer:
 
 def _ask(others: tuple[AmbientContext, ...]) -> TraceContext | None:
     """The current span of the first tracing system that has one."""
+    if len(others) == 1:
+        return others[0].current()
     for other in others:
         if (context := other.current()) is not None:
             return context

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
 from eventcore.errors import StoreUnavailable
-from eventcore.ground import backoff
+from eventcore.ground import backoff, own_logger
 from eventcore.health.monitor import HealthMonitor
 
 _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 1.0
-_logger: Final = logging.getLogger("eventcore.store")
+_logger: Final = own_logger("eventcore.store")
 
 
 async def open_patiently(open_once: Callable[[], Awaitable[None]], timeout: float, monitor: HealthMonitor) -> None:

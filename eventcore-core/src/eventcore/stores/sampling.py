@@ -54,11 +54,13 @@ class DatabaseSample(msgspec.Struct, frozen=True, gc=False):
         head: the head position.
         last_append_ns: when the event at the head position was recorded, in nanoseconds since 1970.
         size: bytes that the store takes on disk.
+        disk_free: bytes that are free on the disk, where this process can see it.
     """
 
     head: int | None = None
     last_append_ns: int | None = None
     size: int | None = None
+    disk_free: int | None = None
 
 
 @runtime_checkable

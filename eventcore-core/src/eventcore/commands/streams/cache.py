@@ -36,15 +36,17 @@ _CONTESTED: Final = 1.0
 
 @final
 class KeptState(msgspec.Struct, frozen=True, gc=False):
-    """The state of one stream at one version, encoded.
+    """The state of one stream at one version: encoded, or as a state that nothing changes any more.
 
     Attributes:
         state_type: its class.
         version: the version of the stream that it has seen; 0 before the first event.
         event_id: the id of the event at this version.
         position: the position of this event, or a later one up to which the stream has no further event.
-        data: the encoded state.
+        data: the encoded state; empty if ``whole`` holds it.
         stored_version: the version of the newest stored snapshot, as far as this process knows; 0 without one.
+        whole: the state, if all its fields are scalars: then a copy of its fields shares nothing that can be changed.
+        whole_size: the bytes that ``whole`` takes.
     """
 
     state_type: type[StreamState]
@@ -53,6 +55,13 @@ class KeptState(msgspec.Struct, frozen=True, gc=False):
     position: int
     data: bytes
     stored_version: int = 0
+    whole: StreamState | None = None
+    whole_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """The bytes of the state."""
+        return self.whole_size or len(self.data)
 
 
 class _Block(msgspec.Struct, frozen=True, gc=False):
@@ -146,7 +155,7 @@ class _CachedStream(msgspec.Struct, gc=False):
 
     def put_states(self, states: tuple[KeptState, ...]) -> None:
         self.states = states
-        self.states_size = sum(len(state.data) + _STATE_BYTES for state in states)
+        self.states_size = sum(state.size + _STATE_BYTES for state in states)
 
 
 @final
@@ -280,7 +289,7 @@ class StreamCache:
 
     def keep(self, stream: StreamId, state: KeptState) -> None:
         """Keep a state. A newer one of the same class, or one that the known events do not lead on from, stays away."""
-        if len(state.data) > self.largest:
+        if state.size > self.largest:
             return
         cached = self._entry(stream, state.version)
         if state.version < cached.start:
@@ -289,7 +298,7 @@ class StreamCache:
         if len(known) == 1 and known[0].state_type is state.state_type and not cached.blocks:
             # Nearly all calls.
             if known[0].version <= state.version:
-                grown = len(state.data) - len(known[0].data)
+                grown = state.size - known[0].size
                 cached.states = (state,)
                 cached.states_size += grown
                 self._held += grown

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from datetime import date, datetime
+from decimal import Decimal
+from hashlib import sha256
+from math import isfinite
+from sys import getsizeof
+from types import UnionType
+from typing import Any, Final, TypeAlias, Union, final, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 
@@ -66,7 +73,7 @@ class StateFold:
         self._state_type = state_type
         self._codec = codec
         self._base = base
-        self._state = codec.decode(base.data) if base is not None else state_type()
+        self._state = codec.copy(base) if base is not None else codec.new()
         self._last: RecordedEvent | None = None
         self._kept: KeptState | None = None
         self.version: int = base.version if base is not None else 0
@@ -88,18 +95,17 @@ class StateFold:
         """The state, encoded once, however many commands share the fold."""
         if self._kept is None:
             base, last = self._base, self._last
-            data = self._codec.encode(self._state)
             if last is None:
-                self._kept = base or KeptState(self._state_type, 0, "", 0, data)
+                self._kept = base or self._codec.kept(self._state, 0, "", 0)
             else:
                 stored = base.stored_version if base is not None else 0
-                self._kept = KeptState(self._state_type, last.version, last.event_id, last.position, data, stored)
+                self._kept = self._codec.kept(self._state, last.version, last.event_id, last.position, stored)
         return self._kept
 
 
 @final
 class StateCodec:
-    """Writes states of one class as JSON, and reads from it as many copies as there are commands.
+    """Makes as many copies of a state of one class as there are commands: of its fields, or by way of JSON.
 
     Attributes:
         key: which stored snapshots fit the class.
@@ -109,12 +115,37 @@ class StateCodec:
     def __init__(self, state_type: type[StreamState]) -> None:
         if state_type.apply is StreamState.apply:
             raise InvalidCommand(f"{state_type.__name__} does not define apply, so its events add up to nothing")
+        self._state_type: Final = state_type
         self._name: Final = state_type.__name__
-        self.key: Final = StateKey(state_type.__name__, state_type.state_version)
+        self.key: Final = StateKey(_key_of(state_type), state_type.state_version)
         try:
             self.read: Final[Callable[[bytes], StreamState]] = msgspec.json.Decoder(state_type, dec_hook=read_stream_id).decode
         except (TypeError, NotImplementedError, NameError) as error:
             raise InvalidCommand(f"{self._name} cannot be read back: {error}; use types that events may have") from error
+        self._scalars: Final = _scalar_fields(state_type)
+        self._first: Final = self.kept(state_type(), 0, "", 0)
+
+    def kept(self, state: StreamState, version: int, event_id: str, position: int, stored_version: int = 0) -> KeptState:
+        """A state to keep; ``state`` may be changed afterwards.
+
+        Raises:
+            InvalidCommand: as ``encode`` does.
+        """
+        if self._scalars and (size := _size_of_scalars(state, self._scalars)):
+            return KeptState(self._state_type, version, event_id, position, b"", stored_version, _copy(state), size)
+        return KeptState(self._state_type, version, event_id, position, self.encode(state), stored_version)
+
+    def new(self) -> StreamState:
+        """The state before the first event. The class does not make it: its default values may be shared and changed."""
+        return self.copy(self._first)
+
+    def copy(self, kept: KeptState) -> StreamState:
+        """A new copy of a kept state.
+
+        Raises:
+            InvalidCommand: as ``decode`` does.
+        """
+        return self.decode(kept.data) if kept.whole is None else _copy(kept.whole)
 
     def encode(self, state: StreamState) -> bytes:
         """The state as JSON.
@@ -143,6 +174,62 @@ class StateCodec:
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=write_stream_id).encode
+# Not `__copy__` of the class, which may be its own.
+_copy: Final[Callable[[Any], Any]] = msgspec.Struct.__copy__  # type: ignore[attr-defined]  # its stubs leave it out
+# What nothing can change, and what JSON gives back as it was. Members of collections would have to be looked at one by one,
+# which takes longer than JSON.
+_SCALARS: Final = frozenset({int, float, str, bool, bytes, StreamId, datetime, date, Decimal, UUID, type(None)})
+_LARGEST: Final = (1 << 63) - 1
+_Scalars: TypeAlias = tuple[tuple[str, frozenset[type]], ...]
+
+
+def _key_of(state_type: type[StreamState]) -> str:
+    """The name under which states of a class are stored.
+
+    Two classes may have one name, and JSON of one of them may be readable as the other: so the place where the class is defined
+    and its fields belong to the name.
+    """
+    fields = [(field.name, repr(field.type)) for field in msgspec.structs.fields(state_type)]
+    defined = repr((state_type.__module__, state_type.__qualname__, fields))
+    return f"{state_type.__name__}-{sha256(defined.encode()).hexdigest()[:12]}"
+
+
+def _scalar_fields(state_type: type[StreamState]) -> _Scalars:
+    """The fields of a class, and the types of their values; empty if one of them may hold something other than a scalar."""
+    if state_type.__struct_config__.dict or hasattr(state_type, "__post_init__"):
+        return ()
+    fields: list[tuple[str, frozenset[type]]] = []
+    for field in msgspec.structs.fields(state_type):
+        types = frozenset(get_args(field.type) if get_origin(field.type) in (Union, UnionType) else (field.type,))
+        if not types <= _SCALARS:
+            return ()
+        fields.append((field.name, types))
+    return tuple(fields)
+
+
+def _size_of_scalars(state: StreamState, fields: _Scalars) -> int:
+    """The bytes of a state; 0 if a field holds what its type does not allow, or what JSON may not give back as it was."""
+    size = getsizeof(state)
+    for name, types in fields:
+        value: Any = getattr(state, name)
+        kind = type(value)
+        if kind not in types:
+            return 0
+        if kind is str:
+            if not value.isascii() and not _is_text(value):
+                return 0
+        elif (kind is int and not -_LARGEST <= value <= _LARGEST) or (kind is float and not isfinite(value)):
+            return 0
+        size += getsizeof(value)
+    return size
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def fold_all(command: Command[Any], events: Sequence[RecordedEvent]) -> Any:
@@ -163,7 +250,7 @@ class States:
     def __init__(
         self,
         cache: StreamCache,
-        snapshot_due: Callable[[StreamId, KeptState, StateKey], None],
+        snapshot_due: Callable[[StreamId, KeptState, StateKey, bytes], None],
         count_read: Callable[[SnapshotResult], None],
     ) -> None:
         self._cache = cache
@@ -195,7 +282,7 @@ class States:
         The newer state is kept if that saves later commands more than it costs now.
         """
         codec = self._codecs.get(state_type) or self.codec(state_type)
-        state = state_type() if base is None else codec.decode(base.data)
+        state = codec.new() if base is None else codec.copy(base)
         if not events:
             return state
         apply = state.apply
@@ -203,11 +290,11 @@ class States:
             apply(event)
         if base is not None and len(base.data) > _BYTES_PER_EVENT * len(events):
             return state
-        last, data = events[-1], codec.encode(state)
-        stored = 0 if base is None else base.stored_version
-        self._keep(stream, KeptState(state_type, last.version, last.event_id, last.position, data, stored), cache_epoch)
+        last, stored = events[-1], 0 if base is None else base.stored_version
+        kept = codec.kept(state, last.version, last.event_id, last.position, stored)
+        self._keep(stream, kept, cache_epoch)
         # A state that is not what its fields say is found by the first command that asks.
-        return codec.decode(data) if base is None else state
+        return codec.copy(kept) if base is None else state
 
     def keep(self, stream: StreamId, fold: StateFold, cache_epoch: int) -> KeptState:
         """Encode the state after a fold, and keep it."""
@@ -221,15 +308,18 @@ class States:
             return
         every = kept.state_type.snapshot_every
         if every is not None and kept.version - kept.stored_version >= every:
-            self._snapshot_due(stream, kept, self.codec(kept.state_type).key)
+            codec = self.codec(kept.state_type)
+            data = kept.data if kept.whole is None else codec.encode(kept.whole)
+            self._snapshot_due(stream, kept, codec.key, data)
             kept = msgspec.structs.replace(kept, stored_version=kept.version)
         self._cache.keep(stream, kept)
 
     def from_snapshot(self, state_type: type[StreamState], snapshot: Snapshot, head: int) -> KeptState | None:
         """A stored state as a kept one; ``None`` if the class cannot read it."""
+        codec = self.codec(state_type)
         try:
-            self.codec(state_type).read(snapshot.data)
+            state = codec.read(snapshot.data)
         except (ValueError, RecursionError, msgspec.MsgspecError):
             return None
         # The position of its event is not stored. It lies at or below the head of the read.
-        return KeptState(state_type, snapshot.version, snapshot.event_id, head, snapshot.data, snapshot.version)
+        return codec.kept(state, snapshot.version, snapshot.event_id, head, snapshot.version)

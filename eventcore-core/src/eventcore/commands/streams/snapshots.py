@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import Final, final
 
 from eventcore.catalogue.commands import CommandInstruments
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.events import StreamId
-from eventcore.ground import OwnedTask, cancel_and_wait, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, own_logger, spawn
 from eventcore.stores.base import EventLog
 from eventcore.stores.values import Snapshot, StateKey
 
 # States that wait to be stored. When more are due, the store does not keep up; the next ones come soon enough.
 _MAX_WAITING: Final = 1024
 _MAX_STREAMS: Final = 64
-_LOGGER: Final = logging.getLogger("eventcore.snapshots")
+_LOGGER: Final = own_logger("eventcore.snapshots")
 
 
 @final
@@ -34,10 +33,10 @@ class SnapshotWriter:
         self._idle.set()
         self._task: OwnedTask[None] | None = None
 
-    def due(self, stream: StreamId, state: KeptState, key: StateKey) -> None:
-        """Store a state soon."""
+    def due(self, stream: StreamId, state: KeptState, key: StateKey, data: bytes) -> None:
+        """Store a state soon, as ``data``."""
         if len(self._waiting) < _MAX_WAITING:
-            snapshot = Snapshot(key, state.version, state.event_id, self._cache.redactions, state.data)
+            snapshot = Snapshot(key, state.version, state.event_id, self._cache.redactions, data)
             self._waiting[stream, key] = (self._cache.epoch, snapshot)
             self._idle.clear()
             self._wake.set()

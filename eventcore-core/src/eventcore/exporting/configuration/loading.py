@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,13 +28,13 @@ from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanCounts
 from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.registration import check_exporter
-from eventcore.ground import describe_error, in_background
+from eventcore.ground import describe_error, in_background, own_logger
 
 # However many plugins hang, an application waits no longer than this many times the longest `load_timeout`.
 _LONGEST_WAIT: Final = 3
 # Characters of the reason why an exporter has failed: it may list each problem of its hooks or of its signature.
 _LONGEST_REASON: Final = 4000
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 # The plugins that are being imported or made in the present context. A plugin that opens a store meanwhile would
 # wait for itself.

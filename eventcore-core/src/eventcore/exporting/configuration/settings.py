@@ -59,6 +59,8 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
         histograms: boundaries of histograms by patterns of their names, in place of those that the code asks for; of several
             patterns that fit, the longest counts.
         span_limits: the most that one span keeps.
+        db_client_duration: whether calls to a store's database are also recorded as ``db.client.operation.duration``, for
+            dashboards that know OpenTelemetry's names.
         sampler: one of OpenTelemetry's samplers in place of ``traces_per_second``; empty for none.
         sampler_ratio: the part of all traces that a sampler with ``traceidratio`` records.
     """
@@ -71,6 +73,7 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     total_series_limit: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     histograms: dict[str, list[float]] = {}
     span_limits: SpanLimits = SpanLimits()
+    db_client_duration: bool = False
     sampler: SamplerName = ""
     sampler_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,10 +10,11 @@ from typing import Final
 
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.span_queue import SpanQueue
+from eventcore.ground import own_logger
 from eventcore.recording.spans import SpanRing
 
 _PERIOD: Final = 0.1
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 class Distributor:

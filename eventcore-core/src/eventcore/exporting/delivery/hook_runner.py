@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Generator
@@ -16,9 +15,9 @@ import msgspec
 
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.forking import ForkGuard
-from eventcore.ground import cancel_and_wait, describe_error, in_background, spawn
+from eventcore.ground import cancel_and_wait, describe_error, in_background, own_logger, spawn
 
-_logger: Final = logging.getLogger(__name__)
+_logger: Final = own_logger(__name__)
 
 
 class HookFailed(Exception):

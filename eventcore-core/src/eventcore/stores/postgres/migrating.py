@@ -6,17 +6,17 @@ placeholders are explained at ``for_schema``.
 
 from __future__ import annotations
 
-import logging
 from importlib.resources import files
 from typing import Any, Final
 
 from eventcore.errors import IncompatibleStore
+from eventcore.ground import own_logger
 from eventcore.stores.postgres.driver import Connection, transaction
 from eventcore.stores.postgres.schema import for_schema, lock_key
 from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.values import SCHEMA_VERSION, version_of
 
-logger: Final = logging.getLogger("eventcore.stores.postgres")
+logger: Final = own_logger("eventcore.stores.postgres")
 
 # The files that bring the schema to the version in their name, in this order, beginning with an empty schema.
 _MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -79,7 +80,7 @@ class SqliteBackend:
                 await worker.close(partial(_disconnect, connections), timeout)
 
     async def sample(self) -> DatabaseSample:
-        """The last event, and the size of the file and its write-ahead log."""
+        """The last event, the size of the file and its write-ahead log, and what is free on its disk."""
         return await self._reader.run(self._sample)
 
     def _sample(self, connection: StoreConnection) -> DatabaseSample:
@@ -88,7 +89,10 @@ class SqliteBackend:
         for name in (self.path, f"{self.path}-wal"):
             with suppress(FileNotFoundError):
                 size += os.stat(name).st_size
-        return DatabaseSample(position, recorded_at_ns, size)
+        free = None
+        with suppress(OSError):
+            free = shutil.disk_usage(self.path).free
+        return DatabaseSample(position, recorded_at_ns, size, free)
 
 
 def _disconnect(connections: Sequence[ConnectionThread]) -> None:
