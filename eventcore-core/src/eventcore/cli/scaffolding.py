@@ -80,7 +80,7 @@ def _new_exporter(output: Output, options: argparse.Namespace) -> int:
 def _core_first() -> str:
     """The line that installs core from where it was installed from, when that is a folder: an index may not have it."""
     try:
-        origin = json.loads(Distribution.from_name(CORE_DISTRIBUTION).read_text("direct_url.json") or "{}").get("url", "")
+        origin: str = json.loads(Distribution.from_name(CORE_DISTRIBUTION).read_text("direct_url.json") or "{}").get("url", "")
     except (PackageNotFoundError, ValueError, AttributeError):
         return ""
     folder = url2pathname(urlsplit(origin).path) if origin.startswith("file:") else ""
