@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
@@ -140,6 +140,47 @@ def test_importing_logs_imports_neither_formatter() -> None:
     code = "import sys, eventcore.logs; print([n for n in ('rich', 'pythonjsonlogger', 'structlog') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "[]\n"
+
+
+class NoBool:
+    """As an array of numpy: the result of a comparison has no truth."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Broken(dict[str, str]):
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("make", [NoBool, Broken])
+def test_no_value_makes_a_log_call_raise(
+    stream: io.StringIO, form: Literal["json", "console"], make: Callable[[], Any]
+) -> None:
+    value = make()
+    configure(form, stream=stream)
+    for name in ("measured", "token"):
+        LOGGER.info("called", extra={name: value, "user": "ada"})
+    LOGGER.info("token=s3cr3t %s", value)
+    assert mask_secrets(None, "info", {"event": "called", "measured": value})["event"] == "called"
+    assert stream.getvalue().count("ada") == 2
+    assert "s3cr3t" not in stream.getvalue()
+
+
+def test_arguments_that_do_not_fit_are_shown_without_secrets(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = configure("json", stream=stream)
+    record = logging.LogRecord("shop", logging.INFO, __file__, 1, "%d apples", ("token=s3cr3t",), None)
+    record.password = "s3cr3t"
+    handler.handle(record)
+    assert "s3cr3t" not in capsys.readouterr().err
+    assert record.password == "***"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, cast
 
 from eventcore.exporting import Secret
-from eventcore.logs.fields import extra_fields
+from eventcore.ground import traceback_of
+from eventcore.logs.fields import extra_fields, is_empty
 
 MASK: Final = "***"
 DEFAULT_NAMES: Final = (
@@ -41,7 +42,7 @@ class Masker:
 
     def field(self, name: object, value: Any, depth: int = 0) -> Any:
         """The value of a field, masked if its name or the value says so."""
-        if isinstance(name, str) and self._names.search(name) and value not in (None, ""):
+        if isinstance(name, str) and self._names.search(name) and not is_empty(value):
             return MASK
         return self.value(value, depth)
 
@@ -59,6 +60,13 @@ class Masker:
         if type(value) in (list, tuple, set, frozenset):
             return MASK if depth >= _DEEPEST else type(value)(self.value(each, depth + 1) for each in value)
         return value
+
+    def safely(self, value: Any, name: object = None) -> Any:
+        """The masked value of a field, or ``***`` if a part of it raises whatever it is asked: for values that anybody made."""
+        try:
+            return self.field(name, value)
+        except Exception:  # noqa: BLE001
+            return MASK
 
     def text(self, text: str) -> str:
         """A text without passwords of URLs, and without the values of ``name=value`` pairs that are secret."""
@@ -89,20 +97,28 @@ class MaskFilter(logging.Filter):
         self._masker = Masker(names)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask the record; every record passes."""
+        """Mask the record; every record passes. Whatever a log call was given, this raises nothing into the application."""
         masker = self._masker
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001  # arguments that do not fit the message: the handler reports this
-            return True
-        if (masked := masker.text(message)) != message:
-            record.msg, record.args = masked, None
+        except Exception:  # noqa: BLE001  # arguments that do not fit the message: the handler reports this, and shows them
+            record.msg, record.args = masker.safely(record.msg), masker.safely(record.args)
+        else:
+            if (masked := masker.safely(message)) != message:
+                record.msg, record.args = masked, None
         for name, value in extra_fields(record).items():
-            record.__dict__[name] = masker.field(name, value)
+            record.__dict__[name] = masker.safely(value, name)
         if record.exc_info and record.exc_info[1] is not None:
             # A handler before this one may have formatted it already.
-            record.exc_text = masker.text(record.exc_text or logging.Formatter().formatException(record.exc_info))
+            record.exc_text = masker.safely(record.exc_text or _formatted(record.exc_info[1]))
         return True
+
+
+def _formatted(error: BaseException) -> str:
+    try:
+        return logging.Formatter().formatException((type(error), error, error.__traceback__))
+    except Exception:  # noqa: BLE001  # an attribute of a foreign class
+        return traceback_of(error)
 
 
 def mask_secrets(
@@ -117,5 +133,5 @@ def mask_secrets(
     """
     masker = Masker()
     for name, value in list(event_dict.items()):
-        event_dict[name] = masker.field(name, value)
+        event_dict[name] = masker.safely(value, name)
     return event_dict
