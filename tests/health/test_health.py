@@ -429,10 +429,38 @@ async def test_a_check_that_blocks_its_thread_runs_once_and_does_not_block_the_l
 
     store.add_health_check("blocking", block, timeout=0.05)
     begun = time.monotonic()
-    first, second = await check(store, "blocking"), await check(store, "blocking")
+    found = [await check(store, "blocking") for _ in range(5)]
     assert time.monotonic() - begun < 0.8
-    assert first.status == second.status == "unhealthy"
-    assert len(runs) <= 2
+    assert {each.status for each in found} == {"unhealthy"}
+    assert found[-1].reason == "a run that began 0 s ago has not ended"
+    assert len(runs) == 1
+
+
+async def test_a_check_that_wants_to_end_the_process_has_failed_and_nothing_ends(store: EventStore) -> None:
+    class Odd(BaseException):
+        __qualname__ = "Odd"
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    def stop() -> None:
+        raise StopIteration
+
+    async def leave_later() -> None:
+        raise SystemExit(3)
+
+    async def odd() -> None:
+        raise Odd
+
+    for name, each in (("leave", leave), ("stop", stop), ("leave_later", leave_later), ("odd", odd)):
+        store.add_health_check(name, each)
+    health = await store.health()
+    assert {name: found.reason for name, found in health.problems().items()} == {
+        "leave": "SystemExit: 3",
+        "stop": "StopIteration",
+        "leave_later": "SystemExit: 3",
+        "odd": "Odd",
+    }
 
 
 @pytest.mark.parametrize(
