@@ -548,3 +548,12 @@ async def test_a_span_is_recorded_when_a_check_begins_to_fail_and_not_again_whil
 async def _when(store: EventStore, condition: Callable[[Health], bool]) -> Health | None:
     health = await store.health()
     return health if condition(health) else None
+
+
+@pytest.mark.parametrize("reason", ["token-" * 333, "token " * 333, "a-" * 1000, "://a:" * 400])
+async def test_a_long_reason_does_not_stop_the_event_loop(store: EventStore, reason: str) -> None:
+    store.add_health_check("queue", lambda: CheckResult(status="unhealthy", reason=reason))
+    begun = time.process_time()
+    found = await check(store, "queue")
+    assert time.process_time() - begun < 1
+    assert len(found.reason) == 500
