@@ -97,13 +97,13 @@ class Masker:
             return MASK
         walk.inside.add(id(value))
         try:
-            return self._inside(value, walk)
+            return self._inside(value, type(value), walk)
         finally:
             walk.inside.discard(id(value))
 
-    def _inside(self, value: Any, walk: _Walk) -> Any:
+    def _inside(self, value: Any, cls: Any, walk: _Walk) -> Any:
         """A value that may have parts."""
-        if (named := _named_parts(value)) is not None:
+        if (named := _named_parts(value, cls)) is not None:
             found: dict[Any, Any] = {}
             for name, each in named:
                 if walk.parts >= _MAX_PARTS:
@@ -111,19 +111,19 @@ class Masker:
                     break
                 found[name] = self._field(name, each, walk)
             return found
-        if type(value) in (list, tuple, set, frozenset, deque):
+        if cls in (list, tuple, set, frozenset, deque):
             parts: list[Any] = []
             for each in cast(Iterable[Any], value):
                 if walk.parts >= _MAX_PARTS:
                     parts.append(MASK)
                     break
                 parts.append(self._field(None, each, walk))
-            return parts if type(value) is list else tuple(parts)
+            return parts if cls is list else tuple(parts)
         # What a formatter shows of any other value is one of its texts. Of a dataclass, some would show the hidden fields.
         text, other = str(value), repr(value)
         masked = self.text(text)
         is_clean = masked == text and (other == text or self.text(other) == other)
-        return value if is_clean and not is_dataclass(type(value)) else masked
+        return value if is_clean and not is_dataclass(cls) else masked
 
 
 class _Walk:
@@ -141,9 +141,8 @@ class _Walk:
         self.parts = 0
 
 
-def _named_parts(value: Any) -> Iterable[tuple[Any, Any]] | None:
+def _named_parts(value: Any, cls: Any) -> Iterable[tuple[Any, Any]] | None:
     """The fields of a mapping, a dataclass or a named tuple; ``None`` for any other value."""
-    cls: Any = type(value)
     if issubclass(cls, Mapping):
         pairs: Iterable[tuple[Any, Any]] = value.items()
         return pairs
@@ -181,7 +180,7 @@ class MaskFilter(logging.Filter):
         # In these, names of fields are known that their text does not show.
         if type(record.msg) in _CONTAINERS:
             record.msg = masker.safely(record.msg)
-        record.args = self._without_containers(record.args)
+        record.args = self._without_containers(record.args, type(record.args))
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001  # arguments that do not fit the message: the handler reports this, and shows them
@@ -198,8 +197,7 @@ class MaskFilter(logging.Filter):
             record.stack_info = masker.safely(record.stack_info)
         return True
 
-    def _without_containers(self, arguments: Any) -> Any:
-        kind: Any = type(arguments)
+    def _without_containers(self, arguments: Any, kind: Any) -> Any:
         if kind is tuple:
             return tuple(self._masker.safely(each) if type(each) in _CONTAINERS else each for each in arguments)
         if kind is dict:
