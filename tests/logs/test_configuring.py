@@ -101,6 +101,19 @@ def test_the_console_form_has_no_colours_where_there_is_no_terminal(stream: io.S
     assert line.endswith("tests.configured: low stock [item] item=17 correlation_id=r-1")
 
 
+def test_nothing_that_is_logged_forges_a_line_or_steers_the_terminal(stream: io.StringIO) -> None:
+    configure("console", stream=stream)
+    LOGGER.warning("no\n12:00 ERROR forged\r\x1b[2J", extra={"agent": "a\nb\x9b1m\u202ec", "x\ny": 1, "name_": "ä → 🙂"})
+    [line] = stream.getvalue().splitlines()
+    assert r"no\n12:00 ERROR forged\r\x1b[2J agent=a\nb\x9b1m\u202ec x\ny=1 name_=ä → 🙂" in line
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        LOGGER.exception("failed")
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1] == r"ValueError: \x1b[2J"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
