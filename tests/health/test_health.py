@@ -400,14 +400,16 @@ async def test_a_check_of_the_application_may_return_or_raise_anything(store: Ev
     store.add_health_check("false", lambda: False)
     store.add_health_check("slow", slow, timeout=0.05)
     store.add_health_check("raises", raise_it, essential=True)
+    store.add_health_check("purple", lambda: CheckResult(status="purple"))  # type: ignore[arg-type]
     store.add_health_check("odd", lambda: "yes")  # type: ignore[arg-type, return-value]
     health = await store.health()
-    own = ("fine", "false", "slow", "raises", "odd")
+    own = ("fine", "false", "slow", "raises", "purple", "odd")
     assert {name: health.checks[name].status for name in own} == {
         "fine": "healthy",
         "false": "unhealthy",
         "slow": "unhealthy",
         "raises": "unhealthy",
+        "purple": "unhealthy",
         "odd": "unhealthy",
     }
     assert not health.ready

@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from time import monotonic
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final, get_args
 
 from eventcore.ground import OwnedTask, cancel_and_wait, describe_error, in_background, shown, spawn
-from eventcore.health.values import CheckResult, clean, healthy, unhealthy
+from eventcore.health.values import CheckResult, HealthStatus, clean, healthy, unhealthy
 
 Results: TypeAlias = Mapping[str, CheckResult]
 """The results of one run, by the names of the checks."""
@@ -20,6 +20,7 @@ HealthCheck: TypeAlias = Callable[[], Awaitable[CheckResult | bool | None] | Che
 
 # Seconds for a run that was cancelled at its time limit, before the store closes without it.
 _END_TIMEOUT: Final = 1.0
+_STATUSES: Final[tuple[HealthStatus, ...]] = get_args(HealthStatus)
 
 
 @final
@@ -108,6 +109,8 @@ class _Own:
             result = unhealthy("the check returned False")
         elif not isinstance(result, CheckResult):
             result = unhealthy(f"the check returned {shown(result)}; expected None, a bool or a CheckResult")
+        elif result.status not in _STATUSES:
+            result = unhealthy(f"the check returned status={shown(result.status)}; expected one of {', '.join(_STATUSES)}")
         return {self._name: result}
 
     async def _call(self) -> Any:

@@ -46,7 +46,7 @@ class HealthListener:
     def __init__(self, store: HasHealth, host: str = "127.0.0.1", port: int = 8086, *, access: Access | None = None) -> None:
         self._answers = Answers(store)
         # Bounded, because clients cause its records.
-        logger = bounded_logger("eventcore.serving")
+        logger = bounded_logger("eventcore.health.listener")
         self._listener = Listener(host, port, self._respond, access=access, logger=logger, name="eventcore-health")
         around_fork(self, after_in_child=HealthListener._leave_to_parent)
 
