@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import urllib.request
 from typing import Any
 
@@ -119,3 +120,11 @@ def test_a_store_whose_event_loop_has_ended_is_not_ready() -> None:
     body = json.loads(answer.value.read())
     answer.value.close()
     assert not body["ready"]
+
+
+def test_what_clients_cause_is_logged_with_a_limit() -> None:
+    store = open_store("memory:", exporters="none")
+    with HealthListener(store, port=0) as listener:
+        logger = listener._listener._service.logger
+        record = logging.LogRecord(logger.name, logging.WARNING, __file__, 1, "a request failed", (), None)
+        assert sum(bool(logger.filter(record)) for _ in range(200)) <= 20

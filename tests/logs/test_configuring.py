@@ -8,14 +8,17 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import pytest
 
 from eventcore import Telemetry
 from eventcore.exporting import Secret
 from eventcore.logs import MaskFilter, configure, mask_secrets
+from eventcore.logs.masking import Masker
 
 LOGGER = logging.getLogger("tests.configured")
 
@@ -72,7 +75,7 @@ def test_secrets_appear_in_no_line(stream: io.StringIO, form: Literal["json", "c
     configure(form, stream=stream)
     LOGGER.info("token %s and postgresql://shop:s3cr3t@db/shop", Secret("s3cr3t"))
     LOGGER.info("call", extra={"headers": {"Authorization": "Bearer s3cr3t", "accept": "json"}, "db_password": "s3cr3t"})
-    LOGGER.info("password=s3cr3t api_key: s3cr3t, authorization: Bearer s3cr3t; user=ada")
+    LOGGER.info("password=s3cr3t api_key: s3cr3t, user=ada; authorization: Bearer s3cr3t")
     LOGGER.info({"token": "s3cr3t"})
     LOGGER.info("nested", extra={"pairs": [("x", Secret("s3cr3t"))], "text": "secret='s3cr3t'"})
     assert "s3cr3t" not in stream.getvalue()
@@ -96,6 +99,19 @@ def test_the_console_form_has_no_colours_where_there_is_no_terminal(stream: io.S
     assert "\x1b" not in line
     assert "WARNING" in line
     assert line.endswith("tests.configured: low stock [item] item=17 correlation_id=r-1")
+
+
+def test_nothing_that_is_logged_forges_a_line_or_steers_the_terminal(stream: io.StringIO) -> None:
+    configure("console", stream=stream)
+    LOGGER.warning("no\n12:00 ERROR forged\r\x1b[2J", extra={"agent": "a\nb\x9b1m\u202ec", "x\ny": 1, "name_": "ä → 🙂"})
+    [line] = stream.getvalue().splitlines()
+    assert r"no\n12:00 ERROR forged\r\x1b[2J agent=a\nb\x9b1m\u202ec x\ny=1 name_=ä → 🙂" in line
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        LOGGER.exception("failed")
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1] == r"ValueError: \x1b[2J"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +156,136 @@ def test_importing_logs_imports_neither_formatter() -> None:
     code = "import sys, eventcore.logs; print([n for n in ('rich', 'pythonjsonlogger', 'structlog') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "[]\n"
+
+
+@dataclass
+class Login:
+    user: str
+    password: str = "s3cr3t is my dog"
+    hidden: str = field(default="s3cr3t", repr=False)
+
+
+@dataclass
+class Card:
+    number: str = "s3cr3t"
+
+    def __repr__(self) -> str:
+        return "Card of ada"
+
+
+class Named(NamedTuple):
+    user: str
+    token: str = "s3cr3t"
+
+
+class Sent(msgspec.Struct):
+    user: str
+    password: str = "s3cr3t is my dog"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        Login("ada"),
+        [Login("ada")],
+        Card(),
+        Named("ada"),
+        {"deep": [Named("ada")]},
+        Sent("ada"),
+        ValueError("ada password='s3cr3t is my dog'"),
+        {"user": "ada", "token": {"a": "s3cr3t is my dog"}},
+    ],
+)
+def test_secrets_in_values_of_any_kind_are_masked(stream: io.StringIO, form: Literal["json", "console"], value: Any) -> None:
+    configure(form, stream=stream)
+    LOGGER.info("called", extra={"given": value})
+    LOGGER.info("called with %s", value)
+    LOGGER.info(value)
+    assert "s3cr3t" not in stream.getvalue()
+    assert stream.getvalue().count("ada") >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("{'password': 'hunter2 is my dog', 'user': 'ada'}", "{'password': '***', 'user': 'ada'}"),
+        ('{"token": "a\\"b c", "user": "ada"}', '{"token": "***", "user": "ada"}'),
+        (r'"{\"token\": \"a b\", \"user\": 1}"', r'"{\"token\": \"***\", \"user\": 1}"'),
+        ("{'password': b'a b', 'n': 1}", "{'password': '***', 'n': 1}"),
+        ("Login(password=Text('a b'), n=1)", "Login(password='***'), n=1)"),
+        ("Cookie: a=b; c=d e\nHost: x", "Cookie: ***\nHost: x"),
+        ('Authorization: Digest username="a", response="b"\nHost: x', "Authorization: ***\nHost: x"),
+        ("{'Cookie': 'a=b; c=d', 'n': 1}", "{'Cookie': '***', 'n': 1}"),
+        ("postgresql://shop:p@ss:w@rd@db/x and a@b", "postgresql://shop:***@db/x and a@b"),
+        ("token: Bearer abc, n=1", "token: ***, n=1"),
+        ("http://h:80/path me@b", "http://h:80/path me@b"),
+    ],
+)
+def test_the_whole_of_a_secret_in_a_text_is_masked(text: str, masked: str) -> None:
+    assert Masker().text(text) == masked
+
+
+def test_values_that_contain_themselves_or_explode_are_masked_quickly() -> None:
+    cyclic: dict[str, Any] = {"token": "s3cr3t", "n": 1}
+    cyclic["self"] = cyclic
+    assert Masker().field("x", cyclic) == {"token": "***", "n": 1, "self": "***"}
+    exploding: list[Any] = ["a"]
+    for _ in range(5):
+        exploding = [exploding] * 20
+    begun = time.process_time()
+    Masker().field("x", exploding)
+    assert len(Masker().field("x", list(range(100_000)))) == 1000
+    assert len(Masker().field("x", dict.fromkeys(range(100_000)))) == 1000
+    assert time.process_time() - begun < 1
+
+
+def test_a_very_long_message_is_cut(stream: io.StringIO) -> None:
+    configure("json", stream=stream)
+    LOGGER.info("%s", "x " * 1_000_000 + "password=s3cr3t")
+    assert len(stream.getvalue()) < 70_000
+    assert "characters were cut off" in only(stream)["message"]
+
+
+class NoBool:
+    """As an array of numpy: the result of a comparison has no truth."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Broken(dict[str, str]):
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("make", [NoBool, Broken])
+def test_no_value_makes_a_log_call_raise(
+    stream: io.StringIO, form: Literal["json", "console"], make: Callable[[], Any]
+) -> None:
+    value = make()
+    configure(form, stream=stream)
+    for name in ("measured", "token"):
+        LOGGER.info("called", extra={name: value, "user": "ada"})
+    LOGGER.info("token=s3cr3t %s", value)
+    assert mask_secrets(None, "info", {"event": "called", "measured": value})["event"] == "called"
+    assert stream.getvalue().count("ada") == 2
+    assert "s3cr3t" not in stream.getvalue()
+
+
+def test_arguments_that_do_not_fit_are_shown_without_secrets(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = configure("json", stream=stream)
+    record = logging.LogRecord("shop", logging.INFO, __file__, 1, "%d apples", ("token=s3cr3t",), None)
+    record.__dict__["password"] = "s3cr3t"
+    handler.handle(record)
+    assert "s3cr3t" not in capsys.readouterr().err
+    assert record.__dict__["password"] == "***"
 
 
 @pytest.mark.parametrize(

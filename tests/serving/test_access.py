@@ -18,6 +18,7 @@ import trustme
 
 from eventcore.exporting import Secret
 from eventcore.serving import Access, Limits, Request, Response, hash_password, plain
+from eventcore.serving.access import Guard
 from eventcore.serving.passwords import PasswordHash
 from tests.serving.conftest import Listen, connected, read_all, read_response
 
@@ -270,6 +271,65 @@ def test_a_wrong_password_of_one_client_delays_no_client_with_a_token(listen: Li
         assert get(address, f"Bearer {TOKENS[0]}").status == 200
         gate.set()
         assert read_response(guessing).startswith(b"HTTP/1.1 401")
+
+
+def test_clients_that_guess_passwords_keep_nobody_out(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate = threading.Semaphore(0), threading.Event()
+    refusal = Guard.refusal
+
+    def hanging(self: Guard, request: Request) -> Response | None:
+        if "Basic" in request.headers.get("authorization"):
+            entered.release()
+            gate.wait(10)
+        return refusal(self, request)
+
+    monkeypatch.setattr(Guard, "refusal", hanging)
+    address = listen(access=Access(users={"prometheus": HASHED}, tokens=TOKENS), limits=Limits(connections=2)).address
+    attempt = f"GET / HTTP/1.1\r\nAuthorization: {basic('prometheus', 'guess')}\r\n\r\n".encode()
+    with connected(address, attempt), connected(address, attempt):
+        assert all(entered.acquire(timeout=10) for _ in range(2))
+        try:
+            assert get(address, f"Bearer {TOKENS[0]}").status == 200
+        finally:
+            gate.set()
+
+
+def test_a_connection_ends_with_a_wrong_password(listen: Listen) -> None:
+    address = listen(access=Access(users={"prometheus": HASHED})).address
+    attempt = f"GET / HTTP/1.1\r\nAuthorization: {basic('prometheus', 'guess')}\r\n\r\n".encode()
+    with connected(address, attempt) as client:
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"Connection: close" in answer
+
+
+def test_a_password_is_not_checked_when_too_many_others_wait(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    def hanging(self: PasswordHash, password: str, length: int) -> bytes:
+        entered.set()
+        gate.wait(10)
+        return b""
+
+    access = Access(users={"prometheus": HASHED})
+    monkeypatch.setattr(PasswordHash, "compute", hanging)
+    address = listen(access=access).address
+    attempt = f"GET / HTTP/1.1\r\nAuthorization: {basic('prometheus', 'guess')}\r\n\r\n".encode()
+    with connected(address, attempt):
+        assert entered.wait(10)
+        try:
+            answer = get(address, basic("prometheus", "correct horse"))
+            assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
+        finally:
+            gate.set()
+
+
+def test_credentials_that_are_no_ascii_are_wrong_and_no_fault(listen: Listen, caplog: pytest.LogCaptureFixture) -> None:
+    address = listen(access=Access(users={"prometheus": HASHED}, tokens=TOKENS)).address
+    for scheme in (b"Basic", b"Bearer"):
+        with connected(address, b"GET / HTTP/1.0\r\nAuthorization: " + scheme + b" \xff\xe9\r\n\r\n") as client:
+            assert read_all(client).startswith(b"HTTP/1.1 401")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

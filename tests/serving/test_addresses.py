@@ -77,6 +77,25 @@ def test_a_port_that_is_taken_at_one_address_of_a_host_is_a_clear_error(listen: 
         assert "choose another port" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("127.0.0.1", 70000),
+        ("127.0.0.1", -1),
+        ("a" * 70 + ".example", 0),
+        ("a\0b", 0),
+        ("\udcff", 0),
+        ("..", 0),
+        ("unix:/tmp/a\0b", 0),
+        ("unix:/tmp/\ud800", 0),
+    ],
+)
+def test_a_place_that_does_not_exist_is_a_clear_error_of_the_system(listen: Listen, host: str, port: int) -> None:
+    with pytest.raises(OSError, match="cannot listen on") as caught:
+        listen(host=host, port=port)
+    assert caught.value.errno is not None
+
+
 def test_a_unix_socket_is_for_its_user_and_group_and_is_removed_at_the_end(listen: Listen, tmp_path: Path) -> None:
     path = tmp_path / "metrics.sock"
     listener = listen(host=f"unix:{path}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from time import monotonic
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final, get_args
 
 from eventcore.ground import OwnedTask, cancel_and_wait, describe_error, in_background, shown, spawn
-from eventcore.health.values import CheckResult, clean, healthy, unhealthy
+from eventcore.health.values import CheckResult, HealthStatus, clean, healthy, unhealthy
 
 Results: TypeAlias = Mapping[str, CheckResult]
 """The results of one run, by the names of the checks."""
@@ -19,6 +20,7 @@ HealthCheck: TypeAlias = Callable[[], Awaitable[CheckResult | bool | None] | Che
 
 # Seconds for a run that was cancelled at its time limit, before the store closes without it.
 _END_TIMEOUT: Final = 1.0
+_STATUSES: Final[tuple[HealthStatus, ...]] = get_args(HealthStatus)
 
 
 @final
@@ -60,7 +62,7 @@ class BoundedCheck:
             task = self._running = spawn(self._results(), f"eventcore-health-{self.name}")
         elif self._cancels:
             # It did not end when it was cancelled.
-            return {self.name: unhealthy(f"a run that began {monotonic() - self._begun:.0f} s ago has not ended")}
+            return {self.name: _not_ended(self._begun)}
         await asyncio.wait([task], timeout=limit)
         if task.done() and not task.cancelled():
             self._running = None
@@ -77,30 +79,58 @@ class BoundedCheck:
     async def _results(self) -> Results:
         try:
             return {name: clean(result) for name, result in (await self._work()).items()}
-        except Exception as error:  # noqa: BLE001  # whatever an application's check raises, it is its answer
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever an application's check raises, such as SystemExit, is its answer
             return {self.name: clean(unhealthy(describe_error(error)))}
 
 
 def own_check(name: str, check: HealthCheck, timeout: float, *, essential: bool) -> BoundedCheck:
     """A check of an application. A plain function runs in a thread of its own, so that it may block."""
+    return BoundedCheck(name, _Own(name, check).results, timeout, cancels=True, essential=essential)
 
-    async def work() -> Results:
-        result = await _call(name, check)
+
+@final
+class _Own:
+    """A check of an application, and the thread in which it runs if it is a plain function."""
+
+    def __init__(self, name: str, check: HealthCheck) -> None:
+        self._name = name
+        self._check: Callable[[], Any] = check
+        # A thread cannot be cancelled: it goes on when its result is no longer waited for.
+        self._thread: Future[Any] | None = None
+        self._begun = 0.0
+
+    async def results(self) -> Results:
+        result = await self._call()
         if result is None or result is True:
             result = healthy()
         elif result is False:
             result = unhealthy("the check returned False")
         elif not isinstance(result, CheckResult):
             result = unhealthy(f"the check returned {shown(result)}; expected None, a bool or a CheckResult")
-        return {name: result}
+        elif result.status not in _STATUSES:
+            result = unhealthy(f"the check returned status={shown(result.status)}; expected one of {', '.join(_STATUSES)}")
+        return {self._name: result}
 
-    return BoundedCheck(name, work, timeout, cancels=True, essential=essential)
+    async def _call(self) -> Any:
+        call = self._check
+        if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004  # an object
+            return await call()
+        if self._thread is not None and not self._thread.done():
+            return _not_ended(self._begun)
+        self._begun = monotonic()
+        self._thread = in_background(self._guarded, f"eventcore-health-{self._name}")
+        result: Any = await asyncio.wrap_future(self._thread)
+        # A function that returns an awaitable, such as a lambda around a coroutine function.
+        return await result if inspect.isawaitable(result) else result
+
+    def _guarded(self) -> Any:
+        try:
+            return self._check()
+        except BaseException as error:  # noqa: BLE001  # in the event loop, SystemExit and StopIteration would do more than fail
+            return unhealthy(describe_error(error))
 
 
-async def _call(name: str, check: HealthCheck) -> Any:
-    call: Callable[[], Any] = check
-    if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004  # an object
-        return await call()
-    result: Any = await asyncio.wrap_future(in_background(check, f"eventcore-health-{name}"))
-    # A function that returns an awaitable, such as a lambda around a coroutine function.
-    return await result if inspect.isawaitable(result) else result
+def _not_ended(begun: float) -> CheckResult:
+    return unhealthy(f"a run that began {monotonic() - begun:.0f} s ago has not ended")

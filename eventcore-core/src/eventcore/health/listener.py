@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import final
 
+from eventcore.exporting.logs import bounded_logger
 from eventcore.ground import around_fork
 from eventcore.health.answers import Answers
 from eventcore.health.methods import HasHealth
@@ -44,7 +45,9 @@ class HealthListener:
 
     def __init__(self, store: HasHealth, host: str = "127.0.0.1", port: int = 8086, *, access: Access | None = None) -> None:
         self._answers = Answers(store)
-        self._listener = Listener(host, port, self._respond, access=access, name="eventcore-health")
+        # Bounded, because clients cause its records.
+        logger = bounded_logger("eventcore.health.listener")
+        self._listener = Listener(host, port, self._respond, access=access, logger=logger, name="eventcore-health")
         around_fork(self, after_in_child=HealthListener._leave_to_parent)
 
     @property

@@ -207,7 +207,7 @@ class HealthMonitor:
             found = await check.run(self.settings.limit)
             if "projections" in found:
                 # The run as a whole has failed.
-                found = self._projections.without_store()
+                found = {name: clean(result) for name, result in self._projections.without_store().items()}
             results.update(found)
 
         own = tuple(self._own.values())
@@ -215,11 +215,12 @@ class HealthMonitor:
         async with asyncio.TaskGroup() as group:
             for check in checks:
                 group.create_task(run(check))
-        results.update(self._store.waits())
+        known: dict[str, CheckResult] = {**self._store.waits(), **self._exporters.results()}
         if (watch := self._running.watch) is not None:
-            results["event_loop"] = check_loop(watch, self.settings)
-        results.update(self._exporters.results())
-        results.update(self._without_check(results))
+            known["event_loop"] = check_loop(watch, self.settings)
+        known.update(self._without_check({**results, **known}))
+        # Those of a `BoundedCheck` are clean already.
+        results.update((name, clean(result)) for name, result in known.items())
         self._keep(results)
         self._evaluated = len(own)
 
@@ -248,7 +249,7 @@ class HealthMonitor:
             changed = earlier is None or earlier.status != result.status
             since = now if changed or earlier is None else earlier.since
             essential = result.essential or self._is_essential(name)
-            current[name] = msgspec.structs.replace(clean(result), since=since, essential=essential)
+            current[name] = msgspec.structs.replace(result, since=since, essential=essential)
             if changed and result.status != "healthy":
                 self._record_span(name, current[name])
         self._current = dict(sorted(current.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
@@ -11,6 +10,7 @@ from typing import Final, Literal, TypeAlias, final
 import msgspec
 
 from eventcore.ground import cut, text_of
+from eventcore.logs.masking import Masker
 
 HealthStatus: TypeAlias = Literal["healthy", "degraded", "unhealthy"]
 """``degraded``: works, and somebody should look. ``unhealthy``: does not work."""
@@ -21,12 +21,7 @@ Figure: TypeAlias = int | float | str | bool | None
 _MAX_REASON: Final = 500
 _MAX_FIGURES: Final = 50
 _MAX_NAME: Final = 100
-# The password in a URL, and values whose key names a secret: in texts of errors that an application's check raises.
-_IN_URL: Final = re.compile(r"(?<=://)([^/\s:@]*):[^/\s]*@")
-_BY_KEY: Final = re.compile(
-    r"(?i)\b([\w.-]*(?:password|passwd|secret|token|api[_-]?key|authorization|credential)[\w.-]*)"
-    r"(['\"]?\s*[=:]\s*)(?:(?:bearer|basic)\s+)?(\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
-)
+_MASKER: Final = Masker()
 
 
 @final
@@ -99,10 +94,10 @@ def unhealthy(reason: str, **figures: Figure) -> CheckResult:
 def without_secrets(text: str) -> str:
     """A text with the passwords of URLs, and the values of keys that name a secret, replaced by stars.
 
-    >>> without_secrets("cannot connect to amqp://shop:hunter2@queue/ (token=abc)")
-    'cannot connect to amqp://shop:***@queue/ (token=***)'
+    >>> without_secrets("cannot connect to amqp://shop:hunter2@queue/ token=abc")
+    'cannot connect to amqp://shop:***@queue/ token=***'
     """
-    return _BY_KEY.sub(r"\1\2***", _IN_URL.sub(r"\1:***@", text))
+    return _MASKER.text(text)
 
 
 def clean(result: CheckResult) -> CheckResult:
@@ -110,9 +105,9 @@ def clean(result: CheckResult) -> CheckResult:
     figures = {
         cut(text_of(name), _MAX_NAME): _figure(name, value) for name, value in list(result.figures.items())[:_MAX_FIGURES]
     }
-    return msgspec.structs.replace(
-        result, reason=cut(without_secrets(text_of(result.reason, 4 * _MAX_REASON)), _MAX_REASON), figures=figures
-    )
+    # More than is shown is masked: a cut may hide that something is a secret, as the end of a URL does.
+    reason = cut(without_secrets(text_of(result.reason, 4 * _MAX_REASON)), _MAX_REASON)
+    return msgspec.structs.replace(result, reason=reason, figures=figures)
 
 
 def _figure(name: object, value: object) -> Figure:
@@ -123,5 +118,5 @@ def _figure(name: object, value: object) -> Figure:
     if isinstance(value, float):
         return round(value, 3) if isfinite(value) else None
     # Of a key such as `token`, the value alone does not show that it is a secret.
-    text = without_secrets(f"{text_of(name, _MAX_NAME)}={text_of(value, _MAX_REASON)}")
-    return cut(text.partition("=")[2], _MAX_REASON)
+    masked: str = _MASKER.field(text_of(name, _MAX_NAME), text_of(value, _MAX_REASON))
+    return cut(masked, _MAX_REASON)

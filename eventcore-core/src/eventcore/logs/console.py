@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import datetime
 from typing import Final, TextIO
 
@@ -12,6 +13,8 @@ from rich.text import Text
 from eventcore.logs.fields import extra_fields
 
 _STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold white on red"}
+# C0 and C1, what reorders a text, what ends a line in some programs, and halves of surrogate pairs.
+_CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 # Of a trace id, a person compares the first digits; the whole id is in the JSON form.
 _SHOWN: Final = 8
 # The span follows from the trace, and flags say nothing to a person.
@@ -32,7 +35,7 @@ class PeopleHandler(logging.Handler):
             if traceback := record.exc_text or (
                 logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
             ):
-                self._console.print(Text(traceback, "dim"))
+                self._console.print(Text("\n".join(map(_printable, traceback.split("\n"))), "dim"))
         except RecursionError:
             raise
         except Exception:  # noqa: BLE001  # as every handler of `logging` does
@@ -43,10 +46,20 @@ class PeopleHandler(logging.Handler):
         line.append(datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3], "dim")  # noqa: DTZ006  # a person's time
         line.append(f" {record.levelname:<8}", _STYLES.get(record.levelname, ""))
         fields = extra_fields(record)
-        line.append(f" {str(fields.get('trace_id', ''))[:_SHOWN] or '-' * _SHOWN}", "cyan")
-        line.append(f" {record.name}: ", "dim")
-        line.append(record.getMessage())
+        line.append(f" {_printable(str(fields.get('trace_id', '')))[:_SHOWN] or '-' * _SHOWN}", "cyan")
+        line.append(f" {_printable(record.name)}: ", "dim")
+        line.append(_printable(record.getMessage()))
         for name, value in fields.items():
             if name not in _LEFT_OUT:
-                line.append(f" {name.removeprefix('eventcore.')}=", "dim").append(str(value), "cyan")
+                name = _printable(str(name).removeprefix("eventcore."))
+                line.append(f" {name}=", "dim").append(_printable(str(value)), "cyan")
         return line
+
+
+def _printable(text: str) -> str:
+    """The text with control characters escaped: those in a request could forge a record, or steer the terminal."""
+    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode("ascii")

@@ -36,7 +36,12 @@ def current_fields(telemetry: Recorder | None = None) -> dict[str, str]:
 
 def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
     """The fields of a record that ``logging`` does not set itself; empty ones are left out."""
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD and value not in ("", None)}
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD and not is_empty(value)}
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a field says nothing. Values are not compared: what ``==`` of some types returns is no bool, or raises."""
+    return value is None or (type(value) is str and not value)
 
 
 class TraceContextFilter(logging.Filter):

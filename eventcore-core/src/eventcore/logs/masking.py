@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Final
+from collections import deque
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, cast
 
 from eventcore.exporting import Secret
-from eventcore.logs.fields import extra_fields
+from eventcore.ground import traceback_of
+from eventcore.logs.fields import extra_fields, is_empty
 
 MASK: Final = "***"
 DEFAULT_NAMES: Final = (
     r"passw(or)?d|passphrase|secret|token|authorization|api[_-]?key|private[_-]?key|credential|cookie|session[_-]?id"
 )
-# user:password@ in a URL. Both patterns begin with literal text and have bounds, so that a long message takes linear time.
-_URL_PASSWORD: Final = re.compile(r"(?P<before>://[^\s:/@]{0,256}:)[^\s/@]{1,1024}(?=@)")
-# Values that are nested deeper are replaced: a log record is no place for them.
+# user:password@ in a URL. All patterns begin with literal text and have bounds, so that a long message takes linear time.
+_URL_PASSWORD: Final = re.compile(r"(?P<before>://[^\s:/@]{0,256}:)[^\s/]{1,1024}(?=@)")
+# Headers of HTTP: what follows has parts of its own, such as a=b; c=d.
+_HEADERS: Final = ("cookie", "authorization")
+# Of a value: what may stand before its quote, as in b'...' or SecretStr('...'); up to its closing quote; or one word.
+_VALUE: Final = (
+    r"(?:(?:[bru]{1,2}|[\w.]{0,64}[(\[{]{1,4})?(?P<quote>\\{0,4}['\"])(?:(?!(?P=quote))(?:\\.|[^\n]))*"
+    r"|(?:(?:bearer|basic)\s{1,8})?[^\s,;&'\"]+)"
+)
+_CONTAINERS: Final = (dict, list, tuple)
+_NUMBERS: Final = (bool, int, float)
+# Values that are nested deeper, and those after so many parts, are replaced: a log record is no place for them.
 _DEEPEST: Final = 6
+_MAX_PARTS: Final = 1000
+# Characters of a text that are masked; the rest is cut off.
+_MAX_TEXT: Final = 64 * 1024
+_LONGEST_URL: Final = 2048
 
 
 class Masker:
@@ -31,42 +47,112 @@ class Masker:
         try:
             self._names = re.compile(names, re.IGNORECASE)
             # name=value and name: value in a text
-            before = rf"(?P<before>(?:{names})[\w.-]{{0,64}}['\"]?\s{{0,8}}[=:]\s{{0,8}}['\"]?)"
-            pair = rf"{before}(?:bearer\s{{1,8}}|basic\s{{1,8}})?[^\s,;&'\"]+"
-            self._pairs = re.compile(pair, re.IGNORECASE)
+            before = rf"(?P<before>(?:{names})[\w.-]{{0,64}}(?:\\{{0,4}}['\"])?\s{{0,8}}[=:]\s{{0,8}})"
+            self._pairs = re.compile(before + _VALUE, re.IGNORECASE)
         except re.error as error:
             raise ValueError(
                 f"mask={names!r} is no regular expression ({error}); expected one that finds names of fields"
             ) from error
+        headers = "|".join(each for each in _HEADERS if self._names.search(each))
+        self._headers = (
+            re.compile(rf"(?P<before>(?:{headers})[ \t]{{0,8}}:[ \t]{{0,8}})[^\s'\"\\][^\r\n]*", re.IGNORECASE)
+            if headers
+            else None
+        )
 
-    def field(self, name: object, value: Any, depth: int = 0) -> Any:
+    def field(self, name: object, value: Any) -> Any:
         """The value of a field, masked if its name or the value says so."""
-        if isinstance(name, str) and self._names.search(name) and value not in (None, ""):
-            return MASK
-        return self.value(value, depth)
+        return self._field(name, value, _Walk())
 
-    def value(self, value: Any, depth: int = 0) -> Any:
-        """A value without secrets in it."""
-        if isinstance(value, Secret):
+    def safely(self, value: Any, name: object = None) -> Any:
+        """The masked value of a field, or ``***`` if a part of it raises whatever it is asked: for values that anybody made."""
+        try:
+            return self.field(name, value)
+        except Exception:  # noqa: BLE001
             return MASK
-        if type(value) is str:
-            return self.text(value)
-        if isinstance(value, Mapping):
-            if depth >= _DEEPEST:
-                return MASK
-            fields: Mapping[Any, Any] = value
-            return {name: self.field(name, each, depth + 1) for name, each in fields.items()}
-        if type(value) in (list, tuple, set, frozenset):
-            return MASK if depth >= _DEEPEST else type(value)(self.value(each, depth + 1) for each in value)
-        return value
 
     def text(self, text: str) -> str:
         """A text without passwords of URLs, and without the values of ``name=value`` pairs that are secret."""
+        if len(text) > _MAX_TEXT:
+            # Not within a word: its end may be what shows that it has a secret in it.
+            end = max(text.rfind(" ", 0, _MAX_TEXT), _MAX_TEXT - _LONGEST_URL)
+            text = f"{text[:end]}… ({len(text) - end} characters were cut off)"
         if "://" in text:
             text = _URL_PASSWORD.sub(rf"\g<before>{MASK}", text)
         if "=" in text or ":" in text:
-            text = self._pairs.sub(rf"\g<before>{MASK}", text)
+            if self._headers is not None:
+                text = self._headers.sub(rf"\g<before>{MASK}", text)
+            text = self._pairs.sub(rf"\g<before>\g<quote>{MASK}", text)
         return text
+
+    def _field(self, name: object, value: Any, walk: _Walk) -> Any:
+        walk.parts += 1
+        if isinstance(name, str) and self._names.search(name) and not is_empty(value):
+            return MASK
+        if type(value) is str:
+            return self.text(value)
+        if value is None or type(value) in _NUMBERS:
+            return value
+        if isinstance(value, Secret) or len(walk.inside) >= _DEEPEST or id(value) in walk.inside:
+            return MASK
+        walk.inside.add(id(value))
+        try:
+            return self._inside(value, type(value), walk)
+        finally:
+            walk.inside.discard(id(value))
+
+    def _inside(self, value: Any, cls: Any, walk: _Walk) -> Any:
+        """A value that may have parts."""
+        if (named := _named_parts(value, cls)) is not None:
+            found: dict[Any, Any] = {}
+            for name, each in named:
+                if walk.parts >= _MAX_PARTS:
+                    found["…"] = MASK
+                    break
+                found[name] = self._field(name, each, walk)
+            return found
+        if cls in (list, tuple, set, frozenset, deque):
+            parts: list[Any] = []
+            for each in cast(Iterable[Any], value):
+                if walk.parts >= _MAX_PARTS:
+                    parts.append(MASK)
+                    break
+                parts.append(self._field(None, each, walk))
+            return parts if cls is list else tuple(parts)
+        # What a formatter shows of any other value is one of its texts. Of a dataclass, some would show the hidden fields.
+        text, other = str(value), repr(value)
+        masked = self.text(text)
+        is_clean = masked == text and (other == text or self.text(other) == other)
+        return value if is_clean and not is_dataclass(cls) else masked
+
+
+class _Walk:
+    """How far one value has been walked through: it may contain itself, or each of its parts several others.
+
+    Attributes:
+        inside: the ids of the values whose parts are being looked at.
+        parts: how many were looked at.
+    """
+
+    __slots__ = ("inside", "parts")
+
+    def __init__(self) -> None:
+        self.inside: set[int] = set()
+        self.parts = 0
+
+
+def _named_parts(value: Any, cls: Any) -> Iterable[tuple[Any, Any]] | None:
+    """The fields of a mapping, a dataclass or a named tuple; ``None`` for any other value."""
+    if issubclass(cls, Mapping):
+        pairs: Iterable[tuple[Any, Any]] = value.items()
+        return pairs
+    names: Any = getattr(cls, "_fields", None)
+    if names is not None and tuple in cls.__mro__:
+        return zip(names, value, strict=False)
+    # One with a text of its own shows by that what may be shown.
+    if is_dataclass(cls) and hasattr(cls.__repr__, "__wrapped__"):
+        return [(each.name, getattr(value, each.name, None)) for each in fields(cls) if each.repr]
+    return None
 
 
 class MaskFilter(logging.Filter):
@@ -89,20 +175,43 @@ class MaskFilter(logging.Filter):
         self._masker = Masker(names)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mask the record; every record passes."""
+        """Mask the record; every record passes. Whatever a log call was given, this raises nothing into the application."""
         masker = self._masker
+        # In these, names of fields are known that their text does not show.
+        if type(record.msg) in _CONTAINERS:
+            record.msg = masker.safely(record.msg)
+        record.args = self._without_containers(record.args, type(record.args))
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001  # arguments that do not fit the message: the handler reports this
-            return True
-        if (masked := masker.text(message)) != message:
-            record.msg, record.args = masked, None
+        except Exception:  # noqa: BLE001  # arguments that do not fit the message: the handler reports this, and shows them
+            record.msg, record.args = masker.safely(record.msg), masker.safely(record.args)
+        else:
+            if (masked := masker.safely(message)) != message:
+                record.msg, record.args = masked, None
         for name, value in extra_fields(record).items():
-            record.__dict__[name] = masker.field(name, value)
+            record.__dict__[name] = masker.safely(value, name)
         if record.exc_info and record.exc_info[1] is not None:
             # A handler before this one may have formatted it already.
-            record.exc_text = masker.text(record.exc_text or logging.Formatter().formatException(record.exc_info))
+            record.exc_text = masker.safely((record.exc_text or _formatted(record.exc_info[1]))[-_MAX_TEXT:])
+        if record.stack_info:
+            record.stack_info = masker.safely(record.stack_info)
         return True
+
+    def _without_containers(self, arguments: Any, kind: Any) -> Any:
+        if kind is tuple:
+            return tuple(self._masker.safely(each) if type(each) in _CONTAINERS else each for each in arguments)
+        if kind is dict:
+            # A number stays one, for `%(name)d`.
+            pairs: Iterable[tuple[Any, Any]] = arguments.items()
+            return {name: each if type(each) in _NUMBERS else self._masker.safely(each, name) for name, each in pairs}
+        return arguments
+
+
+def _formatted(error: BaseException) -> str:
+    try:
+        return logging.Formatter().formatException((type(error), error, error.__traceback__))
+    except Exception:  # noqa: BLE001  # an attribute of a foreign class
+        return traceback_of(error)
 
 
 def mask_secrets(
@@ -117,5 +226,5 @@ def mask_secrets(
     """
     masker = Masker()
     for name, value in list(event_dict.items()):
-        event_dict[name] = masker.field(name, value)
+        event_dict[name] = masker.safely(value, name)
     return event_dict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import secrets
 import threading
@@ -15,6 +14,8 @@ from eventcore.serving.messages import Request, Response, plain
 from eventcore.serving.passwords import PasswordHash, read_hash
 
 _TOKEN_BYTES: Final = 16
+# Seconds that a request waits for its turn to have a password hashed: those who guess must not make a queue for the others.
+_TURN: Final = 1.0
 
 
 @runtime_checkable
@@ -94,6 +95,10 @@ def revealed(secret: str | Revealing) -> str:
     return secret.reveal() if isinstance(secret, Revealing) else secret
 
 
+class _Busy(Exception):
+    """Too many other passwords wait to be hashed."""
+
+
 @final
 class Guard:
     """Checks the password or token of each request. Safe to use from any thread."""
@@ -120,8 +125,11 @@ class Guard:
         credentials = credentials.strip()
         if scheme.lower() == "bearer" and self._is_token(credentials):
             return None
-        if scheme.lower() == "basic" and self._is_user(credentials):
-            return None
+        try:
+            if scheme.lower() == "basic" and self._is_user(credentials):
+                return None
+        except _Busy:
+            return plain(503, "too many passwords are being checked at once", ("Retry-After", "1"))
         expected = " or ".join(
             [*(["a user and a password"] if self._users else []), *(["a bearer token"] if self._tokens else [])]
         )
@@ -135,15 +143,19 @@ class Guard:
     def _is_user(self, text: str) -> bool:
         try:
             user, colon, password = base64.b64decode(text, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no UTF-8
             return False
         if not colon or self._nobody is None:
             return False
         digest = hmac.digest(self._session_key, f"{user}:{password}".encode(), "sha256")
         if hmac.compare_digest(self._known.get(user, b""), digest):
             return True
-        with self._hashing:
+        if not self._hashing.acquire(timeout=_TURN):
+            raise _Busy
+        try:
             right = self._users.get(user, self._nobody).matches(password) and user in self._users
+        finally:
+            self._hashing.release()
         if right:
             self._known[user] = digest
         return right

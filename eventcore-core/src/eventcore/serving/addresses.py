@@ -18,6 +18,7 @@ _BACKLOG: Final = 64
 # A free port of one address may be taken at another.
 _ATTEMPTS_AT_A_FREE_PORT: Final = 16
 _UNIX_MODE: Final = 0o660
+_LARGEST_PORT: Final = 65535
 # Where the machine lacks a family or an address of a name that has several.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -62,12 +63,15 @@ def bind(host: str, port: int) -> Bound:
     """
     if host.startswith(UNIX):
         return _bind_path(host.removeprefix(UNIX))
+    if not 0 <= port <= _LARGEST_PORT:
+        # The system would take the lowest 16 bits of it.
+        raise OSError(errno.EINVAL, f"cannot listen on {host}:{port}: expected a port from 0 to {_LARGEST_PORT}")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot listen on {host}:{port}: {host!r} is no address of this machine ({error})"
-        ) from error
+    except (OSError, ValueError) as error:
+        # ValueError: a label of the name is too long, or has a character that no name has.
+        number = error.errno if isinstance(error, OSError) else errno.EINVAL
+        raise OSError(number, f"cannot listen on {host!r}:{port}: {host!r} is no address of this machine ({error})") from error
     # IPv4 first: its address is the one that is shown.
     addresses = sorted(
         dict.fromkeys((family, address) for family, *_, address in found), key=lambda each: each[0] != socket.AF_INET
@@ -140,6 +144,9 @@ def _bind_path(path: str) -> Bound:
         made.listen(_BACKLOG)
         made.setblocking(False)
         return Bound([made], UNIX + path, 0, os.stat(path).st_ino)
+    except ValueError as error:
+        made.close()
+        raise OSError(errno.EINVAL, f"cannot listen on {UNIX + path!r}: {error}") from error
     except OSError as error:
         made.close()
         taken = "another process listens there, or the path is no socket; choose another path"

@@ -147,18 +147,26 @@ class Connection:
             self._send(plain(error.status, f"bad request: {error}"), "GET", keep_alive=False)
             self._read_to_end(time.monotonic() + 1.0)
             return False
-        self.waits_since = inf
         self._log("%s %s", request.method, request.path)
+        keep_alive = request.keep_alive
+        # Who is not known yet gives way to newcomers, also while a password is checked: or it would keep everybody out.
+        self.waits_since = time.monotonic()
         try:
-            response = service.guard.refusal(request) or service.respond(request)
+            response = service.guard.refusal(request)
+            if response is None:
+                self.waits_since = inf
+                response = service.respond(request)
+            elif "authorization" in request.headers:
+                # The next guess has to begin with a connection, for which others may be first.
+                keep_alive = False
         except Exception as error:
             service.logger.warning(
                 "a request for %s failed: %s", _printable(request.path), describe_error(error), exc_info=True
             )
             response = plain(500, "this request failed; the log says why")
-        self._send(response, request.method, keep_alive=request.keep_alive)
+        self._send(response, request.method, keep_alive=keep_alive)
         self.waits_since = time.monotonic()
-        return request.keep_alive
+        return keep_alive
 
     def _read_head(self, wait: float) -> bytes | None:
         """The head of the next request; ``None`` if the client ends the connection instead.
