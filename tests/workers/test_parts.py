@@ -97,13 +97,13 @@ def pair() -> Iterator[tuple[Link, socket.socket]]:
 def test_messages_arrive_whole_however_they_are_cut(pair: tuple[Link, socket.socket]) -> None:
     link, peer = pair
     other = Link(peer)
-    link.post(links.Kind.HELLO, Hello(7, None))
+    link.post(links.Kind.HELLO, Hello("7", "a", None))
     link.post(links.Kind.PAGE, PageSent(3, b"x" * 100_000))
     received: list[tuple[links.Kind, bytes]] = []
     while len(received) < 2:
         received += other.receive()
         link.flush()
-    assert decode(received[0][1], Hello) == Hello(7, None)
+    assert decode(received[0][1], Hello) == Hello("7", "a", None)
     assert decode(received[1][1], PageSent) == PageSent(3, b"x" * 100_000)
 
 

@@ -300,6 +300,42 @@ def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> Non
         first.shutdown_blocking(5.0)
 
 
+@pytest.mark.once
+def test_a_second_exporter_of_one_worker_does_not_push_the_first_one_out(start: Start, port: int) -> None:
+    start(1, port, "twice")
+    first, second, third = (Telemetry(service_name="twice", exporters=[], config={}) for _ in range(3))
+    try:
+        for telemetry in (first, second):
+            telemetry.register_exporter(PrometheusExporter(port))
+            telemetry.start_blocking()
+        (exporter,) = second.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert wait_until(lambda: exporter.state == "failing", 5)
+        assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in exporter.problem
+        assert answered(port) == {"0": 1, "1": 1}
+        # When the first one has ended, its process may have another one at once.
+        second.shutdown_blocking(5.0)
+        first.shutdown_blocking(5.0)
+        third.register_exporter(PrometheusExporter(port))
+        third.start_blocking()
+        (exporter,) = third.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert (exporter.state, exporter.problem) == ("running", "")
+    finally:
+        for telemetry in (first, second, third):
+            telemetry.shutdown_blocking(5.0)
+
+
+@pytest.mark.once
+def test_containers_that_share_a_directory_are_not_taken_for_one_process(start: Start, port: int) -> None:
+    unshare = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make a namespace of processes")
+    # Each is the first process of its container.
+    start(2, port, "contained", prefix=unshare)
+    wait_until(lambda: answered(port) == {"0": 1, "1": 1}, 10, "all containers are on the page")
+
+
 def test_strangers_never_merge_and_get_a_clear_error(start: Start, port: int) -> None:
     # Two shells beside each other, as of two test runs; a service of another name; and one that wants to be alone.
     shell = ("sh", "-c", '"$@"; exit $?', "sh")

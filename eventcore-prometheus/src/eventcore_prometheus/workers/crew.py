@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import selectors
 import socket
 import time
@@ -60,6 +61,7 @@ class Crew:
     """Everything here belongs to the thread of ``Workers``, except for ``call``.
 
     Attributes:
+        exporter: tells the exporters of one process apart; it stays when the connection to the holder is made anew.
         worker: the number of this process; ``None`` until it has found its state.
         address: where the page of all workers is served; ``None`` until that is known.
         listener: the listener, while this process is the holder.
@@ -68,6 +70,7 @@ class Crew:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.exporter = secrets.token_hex(8)
         self.worker: int | None = None
         self.address: tuple[str, int] | None = None
         self.listener: Listener | None = None

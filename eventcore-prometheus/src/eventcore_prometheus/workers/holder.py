@@ -14,7 +14,7 @@ from eventcore_prometheus.page import Page
 from eventcore_prometheus.workers.board import Board, encode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
-from eventcore_prometheus.workers.place import Place
+from eventcore_prometheus.workers.place import Place, name_of_process
 
 # Seconds that a scrape waits for workers that have answered the last one; half of a shorter timeout.
 _ANSWER_TIME: Final = 1.0
@@ -215,14 +215,15 @@ class Holder:
     def _welcome(self, link: Link, hello: Hello) -> None:
         crew = self._crew
         assert crew.worker is not None
-        if hello.pid == os.getpid():
-            problem = "another exporter of this process answers for this port"
+        for earlier in tuple(self._links):
+            if earlier.exporter == hello.exporter or (earlier.process == hello.process and earlier.ended()):
+                self._crew.drop(earlier)  # its connection broke, and this process has not noticed yet
+        # One that was welcome before stays welcome to a new holder: nobody would tell its application that it ended.
+        if hello.worker is None and hello.process in (name_of_process(), *(earlier.process for earlier in self._links)):
+            problem = "another exporter of the same process has this port"
             crew.send(link, Kind.WELCOME, Welcome(0, crew.worker, problem=problem))
             return
-        for earlier in tuple(self._links):
-            if earlier.pid == hello.pid:
-                self._crew.drop(earlier)  # its connection broke, and this process has not noticed yet
-        link.pid = hello.pid
+        link.process, link.exporter = hello.process, hello.exporter
         link.worker = self._board.give(hello.worker)
         self._absent.discard(link.worker)
         self._links.append(link)

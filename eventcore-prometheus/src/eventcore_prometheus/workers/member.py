@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from math import inf
@@ -11,6 +10,7 @@ from typing import Final, final
 from eventcore_prometheus.workers.board import Board, decode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
+from eventcore_prometheus.workers.place import name_of_process
 
 # Seconds between two attempts to become the holder, or to reach it.
 _SEEK_INTERVAL: Final = 0.05
@@ -74,7 +74,7 @@ class Member:
         self._number = 0
         self._wanted: dict[int, Wanted] = {}
         self._link = crew.connect(connection, self._handle, self._lose)
-        crew.send(self._link, Kind.HELLO, Hello(os.getpid(), crew.worker))
+        crew.send(self._link, Kind.HELLO, Hello(name_of_process(), crew.exporter, crew.worker))
 
     @property
     def absent(self) -> set[int]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, final
 
 # Part of each key: processes whose versions speak differently do not meet.
-_PROTOCOL: Final = 1
+_PROTOCOL: Final = 2
 _KEY_LENGTH: Final = 20
 # The system's limit for the path of a Unix socket, less the longest file name here.
 _LONGEST_DIRECTORY: Final = 70
@@ -115,6 +115,14 @@ def is_sibling() -> bool:
         return True
     parent, own = (_read(f"/proc/{pid}/cmdline") for pid in (os.getppid(), "self"))
     return parent is not None and parent == own
+
+
+def name_of_process() -> str:
+    """What tells this process from all others of the host: containers that share a directory have equal process ids."""
+    try:
+        return f"{os.readlink('/proc/self/ns/pid')}:{os.getpid()}"
+    except OSError:
+        return str(os.getpid())
 
 
 def place_of(port: int | str | None, service: str) -> tuple[Place, ...]:

@@ -74,7 +74,7 @@ class Workers:
 
         Raises:
             OSError: the port is taken by something else, or the holder does not answer.
-            RefusedError: another exporter of this process is the holder.
+            RefusedError: another exporter of this process is the holder or a worker.
         """
         self._thread.start()
         try:
