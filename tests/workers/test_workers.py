@@ -36,8 +36,10 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/exe").exists(), reason="who
 class Process:
     """One process of a service; ``prefix`` is the command that starts it."""
 
-    def __init__(self, port: int | str, service: str, mode: str = "auto", prefix: tuple[str, ...] = ()) -> None:
-        command = [*prefix, sys.executable, "-m", "tests.workers.process", str(port), service, mode]
+    def __init__(
+        self, port: int | str, service: str, mode: str = "auto", prefix: tuple[str, ...] = (), tokens: tuple[str, ...] = ()
+    ) -> None:
+        command = [*prefix, sys.executable, "-m", "tests.workers.process", str(port), service, mode, *tokens]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "EVENTCORE_"))}
         self._running = subprocess.Popen(
             command, cwd=ROOT, env=inherited, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -298,6 +300,15 @@ def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> Non
     finally:
         second.shutdown_blocking(5.0)
         first.shutdown_blocking(5.0)
+
+
+@pytest.mark.once
+def test_a_process_that_asks_for_a_token_is_not_shown_by_one_that_does_not(start: Start, port: int) -> None:
+    start(1, port, "guarded")
+    (guarded,) = start(1, port, "guarded", tokens=("a-token-of-the-test",))
+    assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in problem_of(guarded)
+    guarded.ask(add=1)
+    assert values(page(port)) == {"0": 0}
 
 
 @pytest.mark.once

@@ -1,6 +1,6 @@
 """Where the processes of one service meet: a private directory of the user, with a lock and a Unix socket for each service.
 
-Processes are of the same service when they have the same user, the same port and the same ``service.name``.
+Processes are of the same service when they have the same user, the same port, the same readers and the same ``service.name``.
 A service without a name has only siblings: processes that the same parent has started from the same program. Its parent must
 run the same Python, because a shell or an init system starts programs that have nothing to do with each other.
 """
@@ -125,19 +125,20 @@ def name_of_process() -> str:
         return str(os.getpid())
 
 
-def place_of(port: int | str | None, service: str) -> tuple[Place, ...]:
+def place_of(port: int | str | None, service: str, readers: str = "") -> tuple[Place, ...]:
     """The places of this process: where it meets its equals, and, for a service without a name, where its children find it.
 
     Args:
         port: the port, or the path of the Unix socket, that the service is scraped at; ``None``
             when only the application's own server is.
         service: the ``service.name``; empty for a service without a name.
+        readers: who may read there, as a digest.
 
     Raises:
         OSError: no private directory can be had.
     """
     directory = _private_directory()
-    common = (str(_PROTOCOL), str(port), _network())
+    common = (str(_PROTOCOL), str(port), readers, _network())
     if service and port is not None:
         return (_place(directory, *common, "named", service),)
     # Without a port, nothing keeps two deployments of one service apart but their parents.
