@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from eventcore import Telemetry
 from eventcore.telemetry import Pipeline
 from eventcore_prometheus import PrometheusExporter
-from eventcore_prometheus.workers import holder, place
+from eventcore_prometheus.workers import holder, member, place
 from tests.real_parts.ports import free_ports
 from tests.real_parts.waiting import wait_until
 
@@ -266,13 +268,14 @@ def test_files_that_a_tidying_program_has_removed_are_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     monkeypatch.setattr(holder, "_TOUCH_INTERVAL", 0.05)
-    monkeypatch.setattr(place, "_candidates", lambda: iter([tmp_path / "e"]))
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(place, "_candidates", lambda: iter([tmp_path / "run" / "e", tmp_path / "e"]))
     monkeypatch.setattr(place, "_LONGEST_DIRECTORY", 500)
     telemetry = Telemetry(service_name="tidied", exporters=[], config={})
     telemetry.register_exporter(PrometheusExporter(port))
     telemetry.start_blocking()
     try:
-        files = {path.suffix[1:]: path for path in (tmp_path / "e").iterdir()}
+        files = {path.suffix[1:]: path for path in (tmp_path / "run" / "e").iterdir()}
         for suffixes in (("sock",), ("lock",), ("lock", "sock")):
             inodes = {suffix: files[suffix].stat().st_ino for suffix in suffixes}
             for suffix in suffixes:
@@ -280,9 +283,38 @@ def test_files_that_a_tidying_program_has_removed_are_made_again(
             wait_until(lambda: all(each.exists() for each in files.values()), 5, "both files are there again")
             assert all(files[suffix].stat().st_ino != inode for suffix, inode in inodes.items())
             assert place.Place(files["lock"], files["sock"]).try_lock() is None
+        # The directory and all above it: the other one is used then.
+        (tmp_path / "run").rename(tmp_path / "gone")
+        files = {suffix: tmp_path / "e" / path.name for suffix, path in files.items()}
+        wait_until(lambda: all(each.exists() for each in files.values()), 5, "both files are in another directory")
+        assert place.Place(files["lock"], files["sock"]).try_lock() is None
     finally:
         telemetry.shutdown_blocking(5.0)
     assert list((tmp_path / "e").iterdir()) == []
+
+
+@pytest.mark.once
+def test_processes_meet_elsewhere_when_their_directory_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    folders = [tmp_path / "run" / "e", tmp_path / "e"]
+    folders[0].parent.mkdir()
+    monkeypatch.setattr(place, "_candidates", lambda: iter(folders))
+    monkeypatch.setattr(place, "_LONGEST_DIRECTORY", 500)
+    monkeypatch.setattr(member, "name_of_process", lambda: str(threading.get_ident()))
+    started: list[Telemetry] = []
+    try:
+        for _ in range(3):
+            started.append(Telemetry(service_name="moved", exporters=[], config={}))
+            started[-1].register_exporter(PrometheusExporter(port))
+            started[-1].start_blocking()
+        wait_until(lambda: len(answered(port)) == 3, 5, "all are on the page")
+        shutil.rmtree(folders[0].parent)
+        started[0].shutdown_blocking(5.0)
+        wait_until(lambda: sum(answered(port).values()) == 2, 5, "another one has taken over, and the third has found it")
+    finally:
+        for telemetry in started:
+            telemetry.shutdown_blocking(5.0)
 
 
 def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> None:

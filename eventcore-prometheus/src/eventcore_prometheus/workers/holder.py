@@ -47,8 +47,9 @@ class _Gathering:
 @final
 @dataclass(slots=True)
 class _Held:
-    """A place whose lock this process has."""
+    """A place whose lock this process has: which one of its service, as it was when it was locked."""
 
+    number: int
     place: Place
     lock: int
     listening: socket.socket | None = None
@@ -77,7 +78,7 @@ class Holder:
         crew.worker = self._board.give(crew.worker)
         self._absent = absent - {crew.worker}
         self._absent_until = now + _RETURN_TIME
-        self._held = [_Held(crew.service.places[0], lock)]
+        self._held = [_Held(0, crew.places[0], lock)]
         self._links: list[Link] = []
         self._heir: Link | None = None
         self._gathering: _Gathering | None = None
@@ -87,6 +88,7 @@ class Holder:
         self._port_at = now
         self._touch_at = now + _TOUCH_INTERVAL
         self._port_problem = ""
+        self._place_problem = ""
 
     def due(self) -> float:
         """When ``tick`` has something to do."""
@@ -169,33 +171,42 @@ class Holder:
                 crew.joined.set_result(None)
 
     def _open_places(self) -> None:
-        service = self._crew.service
-        for place in service.places[1:]:
-            if (lock := place.try_lock()) is not None:
-                self._held.append(_Held(place, lock))
+        crew = self._crew
+        for number in range(len(self._held), len(crew.places)):
+            if (lock := crew.try_lock(number)) is not None:
+                self._held.append(_Held(number, crew.places[number], lock))
         for held in self._held:
             self._listen_at(held)
-        service.places[0].remove_abandoned()
+        crew.places[0].remove_abandoned()
 
     def _touch(self, now: float) -> None:
         """Keep the files of the places young, and make them again if they were removed all the same: others look for them."""
         self._touch_at = now + _TOUCH_INTERVAL
-        for held in tuple(self._held):
+        for held in self._held:
             if held.listening is None or held.place.touch():
                 continue
-            self._crew.unwatch(held.listening)
-            held.listening = None
-            if not held.place.lock.exists():
-                os.close(held.lock)
-                self._held.remove(held)
-                if (lock := held.place.try_lock()) is None:
-                    continue  # a process that has just started; it will find the port taken
-                held = _Held(held.place, lock)
-                self._held.append(held)
-            self._listen_at(held)
+            try:
+                self._repair(held)
+            except OSError as error:
+                self._touch_at = now + _RETRY_LATER
+                if str(error) != self._place_problem:
+                    self._place_problem = str(error)
+                    self._crew.service.logger.warning("new workers cannot join, will try again: %s", error)
+
+    def _repair(self, held: _Held) -> None:
+        """Make the files of a place again. The old lock is kept until there is a new one."""
+        crew = self._crew
+        if not held.place.lock.exists():
+            if (lock := crew.try_lock(held.number)) is None:
+                raise OSError(f"another process has locked {crew.places[held.number].lock}")
+            os.close(held.lock)
+            held.lock, held.place = lock, crew.places[held.number]
+        self._listen_at(held)
 
     def _listen_at(self, held: _Held) -> None:
-        held.listening = held.place.listen()
+        before, held.listening = held.listening, held.place.listen()
+        if before is not None:
+            self._crew.unwatch(before)
         self._crew.watch(held.listening, self._accept)
 
     def _accept(self, connection: socket.socket) -> None:

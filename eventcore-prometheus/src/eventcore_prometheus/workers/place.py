@@ -65,6 +65,15 @@ class Place:
                 raise
             os.close(descriptor)
 
+    def moved(self) -> Place:
+        """This place in the directory where processes meet now: the one that it had was removed.
+
+        Raises:
+            OSError: no private directory can be had.
+        """
+        directory = _private_directory()
+        return Place(directory / self.lock.name, directory / self.socket.name)
+
     def unlock(self, descriptor: int) -> None:
         """Remove the files, and let the next process take the lock."""
         for path in (self.socket, self.lock):

@@ -51,6 +51,7 @@ class Workers:
         # What a holder that has ended had given to this process as its successor.
         self._copies: Board | None = None
         self._absent: set[int] = set()
+        self._problem = ""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="eventcore-prometheus-workers", daemon=True)
 
@@ -174,7 +175,15 @@ class Workers:
             fail(wanted, TimeoutError("no process holds the port yet"))
         if now < state.due():
             return
-        if (lock := state.try_lock(now)) is not None:
+        try:
+            lock = state.try_lock(now)
+        except OSError as error:
+            lock = None
+            state.wait(now)
+            if str(error) != self._problem:
+                self._problem = str(error)
+                self._crew.service.logger.warning("the port cannot be taken over, will try again: %s", error)
+        if lock is not None:
             self._state = Holder(self._crew, lock, self._copies, self._absent)
         elif (connection := state.try_connect()) is not None:
             self._state = Member(self._crew, connection)
