@@ -317,6 +317,36 @@ def test_processes_meet_elsewhere_when_their_directory_was_removed(
             telemetry.shutdown_blocking(5.0)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("refused", ["lock", "socket"])
+def test_a_process_that_cannot_make_its_files_answers_for_itself(
+    monkeypatch: pytest.MonkeyPatch, port: int, refused: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    # A name that no file can have stands for a file system without space: both are an error of the system.
+    monkeypatch.setattr(place, "_candidates", lambda: iter([tmp_path / "e"]))
+    monkeypatch.setattr(place, "_LONGEST_DIRECTORY", 500)
+    original = place._place
+
+    def with_a_name_that_is_too_long(directory: Path, *words: str) -> place.Place:
+        found = original(directory, *words)
+        long = directory / ("x" * 300)
+        return place.Place(long, found.socket) if refused == "lock" else place.Place(found.lock, long)
+
+    monkeypatch.setattr(place, "_place", with_a_name_that_is_too_long)
+    telemetry = Telemetry(service_name="full", exporters=[], config={})
+    telemetry.register_exporter(PrometheusExporter(port))
+    telemetry.counter("hits").add(3)
+    telemetry.start_blocking()
+    try:
+        (exporter,) = telemetry.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert (exporter.state, exporter.problem) == ("running", "")
+        assert "hits_total 3" in page(port)
+        assert "this process answers for itself alone" in caplog.text
+    finally:
+        telemetry.shutdown_blocking(5.0)
+
+
 def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> None:
     first, second = (Telemetry(service_name="twice", exporters=[], config={}) for _ in range(2))
     first.register_exporter(PrometheusExporter(port))

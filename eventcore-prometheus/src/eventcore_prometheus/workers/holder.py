@@ -14,7 +14,7 @@ from eventcore_prometheus.page import Page
 from eventcore_prometheus.workers.board import Board, encode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
-from eventcore_prometheus.workers.place import Place, name_of_process
+from eventcore_prometheus.workers.place import Place, PlaceError, name_of_process
 
 # Seconds that a scrape waits for workers that have answered the last one; half of a shorter timeout.
 _ANSWER_TIME: Final = 1.0
@@ -66,11 +66,11 @@ class Holder:
         absent: numbers of the workers that may come back from the former holder.
 
     Attributes:
-        gives_up: why this process cannot be the holder: something else has the port.
+        gives_up: why this process cannot be the holder: something else has the port, or the others cannot reach it.
     """
 
     def __init__(self, crew: Crew, lock: int, board: Board | None, absent: set[int]) -> None:
-        self.gives_up: OSError | None = None
+        self.gives_up: OSError | PlaceError | None = None
         self._crew = crew
         self._board = board if board is not None else Board()
         now = time.monotonic()
@@ -162,7 +162,14 @@ class Holder:
                 if not crew.joined.done():
                     return
         if self._held[0].listening is None:
-            self._open_places()
+            try:
+                self._open_places()
+            except OSError as error:
+                if not crew.joined.done():
+                    self.gives_up = PlaceError(str(error))
+                    return
+                self._port_at = now + _RETRY_LATER
+                self._try_again(now, error)
         if crew.listener is not None or crew.service.listen is None:
             if self._port_problem:
                 self._port_problem = ""
@@ -183,15 +190,19 @@ class Holder:
         """Keep the files of the places young, and make them again if they were removed all the same: others look for them."""
         self._touch_at = now + _TOUCH_INTERVAL
         for held in self._held:
-            if held.listening is None or held.place.touch():
+            if held.listening is not None and held.place.touch():
                 continue
             try:
                 self._repair(held)
             except OSError as error:
-                self._touch_at = now + _RETRY_LATER
-                if str(error) != self._place_problem:
-                    self._place_problem = str(error)
-                    self._crew.service.logger.warning("new workers cannot join, will try again: %s", error)
+                self._try_again(now, error)
+
+    def _try_again(self, now: float, error: OSError) -> None:
+        """Serve the page, and make the places later."""
+        self._touch_at = now + _RETRY_LATER
+        if str(error) != self._place_problem:
+            self._place_problem = str(error)
+            self._crew.service.logger.warning("other workers cannot join, will try again: %s", error)
 
     def _repair(self, held: _Held) -> None:
         """Make the files of a place again. The old lock is kept until there is a new one."""

@@ -12,7 +12,7 @@ from eventcore.serving import Access, Listener
 from eventcore.serving.access import revealed
 from eventcore_prometheus.page import Page
 from eventcore_prometheus.workers.crew import Service
-from eventcore_prometheus.workers.place import is_sibling, is_supported, place_of
+from eventcore_prometheus.workers.place import PlaceError, is_sibling, is_supported, place_of
 from eventcore_prometheus.workers.workers import RefusedError, Workers
 
 
@@ -60,6 +60,9 @@ def join(
     workers = Workers(Service(places, listen, export, published, context.logger))
     try:
         workers.join()
+    except PlaceError as error:
+        context.logger.warning("this process answers for itself alone: %s", error)
+        return None
     except RefusedError:
         if listen is None:
             return None

@@ -28,6 +28,11 @@ _LONGEST_DIRECTORY: Final = 70
 
 
 @final
+class PlaceError(Exception):
+    """The lock or the socket of a service cannot be made, so that its processes cannot meet."""
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Place:
     """The lock and the socket of one service.

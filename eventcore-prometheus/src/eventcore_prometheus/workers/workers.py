@@ -21,6 +21,7 @@ from eventcore_prometheus.workers.board import Board
 from eventcore_prometheus.workers.crew import Crew, Service, Wanted, fail
 from eventcore_prometheus.workers.holder import Holder
 from eventcore_prometheus.workers.member import Member, Seeking
+from eventcore_prometheus.workers.place import PlaceError
 
 # Seconds in which a process must have found its state.
 _JOIN_TIME: Final = 5.0
@@ -75,6 +76,7 @@ class Workers:
 
         Raises:
             OSError: the port is taken by something else, or the holder does not answer.
+            PlaceError: the processes of the service cannot meet.
             RefusedError: another exporter of this process is the holder or a worker.
         """
         self._thread.start()
@@ -178,6 +180,9 @@ class Workers:
         try:
             lock = state.try_lock(now)
         except OSError as error:
+            if not self._crew.joined.done():
+                self._refuse(PlaceError(str(error)))
+                return
             lock = None
             state.wait(now)
             if str(error) != self._problem:
