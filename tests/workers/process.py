@@ -1,4 +1,4 @@
-"""One process of a service, which a test tells what to do: ``python -m tests.workers.process PORT SERVICE [MODE]``.
+"""One process of a service, which a test tells what to do: ``python -m tests.workers.process PORT SERVICE [MODE [TOKEN]]``.
 
 It reads a line of JSON and answers with one: ``{"add": 3}`` counts, ``{"mount": true}`` is the page that its own ASGI
 mount answers with, ``{"state": true}`` the state of its exporter.
@@ -12,6 +12,7 @@ import sys
 from typing import Any, Literal, cast
 
 from eventcore import Telemetry
+from eventcore.exporting import Secret
 from eventcore_prometheus import PrometheusExporter
 
 
@@ -29,9 +30,13 @@ async def page_of_mount(exporter: PrometheusExporter) -> str:
     return b"".join(each.get("body", b"") for each in sent).decode()
 
 
-def main(port: str, service: str, mode: str) -> None:
+def main(port: str, service: str, mode: str, *tokens: str) -> None:
     telemetry = Telemetry(service_name=service or None, exporters=[], config={})
-    exporter = PrometheusExporter(int(port) if port != "none" else None, workers=cast(Literal["auto", "off"], mode))
+    exporter = PrometheusExporter(
+        int(port) if port != "none" else None,
+        workers=cast(Literal["auto", "off"], mode),
+        tokens=[Secret(token) for token in tokens],
+    )
     pipeline = telemetry.register_exporter(exporter)
     hits = telemetry.counter("hits", labels=("worker",)).labels("own")
     telemetry.gauge("level").set(7)
@@ -55,4 +60,4 @@ def main(port: str, service: str, mode: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else "auto")
+    main(sys.argv[1], sys.argv[2], *(sys.argv[3:] or ["auto"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from eventcore.exporting import Secret
+from eventcore.serving import Access, hash_password
+from eventcore.testing import exporter_context
 from eventcore_prometheus.naming import ExposedName, Kind
 from eventcore_prometheus.page import Family, Page
-from eventcore_prometheus.workers import links, place
+from eventcore_prometheus.workers import crew, joining, links, place
 from eventcore_prometheus.workers.board import KEPT, Board, encode_page
 from eventcore_prometheus.workers.links import Ask, Hello, Link, PageSent, decode
 from eventcore_prometheus.workers.place import place_of
@@ -97,13 +101,13 @@ def pair() -> Iterator[tuple[Link, socket.socket]]:
 def test_messages_arrive_whole_however_they_are_cut(pair: tuple[Link, socket.socket]) -> None:
     link, peer = pair
     other = Link(peer)
-    link.post(links.Kind.HELLO, Hello(7, None))
+    link.post(links.Kind.HELLO, Hello("7", "a", None))
     link.post(links.Kind.PAGE, PageSent(3, b"x" * 100_000))
     received: list[tuple[links.Kind, bytes]] = []
     while len(received) < 2:
         received += other.receive()
         link.flush()
-    assert decode(received[0][1], Hello) == Hello(7, None)
+    assert decode(received[0][1], Hello) == Hello("7", "a", None)
     assert decode(received[1][1], PageSent) == PageSent(3, b"x" * 100_000)
 
 
@@ -172,6 +176,42 @@ def test_only_equals_meet(directory: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "argv", ["another-program"])
     assert not set(place_of(9464, "")) & set(unnamed)
     assert place_of(9464, "shop") == named
+
+
+def test_only_those_with_the_same_readers_meet(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[place.Place, ...]] = []
+
+    def meet(host: str = "127.0.0.1", access: Access | None = None) -> tuple[place.Place, ...]:
+        with contextlib.suppress(LookupError):
+            joining.join(
+                9464,
+                exporter_context(),
+                host=host,
+                access=access or Access(),
+                listen=lambda: pytest.fail("not reached"),
+                published=lambda: None,
+            )
+        return found.pop()
+
+    def stop_here(service: crew.Service) -> None:
+        found.append(tuple(service.places))
+        raise LookupError
+
+    monkeypatch.setattr(joining, "Workers", stop_here)
+    one, two = "a" * 16, "b" * 16
+    different = [
+        meet(),
+        meet(host="0.0.0.0"),  # not bound
+        meet(access=Access(tokens=[one])),
+        meet(access=Access(tokens=[one, two])),
+        meet(access=Access(users={"u": hash_password("p")})),
+        meet(access=Access(certificate="a.pem")),
+        meet(access=Access(certificate="a.pem", client_ca="ca.pem")),
+    ]
+    assert len(set(different)) == len(different)
+    assert meet() == different[0]
+    # The order in which tokens are written, and what wraps them, means nothing.
+    assert meet(access=Access(tokens=[Secret(two), one])) == different[3]
 
 
 def test_a_directory_that_others_can_enter_or_have_made_is_not_used(directory: Path, tmp_path: Path) -> None:

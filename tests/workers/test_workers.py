@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from eventcore import Telemetry
 from eventcore.telemetry import Pipeline
 from eventcore_prometheus import PrometheusExporter
-from eventcore_prometheus.workers import holder, place
+from eventcore_prometheus.workers import holder, member, place
 from tests.real_parts.ports import free_ports
 from tests.real_parts.waiting import wait_until
 
@@ -36,8 +38,10 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/exe").exists(), reason="who
 class Process:
     """One process of a service; ``prefix`` is the command that starts it."""
 
-    def __init__(self, port: int | str, service: str, mode: str = "auto", prefix: tuple[str, ...] = ()) -> None:
-        command = [*prefix, sys.executable, "-m", "tests.workers.process", str(port), service, mode]
+    def __init__(
+        self, port: int | str, service: str, mode: str = "auto", prefix: tuple[str, ...] = (), tokens: tuple[str, ...] = ()
+    ) -> None:
+        command = [*prefix, sys.executable, "-m", "tests.workers.process", str(port), service, mode, *tokens]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "EVENTCORE_"))}
         self._running = subprocess.Popen(
             command, cwd=ROOT, env=inherited, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -264,13 +268,14 @@ def test_files_that_a_tidying_program_has_removed_are_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     monkeypatch.setattr(holder, "_TOUCH_INTERVAL", 0.05)
-    monkeypatch.setattr(place, "_candidates", lambda: iter([tmp_path / "e"]))
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(place, "_candidates", lambda: iter([tmp_path / "run" / "e", tmp_path / "e"]))
     monkeypatch.setattr(place, "_LONGEST_DIRECTORY", 500)
     telemetry = Telemetry(service_name="tidied", exporters=[], config={})
     telemetry.register_exporter(PrometheusExporter(port))
     telemetry.start_blocking()
     try:
-        files = {path.suffix[1:]: path for path in (tmp_path / "e").iterdir()}
+        files = {path.suffix[1:]: path for path in (tmp_path / "run" / "e").iterdir()}
         for suffixes in (("sock",), ("lock",), ("lock", "sock")):
             inodes = {suffix: files[suffix].stat().st_ino for suffix in suffixes}
             for suffix in suffixes:
@@ -278,9 +283,68 @@ def test_files_that_a_tidying_program_has_removed_are_made_again(
             wait_until(lambda: all(each.exists() for each in files.values()), 5, "both files are there again")
             assert all(files[suffix].stat().st_ino != inode for suffix, inode in inodes.items())
             assert place.Place(files["lock"], files["sock"]).try_lock() is None
+        # The directory and all above it: the other one is used then.
+        (tmp_path / "run").rename(tmp_path / "gone")
+        files = {suffix: tmp_path / "e" / path.name for suffix, path in files.items()}
+        wait_until(lambda: all(each.exists() for each in files.values()), 5, "both files are in another directory")
+        assert place.Place(files["lock"], files["sock"]).try_lock() is None
     finally:
         telemetry.shutdown_blocking(5.0)
     assert list((tmp_path / "e").iterdir()) == []
+
+
+@pytest.mark.once
+def test_processes_meet_elsewhere_when_their_directory_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    folders = [tmp_path / "run" / "e", tmp_path / "e"]
+    folders[0].parent.mkdir()
+    monkeypatch.setattr(place, "_candidates", lambda: iter(folders))
+    monkeypatch.setattr(place, "_LONGEST_DIRECTORY", 500)
+    monkeypatch.setattr(member, "name_of_process", lambda: str(threading.get_ident()))
+    started: list[Telemetry] = []
+    try:
+        for _ in range(3):
+            started.append(Telemetry(service_name="moved", exporters=[], config={}))
+            started[-1].register_exporter(PrometheusExporter(port))
+            started[-1].start_blocking()
+        wait_until(lambda: len(answered(port)) == 3, 5, "all are on the page")
+        shutil.rmtree(folders[0].parent)
+        started[0].shutdown_blocking(5.0)
+        wait_until(lambda: sum(answered(port).values()) == 2, 5, "another one has taken over, and the third has found it")
+    finally:
+        for telemetry in started:
+            telemetry.shutdown_blocking(5.0)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("refused", ["lock", "socket"])
+def test_a_process_that_cannot_make_its_files_answers_for_itself(
+    monkeypatch: pytest.MonkeyPatch, port: int, refused: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    # A name that no file can have stands for a file system without space: both are an error of the system.
+    monkeypatch.setattr(place, "_candidates", lambda: iter([tmp_path / "e"]))
+    monkeypatch.setattr(place, "_LONGEST_DIRECTORY", 500)
+    original = place._place
+
+    def with_a_name_that_is_too_long(directory: Path, *words: str) -> place.Place:
+        found = original(directory, *words)
+        long = directory / ("x" * 300)
+        return place.Place(long, found.socket) if refused == "lock" else place.Place(found.lock, long)
+
+    monkeypatch.setattr(place, "_place", with_a_name_that_is_too_long)
+    telemetry = Telemetry(service_name="full", exporters=[], config={})
+    telemetry.register_exporter(PrometheusExporter(port))
+    telemetry.counter("hits").add(3)
+    telemetry.start_blocking()
+    try:
+        (exporter,) = telemetry.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert (exporter.state, exporter.problem) == ("running", "")
+        assert "hits_total 3" in page(port)
+        assert "this process answers for itself alone" in caplog.text
+    finally:
+        telemetry.shutdown_blocking(5.0)
 
 
 def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> None:
@@ -298,6 +362,51 @@ def test_a_second_exporter_of_one_process_finds_the_port_taken(port: int) -> Non
     finally:
         second.shutdown_blocking(5.0)
         first.shutdown_blocking(5.0)
+
+
+@pytest.mark.once
+def test_a_process_that_asks_for_a_token_is_not_shown_by_one_that_does_not(start: Start, port: int) -> None:
+    start(1, port, "guarded")
+    (guarded,) = start(1, port, "guarded", tokens=("a-token-of-the-test",))
+    assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in problem_of(guarded)
+    guarded.ask(add=1)
+    assert values(page(port)) == {"0": 0}
+
+
+@pytest.mark.once
+def test_a_second_exporter_of_one_worker_does_not_push_the_first_one_out(start: Start, port: int) -> None:
+    start(1, port, "twice")
+    first, second, third = (Telemetry(service_name="twice", exporters=[], config={}) for _ in range(3))
+    try:
+        for telemetry in (first, second):
+            telemetry.register_exporter(PrometheusExporter(port))
+            telemetry.start_blocking()
+        (exporter,) = second.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert wait_until(lambda: exporter.state == "failing", 5)
+        assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in exporter.problem
+        assert answered(port) == {"0": 1, "1": 1}
+        # When the first one has ended, its process may have another one at once.
+        second.shutdown_blocking(5.0)
+        first.shutdown_blocking(5.0)
+        third.register_exporter(PrometheusExporter(port))
+        third.start_blocking()
+        (exporter,) = third.exporters()
+        assert isinstance(exporter, Pipeline)
+        assert (exporter.state, exporter.problem) == ("running", "")
+    finally:
+        for telemetry in (first, second, third):
+            telemetry.shutdown_blocking(5.0)
+
+
+@pytest.mark.once
+def test_containers_that_share_a_directory_are_not_taken_for_one_process(start: Start, port: int) -> None:
+    unshare = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make a namespace of processes")
+    # Each is the first process of its container.
+    start(2, port, "contained", prefix=unshare)
+    wait_until(lambda: answered(port) == {"0": 1, "1": 1}, 10, "all containers are on the page")
 
 
 def test_strangers_never_merge_and_get_a_clear_error(start: Start, port: int) -> None:

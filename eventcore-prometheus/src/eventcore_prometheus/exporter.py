@@ -122,9 +122,9 @@ class PrometheusExporter:
             one can be distributed before the old one is removed.
         workers: ``auto``: the process that holds the port answers for all processes of the same
             service on this host, and every series has the label ``worker``, a small number of its
-            process. The same service means: the same user, port and ``service_name``; without a
-            name, the same parent. Not with ``port=0``. ``off``: each process answers for itself,
-            and only one of them can have the port.
+            process. The same service means: the same user, port, ``service_name``, ``host``, users,
+            tokens and certificates; without a name, the same parent. Not with ``port=0``. ``off``:
+            each process answers for itself, and only one of them can have the port.
         process_metrics: whether the page has ``process_*`` and ``python_*``. In a ``registry``,
             those that the application exports itself are left out.
 
@@ -364,6 +364,8 @@ class PrometheusExporter:
         return join(
             port if port is None or not settings.host.startswith("unix:") else settings.host,
             context,
+            host=settings.host,
+            access=settings.access,
             listen=(lambda: self._listen(port, scraper, context.logger)) if port is not None else None,
             published=lambda: self._published,
         )

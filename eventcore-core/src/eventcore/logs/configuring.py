@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO, cast
 
 from eventcore.errors import MissingDependency
+from eventcore.logs.console import PeopleHandler
 from eventcore.logs.fields import TraceContextFilter, extra_fields
 from eventcore.logs.masking import DEFAULT_NAMES, MaskFilter
 from eventcore.recording import Recorder
@@ -96,10 +97,9 @@ def _json_handler(stream: TextIO) -> logging.Handler:
 
 def _console_handler(stream: TextIO) -> logging.Handler:
     try:
-        from eventcore.logs.console import PeopleHandler
+        return PeopleHandler(stream)
     except ImportError as error:
         raise _missing("rich") from error
-    return PeopleHandler(stream)
 
 
 def _missing(package: str) -> MissingDependency:

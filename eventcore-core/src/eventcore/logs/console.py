@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from datetime import datetime
-from typing import Final, TextIO
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING, Final, TextIO
 
 from eventcore.logs.fields import extra_fields
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold white on red"}
 # C0 and C1, what reorders a text, what ends a line in some programs, and halves of surrogate pairs.
@@ -25,7 +25,12 @@ class PeopleHandler(logging.Handler):
     """Writes records to a stream for a person to read."""
 
     def __init__(self, stream: TextIO) -> None:
+        # An extra: imported when it is used.
+        from rich.console import Console
+        from rich.text import Text
+
         super().__init__()
+        self._text = Text
         self._console = Console(file=stream, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -35,14 +40,14 @@ class PeopleHandler(logging.Handler):
             if traceback := record.exc_text or (
                 logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
             ):
-                self._console.print(Text("\n".join(map(_printable, traceback.split("\n"))), "dim"))
+                self._console.print(self._text("\n".join(map(_printable, traceback.split("\n"))), "dim"))
         except RecursionError:
             raise
         except Exception:  # noqa: BLE001  # as every handler of `logging` does
             self.handleError(record)
 
     def _line(self, record: logging.LogRecord) -> Text:
-        line = Text()
+        line = self._text()
         line.append(datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3], "dim")  # noqa: DTZ006  # a person's time
         line.append(f" {record.levelname:<8}", _STYLES.get(record.levelname, ""))
         fields = extra_fields(record)

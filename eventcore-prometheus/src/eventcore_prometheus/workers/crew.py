@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import selectors
 import socket
 import time
@@ -60,6 +61,8 @@ class Crew:
     """Everything here belongs to the thread of ``Workers``, except for ``call``.
 
     Attributes:
+        places: where the processes of the service meet.
+        exporter: tells the exporters of one process apart; it stays when the connection to the holder is made anew.
         worker: the number of this process; ``None`` until it has found its state.
         address: where the page of all workers is served; ``None`` until that is known.
         listener: the listener, while this process is the holder.
@@ -68,6 +71,8 @@ class Crew:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.places = list(service.places)
+        self.exporter = secrets.token_hex(8)
         self.worker: int | None = None
         self.address: tuple[str, int] | None = None
         self.listener: Listener | None = None
@@ -85,6 +90,18 @@ class Crew:
         self._encoded: tuple[Page | None, bytes] = (None, b"")
         self._pushing = False
         self._push_at = 0.0
+
+    def try_lock(self, number: int) -> int | None:
+        """Take the lock of a place. If somebody has removed its directory, all processes find the same new one.
+
+        Raises:
+            OSError: no directory can be used.
+        """
+        try:
+            return self.places[number].try_lock()
+        except FileNotFoundError:
+            self.places[number] = self.places[number].moved()
+            return self.places[number].try_lock()
 
     def call(self, work: Callable[[], None]) -> None:
         """Let the thread do ``work``. Safe to call from any thread."""

@@ -14,7 +14,7 @@ from eventcore_prometheus.page import Page
 from eventcore_prometheus.workers.board import Board, encode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
-from eventcore_prometheus.workers.place import Place
+from eventcore_prometheus.workers.place import Place, PlaceError, name_of_process
 
 # Seconds that a scrape waits for workers that have answered the last one; half of a shorter timeout.
 _ANSWER_TIME: Final = 1.0
@@ -47,8 +47,9 @@ class _Gathering:
 @final
 @dataclass(slots=True)
 class _Held:
-    """A place whose lock this process has."""
+    """A place whose lock this process has: which one of its service, as it was when it was locked."""
 
+    number: int
     place: Place
     lock: int
     listening: socket.socket | None = None
@@ -65,11 +66,11 @@ class Holder:
         absent: numbers of the workers that may come back from the former holder.
 
     Attributes:
-        gives_up: why this process cannot be the holder: something else has the port.
+        gives_up: why this process cannot be the holder: something else has the port, or the others cannot reach it.
     """
 
     def __init__(self, crew: Crew, lock: int, board: Board | None, absent: set[int]) -> None:
-        self.gives_up: OSError | None = None
+        self.gives_up: OSError | PlaceError | None = None
         self._crew = crew
         self._board = board if board is not None else Board()
         now = time.monotonic()
@@ -77,7 +78,7 @@ class Holder:
         crew.worker = self._board.give(crew.worker)
         self._absent = absent - {crew.worker}
         self._absent_until = now + _RETURN_TIME
-        self._held = [_Held(crew.service.places[0], lock)]
+        self._held = [_Held(0, crew.places[0], lock)]
         self._links: list[Link] = []
         self._heir: Link | None = None
         self._gathering: _Gathering | None = None
@@ -87,6 +88,7 @@ class Holder:
         self._port_at = now
         self._touch_at = now + _TOUCH_INTERVAL
         self._port_problem = ""
+        self._place_problem = ""
 
     def due(self) -> float:
         """When ``tick`` has something to do."""
@@ -160,7 +162,14 @@ class Holder:
                 if not crew.joined.done():
                     return
         if self._held[0].listening is None:
-            self._open_places()
+            try:
+                self._open_places()
+            except OSError as error:
+                if not crew.joined.done():
+                    self.gives_up = PlaceError(str(error))
+                    return
+                self._port_at = now + _RETRY_LATER
+                self._try_again(now, error)
         if crew.listener is not None or crew.service.listen is None:
             if self._port_problem:
                 self._port_problem = ""
@@ -169,33 +178,46 @@ class Holder:
                 crew.joined.set_result(None)
 
     def _open_places(self) -> None:
-        service = self._crew.service
-        for place in service.places[1:]:
-            if (lock := place.try_lock()) is not None:
-                self._held.append(_Held(place, lock))
+        crew = self._crew
+        for number in range(len(self._held), len(crew.places)):
+            if (lock := crew.try_lock(number)) is not None:
+                self._held.append(_Held(number, crew.places[number], lock))
         for held in self._held:
             self._listen_at(held)
-        service.places[0].remove_abandoned()
+        crew.places[0].remove_abandoned()
 
     def _touch(self, now: float) -> None:
         """Keep the files of the places young, and make them again if they were removed all the same: others look for them."""
         self._touch_at = now + _TOUCH_INTERVAL
-        for held in tuple(self._held):
-            if held.listening is None or held.place.touch():
+        for held in self._held:
+            if held.listening is not None and held.place.touch():
                 continue
-            self._crew.unwatch(held.listening)
-            held.listening = None
-            if not held.place.lock.exists():
-                os.close(held.lock)
-                self._held.remove(held)
-                if (lock := held.place.try_lock()) is None:
-                    continue  # a process that has just started; it will find the port taken
-                held = _Held(held.place, lock)
-                self._held.append(held)
-            self._listen_at(held)
+            try:
+                self._repair(held)
+            except OSError as error:
+                self._try_again(now, error)
+
+    def _try_again(self, now: float, error: OSError) -> None:
+        """Serve the page, and make the places later."""
+        self._touch_at = now + _RETRY_LATER
+        if str(error) != self._place_problem:
+            self._place_problem = str(error)
+            self._crew.service.logger.warning("other workers cannot join, will try again: %s", error)
+
+    def _repair(self, held: _Held) -> None:
+        """Make the files of a place again. The old lock is kept until there is a new one."""
+        crew = self._crew
+        if not held.place.lock.exists():
+            if (lock := crew.try_lock(held.number)) is None:
+                raise OSError(f"another process has locked {crew.places[held.number].lock}")
+            os.close(held.lock)
+            held.lock, held.place = lock, crew.places[held.number]
+        self._listen_at(held)
 
     def _listen_at(self, held: _Held) -> None:
-        held.listening = held.place.listen()
+        before, held.listening = held.listening, held.place.listen()
+        if before is not None:
+            self._crew.unwatch(before)
         self._crew.watch(held.listening, self._accept)
 
     def _accept(self, connection: socket.socket) -> None:
@@ -215,14 +237,15 @@ class Holder:
     def _welcome(self, link: Link, hello: Hello) -> None:
         crew = self._crew
         assert crew.worker is not None
-        if hello.pid == os.getpid():
-            problem = "another exporter of this process answers for this port"
+        for earlier in tuple(self._links):
+            if earlier.exporter == hello.exporter or (earlier.process == hello.process and earlier.ended()):
+                self._crew.drop(earlier)  # its connection broke, and this process has not noticed yet
+        # One that was welcome before stays welcome to a new holder: nobody would tell its application that it ended.
+        if hello.worker is None and hello.process in (name_of_process(), *(earlier.process for earlier in self._links)):
+            problem = "another exporter of the same process has this port"
             crew.send(link, Kind.WELCOME, Welcome(0, crew.worker, problem=problem))
             return
-        for earlier in tuple(self._links):
-            if earlier.pid == hello.pid:
-                self._crew.drop(earlier)  # its connection broke, and this process has not noticed yet
-        link.pid = hello.pid
+        link.process, link.exporter = hello.process, hello.exporter
         link.worker = self._board.give(hello.worker)
         self._absent.discard(link.worker)
         self._links.append(link)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
 
 from eventcore.exporting import ExporterContext
-from eventcore.serving import Listener
+from eventcore.serving import Access, Listener
+from eventcore.serving.access import revealed
 from eventcore_prometheus.page import Page
 from eventcore_prometheus.workers.crew import Service
-from eventcore_prometheus.workers.place import is_sibling, is_supported, place_of
+from eventcore_prometheus.workers.place import PlaceError, is_sibling, is_supported, place_of
 from eventcore_prometheus.workers.workers import RefusedError, Workers
 
 
@@ -18,6 +20,8 @@ def join(
     port: int | str | None,
     context: ExporterContext,
     *,
+    host: str,
+    access: Access,
     listen: Callable[[], Listener] | None,
     published: Callable[[], tuple[int | None, Page] | None],
 ) -> Workers | None:
@@ -27,6 +31,9 @@ def join(
         port: what the service is scraped at: a port, the path of a Unix socket, or ``None`` for the
             application's own server alone.
         context: the exporter's context.
+        host: where it listens.
+        access: who may read there. Processes that differ in it or in ``host`` never meet: the
+            metrics of one would be served to those whom only the other one lets in.
         listen: binds the port.
         published: the page of the last cycle, and the number of the worker that is written on it.
 
@@ -42,7 +49,7 @@ def join(
     name = str(context.resource.get("service.name") or "")
     try:
         # Core's default for a service without a name begins like this, as OpenTelemetry's does.
-        places = place_of(port, "" if name.startswith("unknown_service") else name)
+        places = place_of(port, "" if name.startswith("unknown_service") else name, _readers(host, access) if listen else "")
     except OSError as error:
         context.logger.warning("this process answers for itself alone: %s", error)
         return None
@@ -53,6 +60,9 @@ def join(
     workers = Workers(Service(places, listen, export, published, context.logger))
     try:
         workers.join()
+    except PlaceError as error:
+        context.logger.warning("this process answers for itself alone: %s", error)
+        return None
     except RefusedError:
         if listen is None:
             return None
@@ -62,6 +72,17 @@ def join(
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        hint = "processes of one service share a port when all have the same service_name and user"
+        hint = (
+            "processes of one service share a port when all have the same service_name and user, and the same settings of "
+            "host, tls_certificate, tls_client_ca, users and tokens"
+        )
         raise OSError(error.errno, f"{error.strerror}; {hint}") from error
     return workers
+
+
+def _readers(host: str, access: Access) -> str:
+    """A digest of who may read: part of the name of a file, which must not tell a token."""
+    users = sorted((user, revealed(text)) for user, text in access.users.items())
+    tokens = sorted({revealed(token) for token in access.tokens})
+    words = repr((host, access.certificate, access.client_ca, users, tokens))
+    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()

@@ -33,9 +33,10 @@ class Kind(enum.IntEnum):
 
 @final
 class Hello(msgspec.Struct, frozen=True, array_like=True):
-    """The first message of a worker to the holder: who it is, and the number that it already has."""
+    """The first message of a worker to the holder: its process and exporter, and the number that it already has."""
 
-    pid: int
+    process: str
+    exporter: str
     worker: int | None
 
 
@@ -117,7 +118,8 @@ class Link:
 
     Attributes:
         worker: the number of the worker at the other end; ``None`` before its ``Hello``.
-        pid: the process at the other end; 0 before its ``Hello``.
+        process: the process at the other end; empty before its ``Hello``.
+        exporter: the exporter of that process; empty before its ``Hello``.
         late: whether it did not answer the last scrape; the next one does not wait for it.
     """
 
@@ -125,7 +127,8 @@ class Link:
         connection.setblocking(False)
         self.socket = connection
         self.worker: int | None = None
-        self.pid = 0
+        self.process = ""
+        self.exporter = ""
         self.late = False
         self._received = bytearray()
         # Messages that wait, by what they are about: a newer one replaces an older one, so that a frozen process costs no more
@@ -199,6 +202,15 @@ class Link:
         if ended and not messages:
             raise EOFError("the other process has ended")
         return messages
+
+    def ended(self) -> bool:
+        """Whether the peer has ended and everything that it has sent was received."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close the connection of this process."""

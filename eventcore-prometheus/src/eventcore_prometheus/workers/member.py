@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from math import inf
@@ -11,9 +10,12 @@ from typing import Final, final
 from eventcore_prometheus.workers.board import Board, decode_page
 from eventcore_prometheus.workers.crew import Crew, Wanted, fail
 from eventcore_prometheus.workers.links import Ask, Copy, Forget, Hello, Kind, Link, PageSent, Want, Welcome, Whole, decode
+from eventcore_prometheus.workers.place import name_of_process
 
 # Seconds between two attempts to become the holder, or to reach it.
 _SEEK_INTERVAL: Final = 0.05
+# Seconds before the next one when the directory of the lock cannot be used.
+_RETRY_INTERVAL: Final = 0.5
 
 
 @final
@@ -38,14 +40,18 @@ class Seeking:
     def try_lock(self, now: float) -> int | None:
         """The file descriptor of the lock, if this process is now the holder."""
         self._due = now + _SEEK_INTERVAL
-        return self._crew.service.places[0].try_lock() if now >= self._lock_from else None
+        return self._crew.try_lock(0) if now >= self._lock_from else None
+
+    def wait(self, now: float) -> None:
+        """Try again later: the lock cannot be used."""
+        self._due = now + _RETRY_INTERVAL
 
     def try_connect(self) -> socket.socket | None:
         """A connection to the holder, if there is one that accepts it."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
-            connection.connect(str(self._crew.service.places[0].socket))
+            connection.connect(str(self._crew.places[0].socket))
         except OSError:  # not there yet, or there no more
             connection.close()
             return None
@@ -74,7 +80,7 @@ class Member:
         self._number = 0
         self._wanted: dict[int, Wanted] = {}
         self._link = crew.connect(connection, self._handle, self._lose)
-        crew.send(self._link, Kind.HELLO, Hello(os.getpid(), crew.worker))
+        crew.send(self._link, Kind.HELLO, Hello(name_of_process(), crew.exporter, crew.worker))
 
     @property
     def absent(self) -> set[int]:

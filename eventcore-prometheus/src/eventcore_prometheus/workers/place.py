@@ -1,6 +1,6 @@
 """Where the processes of one service meet: a private directory of the user, with a lock and a Unix socket for each service.
 
-Processes are of the same service when they have the same user, the same port and the same ``service.name``.
+Processes are of the same service when they have the same user, the same port, the same readers and the same ``service.name``.
 A service without a name has only siblings: processes that the same parent has started from the same program. Its parent must
 run the same Python, because a shell or an init system starts programs that have nothing to do with each other.
 """
@@ -21,10 +21,15 @@ from pathlib import Path
 from typing import Final, final
 
 # Part of each key: processes whose versions speak differently do not meet.
-_PROTOCOL: Final = 1
+_PROTOCOL: Final = 2
 _KEY_LENGTH: Final = 20
 # The system's limit for the path of a Unix socket, less the longest file name here.
 _LONGEST_DIRECTORY: Final = 70
+
+
+@final
+class PlaceError(Exception):
+    """The lock or the socket of a service cannot be made, so that its processes cannot meet."""
 
 
 @final
@@ -64,6 +69,15 @@ class Place:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+    def moved(self) -> Place:
+        """This place in the directory where processes meet now: the one that it had was removed.
+
+        Raises:
+            OSError: no private directory can be had.
+        """
+        directory = _private_directory()
+        return Place(directory / self.lock.name, directory / self.socket.name)
 
     def unlock(self, descriptor: int) -> None:
         """Remove the files, and let the next process take the lock."""
@@ -117,19 +131,28 @@ def is_sibling() -> bool:
     return parent is not None and parent == own
 
 
-def place_of(port: int | str | None, service: str) -> tuple[Place, ...]:
+def name_of_process() -> str:
+    """What tells this process from all others of the host: containers that share a directory have equal process ids."""
+    try:
+        return f"{os.readlink('/proc/self/ns/pid')}:{os.getpid()}"
+    except OSError:
+        return str(os.getpid())
+
+
+def place_of(port: int | str | None, service: str, readers: str = "") -> tuple[Place, ...]:
     """The places of this process: where it meets its equals, and, for a service without a name, where its children find it.
 
     Args:
         port: the port, or the path of the Unix socket, that the service is scraped at; ``None``
             when only the application's own server is.
         service: the ``service.name``; empty for a service without a name.
+        readers: who may read there, as a digest.
 
     Raises:
         OSError: no private directory can be had.
     """
     directory = _private_directory()
-    common = (str(_PROTOCOL), str(port), _network())
+    common = (str(_PROTOCOL), str(port), readers, _network())
     if service and port is not None:
         return (_place(directory, *common, "named", service),)
     # Without a port, nothing keeps two deployments of one service apart but their parents.

@@ -21,6 +21,7 @@ from eventcore_prometheus.workers.board import Board
 from eventcore_prometheus.workers.crew import Crew, Service, Wanted, fail
 from eventcore_prometheus.workers.holder import Holder
 from eventcore_prometheus.workers.member import Member, Seeking
+from eventcore_prometheus.workers.place import PlaceError
 
 # Seconds in which a process must have found its state.
 _JOIN_TIME: Final = 5.0
@@ -51,6 +52,7 @@ class Workers:
         # What a holder that has ended had given to this process as its successor.
         self._copies: Board | None = None
         self._absent: set[int] = set()
+        self._problem = ""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="eventcore-prometheus-workers", daemon=True)
 
@@ -74,7 +76,8 @@ class Workers:
 
         Raises:
             OSError: the port is taken by something else, or the holder does not answer.
-            RefusedError: another exporter of this process is the holder.
+            PlaceError: the processes of the service cannot meet.
+            RefusedError: another exporter of this process is the holder or a worker.
         """
         self._thread.start()
         try:
@@ -174,7 +177,18 @@ class Workers:
             fail(wanted, TimeoutError("no process holds the port yet"))
         if now < state.due():
             return
-        if (lock := state.try_lock(now)) is not None:
+        try:
+            lock = state.try_lock(now)
+        except OSError as error:
+            if not self._crew.joined.done():
+                self._refuse(PlaceError(str(error)))
+                return
+            lock = None
+            state.wait(now)
+            if str(error) != self._problem:
+                self._problem = str(error)
+                self._crew.service.logger.warning("the port cannot be taken over, will try again: %s", error)
+        if lock is not None:
             self._state = Holder(self._crew, lock, self._copies, self._absent)
         elif (connection := state.try_connect()) is not None:
             self._state = Member(self._crew, connection)
