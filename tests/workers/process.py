@@ -12,6 +12,7 @@ import sys
 from typing import Any, Literal, cast
 
 from eventcore import Telemetry
+from eventcore.exporting import Secret
 from eventcore_prometheus import PrometheusExporter
 
 
@@ -32,7 +33,9 @@ async def page_of_mount(exporter: PrometheusExporter) -> str:
 def main(port: str, service: str, mode: str, *tokens: str) -> None:
     telemetry = Telemetry(service_name=service or None, exporters=[], config={})
     exporter = PrometheusExporter(
-        int(port) if port != "none" else None, workers=cast(Literal["auto", "off"], mode), tokens=tokens
+        int(port) if port != "none" else None,
+        workers=cast(Literal["auto", "off"], mode),
+        tokens=[Secret(token) for token in tokens],
     )
     pipeline = telemetry.register_exporter(exporter)
     hits = telemetry.counter("hits", labels=("worker",)).labels("own")

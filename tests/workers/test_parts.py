@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -182,11 +181,15 @@ def test_only_equals_meet(directory: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_only_those_with_the_same_readers_meet(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[tuple[place.Place, ...]] = []
 
-    def meet(**settings: Any) -> tuple[place.Place, ...]:
-        settings = {"host": "127.0.0.1", "access": Access()} | settings
+    def meet(host: str = "127.0.0.1", access: Access | None = None) -> tuple[place.Place, ...]:
         with contextlib.suppress(LookupError):
             joining.join(
-                9464, exporter_context(), listen=lambda: pytest.fail("not reached"), published=lambda: None, **settings
+                9464,
+                exporter_context(),
+                host=host,
+                access=access or Access(),
+                listen=lambda: pytest.fail("not reached"),
+                published=lambda: None,
             )
         return found.pop()
 
