@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -103,6 +104,41 @@ def test_a_unix_socket_that_a_killed_process_has_left_is_replaced_and_any_other_
     with pytest.raises(OSError, match="the path is no socket"):
         listen(host=f"unix:{precious}")
     assert precious.read_text() == "precious"
+
+
+def test_a_unix_socket_that_does_not_listen_yet_is_not_taken_for_an_abandoned_one(
+    listen: Listen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.sock"
+    bound, second_ended = threading.Event(), threading.Event()
+    change_mode = os.chmod
+
+    def chmod_slowly(file: str, mode: int) -> None:
+        # The first one is between `bind` and `listen`, while the second one begins.
+        if not bound.is_set():
+            bound.set()
+            second_ended.wait(0.3)
+        change_mode(file, mode)
+
+    monkeypatch.setattr("eventcore.serving.addresses.os.chmod", chmod_slowly)
+    outcomes: list[str] = []
+
+    def begin() -> None:
+        try:
+            listen(host=f"unix:{path}")
+        except OSError as error:
+            outcomes.append(errno.errorcode[error.errno or 0])
+        else:
+            outcomes.append("listens")
+
+    first = threading.Thread(target=begin)
+    first.start()
+    assert bound.wait(5)
+    begin()
+    second_ended.set()
+    first.join(5)
+    assert sorted(outcomes) == ["EADDRINUSE", "listens"]
+    assert b"/here" in over_unix(path)
 
 
 def test_a_unix_socket_that_another_process_has_replaced_is_left_alone(listen: Listen, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -18,6 +19,8 @@ _BACKLOG: Final = 64
 # A free port of one address may be taken at another.
 _ATTEMPTS_AT_A_FREE_PORT: Final = 16
 _UNIX_MODE: Final = 0o660
+# Seconds that a process waits for others that are just binding a Unix socket in the same directory; a probe takes at most one.
+_LONGEST_TURN: Final = 3.0
 # Where the machine lacks a family or an address of a name that has several.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -40,13 +43,14 @@ class Bound:
 
     def close(self) -> None:
         """Stop listening. A Unix socket's file is removed, unless another process has replaced it."""
-        for each in self.sockets:
-            each.close()
         if self.host.startswith(UNIX):
             path = self.host.removeprefix(UNIX)
-            with contextlib.suppress(OSError):
+            # Before the socket is closed: the file of another process could get the same number afterwards.
+            with contextlib.suppress(OSError), _alone_at(path):
                 if os.stat(path).st_ino == self._inode:
                     os.unlink(path)
+        for each in self.sockets:
+            each.close()
 
 
 def bind(host: str, port: int) -> Bound:
@@ -127,24 +131,56 @@ def _listen(family: int, address: Any, *, only_ipv6: bool) -> socket.socket:
 def _bind_path(path: str) -> Bound:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            made.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_abandoned(path):
-                raise
-            # A killed process leaves its socket's file.
-            os.unlink(path)
-            made.bind(path)
-        # Before `listen`, so that nobody can connect with other rights.
-        os.chmod(path, _UNIX_MODE)
-        made.listen(_BACKLOG)
-        made.setblocking(False)
-        return Bound([made], UNIX + path, 0, os.stat(path).st_ino)
+        with _alone_at(path):
+            try:
+                made.bind(path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not _is_abandoned(path):
+                    raise
+                # A killed process leaves its socket's file.
+                os.unlink(path)
+                made.bind(path)
+            # Before `listen`, so that nobody can connect with other rights.
+            os.chmod(path, _UNIX_MODE)
+            made.listen(_BACKLOG)
+            made.setblocking(False)
+            return Bound([made], UNIX + path, 0, os.stat(path).st_ino)
     except OSError as error:
         made.close()
         taken = "another process listens there, or the path is no socket; choose another path"
         problem = taken if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         raise OSError(error.errno, f"cannot listen on {UNIX}{path}: {problem}") from error
+
+
+@contextlib.contextmanager
+def _alone_at(path: str) -> Generator[None]:
+    """Keep other processes from looking at a socket that does not listen yet: it looks as if a killed process had left it.
+
+    The lock is that of the directory, so that no file is left. Where a directory cannot be read or has no locks, there is none.
+    """
+    import fcntl  # not on every system, but where there are Unix sockets
+
+    try:
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _LONGEST_TURN
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:
+                break
+        yield
+    finally:
+        # Closing is not enough: a child that was forked meanwhile has the lock, too.
+        with contextlib.suppress(OSError):
+            fcntl.flock(directory, fcntl.LOCK_UN)
+        os.close(directory)
 
 
 def _is_abandoned(path: str) -> bool:
