@@ -7,9 +7,8 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from eventcore.exporting import ExporterContext
+from eventcore.exporting import ExporterContext, Secret
 from eventcore.serving import Access, Listener
-from eventcore.serving.access import revealed
 from eventcore_prometheus.page import Page
 from eventcore_prometheus.workers.crew import Service
 from eventcore_prometheus.workers.place import PlaceError, is_sibling, is_supported, place_of
@@ -82,7 +81,11 @@ def join(
 
 def _readers(host: str, access: Access) -> str:
     """A digest of who may read: part of the name of a file, which must not tell a token."""
-    users = sorted((user, revealed(text)) for user, text in access.users.items())
-    tokens = sorted({revealed(token) for token in access.tokens})
+    users = sorted((user, _text_of(text)) for user, text in access.users.items())
+    tokens = sorted({_text_of(token) for token in access.tokens})
     words = repr((host, access.certificate, access.client_ca, users, tokens))
     return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
+
+
+def _text_of(secret: str | Secret) -> str:
+    return secret if isinstance(secret, str) else secret.reveal()
