@@ -176,6 +176,12 @@ def test_status_details_that_cannot_be_read_are_ignored(receiver: Receiver, driv
         drive(endpoint=receiver.endpoint).spans([span()])
 
 
+def test_a_short_value_of_a_header_leaves_the_text_of_a_server_alone(receiver: Receiver, drive: Drive) -> None:
+    receiver.answers.append(receiver.fail(grpc.StatusCode.INVALID_ARGUMENT, "1 of 10 spans is too long"))
+    outcome = drive(endpoint=receiver.endpoint, headers={"x-tenant": "1"}).spans([span()])
+    assert "1 of 10 spans is too long" in str(outcome)
+
+
 def test_what_a_server_says_is_cut_and_shows_no_header(receiver: Receiver, drive: Drive) -> None:
     receiver.answers.append(receiver.fail(grpc.StatusCode.INVALID_ARGUMENT, "bad token\n 'Bearer s3cr3t' " + "x" * 1000))
     answer = drive(endpoint=receiver.endpoint, headers={"authorization": "Bearer s3cr3t"}).spans([span()])

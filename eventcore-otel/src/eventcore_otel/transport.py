@@ -66,6 +66,7 @@ _METHODS: Final[dict[Signal, tuple[str, Any]]] = {
     ),
 }
 _DETAILS_KEY: Final = "grpc-status-details-bin"
+_SHORTEST_SECRET: Final = 6
 _MAX_REASON: Final = 300
 # gRPC itself ends a call at its deadline. If it does not within this many seconds more, the call is cancelled.
 _GRACE: Final = 0.5
@@ -224,7 +225,8 @@ class Transport:
     def _clean(self, signal: Signal, details: str) -> str:
         """The server's text on one line of bounded length, without the values of headers, which the server may repeat."""
         for _, value in self._metadata[signal]:
-            if value:
+            # A shorter one is no secret, and is found in any text.
+            if len(value) >= _SHORTEST_SECRET:
                 details = details.replace(value, "***")
         details = " ".join(details.split())
         return details if len(details) <= _MAX_REASON else f"{details[:_MAX_REASON]}…"

@@ -6,8 +6,9 @@ import errno
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Protocol
 
-from eventcore.exporting import ExporterContext, Secret
+from eventcore.exporting import ExporterContext
 from eventcore.serving import Access, Listener
 from eventcore_prometheus.page import Page
 from eventcore_prometheus.workers.crew import Service
@@ -87,5 +88,9 @@ def _readers(host: str, access: Access) -> str:
     return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
 
 
-def _text_of(secret: str | Secret) -> str:
+class _Revealing(Protocol):
+    def reveal(self) -> str: ...
+
+
+def _text_of(secret: str | _Revealing) -> str:
     return secret if isinstance(secret, str) else secret.reveal()
