@@ -16,6 +16,7 @@ from typing import Any, Final, cast, final
 from eventcore.ground import describe_error, text_of, type_name
 from eventcore.recording.trace_context import TraceContext
 
+_COROUTINE: Final[type[Any]] = CoroutineType
 _EXPECTED: Final = "expected an object with current(), attach(context, own_io) and detach(token), or a callable"
 
 
@@ -88,7 +89,7 @@ class GuardedAmbient:
         try:
             token = attach(context, own_io)
             # Here and not in a function: each command attaches several times.
-            if type(token) is not CoroutineType:
+            if type(token) is not _COROUTINE:
                 return token
             problem = f"returned {_shown(token)}; expected a token"
         except BaseException as error:  # noqa: BLE001  # as above
@@ -103,7 +104,7 @@ class GuardedAmbient:
             return
         try:
             answer = detach(token)
-            if type(answer) is not CoroutineType:
+            if type(answer) is not _COROUTINE:
                 return
             problem = f"returned {_shown(answer)}; expected None"
         except BaseException as error:  # noqa: BLE001  # as above

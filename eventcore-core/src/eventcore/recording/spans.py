@@ -43,7 +43,7 @@ _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKin
 _NO_SPAN: Final = TraceContext(0, 0)
 _NO_OWN_IO: Final = nullcontext()
 _set: Final = msgspec.structs.force_setattr
-_copy: Final[Callable[[TraceContext], TraceContext]] = TraceContext.__copy__  # type: ignore[attr-defined]  # not in its stubs
+_copy: Final = cast("Callable[[TraceContext], TraceContext]", TraceContext.__copy__)  # type: ignore[attr-defined]  # no stubs
 _STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
@@ -119,10 +119,8 @@ class _Details(msgspec.Struct):
 
 
 # What `Span.leave` needs: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
-Entered: TypeAlias = (
-    "Token[Span | None] | tuple[Token[Span | None], AmbientContext, object]"
-    " | tuple[Token[Span | None], Sequence[tuple[AmbientContext, object]]]"
-)
+_Reset: TypeAlias = "Token[Span | None]"
+Entered: TypeAlias = "_Reset | tuple[_Reset, AmbientContext, object] | tuple[_Reset, Sequence[tuple[AmbientContext, object]]]"
 
 
 class Span:

@@ -212,7 +212,7 @@ def _size_of_scalars(state: StreamState, fields: _Scalars) -> int:
     size = getsizeof(state)
     for name, types in fields:
         value: Any = getattr(state, name)
-        kind = type(value)
+        kind = type(value)  # pyright: ignore[reportUnknownVariableType]  # the type of Any
         if kind not in types:
             return 0
         if kind is str:
