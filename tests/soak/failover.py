@@ -17,16 +17,18 @@ from tests.soak.logs import now
 from tests.soak.projector import OUTSIDE
 from tests.soak.proof import Failover, Findings
 from tests.soak.reader import DIVERGED
-from tests.soak.staging import SETTINGS, Load, crew_of, head, last_seen, postgres, prepare, prove, until
+from tests.soak.staging import CONNECTIONS, SETTINGS, Load, crew_of, head, last_seen, postgres, prepare, prove, until
 
 
 async def through_failover(directory: Path, load: Load) -> Findings:
     """Run the scenario and return its findings."""
     findings = Findings()
     crew = Crew(directory, random.Random(load.seed))
-    with closing(await asyncio.to_thread(PostgresServer, postgres())) as primary:
+    with closing(await asyncio.to_thread(lambda: PostgresServer(postgres(), max_connections=CONNECTIONS))) as primary:
         database, url = await prepare(primary)
-        with closing(await asyncio.to_thread(lambda: PostgresServer(postgres(), standby_of=primary))) as standby:
+        with closing(
+            await asyncio.to_thread(lambda: PostgresServer(postgres(), standby_of=primary, max_connections=CONNECTIONS))
+        ) as standby:
             parts = urlsplit(url)
             both = f"{parts.netloc},127.0.0.1:{standby.port}"
             either = parts._replace(netloc=both, query=f"target_session_attrs=primary&{SETTINGS}").geturl()

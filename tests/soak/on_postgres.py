@@ -19,7 +19,7 @@ from tests.soak.database import of_postgres
 from tests.soak.logs import read_seen
 from tests.soak.projector import OUTSIDE
 from tests.soak.proof import Findings, prove_outside
-from tests.soak.staging import SETTINGS, Load, all_caught_up, crew_of, head, postgres, prepare, prove, until
+from tests.soak.staging import CONNECTIONS, SETTINGS, Load, all_caught_up, crew_of, head, postgres, prepare, prove, until
 from tests.soak.watcher import GapWatcher
 
 _SECONDS_OF_A_SERVER: Final = 20.0
@@ -29,7 +29,7 @@ async def on_postgres(directory: Path, load: Load) -> Findings:
     """Run the scenario and return its findings."""
     findings, choice = Findings(), random.Random(load.seed)
     crew = Crew(directory, choice)
-    with closing(await asyncio.to_thread(PostgresServer, postgres())) as server:
+    with closing(await asyncio.to_thread(lambda: PostgresServer(postgres(), max_connections=CONNECTIONS))) as server:
         database, url = await prepare(server)
         async with Proxy.before(url) as proxy, _watched(url, findings), crew_of(crew, findings):
             crew.start("writer", load.writers, f"{proxy.url}?{SETTINGS}")

@@ -39,6 +39,9 @@ FIRST: Final = 30.0
 SETTINGS: Final = "timeout=5&sslmode=disable"
 """The query of every URL of a PostgreSQL store."""
 
+CONNECTIONS: Final = "200"
+"""The most connections that a server takes. It keeps those of processes that are killed or cut off, which make new ones."""
+
 _CATCH_UP: Final = 60.0
 _TAIL: Final = 4096
 

@@ -26,7 +26,7 @@ from tests.soak.logs import now, read_seen
 from tests.soak.networks import Cable, Network, can_make_networks
 from tests.soak.projector import LEASE, OUTSIDE, TALLY
 from tests.soak.proof import Failover, Findings, prove_outside
-from tests.soak.staging import SETTINGS, Load, all_caught_up, crew_of, head, prepare, prove, until
+from tests.soak.staging import CONNECTIONS, SETTINGS, Load, all_caught_up, crew_of, head, prepare, prove, until
 
 _PROJECTORS: Final = 3
 _WRITERS: Final = 4
@@ -35,6 +35,7 @@ _MARGIN: Final = 2.0
 # Seconds until a leader that has been stopped or cut off is let go, if nobody has succeeded it.
 _PATIENCE: Final = 8.0
 _LOOK: Final = 0.05
+
 
 Leaders: TypeAlias = Mapping[str, tuple[str, int]]
 """For each projection, who leads it (as the store names it, "" for nobody) and its position."""
@@ -168,7 +169,9 @@ async def on_postgres(directory: Path, load: Load, program: Path) -> Findings:
     async with AsyncExitStack() as stack:
         network = stack.enter_context(Network.made()) if can_make_networks() else None
         addresses = "127.0.0.1" if network is None else f"127.0.0.1,{network.address}"
-        server = await asyncio.to_thread(lambda: PostgresServer(program, listen_addresses=addresses))
+        server = await asyncio.to_thread(
+            lambda: PostgresServer(program, listen_addresses=addresses, max_connections=CONNECTIONS)
+        )
         stack.enter_context(closing(server))
         if network is not None:
             with (server.data / "pg_hba.conf").open("a") as file:
@@ -178,7 +181,9 @@ async def on_postgres(directory: Path, load: Load, program: Path) -> Findings:
         servers = [server]
         if (program.parent / "pg_basebackup").is_file():
             servers.append(
-                await asyncio.to_thread(lambda: PostgresServer(program, standby_of=server, listen_addresses=addresses))
+                await asyncio.to_thread(
+                    lambda: PostgresServer(program, standby_of=server, listen_addresses=addresses, max_connections=CONNECTIONS)
+                )
             )
             stack.enter_context(closing(servers[1]))
         watch = _Watch(lambda: _look_at_postgres(servers[-1] if promoted else servers[0], database))
