@@ -59,6 +59,7 @@ def test_core_needs_two_packages_and_offers_the_rest() -> None:
     assert sorted(one for one in required if "extra ==" not in one) == ["msgspec>=0.20", "pluggy>=1.7"]
     assert distribution("eventcore-core").metadata.get_all("Provides-Extra") == [
         "all-exporters",
+        "logs",
         "otel",
         "postgres",
         "prometheus",

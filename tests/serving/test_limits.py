@@ -87,9 +87,12 @@ def test_a_newcomer_takes_the_place_of_the_connection_that_idles_longest(listen:
         for _ in range(3):
             idle.append(stack.enter_context(connected(listener.address, b"GET / HTTP/1.1\r\n\r\n")))
             read_response(idle[-1])
+            # The listener notes since when a connection idles just after the client has its answer.
+            time.sleep(0.1)
         # The first one speaks again, so the second one has been silent for longest.
         idle[0].sendall(b"GET /again HTTP/1.1\r\n\r\n")
         read_response(idle[0])
+        time.sleep(0.1)
         with connected(listener.address, b"GET /new HTTP/1.1\r\n\r\n") as newcomer:
             assert b"/new" in read_response(newcomer)
         assert read_all(idle[1]) == b""
