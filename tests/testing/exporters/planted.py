@@ -674,7 +674,7 @@ def run(names: Iterable[str], *, whole: bool = False) -> dict[str, set[str]]:
     chosen = [f"{file}::Test{name}" + ("" if whole else f"::{PLANTED[name][1]}") for name in names]
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.xml"
-        options = ["-q", "-p", "no:cacheprovider", "-n", "2", "--timeout", "30", f"--junit-xml={results}"]
+        options = ["-q", "-p", "no:cacheprovider", *(["-n", "2"] if whole else []), "--timeout", "30", f"--junit-xml={results}"]
         subprocess.run(
             [sys.executable, "-m", "pytest", *options, *chosen],
             cwd=Path(__file__).parents[3],
