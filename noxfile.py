@@ -165,8 +165,8 @@ def tests(session: nox.Session) -> None:
     run_each(
         session,
         ["pytest", "--doctest-modules", *SOURCES],
-        ["pytest", "tests", "-m", f"not timing{interpreters}", *SIDE_BY_SIDE, *options],
-        ["pytest", "tests", "-m", f"timing{interpreters}", *options],
+        ["pytest", "tests", "-m", f"not timing and not long{interpreters}", *SIDE_BY_SIDE, *options],
+        ["pytest", "tests", "-m", f"timing and not long{interpreters}", *options],
         *([["coverage", "report", "--skip-covered", "--sort=cover"]] if measured else []),
     )
 

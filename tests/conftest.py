@@ -63,6 +63,8 @@ _MARKED: Final = {
         "real_parts",
         "workers",
     ),
+    # All parts of the example stack, for a minute.
+    "long": ("stack/test_live.py",),
     "timing": (
         # Deadlines of exporters and pipelines, and how soon an event loop or a thread runs again.
         "otel/test_otel_delivery.py",
@@ -88,7 +90,7 @@ _NOT_ONCE: Final = ("postgres/test_postgres_append.py", "postgres/test_postgres_
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the listed files, and mark ``once`` every test that runs on PostgreSQL because of its parameter."""
-    for path in (*_MARKED["once"], *_MARKED["timing"], *_NOT_ONCE):
+    for path in (*_MARKED["once"], *_MARKED["timing"], *_MARKED["long"], *_NOT_ONCE):
         if not (_TESTS / path).exists():
             raise pytest.UsageError(f"tests/conftest.py lists {path}, which does not exist: was the file renamed?")
     for item in items:
