@@ -147,6 +147,8 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, and the examples in docstrings; arguments go to pytest, in place of both.
 
+    Coverage is measured without the tests of durations, which it would slow.
+
     Proves that the tree does what its tests say, on every interpreter. Two runs share the tests:
     first those that do not depend on timing, in two processes side by side; then those marked
     ``timing``, one by one in one process. Tests marked ``once`` run on one interpreter.
@@ -166,7 +168,7 @@ def tests(session: nox.Session) -> None:
         session,
         ["pytest", "--doctest-modules", *SOURCES],
         ["pytest", "tests", "-m", f"not timing and not long{interpreters}", *SIDE_BY_SIDE, *options],
-        ["pytest", "tests", "-m", f"timing and not long{interpreters}", *options],
+        ["pytest", "tests", "-m", f"timing and not long{interpreters}", "--durations=10"],
         *([["coverage", "report", "--skip-covered", "--sort=cover"]] if measured else []),
     )
 
