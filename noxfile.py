@@ -150,7 +150,7 @@ def tests(session: nox.Session) -> None:
     Coverage is measured without the tests of durations, which it would slow.
 
     Proves that the tree does what its tests say, on every interpreter. Two runs share the tests:
-    first those that do not depend on timing, in two processes side by side; then those marked
+    first those that do not depend on timing, in three processes side by side; then those marked
     ``timing``, one by one in one process. Tests marked ``once`` run on one interpreter.
     """
     install_tree(session)

@@ -27,7 +27,7 @@ _CURRENT: Final[ContextVar[TraceContext | None]] = ContextVar("current", default
 
 @final
 class PlainContext:
-    """Keeps the current span in a context variable, and does nothing else: what is left is the cost of eventcore."""
+    """Keeps the current span in a context variable, and does nothing else, so that only the cost of eventcore is measured."""
 
     def current(self) -> TraceContext | None:
         """The span of the task."""

@@ -178,7 +178,7 @@ async def _of_store(url: str, timeout: float) -> Answer:
         ):
             health = await store.health(timeout)
             if any(name.startswith("projection:") for name in health.checks):
-                # A lease may be between two runners. One that nobody takes meanwhile is nobody's.
+                # A lease may pass from one runner to the next. If no runner takes it meanwhile, no process runs the projection.
                 await asyncio.sleep(_BETWEEN_LOOKS)
                 health = await store.health(timeout)
             return _from(health)

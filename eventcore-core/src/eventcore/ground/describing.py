@@ -149,7 +149,7 @@ def _last_lines(error: BaseException) -> Iterator[str]:
 class _NameInMessage(logging.Filter):
     """Puts the logger's name in front of a message that no handler takes.
 
-    Where logging is not configured, Python writes nothing but the message to standard error: nobody could know whose it is.
+    Where logging is not configured, Python writes only the message to standard error, which does not name the logger.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

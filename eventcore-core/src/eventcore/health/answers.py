@@ -1,4 +1,4 @@
-"""What the health endpoints answer to a request, whoever serves them: an ASGI server or core's listener."""
+"""The answers of the health endpoints, for an ASGI server and for core's listener."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eventcore.health.methods import HasHealth, monitor_of
 from eventcore.health.page import PageData, page
 from eventcore.health.values import Health
 
-# Seconds for an answer. Kubernetes waits one second for a probe unless it is told otherwise.
+# Seconds for an answer. Kubernetes waits one second for a probe by default.
 _READY_TIMEOUT: Final = 0.8
 _HEALTH_TIMEOUT: Final = 2.0
 _PATHS: Final = ("/livez", "/readyz", "/healthz", "/", "/data.json")
