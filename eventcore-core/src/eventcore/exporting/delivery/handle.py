@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from copy import copy
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 import msgspec
 import pluggy
@@ -44,7 +44,6 @@ class PluginOrigin(msgspec.Struct, frozen=True):
         return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
 
 
-@final
 class ExporterHandle:
     """A checked exporter. Each has its own pluggy manager, so that no exporter can stop or change the hooks of another.
 
@@ -58,7 +57,15 @@ class ExporterHandle:
             names them.
         temporality: whether its counters and histograms are totals or differences.
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
+        packs_spans: whether ``export_spans`` takes spans that are not frozen yet.
+        ended: why the exporter's process has ended, until it is started again; empty for an exporter
+            without one.
+        deaths: how often it has ended in a row.
     """
+
+    packs_spans: ClassVar[bool] = False
+    ended: str = ""
+    deaths: int = 0
 
     __slots__ = (
         "_as_made",
@@ -107,6 +114,14 @@ class ExporterHandle:
         for name, value in _copied(self._as_made).items():
             if now.get(name, _MISSING) is not value:
                 object.__setattr__(self.exporter, name, value)
+
+    def cpu_elsewhere(self) -> float:
+        """Processor seconds that the exporter has used in other processes."""
+        return 0.0
+
+    def look_after(self) -> bool:
+        """Look after the exporter's process, if it has one. Returns whether it has ended. Any thread; does not wait."""
+        return False
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call one hook with all the arguments of its specification; pluggy leaves out those that it does not take.
