@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 
 import msgspec
 
@@ -75,9 +75,9 @@ def pack_frozen(data: SpanData) -> PackedSpan:
 
 def _pack_details(details: _Details) -> PackedSpan | None:
     events, links = details.events, details.links
-    if not (events or links) and details.status == "unset" and not details.parent_is_remote:
-        if not (details.dropped_attributes or details.dropped_events or details.dropped_links):
-            return None
+    dropped = details.dropped_attributes or details.dropped_events or details.dropped_links
+    if not (events or links or dropped or details.parent_is_remote) and details.status == "unset":
+        return None
     return (
         details.parent_is_remote,
         [(event.name, event.time_ns, event.attributes, event.dropped_attributes) for event in events],
@@ -155,4 +155,4 @@ def _unpack_details(
 
 def _attributes(pairs: Any) -> Any:
     """The attributes as they were frozen: MessagePack makes lists of tuples."""
-    return tuple((name, tuple(value) if type(value) is list else value) for name, value in pairs)
+    return tuple((name, tuple(value) if cast(object, type(value)) is list else value) for name, value in pairs)

@@ -4,6 +4,7 @@
 its account know nothing of the process. ``child`` is what the process runs.
 """
 
-from eventcore.exporting.process.handle import ChildPlan, ProcessHandle
+from eventcore.exporting.process.handle import ProcessHandle
+from eventcore.exporting.process.running import ChildPlan
 
 __all__ = ["ChildPlan", "ProcessHandle"]

@@ -25,7 +25,7 @@ from typing import Any, Final, final
 from eventcore.errors import ConfigurationError
 from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
 from eventcore.exporting.configuration.signature import bind_settings
-from eventcore.exporting.context import ExporterContext
+from eventcore.exporting.context import ExporterContext, HiddenKind
 from eventcore.exporting.delivery.cycles.calls import checked_answer
 from eventcore.exporting.delivery.hook_runner import HookRunner
 from eventcore.exporting.forking import ForkGuard
@@ -144,9 +144,9 @@ class Child:
     def _shut_down(self, timeout: float) -> None:
         """Shutdown begins: a hook that runs gets ``shutdown`` called beside it."""
         self._stopping.set()
-        runner = self._runner
-        if runner is not None and (running := runner.running) is not None and running.hook != "shutdown":
-            if "shutdown" in runner.handle.implemented:
+        if (runner := self._runner) is not None and "shutdown" in runner.handle.implemented:
+            running = runner.running
+            if running is not None and running.hook != "shutdown":
                 runner.shut_down_beside(timeout)
 
     # The thread of the hooks
@@ -212,7 +212,7 @@ class Child:
             logger=self._logger,
             stopping=self._stopping,
             export_now=self._export_now,
-            report_hidden=lambda *hidden: self._say("hidden", *hidden),
+            report_hidden=self._report_hidden,
             trial=hello.trial,
         )
 
@@ -229,6 +229,9 @@ class Child:
         self._say("export_now", id(future), min(timeout, 86_400.0) if timeout < inf else 86_400.0)
         return future
 
+    def _report_hidden(self, instrument: str, reason: str, kind: HiddenKind) -> None:
+        self._say("hidden", text_of(instrument), text_of(reason), text_of(kind))
+
     def _say(self, *message: object) -> None:
         # When the channel is closed, the process ends.
         with contextlib.suppress(ChannelClosed):
@@ -243,12 +246,11 @@ class _Forwarding(logging.Handler):
         self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
+        # A record that cannot be formatted must not fail the code that logs.
+        with contextlib.suppress(Exception):
             text = text_of(record.getMessage(), 4096)
             if record.exc_text:
                 text = f"{text}\n{record.exc_text}"
             elif record.exc_info and record.exc_info[1] is not None:
                 text = f"{text}\n{traceback_of(record.exc_info[1])}"
             self._channel.send(["log", record.name, record.levelno, text])
-        except Exception:  # noqa: BLE001  # a record that cannot be formatted must not fail the code that logs
-            pass

@@ -109,7 +109,7 @@ class ProcessHandle(ExporterHandle):
         return False
 
     def _start(self, context: ExporterContext | None, timeout: float) -> None:
-        """Start the process and the exporter in it; ``context`` is ``None`` when it is started again in the middle of a cycle."""
+        """Start the process, and the exporter in it. ``context`` is ``None`` when a cycle starts it again."""
         self._context = context = context or self._context
         if context is None:
             raise HookFailed("start was called without a context")

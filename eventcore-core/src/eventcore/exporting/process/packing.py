@@ -104,9 +104,7 @@ def _unpack_histogram(*fields: Any) -> HistogramData:
         for labels, count, total, least, most, buckets, start, time_ns, exemplars in packed
     )
     scope = _unpack_scope(scope)
-    return HistogramData(
-        name, unit, description, tuple(label_names), tuple(boundaries), points, scope, created, temporality
-    )
+    return HistogramData(name, unit, description, tuple(label_names), tuple(boundaries), points, scope, created, temporality)
 
 
 _UNPACKING: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(

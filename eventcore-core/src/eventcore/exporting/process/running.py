@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import msgspec
 
@@ -97,7 +97,7 @@ class _Pickler(pickle.Pickler):
         if type(obj) is Secret:
             return Secret, (obj.reveal(),)
         if type(obj) is MappingProxyType:
-            return dict, (dict(obj),)
+            return dict, (dict(cast("Mapping[Any, Any]", obj)),)
         return NotImplemented
 
 
@@ -133,7 +133,7 @@ class RunningProcess:
         hello = to_bytes(_hello(plan, context))
         here, there = socket.socketpair()
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  # the interpreter that runs this
                 [sys.executable, "-P", "-c", _PROGRAM, str(there.fileno()), f"eventcore-exporter-{plan.name}"],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(there.fileno(),),

@@ -153,10 +153,7 @@ def failure_of(error: BaseException, *, overran: bool = False) -> Failure:
     if isinstance(error, HookFailed):
         unknown = error.outcome_unknown or overran
         return Failure(problem=text_of(error), outcome_unknown=unknown, lost=isinstance(error, ProcessEnded))
-    if isinstance(error, FarError):
-        trace = error.traceback
-    else:
-        trace = "" if isinstance(error, OSError) else traceback_of(error)
+    trace = error.traceback if isinstance(error, FarError) else "" if isinstance(error, OSError) else traceback_of(error)
     return Failure(problem=describe_error(error), traceback=trace, outcome_unknown=overran)
 
 
