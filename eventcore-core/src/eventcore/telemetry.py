@@ -279,12 +279,19 @@ class Telemetry(Recorder):
             self._manager.wait_started(_START_LIMIT)
 
     def yield_from_loop(self) -> Callable[[], None]:
-        """Make the running event loop yield to the exporters' threads when they are late. Call the returned function to stop.
+        """Make the running event loop yield to the exporters' threads when they are late, and pack spans for exporters in
+        processes of their own. Call the returned function to stop.
 
         An event loop that never waits would starve these threads (see ``eventcore.ground.pacing``). An open store and
         ``async with`` on a telemetry call this themselves.
         """
-        return LoopYielder(self._manager.lateness).stop
+        stop_yielding, stop_lending = LoopYielder(self._manager.lateness).stop, self._manager.slices.lend()
+
+        def stop() -> None:
+            stop_yielding()
+            stop_lending()
+
+        return stop
 
     async def flush(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """Deliver everything recorded before the call to every exporter. The report says what was and was not delivered.

@@ -14,7 +14,7 @@ import pluggy
 
 from eventcore.exporting.context import Signal, Temporality
 from eventcore.exporting.hookspecs import PROJECT, ExporterHooks
-from eventcore.ground import leave_to_parent
+from eventcore.ground import LoopSlices, leave_to_parent
 
 _MISSING: Final = object()
 _COLLECTIONS: Final = (list, dict, set, deque, bytearray, defaultdict, Counter, OrderedDict)
@@ -61,6 +61,7 @@ class ExporterHandle:
         ended: why the exporter's process has ended, until it is started again; empty for an exporter
             without one.
         deaths: how often it has ended in a row.
+        slices: the event loops that may do small parts of its work.
     """
 
     packs_spans: ClassVar[bool] = False
@@ -78,6 +79,7 @@ class ExporterHandle:
         "kinds",
         "origin",
         "signals",
+        "slices",
         "temporality",
     )
 
@@ -91,6 +93,7 @@ class ExporterHandle:
         self.async_hooks = frozenset(name for name, function in functions.items() if inspect.iscoroutinefunction(function))
         self.exporter = exporter
         self._as_made = _copied(_attributes(exporter))
+        self.slices = LoopSlices()
         self.origin = origin
         self.interval = interval
         self.implemented = frozenset(functions.keys() & HOOK_ARGUMENTS.keys())

@@ -197,7 +197,7 @@ class Child:
         if hook == "flush":
             return {"signal": arguments[0]}
         if hook == "export_spans":
-            return {"spans": unpack_spans(arguments[0], self._unpacker)}
+            return {"spans": [span for part in arguments[0] for span in unpack_spans(part, self._unpacker)]}
         if hook.startswith("export_"):
             kind = hook.removeprefix("export_")
             return {kind: unpack_metrics(kind, arguments[0])}

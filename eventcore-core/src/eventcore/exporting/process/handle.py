@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, final
 
 from eventcore.exporting.context import ExporterContext, Rejected
@@ -15,12 +14,14 @@ from eventcore.exporting.process.outcomes import settle
 from eventcore.exporting.process.packing import pack_metrics, pack_spans
 from eventcore.exporting.process.running import ChildPlan, RunningProcess
 from eventcore.ground import leave_to_parent
+from eventcore.recording.spans import Span
 
 # Hooks of the instance in the store's process, which is never started: another tracing system is used there.
 _HERE: Final = ("ambient_context", "trace_context")
-_PACKING: Final[Mapping[str, Callable[[Any], bytes]]] = MappingProxyType(
-    {"counters": pack_metrics, "gauges": pack_metrics, "histograms": pack_metrics, "spans": pack_spans}
-)
+_METRICS: Final = ("counters", "gauges", "histograms")
+# Seconds of an event loop's time that packing spans may take at once, and the spans of the first slice.
+_SLICE: Final = 0.0002
+_FIRST_SLICE: Final = 50
 # A process that has lived for so many seconds has not died of its start: the next backoff begins anew.
 _LONG_LIFE: Final = 60.0
 
@@ -37,7 +38,7 @@ class ProcessHandle(ExporterHandle):
         plan: how the other process makes the exporter.
     """
 
-    __slots__ = ("_context", "_cpu_before", "_plan", "_process", "deaths", "ended")
+    __slots__ = ("_context", "_cpu_before", "_plan", "_process", "_slice", "deaths", "ended")
 
     packs_spans: ClassVar[bool] = True
 
@@ -47,6 +48,7 @@ class ProcessHandle(ExporterHandle):
         # The pipeline calls `shutdown` only if it is implemented, and the process needs it.
         self.implemented |= {"start", "shutdown"}
         self._plan = plan
+        self._slice = _FIRST_SLICE
         self._forget()
 
     def _forget(self) -> None:
@@ -78,7 +80,7 @@ class ProcessHandle(ExporterHandle):
             return self._start(arguments["context"], timeout)
         if hook == "shutdown":
             return self._shut_down(timeout)
-        packed = [_PACKING[name](value) if name in _PACKING else value for name, value in arguments.items()]
+        packed = [self._packed(name, value) for name, value in arguments.items()]
         if (process := self._process) is None:
             raise ProcessEnded(self.ended or "the exporter's process has ended")
         with process.talking:
@@ -107,6 +109,30 @@ class ProcessHandle(ExporterHandle):
         finally:
             process.talking.release()
         return False
+
+    def _packed(self, name: str, value: Any) -> Any:
+        """An argument of a hook, as the other process gets it."""
+        if name in _METRICS:
+            return pack_metrics(value)
+        return self._packed_spans(value) if name == "spans" else value
+
+    def _packed_spans(self, spans: Sequence[Span]) -> list[bytes]:
+        """Pack spans on the application's event loop, so many at once as take a slice of its time."""
+        parts: list[bytes] = []
+        begin = 0
+
+        def pack() -> bool:
+            nonlocal begin
+            count, begun = self._slice, time.perf_counter()
+            parts.append(pack_spans(spans[begin : begin + count]))
+            seconds = time.perf_counter() - begun
+            begin += count
+            self._cpu_before += seconds
+            self._slice = max(1, min(count * 2, int(count * _SLICE / max(seconds, 1e-9))))
+            return begin < len(spans)
+
+        self.slices.run(pack)
+        return parts
 
     def _start(self, context: ExporterContext | None, timeout: float) -> None:
         """Start the process, and the exporter in it. ``context`` is ``None`` when a cycle starts it again."""

@@ -73,7 +73,7 @@ class SpanCycle:
         self._calls.begin("spans", self._queue.attempts(), deadline)
         answers: list[Rejected] = []
         begin = 0
-        while chunk := batch[begin : begin + self._size.items]:
+        while chunk := batch[begin : begin + (self._batch_limit if self._packs_spans else self._size.items)]:
             begin += len(chunk)
             answers.append(self._export_chunk(chunk, len(chunk) if self._commits_chunks else begin, deadline))
             if self._commits_chunks:
