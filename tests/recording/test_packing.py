@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventcore.exporting.process.packed_spans import SpanUnpacker
 from eventcore.exporting.process.packing import pack_metrics, pack_spans, unpack_metrics, unpack_spans
 from eventcore.recording import IdGenerator, RateSampler, Scope, Tracer
 from eventcore.recording.attributes import SpanLimits
-from eventcore.recording.packed_spans import SpanUnpacker
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import CounterData, Exemplar, GaugeData, HistogramData, HistogramPoint, NumberPoint
 

@@ -32,11 +32,11 @@ from eventcore.exporting.forking import ForkGuard
 from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.process.channel import Channel, ChannelClosed
 from eventcore.exporting.process.outcomes import Outcome, outcome_of, outcome_of_error
+from eventcore.exporting.process.packed_spans import SpanUnpacker
 from eventcore.exporting.process.packing import unpack_metrics, unpack_spans
 from eventcore.exporting.process.running import Hello
 from eventcore.exporting.registration import check_exporter
 from eventcore.ground import text_of, traceback_of
-from eventcore.recording.packed_spans import SpanUnpacker
 
 # Seconds between two looks at whether the store's process still exists. A process that it has forked may hold the channel open.
 _LOOK: Final = 1.0

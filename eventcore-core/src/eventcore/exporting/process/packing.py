@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from eventcore.recording.packed_spans import SpanUnpacker, pack_frozen, pack_span
+from eventcore.exporting.process.packed_spans import SpanUnpacker, pack_frozen, pack_span
 from eventcore.recording.spans import Span
 from eventcore.recording.values import (
     EVENTCORE,
