@@ -60,6 +60,8 @@ class Probe(Exporter):
 
     @hookimpl
     def begin(self, signal: Signal, attempt: int) -> None:
+        if self.fault == "cannot begin" and signal == "spans":
+            raise ValueError("nothing begins here")
         self.held[signal] = []
 
     @hookimpl

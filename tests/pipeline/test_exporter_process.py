@@ -80,7 +80,7 @@ def test_spans_and_metrics_arrive_as_they_do_in_a_thread(bench: Bench, tmp_path:
 
 
 def test_what_a_hook_answers_has_the_same_effect_as_in_a_thread(bench: Bench, tmp_path: Path) -> None:
-    faults = "later once", "never", "raises", "refuses odd ones", "rejects some"
+    faults = "later once", "never", "raises", "refuses odd ones", "rejects some", "cannot begin"
     settings = msgspec.structs.replace(SETTINGS, span_interval=3600.0, backoff=0.3, max_backoff=0.3)
     pairs: list[tuple[Pipeline, Pipeline]] = []
     for fault in faults:
@@ -121,7 +121,9 @@ def test_a_flush_delivers_what_is_left_after_the_process_has_died(bench: Bench, 
     path = tmp_path / "probe"
     pipeline = add(bench, in_a_process(path), span_interval=3600.0, backoff=0.1, max_backoff=0.1)
     bench.end_spans(5)
-    os.kill(pid_of(pipeline), signal.SIGKILL)
+    pid = pid_of(pipeline)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not is_running(pid))
     report = bench.manager.shutdown(20.0)
     assert report, report
     assert written(path, "spans") == [[f"span {number}" for number in range(5)]]

@@ -40,6 +40,8 @@ from eventcore.ground import text_of, traceback_of
 
 # Seconds between two looks at whether the store's process still exists. A process that it has forked may hold the channel open.
 _LOOK: Final = 1.0
+# So many such looks at most before the first message.
+_FIRST_LOOKS: Final = 60
 # Seconds for the `shutdown` hook when the store's process has ended.
 _LAST_SECONDS: Final = 1.0
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,12 +56,13 @@ def main() -> None:
         signal.signal(number, _ignore)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
-    channel = Channel(connection)
+    channel = Channel(connection, _LOOK)
     try:
-        # A process that nothing is said to belongs to a store's process that has just been killed.
-        message = channel.receive(_LAST_SECONDS * 60)
-        if message is not None:
-            _run(channel, pickle.loads(message))  # noqa: S301  # from the process that has started this one
+        # The store's process sends the first message at once.
+        for _ in range(_FIRST_LOOKS):
+            if (message := channel.receive()) is not None:
+                _run(channel, pickle.loads(message))  # noqa: S301  # from the process that has started this one
+                break
     except ChannelClosed:
         pass
     _end()
@@ -107,6 +110,7 @@ class Child:
         self._calls: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
         # Made by the first call, which is `start`. The lock guards nothing but the making of futures.
         self._runner: HookRunner | None = None
+        self._failed_begin: Outcome = None
         self._exports: dict[int, Future[None]] = {}
         self._ended = threading.Event()
 
@@ -116,7 +120,7 @@ class Child:
         """Read until the exporter has been shut down, or the store's process has ended."""
         try:
             while not self._ended.is_set() and os.getppid() == self._hello.parent:
-                if (message := self._channel.receive(_LOOK)) is not None:
+                if (message := self._channel.receive()) is not None:
                     self._take(message)
         except ChannelClosed:
             pass
@@ -157,6 +161,10 @@ class Child:
         while hook != "shutdown":
             _, number, hook, timeout, *arguments = self._calls.get()
             outcome = self._outcome(hook, timeout, arguments)
+            if hook == "begin":
+                # Not answered: what it has raised is the answer to the other hooks of its cycle, which are not called.
+                self._failed_begin = outcome
+                continue
             if hook == "shutdown" and self._runner is not None:
                 self._runner.stop_loop(min(timeout, _LAST_SECONDS))
             with contextlib.suppress(ChannelClosed):
@@ -170,10 +178,12 @@ class Child:
                 if hook == "shutdown":
                     return None
                 self._runner = self._make()
+            if self._failed_begin is not None and hook not in ("start", "begin", "shutdown"):
+                return self._failed_begin
             answer = self._runner.call(hook, timeout, **self._named(hook, arguments))
             return outcome_of(checked_answer(hook, answer))
         except BaseException as error:  # noqa: BLE001  # whatever a plugin raises is the outcome
-            return outcome_of_error(error)
+            return outcome_of_error(error, converts=hook not in ("start", "begin"))
 
     def _make(self) -> HookRunner:
         """Import the plugin and make the exporter, as the store's process did before."""

@@ -85,6 +85,10 @@ class ProcessHandle(ExporterHandle):
             raise ProcessEnded(self.ended or "the exporter's process has ended")
         with process.talking:
             try:
+                if hook == "begin":
+                    # Spans that are given to a process that has ended count as unknown: so look first.
+                    process.listen()
+                    return process.begin(timeout, *packed)
                 outcome = process.ask(hook, timeout, *packed)
             except ChannelClosed:
                 raise self._died(process) from None

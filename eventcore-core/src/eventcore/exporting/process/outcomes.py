@@ -17,8 +17,8 @@ def outcome_of(answer: Rejected) -> Outcome:
     return ["rejected", answer.count, answer.reason] if answer.count else None
 
 
-def outcome_of_error(error: BaseException) -> Outcome:
-    """The outcome of a hook that has raised."""
+def outcome_of_error(error: BaseException, *, converts: bool) -> Outcome:
+    """The outcome of a hook that has raised; ``converts``: whether a value that it was given may be to blame."""
     failure = failure_of(error)
     if isinstance(error, GiveUp):
         return ["give_up", failure.problem, failure.unsupported]
@@ -27,7 +27,8 @@ def outcome_of_error(error: BaseException) -> Outcome:
     if isinstance(error, HookFailed):
         return ["failed", failure.problem, failure.outcome_unknown]
     trace = "" if isinstance(error, OSError) else traceback_of(error)
-    return ["raised", type_name(type(error)), text_of(error), trace, is_data_error(error), may_be_data_error(error)]
+    blames = converts and is_data_error(error), converts and may_be_data_error(error)
+    return ["raised", type_name(type(error)), text_of(error), trace, *blames]
 
 
 def settle(outcome: Outcome) -> Rejected | None:

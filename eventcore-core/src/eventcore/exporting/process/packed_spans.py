@@ -1,4 +1,5 @@
 """Ended spans as tuples that another process can read: packed before they are frozen, and frozen there."""
+# ruff: noqa: SLF001  # a span is packed from its own slots, and made again by filling them
 
 from __future__ import annotations
 

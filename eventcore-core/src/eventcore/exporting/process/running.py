@@ -20,7 +20,6 @@ from typing import Any, Final, cast, final
 import msgspec
 
 from eventcore.exporting.context import ExporterContext, Secret
-from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.process.channel import Channel, ChannelClosed
 from eventcore.ground import describe_error, in_background
 from eventcore.recording.attributes import SpanLimits
@@ -147,7 +146,9 @@ class RunningProcess:
         finally:
             there.close()
         self.pid = self._process.pid
-        self._channel = Channel(here)
+        # What is to be sent together with the next call.
+        self._before_call: list[list[Any]] = []
+        self._channel = Channel(here, _LOOK)
         # A process that has ended already is noticed when it is asked.
         with contextlib.suppress(ChannelClosed):
             self._channel.send(hello)
@@ -168,10 +169,11 @@ class RunningProcess:
         deadline = None if limit is None else time.monotonic() + limit
         self._asked += 1
         number = self._asked
-        self._channel.send(["call", number, hook, timeout, *arguments])
+        before, self._before_call = self._before_call, []
+        self._channel.send(*before, ["call", number, hook, timeout, *arguments])
         while True:
             self._forward_stopping()
-            message = self._channel.receive(_LOOK)
+            message = self._channel.receive()
             if message is not None and message[0] == "answer":
                 # The answer of a call that another thread no longer waits for has another number.
                 if message[1] == number:
@@ -182,6 +184,10 @@ class RunningProcess:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError
 
+    def begin(self, timeout: float, *arguments: object) -> None:
+        """Let the process call ``begin`` before the next hook. What it raises is the outcome of that hook."""
+        self._before_call = [["call", 0, "begin", timeout, *arguments]]
+
     def listen(self) -> None:
         """Read what the process says while no hook runs.
 
@@ -190,7 +196,7 @@ class RunningProcess:
         """
         self._forward_stopping()
         for _ in range(_MOST_NOTES):
-            if (message := self._channel.receive(0.0)) is None:
+            if (message := self._channel.receive(wait=False)) is None:
                 return
             if message[0] != "answer":
                 self._note(message)
@@ -233,11 +239,12 @@ class RunningProcess:
         kind, *rest = message
         if kind == "log":
             name, level, text = rest
-            own = self._context.logger
-            logger = own if name == own.name else bounded_logger(name)
+            logger = self._context.logger
+            # By the exporter's logger also what others have logged: the number of its records is limited.
+            source = "" if name == logger.name else f"{name}: "
             # A handler of the application may raise anything, which is no fault of the exporter.
             with contextlib.suppress(Exception):
-                logger.log(level, "%s", text)
+                logger.log(level, "%s%s", source, text)
         elif kind == "hidden":
             self._context.report_hidden(*rest)
         elif kind == "export_now":
