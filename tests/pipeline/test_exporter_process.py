@@ -43,10 +43,13 @@ def pid_of(pipeline: Pipeline) -> int:
 
 
 def is_running(pid: int) -> bool:
-    # A killed process is a zombie until its parent has waited for it.
+    # A killed process is a zombie until its parent has waited for it; its first thread may be one before the others.
+    states: list[str] = []
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+        for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):
+                states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return any(state not in "ZX" for state in states)
 
 
 def account(pipeline: Pipeline) -> tuple[int, int, int, int]:

@@ -107,12 +107,10 @@ class ProcessHandle(ExporterHandle):
         try:
             process.listen()
         except ChannelClosed:
-            if self._process is process:
-                self._died(process)
-                return True
+            self._died(process)
         finally:
             process.talking.release()
-        return False
+        return bool(self.ended)
 
     def _packed(self, name: str, value: Any) -> Any:
         """An argument of a hook, as the other process gets it."""
@@ -180,6 +178,8 @@ class ProcessHandle(ExporterHandle):
 
     def _died(self, process: RunningProcess) -> ProcessEnded:
         """Note that the process has ended without being asked to. The caller holds ``talking``."""
+        if self._process is not process:
+            return ProcessEnded(self.ended or "the exporter's process was ended")  # another thread has noted it
         self.deaths = 1 if time.monotonic() - process.launched > _LONG_LIFE else self.deaths + 1
         how = self._forget_process(process)
         self.ended = f"the exporter's process {process.pid} {how}"
