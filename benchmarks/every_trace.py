@@ -32,8 +32,8 @@ _THREADS: Final = "in threads"
 _PROCESS: Final = "with a process"
 # What lets an exporter deliver all spans: a budget for converting them, and a queue for some seconds of them.
 _PIPELINES: Final[dict[str, dict[str, Any]]] = {
-    _THREADS: {"interval": 1.0, "span_interval": 0.2, "cpu_budget": 1.0, "span_queue": 500_000},
-    _PROCESS: {"interval": 1.0, "span_interval": 0.2, "process": True, "span_queue": 500_000},
+    _THREADS: {"span_interval": 0.2, "cpu_budget": 1.0, "span_queue": 500_000},
+    _PROCESS: {"span_interval": 0.2, "process": True, "span_queue": 500_000},
 }
 _TARGETS: Final = {_THREADS: 0.6, _PROCESS: 0.8}
 

@@ -11,7 +11,20 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from eventcore.exporting import Exporter, ExporterContext, GiveUp, Rejected, RetryLater, Secret, Signal, SpanData, hookimpl
+from eventcore.exporting import (
+    CounterData,
+    Exporter,
+    ExporterContext,
+    GaugeData,
+    GiveUp,
+    HistogramData,
+    Rejected,
+    RetryLater,
+    Secret,
+    Signal,
+    SpanData,
+    hookimpl,
+)
 from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
 from eventcore.exporting.configuration.sources import from_tables
 from eventcore.exporting.process import ChildPlan, ProcessHandle
@@ -65,15 +78,15 @@ class Probe(Exporter):
         self.held[signal] = []
 
     @hookimpl
-    def export_counters(self, counters: Sequence[Any]) -> None:
+    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:
         self.held["metrics"] += map(repr, counters)
 
     @hookimpl
-    def export_gauges(self, gauges: Sequence[Any]) -> None:
+    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> None:
         self.held["metrics"] += map(repr, gauges)
 
     @hookimpl
-    def export_histograms(self, histograms: Sequence[Any]) -> None:
+    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> None:
         self.held["metrics"] += map(repr, histograms)
 
     @hookimpl

@@ -95,8 +95,8 @@ def test_what_a_hook_answers_has_the_same_effect_as_in_a_thread(bench: Bench, tm
     bench.end_spans(20)
     reports = bench.manager.flush(1.5)
     for fault, pair in zip(faults, pairs, strict=True):
-        here, there = (msgspec.structs.asdict(reports[pipeline.name]) | {"name": fault} for pipeline in pair)
-        assert there == here
+        reported = [msgspec.structs.asdict(reports[pipeline.name]) | {"name": fault} for pipeline in pair]
+        assert reported[1] == reported[0]
         assert (pair[1].state, pair[1].problem) == (pair[0].state, pair[0].problem)
         files = [tmp_path / f"{fault.replace(' ', '_')}_{side}" for side in ("here", "there")]
         assert written(files[0], "spans") == written(files[1], "spans")

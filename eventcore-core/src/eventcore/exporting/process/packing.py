@@ -31,7 +31,11 @@ Packed: TypeAlias = list[Any] | tuple[Any, ...]
 
 
 def pack_spans(spans: Sequence[Span]) -> bytes:
-    """Ended spans as one text of MessagePack. Never raises."""
+    """Ended spans as one text of MessagePack.
+
+    Raises:
+        UnicodeEncodeError: the name of a scope cannot be written as UTF-8.
+    """
     try:
         return msgspec.msgpack.encode([pack_span(span) for span in spans])
     except Exception:  # noqa: BLE001  # an application may have set anything: then the frozen values are packed
