@@ -77,7 +77,8 @@ ALERTS: Final = (
         'up{job="service"} == 0',
         MINUTE,
         "Prometheus gets no metrics from {{ $labels.service }}: the service is down or cannot be reached.",
-        least=8,
+        # A release that takes so long is none.
+        least=25,
     ),
     Alert(
         "EventcoreStoreAway",
