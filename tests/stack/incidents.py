@@ -125,7 +125,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
             "How many events does a command load?": ("", "rises"),
             "How many commands share one append?": ("bank", "falls"),
             "Who reads events?": ("command", "rises"),
-            "How fast does the store grow?": ("bank", "rises"),
+            "How large is the store?": ("bank", "rises"),
         },
     ),
     "some commands fail": Incident(
@@ -212,7 +212,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         moves={
             "What becomes of the spans?": ("dropped", "rises"),
             "What does telemetry cost?": ("otel", "rises"),
-            "Which traces does sampling leave out?": ("bank", "rises"),
+            "How many traces does sampling leave out?": ("bank", "rises"),
         },
     ),
     "type for each request": Incident(
@@ -252,7 +252,7 @@ NOT_MEANT: Final = frozenset(
     {
         # They change with a release, and not with a fault.
         "How many streams does a command read and write?",
-        "What do the exporters not show?",
+        "How many instruments do the exporters not show?",
     }
 )
 """Titles of the panels that are meant for no fault."""
