@@ -86,7 +86,7 @@ ALERTS: Final = (
         "page",
         "max by (service, store) (eventcore_store_up) == 0",
         MINUTE / 2,
-        "No worker of {{ $labels.service }} reaches the database of the store {{ $labels.store }}.",
+        "No worker of {{ $labels.service }} gets an answer from the database of the store {{ $labels.store }}.",
         keep=10 * MINUTE,
     ),
     Alert(
@@ -96,6 +96,8 @@ ALERTS: Final = (
         'max by (service, store, worker) (eventcore_store_breaker_state{state=~"open|half_open"}) == 1',
         MINUTE,
         "Worker {{ $labels.worker }} of {{ $labels.service }} fails every command at once: it does not reach the database.",
+        # The health check, which finds a store away for all workers, asks every five seconds.
+        least=15,
     ),
     Alert(
         "EventcoreCommandsFailingFast",

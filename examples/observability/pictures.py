@@ -83,15 +83,15 @@ def _draw(axes: Axes, panel: Panel, series: Series, end: float) -> None:
             axes.text(0.02, 0.85 - number * (0.16 if size == 13 else 0.08), line, transform=axes.transAxes, fontsize=size)
         return
     largest = max(abs(value) for points in series.values() for _, value in points)
-    size = _scale(largest, of_unit)[0]
+    divisor = _scale(largest, of_unit)[0]
     for name, points in sorted(series.items()):
-        minutes, values = [(at - end) / 60 for at, _ in points], [value / size for _, value in points]
+        minutes, values = [(at - end) / 60 for at, _ in points], [value / divisor for _, value in points]
         axes.plot(minutes, values, linewidth=1.2, label=name.strip() or "(no legend)")
-    axes.yaxis.set_major_formatter(lambda value, _: shown(value * size, of_unit))
+    axes.yaxis.set_major_formatter(lambda value, _: shown(value * divisor, of_unit))
     axes.tick_params(labelsize=7)
     axes.grid(visible=True, linewidth=0.3)
     # Everything here counts from 0.
-    axes.set_ylim(0, largest / size * 1.1 or 1)
+    axes.set_ylim(0, largest / divisor * 1.1 or 1)
     axes.set_xlabel("minutes", fontsize=6)
     axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 

@@ -20,7 +20,7 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -35,7 +35,7 @@ from tests.stack.schema import check
 _SHORTEST: Final = 0.5
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="run.py stack", description=__doc__)
     parser.add_argument("action", nargs="?", choices=("run", "fire", "pictures", "schema"), default="run", help="what to do")
     parser.add_argument("--only", default="", help=f"of fire, the faults with commas between: {', '.join(INCIDENTS)}")
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument(
         "--directory", type=Path, default=ROOT / ".nox" / "stack", help="for logs and data; its folder `run` is emptied"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.action == "schema":
         faults = check(ROOT / ".nox" / "parts" / "grafana-schema")
         print(faults or "the dashboards fit Grafana's schema")
@@ -62,7 +62,7 @@ def main() -> int:
         run_in = new_directory(directory / "run")
         file = run_in / "rules.yml"
         file.write_text(rules.rules_file(scale))
-        return Stack(run_in, file, max(_SHORTEST, rules.INTERVAL / scale), arguments.rate, report)
+        return Stack(run_in, file, max(_SHORTEST, rules.INTERVAL / scale), arguments.rate, report=report)
 
     names = [name for name in arguments.only.split(",") if name]
     if unknown := set(names) - INCIDENTS.keys():
@@ -97,6 +97,8 @@ def make_pictures(stack: Stack, seconds: float, into: Path, report: Callable[[st
 def run(stack: Stack, seconds: float | None, report: Callable[[str], None]) -> None:
     """Print the addresses, and let the stack run for ``seconds``, or until Ctrl-C."""
     try:
+        if "collector" in stack.missing:
+            report("rotel has no page of metrics, as the Collector has: the alert CollectorDown fires")
         report("left out: Grafana runs in containers only (compose.yaml)")
         report(f"service       {stack.service}/health/  a page for people")
         for part in ("prometheus", "alertmanager", "jaeger"):

@@ -14,7 +14,7 @@ import sysconfig
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,7 @@ class Stack:
         rules: the file of rules and alerts.
         interval: seconds between scrapes, and between evaluations of the rules.
         rate: requests a second; 0 for no traffic.
+        without: parts that are not started although they are there.
         report: called with a line for each part that has started, or is missing.
     """
 
@@ -59,11 +60,14 @@ class Stack:
         rules: Path = FILES / "rules.yml",
         interval: float = 15.0,
         rate: float = 20.0,
+        *,
+        without: Collection[str] = (),
         report: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.directory = directory
         self.missing: dict[str, str] = {}
         self.processes: dict[str, ServerProcess] = {}
+        self._without = without
         self._report = report
         self._interval = interval
         self._starting: dict[str, Callable[[], bool]] = {}
@@ -137,6 +141,11 @@ class Stack:
         assert answer["status"] == "success", f"{promql}: {answer.get('error')}"
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
+
+    def alert_rules(self) -> set[str]:
+        """The names of the alerts that Prometheus evaluates."""
+        groups = self._web.get(f"{self.url('prometheus')}/api/v1/rules").json()["data"]["groups"]
+        return {rule["name"] for group in groups for rule in group["rules"] if rule["type"] == "alerting"}
 
     def alerts(self) -> dict[str, str]:
         """The alerts that Alertmanager has now, with their state: ``active`` or ``suppressed``."""
@@ -353,6 +362,8 @@ class Stack:
         self._starting.clear()
 
     def _find(self, part: str) -> Path | None:
+        if part in self._without:
+            return None
         try:
             return find_part(part)
         except PartMissing as missing:

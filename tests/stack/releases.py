@@ -58,12 +58,12 @@ def type_for_each_request() -> FastAPI:
 
 
 def chatty() -> FastAPI:
-    """Every request records a span for each of a hundred rows, and thirty traces of their own."""
+    """Every request records a span for each of two hundred rows, and thirty traces of their own."""
     app = create_app()
 
     async def trace(_: int) -> None:
         telemetry = app.state.store.telemetry
-        for _ in range(100):
+        for _ in range(200):
             with telemetry.span("row"):
                 pass
         for _ in range(30):
