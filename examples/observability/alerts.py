@@ -174,6 +174,7 @@ ALERTS: Final = (
         "max by (service, store, projection) (eventcore_projections_lag_time_seconds) > {s:300}",
         5 * MINUTE,
         "The read model {{ $labels.projection }} is {{ $value | humanizeDuration }} old.",
+        least=15,
     ),
     Alert(
         "EventcoreDeadLettersWaiting",
@@ -244,6 +245,7 @@ ALERTS: Final = (
         'up{job="collector"} == 0',
         5 * MINUTE,
         "The OpenTelemetry Collector is down: traces do not reach Jaeger.",
+        least=15,
         keep=10 * MINUTE,
     ),
 )

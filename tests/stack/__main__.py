@@ -44,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second to the service")
     parser.add_argument("--scale", type=float, default=1.0, help="how many times shorter the times of rules and scrapes are")
     parser.add_argument(
-        "--directory", type=Path, default=ROOT / ".nox" / "stack", help="for logs and data; its folder `run` is emptied"
+        "--directory", type=Path, default=ROOT / ".nox" / "stack-run", help="for logs and data; its folder `run` is emptied"
     )
     arguments = parser.parse_args(words)
     if arguments.action == "schema":

@@ -104,7 +104,9 @@ def _play(stack: Stack, incident: Incident, scale: float, outcome: Outcome) -> N
                 outcome.resolved.setdefault(name, time.monotonic() - mended)
             return not found.keys() & incident.expected
 
-        wait_until(all_gone, timeout=90 + 2400 / scale, message=f"{sorted(incident.expected)} have ended", step=0.2)
+        wait_until(
+            all_gone, timeout=90 + incident.ends_within / scale, message=f"{sorted(incident.expected)} have ended", step=0.2
+        )
     outcome.unexpected = sorted(outcome.fired.keys() - incident.expected - incident.may)
     outcome.panels = moved(stack, incident.moves, wall - _QUIET, wall, time.time())
 

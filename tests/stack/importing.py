@@ -13,6 +13,7 @@ from examples.service.domain import Deposit, account
 
 # Each flight of the traffic begins at one of them.
 _HOT: Final = ("EWR", "JFK", "LGA")
+_PAUSE: Final = 0.005
 
 
 async def write(database: str) -> None:
@@ -29,6 +30,8 @@ async def _deposit(store: EventStore, name: str) -> None:
         except EventCoreError:
             # The database is away, for instance.
             await asyncio.sleep(0.1)
+        # So that the streams do not get so long that the service takes seconds to read them.
+        await asyncio.sleep(_PAUSE)
 
 
 if __name__ == "__main__":

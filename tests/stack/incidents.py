@@ -42,6 +42,7 @@ class Incident:
         may: alerts that may be sent as well, because the fault also causes what they mean, at some times or loads.
         moves: the panels that are meant for this fault, by title: part of the legend of a series, and which way it goes.
         before: what is done first, so that the fault can happen. It is no part of the fault.
+        ends_within: seconds in which the alerts end after the remedy, in the times of production: the window of their rule.
         faster: how many times shorter than those of the other incidents its times are.
     """
 
@@ -52,6 +53,7 @@ class Incident:
     may: frozenset[str] = frozenset()
     moves: Mapping[str, tuple[str, Way]] = field(default_factory=dict)
     before: Fault = nothing
+    ends_within: float = 2400.0
     faster: float = 1.0
 
 
@@ -142,6 +144,7 @@ INCIDENTS: Final[dict[str, Incident]] = {
         released("tests.stack.releases:failing", BANK_FAILS_EVERY="300"),
         _alerts("CommandsFailingSlowly"),
         "commands-failing",
+        ends_within=6 * 3600.0,
         faster=4,
     ),
     "read model locked": Incident(

@@ -80,11 +80,12 @@ class Stack:
             try:
                 self._start_all(rate)
                 return
-            except ServerFailed:
+            except ServerFailed as failed:
                 # Another process may have taken a port after free_ports returned it.
                 self.close()
                 if not remaining:
                     raise
+                self._report(f"once more, at other ports: {failed}")
             except BaseException:
                 self.close()
                 raise
@@ -353,10 +354,11 @@ class Stack:
         """Wait until every part that was started answers.
 
         Raises:
-            ServerFailed: a part has ended, or does not answer within a minute.
+            ServerFailed: a part has ended, or does not answer within two minutes.
         """
         for name, ready in self._starting.items():
-            self.processes[name].wait_until_ready(ready, 60)
+            # A new environment has no compiled modules yet, and a machine may be busy.
+            self.processes[name].wait_until_ready(ready, 120)
             port = {"collector": "otlp"}.get(name, name)
             self._report(f"{name:13} {self._at(port) if port in self._ports else 'runs'}")
         self._starting.clear()
