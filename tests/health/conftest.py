@@ -63,7 +63,7 @@ async def until(condition: Callable[[], Awaitable[Any]], timeout: float = 10.0) 
     return result
 
 
-Run = Callable[[Projection], "asyncio.Task[None]"]
+Run = Callable[..., "asyncio.Task[None]"]
 
 
 @pytest.fixture

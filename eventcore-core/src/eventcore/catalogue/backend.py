@@ -12,7 +12,7 @@ from typing import Final, final, get_args
 from eventcore.catalogue.metrics import BackendMetrics
 from eventcore.catalogue.outages import Outages
 from eventcore.errors import StoreUnavailable
-from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn
+from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn, text_of
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
 from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsSampling, Wait
@@ -89,7 +89,7 @@ class BackendInstruments(BackendMetrics):
         try:
             yield
         except StoreUnavailable as error:
-            self.append_failure = (monotonic(), str(error))
+            self.append_failure = (monotonic(), text_of(error))
             raise
         else:
             self.append_failure = None

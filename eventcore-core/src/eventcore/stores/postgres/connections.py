@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnavailable
-from eventcore.ground import Breaker, OwnedTask, backoff, cancel_and_wait, spawn
+from eventcore.ground import Breaker, OwnedTask, backoff, cancel_and_wait, describe_error, spawn
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect
 from eventcore.stores.postgres.errors import explained, is_away, leaves_connection_usable, refuses_start
 from eventcore.stores.postgres.schema import for_schema
@@ -245,7 +245,7 @@ class Connector:
             reason = explained(error, settings.address)
             if isinstance(reason, StoreUnavailable) and reason.may_have_committed:
                 reason = StoreUnavailable(
-                    f"no PostgreSQL server can be reached at {settings.address} ({type(error).__name__}: {error}); start it, "
+                    f"no PostgreSQL server can be reached at {settings.address} ({describe_error(error)}); start it, "
                     "or correct the address in the store URL"
                 )
             raise reason from error
