@@ -439,10 +439,10 @@ class Span:
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
             return
-        # A span has no payload unless asked for, and what an exception says may repeat some.
-        stand_in = without_values(error)
-        self.record_exception(stand_in)
-        self.set_status("error", describe_error(stand_in))
+        # Commands and projections work on events, and what an exception says may repeat one.
+        shown = error if self.log_fields is None else without_values(error)
+        self.record_exception(shown)
+        self.set_status("error", describe_error(shown))
 
     def _ignore(self) -> None:
         # Only a recorded span has an end; attributes of a span that is not recorded are no mistake.
