@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
 import msgspec
 
-from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
+from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
 from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
@@ -439,8 +439,10 @@ class Span:
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
             return
-        self.record_exception(error)
-        self.set_status("error", describe_error(error))
+        # Commands and projections work on events, and what an exception says may repeat one.
+        shown = error if self.log_fields is None else without_values(error)
+        self.record_exception(shown)
+        self.set_status("error", describe_error(shown))
 
     def _ignore(self) -> None:
         # Only a recorded span has an end; attributes of a span that is not recorded are no mistake.
