@@ -8,15 +8,8 @@ from typing import Any, Final, final
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    NonRecordingSpan,
-    SpanContext,
-    TraceFlags,
-    TraceState,
-    get_current_span,
-    set_span_in_context,
-)
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags, TraceState
+from opentelemetry.trace import propagation as otel_propagation
 
 from eventcore.exporting import TraceContext
 
@@ -25,8 +18,29 @@ SUPPRESSED: Final = {_SUPPRESS: True, "suppress_instrumentation": True}
 """The entries of a context in which instrumented libraries create no spans."""
 # Holds the context around the store's own call. What runs for the application inside of it is traced again.
 _AROUND: Final = otel_context.create_key("eventcore-own-io")
+# `get_current_span` and `set_span_in_context` take three times as long as the look-up and the copy in them.
+_SPAN: Final = otel_propagation._SPAN_KEY  # noqa: SLF001  # as above
+# Past `Context.__setitem__`, which refuses every change: here it is of a copy that nothing else has yet.
+_put: Final = dict[str, object].__setitem__
+_FLAGS: Final = tuple(TraceFlags(flags) for flags in range(256))
 # Through the runtime: `opentelemetry.context.detach` logs a traceback where a task is left by another one.
 _RUNTIME: Final[Any] = otel_context._RUNTIME_CONTEXT  # noqa: SLF001  # as above
+
+
+@final
+class CurrentSpan(NonRecordingSpan):
+    """A span of eventcore as OpenTelemetry sees it. Its ``SpanContext`` is made when something asks for it: most never do."""
+
+    def __init__(self, context: TraceContext) -> None:
+        self.of = context
+
+    def get_span_context(self) -> SpanContext:
+        context = self.of
+        state = TraceState.from_header([context.tracestate]) if context.tracestate else None
+        return SpanContext(context.trace_id, context.span_id, context.is_remote, _FLAGS[context.trace_flags], state)
+
+    def __repr__(self) -> str:
+        return f"CurrentSpan({self.of!r})"
 
 
 @final
@@ -40,29 +54,23 @@ class OpenTelemetryContext:
             eventcore.
     """
 
-    __slots__ = ("_always", "_last", "_trace_own_io")
+    __slots__ = ("_always", "_trace_own_io")
 
     def __init__(self, *, always: bool = False, trace_own_io: bool = False) -> None:
         self._always = always
         self._trace_own_io = trace_own_io
-        # The last span that was attached: a command's span is attached at each phase. One assignment replaces both values.
-        self._last: tuple[TraceContext | None, NonRecordingSpan] = None, NonRecordingSpan(INVALID_SPAN.get_span_context())
 
     def current(self) -> TraceContext | None:
         """The trace context of the current OpenTelemetry span; ``None`` when there is no such span."""
-        if not _RUNTIME.get_current() or (span := get_current_span()) is INVALID_SPAN:
+        span = _RUNTIME.get_current().get(_SPAN)
+        if type(span) is CurrentSpan:
+            return span.of
+        if span is None or not isinstance(span, Span):
             return None
-        context = span.get_span_context()
-        if not context.is_valid:
+        trace_id, span_id, is_remote, flags, state, is_valid = span.get_span_context()
+        if not is_valid:
             return None
-        state = context.trace_state
-        return TraceContext(
-            context.trace_id,
-            context.span_id,
-            int(context.trace_flags),
-            state.to_header() if state else "",
-            is_remote=context.is_remote,
-        )
+        return TraceContext(trace_id, span_id, int(flags), state.to_header() if state else "", is_remote)
 
     def in_use(self) -> bool:
         """Whether eventcore's spans are made current, here and now."""
@@ -76,18 +84,15 @@ class OpenTelemetryContext:
         """
         current: Context = _RUNTIME.get_current()
         if own_io and not self._trace_own_io:
-            around = Context({**current, **SUPPRESSED, _AROUND: current})
+            around = Context(current)
+            for key, value in SUPPRESSED.items():
+                _put(around, key, value)
+            _put(around, _AROUND, current)
         else:
             found = current.get(_AROUND)
-            around = found if isinstance(found, Context) else current
+            around = Context(found if isinstance(found, Context) else current)
         if context.span_id:
-            last, span = self._last
-            if last is not context:
-                state = TraceState.from_header([context.tracestate]) if context.tracestate else None
-                flags = TraceFlags(context.trace_flags)
-                span = NonRecordingSpan(SpanContext(context.trace_id, context.span_id, context.is_remote, flags, state))
-                self._last = context, span
-            around = set_span_in_context(span, around)
+            _put(around, _SPAN, CurrentSpan(context))
         token: Token[Context] = _RUNTIME.attach(around)
         return token
 
