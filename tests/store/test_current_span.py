@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from typing import Any, ClassVar, TypeAlias
@@ -125,6 +126,32 @@ async def test_a_store_call_is_marked_as_eventcores_own(store: EventStore, telem
         # A store in memory calls no driver.
         marked = None if store._backend.log._system == "memory" else (span.context.span_id, True)
         assert seen[call] == (span.context.span_id, marked)
+
+
+class CountingSystem(OtherSystem):
+    """Counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def current(self) -> TraceContext | None:
+        self.calls["current"] += 1
+        return TraceContext(1, 2, 1)
+
+    def attach(self, context: TraceContext, own_io: bool) -> object:
+        # Statements of the PostgreSQL store that belong to no call have no span.
+        self.calls["own call" if own_io else "attach"] += context.valid
+        return super().attach(context, own_io)
+
+
+async def test_a_command_asks_another_system_once_and_is_attached_to_it_once(store: EventStore, telemetry: Telemetry) -> None:
+    await store.execute(Deposit(account=account("a")))
+    other = CountingSystem()
+    telemetry._tracer.ambient = telemetry._tracer.ring.attached = (other,)
+    # The stream is in the cache, so that there is one call to the store.
+    await store.execute(Deposit(account=account("a")))
+    own_calls = 0 if store._backend.log._system == "memory" else 1
+    assert other.calls == Counter({"current": 1, "attach": 1, "own call": own_calls})
 
 
 class Tenant(Command[list[str]]):

@@ -260,12 +260,11 @@ class Span:
     def _attach(self, token: _Reset, own_io: bool) -> Entered:
         """Make the span, which is current since ``token``, current in the other tracing systems that are in use."""
         attached = self._home.attached
+        if len(attached) == 1 and attached[0].may_be_unused and not attached[0].in_use():
+            return token
+        own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
         if len(attached) == 1:
-            other = attached[0]
-            if other.may_be_unused and not other.in_use():
-                return token
-            return token, other, other.attach(self.context, own_io)
-        own = self.context
+            return token, attached[0], attached[0].attach(own, own_io)
         return token, [(other, other.attach(own, own_io)) for other in attached if _is_used(other)]
 
     @staticmethod
