@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import ContextVar, Token
-from functools import partial
 from statistics import median
 from time import thread_time
-from typing import Any, Final, final
+from typing import Final, final
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from benchmarks.measuring import Effort, Series, in_turns
+from benchmarks.measuring import Effort, Series, announce
 from benchmarks.results import Row, Table, Target
 from benchmarks.workload import add_item, order_streams
 from eventcore import EventStore, StreamId, open_store
@@ -25,7 +24,7 @@ from eventcore_otel.ambient import OpenTelemetryContext
 
 __all__ = ["ambient_cost"]
 
-_COMMANDS: Final = 250
+_COMMANDS: Final = 20
 _CURRENT: Final[ContextVar[TraceContext | None]] = ContextVar("current", default=None)
 
 
@@ -75,17 +74,7 @@ def ambient_cost(effort: Effort) -> Table:
         "plain, in requests": PlainContext(),
         "OpenTelemetry, in requests": OpenTelemetryContext(always=True),
     }
-    with asyncio.Runner() as runner:
-        stack = AsyncExitStack()
-        stores = {name: runner.run(_opened(stack, system)) for name, system in systems.items()}
-        try:
-            turns = {
-                name: partial(_turn, runner, store, order_streams(), _in_requests if name.endswith("in requests") else _alone)
-                for name, store in stores.items()
-            }
-            measured = in_turns(turns, 30 if effort.quick else 150)
-        finally:
-            runner.run(stack.aclose())
+    measured = asyncio.run(_measured(systems, 300 if effort.quick else 1500))
     rows = [
         _row(name, measured[name], measured["none, in requests" if name.endswith("in requests") else "none"])
         for name in systems
@@ -104,6 +93,21 @@ def ambient_cost(effort: Effort) -> Table:
     )
 
 
+async def _measured(systems: Mapping[str, object | None], rounds: int) -> dict[str, Series]:
+    """Short turns of each system, in one event loop that never stops: noise that comes and goes affects all of them."""
+    values: dict[str, list[float]] = {name: [] for name in systems}
+    async with AsyncExitStack() as stack:
+        stores = {name: (await _opened(stack, system), order_streams()) for name, system in systems.items()}
+        order = list(systems)
+        announce(f"  {rounds} rounds of {_COMMANDS} commands of each")
+        for _ in range(rounds):
+            order.append(order.pop(0))
+            for name in order:
+                commands = _in_requests if name.endswith("in requests") else _alone
+                values[name].append(await commands(*stores[name]))
+    return {name: Series(name, kept[rounds // 10 :]) for name, kept in values.items()}
+
+
 async def _opened(stack: AsyncExitStack, system: object | None) -> EventStore:
     telemetry = Telemetry(config={}, exporters=[], traces_per_second="all")
     telemetry.register_exporter(ConnectingExporter(system), name="connecting")
@@ -111,15 +115,6 @@ async def _opened(stack: AsyncExitStack, system: object | None) -> EventStore:
         raise RuntimeError("the exporter did not start")
     stack.push_async_callback(telemetry.shutdown, 5.0)
     return await stack.enter_async_context(open_store("memory:", telemetry=telemetry))
-
-
-def _turn(
-    runner: asyncio.Runner,
-    store: EventStore,
-    next_stream: Callable[[], StreamId],
-    commands: Callable[[EventStore, Callable[[], StreamId]], Coroutine[Any, Any, float]],
-) -> float:
-    return runner.run(commands(store, next_stream))
 
 
 async def _alone(store: EventStore, next_stream: Callable[[], StreamId]) -> float:
