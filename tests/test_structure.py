@@ -29,7 +29,7 @@ ATTRIBUTES_OF_CERTAIN_CLASSES: Final[Mapping[str, int]] = {
     # Public data that every exporter reads: the fields of a span in OpenTelemetry's model, flat as an exporter encodes them.
     "eventcore.recording.values.SpanData": 18,
     # The same fields while the operation runs. An object for some of them would be allocated on the hot path.
-    "eventcore.recording.spans.Span": 17,
+    "eventcore.recording.spans.Span": 18,
 }
 
 

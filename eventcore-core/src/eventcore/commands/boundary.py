@@ -78,7 +78,7 @@ async def load_boundary(loader: Loader, states: States, context: CommandContext,
     loaded_at = perf_counter()
     if context.plan.discovers:
         rounds = 0
-        while new := _discover(context, boundary):
+        while new := context.discover(boundary.state, boundary.versions):
             rounds += 1
             if rounds > _MAX_ROUNDS:
                 raise InvalidCommand(
@@ -95,30 +95,12 @@ async def load_boundary(loader: Loader, states: States, context: CommandContext,
     return boundary
 
 
-def _discover(context: CommandContext, boundary: BoundaryState) -> Needs:
-    entered = context.span.enter()
-    try:
-        return context.discover(boundary.state, boundary.versions)
-    finally:
-        context.span.leave(entered)
-
-
 async def _read(loader: Loader, states: States, context: CommandContext, needs: Needs, from_cache: bool) -> BoundaryState:
     loaded = loader.from_cache(needs) if from_cache else None
     if loaded is None:
-        fold = partial(CommandFold, context.command, context.span) if context.plan.folds else None
+        fold = partial(CommandFold, context.command, context.surroundings) if context.plan.folds else None
         loaded = await loader.load(needs, fold, context.span)
-    if not any(one.events for one in loaded.streams.values()):
-        # No event, no `apply`: making the span current costs a command about a microsecond for each tracing system.
-        return await _folded(states, context, needs, loaded)
-    entered = context.span.enter()
-    try:
-        return await _folded(states, context, needs, loaded)
-    finally:
-        context.span.leave(entered)
-
-
-async def _folded(states: States, context: CommandContext, needs: Needs, loaded: Loaded) -> BoundaryState:
+    # This is the caller's task: the command's span is current, also in other tracing systems.
     plan = context.plan
     versions = {stream: one.version for stream, one in loaded.streams.items()}
     head = loaded.head
