@@ -346,8 +346,9 @@ class Loader:
         first.decoded[stream] = events
         if first.cache_epoch != self._cache.epoch:
             return
-        # News in a stream that was cached, and that this process has not appended meanwhile: another process writes there.
+        # News in a stream that was cached, and that this process has not appended: another process writes there.
         contested = bool(events) and 0 < self._cache.version(stream) < events[-1].version and stream not in first.page.snapshots
+        contested = contested and stream not in self._cache.appending
         self._cache.extend(stream, events, sizes, begin)
         if contested:
             self._cache.contest(stream)
