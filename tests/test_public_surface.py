@@ -30,9 +30,9 @@ SURFACE = {
         CheckResult Figure Health HealthCheck HealthListener HealthSettings HealthStatus asgi_app
     """,
     "eventcore.stores": """
-        AppendHints AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog EventsRedacted
-        KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction Refused
-        RunState
+        AppendHints AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog
+        EventsRedacted KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose
+        Redaction Refused RunState
         SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict Verdicts
         backend_from_url
     """,
