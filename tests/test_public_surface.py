@@ -39,7 +39,8 @@ SURFACE = {
     "eventcore.telemetry": "AbsentExporter Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": """
         ExporterContract ExporterSetup Given LIMITS MakeBackend MovableClock ProjectionContract ReadModel Received ReceivedEvent
-        ReceivedLink ReceivedPoint ReceivedSpan RecordingExporter RecordingTelemetry StoreContract TelemetryAssertions When
+        ReceivedExemplar ReceivedLink ReceivedPoint ReceivedSpan RecordingExporter RecordingTelemetry StoreContract
+        TelemetryAssertions When
         exporter_context given sample_collection sample_counter sample_gauge sample_histogram sample_span sample_spans
     """,
     "eventcore_otel": "OpenTelemetryExporter",

@@ -14,6 +14,7 @@ import pytest
 from eventcore.catalogue import CATALOGUE
 from eventcore.exporting.configuration.settings import TelemetrySettings, load_configuration
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.health import HealthSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -175,7 +176,12 @@ def test_the_table_of_metrics_is_the_catalogue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "settings"), [("## `[telemetry]`", TelemetrySettings), ("## `[exporters.NAME.pipeline]`", PipelineSettings)]
+    ("heading", "settings"),
+    [
+        ("## `[telemetry]`", TelemetrySettings),
+        ("## `[health]`", HealthSettings),
+        ("## `[exporters.NAME.pipeline]`", PipelineSettings),
+    ],
 )
 def test_the_tables_of_settings_name_every_key(heading: str, settings: type) -> None:
     section = (ROOT / "docs/configuration.md").read_text().split(heading)[1].split("\n## ")[0]

@@ -86,6 +86,9 @@ class Telemetry(Recorder):
     True
     """
 
+    # Those of tables that other parts of the program read.
+    _further_faults: tuple[Fault, ...] = ()
+
     def __init__(
         self,
         *,
@@ -264,13 +267,23 @@ class Telemetry(Recorder):
             loaded = self._loader.load(only)
             misspelt = [fault for ready in loaded.ready for fault in self._misspelt(ready.name, ready.handle.exporter)]
             self._manager.trial = trial
-            self._loaded = msgspec.structs.replace(loaded, faults=(*loaded.faults, *misspelt))
+            self._loaded = msgspec.structs.replace(loaded, faults=(*loaded.faults, *misspelt, *self._further_faults))
             self._report(self._loaded.faults)
             for late in self._loader.absent():
                 if late.state == "loading":
                     self._manager.keep_spans(late.name, self.configuration.pipeline_for(late.name).span_queue)
             self._loader.admit(self._join, lambda name: self._manager.kept_spans(name, drop=True))
             self._manager.wait_started(_START_LIMIT)
+
+    def add_faults(self, faults: Sequence[Fault]) -> None:
+        """Report faults of a table that another part of the program reads, such as ``[health]``: with all others at the start.
+
+        Raises:
+            ConfigurationError: the telemetry was started before (unless ``on_config_error="log"``).
+        """
+        self._further_faults += tuple(fault for fault in faults if fault not in self._further_faults)
+        if faults and self._loaded is not None:
+            self._report(faults)
 
     def yield_from_loop(self) -> Callable[[], None]:
         """Make the running event loop yield to the exporters' threads when they are late. Call the returned function to stop.

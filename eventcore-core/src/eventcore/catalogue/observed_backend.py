@@ -63,6 +63,8 @@ class ObservedLog:
         self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments, backend_instruments: BackendInstruments
     ) -> None:
         self._system = backend.system
+        # A store in memory calls nothing that could be traced.
+        self._has_io = backend.system != "memory"
         self._log = backend.log
         self.append_hints = append_hints(backend.log)
         self._telemetry = telemetry
@@ -155,25 +157,24 @@ class ObservedLog:
     @contextmanager
     def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Generator[Span]:
         parent, links = _family(origins)
-        context = correlation_id = causation_id = None
+        correlation_id = causation_id = None
         if parent is not None:
             # The command's own ids: this task belongs to the store, and has no span of the command around it.
-            context, correlation_id, causation_id = parent.context, parent.correlation_id, parent.causation_id
+            correlation_id, causation_id = parent.correlation_id, parent.causation_id
         begun = perf_counter()
         with self._telemetry.span(
-            name, kind=_CLIENT, parent=context, links=links, correlation_id=correlation_id, causation_id=causation_id
+            name, kind=_CLIENT, parent=parent, links=links, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
             if span.recording:
                 span.set_attribute("db.system.name", self._system)
                 span.set_attribute("db.operation.name", operation)
-            entered = span.enter(own_io=True)
+            if self._has_io:
+                span.connect(own_io=True)
             try:
                 yield span
             except BaseException as error:
                 self._instruments.failed(operation, perf_counter() - begun, error)
                 raise
-            finally:
-                span.leave(entered)
         self._instruments.succeeded(operation, perf_counter() - begun)
 
 

@@ -188,6 +188,7 @@ class Batcher:
             attempt.sent = True
             self._batch.append(attempt)
             requests.append(AppendRequest(base, expected, events, attempt.context.span, key))
+        self._cache.appending = chains.keys()
         return requests
 
     def _reload_all(self) -> None:
@@ -269,6 +270,7 @@ class Batcher:
                 self._learn(request, verdict)
             self._answers.append((attempt.future, result))
         self._batch = []
+        self._cache.appending = ()
 
     async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[_Judgement]:
         if self._epoch != self._cache.epoch:

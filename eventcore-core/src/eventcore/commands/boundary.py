@@ -116,10 +116,10 @@ async def _unread(take: _Take, states: States, context: CommandContext, needs: N
             if loaded is None:
                 break
             assumes_empty = loaded.assumes_empty
-            boundary = await _folded_in_span(states, context, wanted, loaded)
+            boundary = await _folded(states, context, wanted, loaded)
             if not context.plan.discovers:
                 return boundary, wanted
-            if not (new := _discover(context, boundary)):
+            if not (new := context.discover(boundary.state, boundary.versions)):
                 return (boundary if wanted else None), wanted
             wanted = {**wanted, **new}
             loaded = take(wanted)
@@ -140,13 +140,13 @@ async def _read(loader: Loader, states: States, context: CommandContext, needs: 
     while True:
         if learn:
             unknown.update(loader.unknown(needs))
-        fold = partial(CommandFold, context.command, context.span) if context.plan.folds else None
+        fold = partial(CommandFold, context.command, context.surroundings) if context.plan.folds else None
         loaded = await loader.load(needs, fold, context.span)
         for stream in unknown:
             were_empty = were_empty and not loaded.streams[stream].version
-        boundary = await _folded_in_span(states, context, needs, loaded)
+        boundary = await _folded(states, context, needs, loaded)
         loaded_at = loaded_at or perf_counter()
-        if not context.plan.discovers or not (new := _discover(context, boundary)):
+        if not context.plan.discovers or not (new := context.discover(boundary.state, boundary.versions)):
             break
         rounds += 1
         if rounds > _MAX_ROUNDS:
@@ -163,26 +163,8 @@ async def _read(loader: Loader, states: States, context: CommandContext, needs: 
     return boundary
 
 
-def _discover(context: CommandContext, boundary: BoundaryState) -> Needs:
-    entered = context.span.enter()
-    try:
-        return context.discover(boundary.state, boundary.versions)
-    finally:
-        context.span.leave(entered)
-
-
-async def _folded_in_span(states: States, context: CommandContext, needs: Needs, loaded: Loaded) -> BoundaryState:
-    if not any(one.events for one in loaded.streams.values()):
-        # No event, no `apply`: making the span current costs a command about a microsecond for each tracing system.
-        return await _folded(states, context, needs, loaded)
-    entered = context.span.enter()
-    try:
-        return await _folded(states, context, needs, loaded)
-    finally:
-        context.span.leave(entered)
-
-
 async def _folded(states: States, context: CommandContext, needs: Needs, loaded: Loaded) -> BoundaryState:
+    # This is the caller's task: the command's span is current, also in other tracing systems.
     plan = context.plan
     versions = {stream: one.version for stream, one in loaded.streams.items()}
     head = loaded.head

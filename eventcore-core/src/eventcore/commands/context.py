@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import Context, copy_context
 from typing import Any, Final, cast, final
 
 import msgspec
@@ -24,7 +25,12 @@ _MAX_STREAMS: Final = 1000
 
 @final
 class CommandContext(msgspec.Struct, frozen=True, gc=False):
-    """What all attempts of one command share: the command, its span, and the metadata of its events."""
+    """What all attempts of one command share: the command, its span, and the metadata of its events.
+
+    Attributes:
+        surroundings: a copy of the caller's context, in which the command's span is current in all tracing systems. The
+            command's code runs in it where another task runs that code: the loader's or the batcher's.
+    """
 
     command: Command[Any]
     plan: CommandPlan
@@ -34,6 +40,7 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
     span: Span
     metadata: EventMetadata
     encoded_metadata: bytes
+    surroundings: Context
 
     def decide(self, state: Any, versions: Mapping[StreamId, int], now_ns: int) -> Sequence[NewEvent]:
         """Call ``handle`` and prepare its events for an append.
@@ -164,7 +171,10 @@ class CommandType:
         self._log_fields = {"eventcore.store": instruments.store, "eventcore.command.type": self._plan.name}
 
     def context(self, command: Command[Any], span: Span, headers: dict[str, str]) -> CommandContext:
-        """The context of one command of this class; ``headers`` are checked and not shared with the caller."""
+        """The context of one command of this class; the block of ``span`` has just been entered.
+
+        ``headers`` are checked and not shared with the caller.
+        """
         span.log_fields = self._log_fields
         metadata = EventMetadata(
             self._plan.name,
@@ -175,4 +185,8 @@ class CommandType:
             headers,
         )
         encoded = self._codec.encode_metadata(metadata)
-        return CommandContext(command, self._plan, self._codec, self._ids, self._speculation, span, metadata, encoded)
+        # For the whole command, before the context is copied.
+        span.connect()
+        return CommandContext(
+            *(command, self._plan, self._codec, self._ids, self._speculation, span, metadata, encoded, copy_context())
+        )

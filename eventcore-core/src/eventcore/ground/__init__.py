@@ -12,6 +12,8 @@ from eventcore.ground.describing import (
     text_of,
     traceback_of,
     type_name,
+    without_quoted,
+    without_values,
 )
 from eventcore.ground.forking import around_fork, leave_to_parent
 from eventcore.ground.hints import did_you_mean
@@ -42,4 +44,6 @@ __all__ = [
     "text_of",
     "traceback_of",
     "type_name",
+    "without_quoted",
+    "without_values",
 ]

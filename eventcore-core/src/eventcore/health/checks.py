@@ -25,6 +25,7 @@ _FAR_TOO_LONG: Final = 5
 _REMEMBERED: Final = 30.0
 # Seconds that an exporter may be loading.
 _LOADING: Final = 30.0
+_NO_ANSWER: Final = "the store does not answer, see the check 'store'"
 
 
 @runtime_checkable
@@ -47,6 +48,9 @@ class StoreChecks:
         # The waits without a connection that were counted before, and when their number last grew.
         self._timeouts = 0
         self._timeout_at: float | None = None
+        # When the store gave no answer, last, and whether the newest of those waits can be blamed on that.
+        self._away_at: float | None = None
+        self._timeout_by_outage = False
 
     async def reach(self) -> Results:
         """One real call to the store."""
@@ -68,33 +72,42 @@ class StoreChecks:
             return {"disk": healthy(**figures)}
         return {"disk": (degraded if usage.free * 10 >= self._settings.disk_free else unhealthy)(reason, **figures)}
 
-    def waits(self) -> Results:
-        """Appends and calls that wait. Reads plain numbers only."""
-        results = {"append": self._append()}
+    def waits(self, *, answers: bool) -> Results:
+        """Appends and calls that wait. Reads plain numbers only.
+
+        Args:
+            answers: whether the store answers ``reach``. While it does not, calls hold their connections and wait for it: no
+                larger pool would help, and no lock is the cause.
+        """
+        if not answers:
+            self._away_at = monotonic()
+        results = {"append": self._append(answers=answers)}
         if self._counters.connections_limit is not None:
-            results["pool"] = self._pool(self._counters.connections_limit)
+            results["pool"] = self._pool(self._counters.connections_limit, answers=answers)
         return results
 
-    def _append(self) -> CheckResult:
+    def _append(self, *, answers: bool) -> CheckResult:
         waiting = self._instruments.append_wait()
         failure = self._instruments.append_failure
         limit = self._settings.append_after
         if waiting is not None and waiting > limit:
-            reason = f"an append has been waiting for {waiting:.1f} s: another session may hold the append lock"
+            reason = f"an append has been waiting for {waiting:.1f} s: "
+            reason += "another session may hold the append lock" if answers else _NO_ANSWER
             return (degraded if waiting <= limit * _FAR_TOO_LONG else unhealthy)(reason, waiting_seconds=waiting)
         if failure is not None and (ago := monotonic() - failure[0]) <= _REMEMBERED:
             # Not unhealthy: a process that is not ready gets no command, and so could never show that appends succeed again.
             return degraded(f"the last append failed {ago:.0f} s ago: {failure[1]}", waiting_seconds=waiting or 0.0)
         return healthy(waiting_seconds=waiting or 0.0)
 
-    def _pool(self, limit: int) -> CheckResult:
+    def _pool(self, limit: int, *, answers: bool) -> CheckResult:
         counters, settings = self._counters, self._settings
         now = monotonic()
         oldest = next(iter(counters.connection_waits.values()), now)
         waiting = now - oldest
         timeouts = counters.connection_timeouts or 0
         if timeouts > self._timeouts:
-            self._timeout_at = now
+            # Some of these calls began to wait before the store was back.
+            self._timeout_at, self._timeout_by_outage = now, self._away_at is not None and now - self._away_at <= _REMEMBERED
         self._timeouts = timeouts
         figures = {
             "used": counters.connections_used,
@@ -104,10 +117,15 @@ class StoreChecks:
             "timeouts": timeouts,
         }
         if waiting > settings.append_after:
-            reason = f"a call has been waiting for a connection for {waiting:.1f} s: all {limit} may be in use"
+            reason = f"a call has been waiting for a connection for {waiting:.1f} s: "
+            reason += f"all {limit} may be in use; raise pool, or look for held locks" if answers else _NO_ANSWER
             return (degraded if waiting <= settings.append_after * _FAR_TOO_LONG else unhealthy)(reason, **figures)
         if self._timeout_at is not None and now - self._timeout_at <= _REMEMBERED:
-            return degraded("calls have got no connection within their timeout; raise pool, or look for held locks", **figures)
+            reason = "calls have got no connection within their timeout"
+            if not self._timeout_by_outage:
+                return degraded(f"{reason}; raise pool, or look for held locks", **figures)
+            cause = "while the store did not answer" if answers else f"since {_NO_ANSWER}"
+            return degraded(f"{reason} {cause}", **figures)
         return healthy(**figures)
 
 

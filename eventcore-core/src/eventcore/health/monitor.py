@@ -215,7 +215,8 @@ class HealthMonitor:
         async with asyncio.TaskGroup() as group:
             for check in checks:
                 group.create_task(run(check))
-        known: dict[str, CheckResult] = {**self._store.waits(), **self._exporters.results()}
+        answers = results["store"].status == "healthy"
+        known: dict[str, CheckResult] = {**self._store.waits(answers=answers), **self._exporters.results()}
         if (watch := self._running.watch) is not None:
             known["event_loop"] = check_loop(watch, self.settings)
         known.update(self._without_check({**results, **known}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Final, final
 
@@ -174,6 +174,7 @@ class StreamCache:
             events.
         sizes: how the memory of events is estimated.
         redactions: how many redactions of the store everything in the cache has seen.
+        appending: the streams to which this process is appending. A read may see these events before the append is answered.
     """
 
     def __init__(self, budget: int = DEFAULT_CACHE_BYTES) -> None:
@@ -183,6 +184,7 @@ class StreamCache:
         self.sizes: Final = EventSizes()
         self.epoch = 0
         self.redactions = 0
+        self.appending: Collection[StreamId] = ()
 
     def __len__(self) -> int:
         return len(self._streams)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, final
 
+import msgspec
+
 from eventcore.commands.fields import EVENTS, VERSION, Need, Needs
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States
@@ -33,6 +35,8 @@ BEGIN_ANEW: Final = (HistoryDiverged, EventsRedacted)
 """Errors of the store after which nothing that was read before may be used: the cache is emptied, and all is read again."""
 
 _MAX_STREAMS: Final = 512
+# Pages that all reads of long streams hold at once, each with its rows and its events.
+_PAGES: Final = 4
 # Events to decode before the event loop runs once.
 _DECODE_AT_ONCE: Final = 500
 # Loads of one request while the history of the store keeps diverging; the last one raises.
@@ -64,6 +68,7 @@ class Loader:
         # The streams of which further pages are being read, and the tasks that do so.
         self._reads: dict[StreamId, PagedRead] = {}
         self._reading: set[OwnedTask[None]] = set()
+        self._pages = asyncio.Semaphore(_PAGES)
         self._closed = False
 
     def start(self) -> None:
@@ -221,10 +226,10 @@ class Loader:
         """Fold several streams of which one is too large to be held, page by page in order of position."""
         begun = Page(
             {stream: list(first.events(stream, EVENTS)) for stream in needs},
-            {stream: first.version(stream) for stream in needs},
+            {stream: first.ends[stream] for stream in needs},
             first.page.more.intersection(needs),
         )
-        together = PagedRead(begun, lambda after: self._read_on(after, first, learn=False))
+        together = PagedRead(begun, lambda after: self._read_on(after, first, learn=False), self._pages)
         together.add(fold, lambda: True)
         await together.read_all()
         await together.wait(fold)
@@ -234,7 +239,7 @@ class Loader:
 
     def _assembled(self, stream: StreamId, need: Need, first: FirstPage) -> LoadedStream:
         """What a command needs of a stream that ended within the first page."""
-        version = first.version(stream)
+        version = first.ends[stream]
         if need is VERSION:
             return LoadedStream(version)
         if first.cache_epoch == self._cache.epoch:
@@ -303,8 +308,11 @@ class Loader:
             if first.cache_epoch == self._cache.epoch:
                 self._cache.redactions = first.page.redactions
             self._take_snapshots(first, keys)
-            for stream in first.after:
-                await self._learn(first, stream)
+            for stream, rows in first.page.rows.items():
+                await self._learn(first, stream, rows)
+                first.ends[stream] = first.after[stream] + len(rows)
+            # Only the decoded events are held on.
+            first.page = msgspec.structs.replace(first.page, rows={})
             self._read_further(first, requests)
         except Exception as error:  # noqa: BLE001  # becomes the answer of each request
             result = as_store_error(error)
@@ -359,9 +367,9 @@ class Loader:
                 first.bases[stream, kind] = kept
                 self._cache.keep(stream, kept)
 
-    async def _learn(self, first: FirstPage, stream: StreamId) -> None:
+    async def _learn(self, first: FirstPage, stream: StreamId, rows: Sequence[StoredEvent]) -> None:
         """Decode the rows of one stream, and add them to the cache."""
-        begin, rows = first.after[stream], first.page.rows[stream]
+        begin = first.after[stream]
         if stream in first.unreadable:
             return
         if first.needs[stream] == {VERSION} and not self._cache.knows(stream):
@@ -377,8 +385,9 @@ class Loader:
         first.decoded[stream] = events
         if first.cache_epoch != self._cache.epoch:
             return
-        # News in a stream that was cached, and that this process has not appended meanwhile: another process writes there.
+        # News in a stream that was cached, and that this process has not appended: another process writes there.
         contested = bool(events) and 0 < self._cache.version(stream) < events[-1].version and stream not in first.page.snapshots
+        contested = contested and stream not in self._cache.appending
         self._cache.extend(stream, events, sizes, begin)
         if contested:
             self._cache.contest(stream)
@@ -401,7 +410,7 @@ class Loader:
         """Start to read streams that go on behind the page, and to fold states that many events lead to."""
         # Of more than 500 events, at least half are in the rows or in the cache: nearly all streams are passed over here.
         half = FOLD_AT_ONCE // 2
-        long = [stream for stream, rows in first.page.rows.items() if len(rows) >= half]
+        long = [stream for stream, end in first.ends.items() if end - first.after[stream] >= half]
         known = [stream for (stream, need), events in first.known.items() if need is not EVENTS and len(events) >= half]
         for stream in {*first.page.more, *long, *known}:
             needs = first.needs[stream]
@@ -415,8 +424,8 @@ class Loader:
             initial = first.events(stream, EVENTS) if EVENTS in needs else folded
             more = frozenset((stream,)) if goes_on else frozenset[StreamId]()
             decode = needs != {VERSION}
-            begun = Page({stream: list(initial)}, {stream: first.version(stream)}, more)
-            read = PagedRead(begun, partial(self._read_on, first=first, decode=decode))
+            begun = Page({stream: list(initial)}, {stream: first.ends[stream]}, more)
+            read = PagedRead(begun, partial(self._read_on, first=first, decode=decode), self._pages)
             for kind in kinds:
                 fold = first.folds[stream, kind] = self._states.fold(kind, first.bases.get((stream, kind)))
                 read.add(fold, lambda: True)
