@@ -22,6 +22,7 @@ _PARTS = {
     "lag": ("benchmarks.export_lag", "export_lag"),
     "peers": ("benchmarks.peers", "peers"),
     "postgres": ("benchmarks.postgres_throughput", "postgres_throughput"),
+    "unseen": ("benchmarks.unseen_streams", "unseen_streams"),
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
     "traces": ("benchmarks.every_trace", "every_trace"),
