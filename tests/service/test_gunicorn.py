@@ -116,6 +116,7 @@ def test_gunicorn_ends_at_sigterm_without_losing_what_it_has_accepted(
     with appends_wait(newest_postgres.url(service.database)):
         service.process.send_signal(signal.SIGTERM)
         refused = wait_until(refusal, timeout=20)
+    assert refused is not None
     assert (refused.json()["title"], refused.headers["retry-after"]) == ("draining", "1")
     assert refused.json()["may_have_committed"] is False
     assert service.process.wait(timeout=30) == 0

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Final, Protocol, final, runtime_checkable
 
+import msgspec
+
 from eventcore.catalogue import BackendInstruments
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground import in_background
@@ -60,6 +62,13 @@ class StoreChecks:
         else:
             head = await self._backend.log.head_position()
         return {"store": healthy(head_position=head, seconds=monotonic() - begun)}
+
+    def why_missing(self, result: CheckResult) -> CheckResult:
+        """The result of a ``reach`` that has no answer, with its cause, as far as it is known, and with what to do."""
+        problem = self._counters.connection_problem
+        if problem is None:
+            problem = "it hangs, is overloaded, or another session holds a lock that reading needs"
+        return msgspec.structs.replace(result, reason=f"{result.reason}: {problem}")
 
     async def disk(self) -> Results:
         """How much of the disk of a store in a file is free. In a thread: a network file system may hang."""
