@@ -27,6 +27,7 @@ _FAR_TOO_LONG: Final = 5
 _REMEMBERED: Final = 30.0
 # Seconds that an exporter may be loading.
 _LOADING: Final = 30.0
+_SEE_STACK: Final = "the log of eventcore.loop shows the code"
 _NO_ANSWER: Final = "the store does not answer, see the check 'store'"
 
 
@@ -142,12 +143,13 @@ def check_loop(watch: LoopWatch, settings: HealthSettings) -> CheckResult:
     """Whether callbacks block the event loop. Also for other threads, which see it while it is blocked."""
     now = watch.blocked_for()
     if now >= max(settings.blocked_after, 1.0):
-        return unhealthy(f"the event loop has been blocked for {now:.1f} s", blocked_seconds=now)
+        return unhealthy(f"the event loop has been blocked for {now:.1f} s; {_SEE_STACK}", blocked_seconds=now)
     if (longest := watch.longest_block()) is None:
         return healthy(blocked_seconds=0.0)
     seconds, ago = longest
     when = "just now" if ago < 1 else f"{ago:.0f} s ago"
-    return degraded(f"a callback blocked the event loop for {seconds:.1f} s, {when}", blocked_seconds=seconds)
+    reason = f"a callback blocked the event loop for {seconds:.1f} s, {when}; {_SEE_STACK}"
+    return degraded(reason, blocked_seconds=seconds)
 
 
 @final
