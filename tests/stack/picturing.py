@@ -40,7 +40,8 @@ async def picture_page(url: str, file: Path) -> None:
         try:
             page = await browser.new_page(viewport={"width": 1100, "height": 720})
             await page.goto(url)
-            await page.wait_for_selector("table")
+            # Rates need two readings.
+            await page.wait_for_function(r"/Commands\s+[\d.,]+\s*\/s/.test(document.body.innerText)", timeout=60_000)
             await page.screenshot(path=str(file), full_page=True)
         finally:
             await browser.close()
