@@ -138,7 +138,7 @@ def _one(start: Callable[[float], Stack], name: str, scale: float) -> Outcome:
         outcome.problem = f"{problem}"
         return outcome
     try:
-        well = partial(wait_until, partial(_works, stack, incident.expected), timeout=120, step=0.5)
+        well = partial(wait_until, partial(_works, stack, incident.expected), timeout=240, step=0.5)
         well(message="commands are executed, and no alert fires")
         with incident.before(stack):
             well(message="it is well before the fault")
