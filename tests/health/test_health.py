@@ -87,6 +87,34 @@ async def test_a_call_that_hangs_is_answered_for_within_the_timeout_and_not_repe
         assert calls == 1
 
 
+async def test_a_probe_that_cannot_wait_is_told_what_is_known_of_every_check(telemetry: Telemetry) -> None:
+    backend = SteeredBackend()
+    asked = asyncio.Event()
+    settings = msgspec.structs.replace(QUICK, limit=30.0, interval=30.0)
+
+    async def slow() -> None:
+        asked.set()
+        await asyncio.sleep(30)
+
+    async def refused() -> int:
+        raise StoreUnavailable("no server can be reached; start it")
+
+    async with open_store(backend, telemetry=telemetry, health=settings) as store:
+        store.add_health_check("slow", slow, timeout=30.0)
+        monitor = store._monitor
+        monitor._store._backend.log.head_position = refused  # type: ignore[method-assign]
+        # As after a minute in which nobody asked.
+        monitor._evaluated_at = time.monotonic() - 100
+        health = await store.health(timeout=0.3)
+        assert asked.is_set()
+        # The store has answered, though another check has not: a process without a database is not ready.
+        assert (health.ready, health.status) == (False, "unhealthy")
+        assert health.checks["store"].reason == "StoreUnavailable: no server can be reached; start it"
+        assert health.checks["slow"].reason == "no answer within 0.3 s"
+        # Nobody has to be asked for these.
+        assert {health.checks[name].status for name in ("append", "event_loop")} == {"healthy"}
+
+
 async def test_probes_at_the_same_time_share_one_call_and_later_ones_take_its_result(telemetry: Telemetry) -> None:
     backend, calls = SteeredBackend(), 0
 

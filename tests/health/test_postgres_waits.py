@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -131,3 +132,27 @@ async def test_a_command_that_gives_up_waiting_for_a_connection_before_its_call_
         values = {data.name: data for data in await asyncio.to_thread(telemetry.collect)}
         [waited] = values["eventcore.store.pool.timeouts"].points
         assert waited.value == 2  # type: ignore[union-attr]
+
+
+async def test_a_store_without_an_answer_says_why_as_soon_as_a_connection_is_refused(
+    newest_postgres: PostgresServer, telemetry: Telemetry
+) -> None:
+    schema = f"waits_{uuid4().hex[:12]}"
+    async with Proxy.before(newest_postgres.url()) as proxy:
+        # Calls try to connect for up to 20 s; health says after its own half second what they have met.
+        url = f"{proxy.url}?schema={schema}&pool=1&timeout=20"
+        async with open_store(url, telemetry=telemetry, health=SETTINGS) as store:
+            proxy.refusing = True
+            proxy.cut_all()
+            found = await when(store, lambda health: "reached" in health.checks["store"].reason)
+            reason = r"no answer within \S+ s: no PostgreSQL server can be reached at 127\.0\.0\.1:\d+/.*; start it, or correct"
+            assert re.match(reason, found.checks["store"].reason)
+            assert not found.ready
+            proxy.refusing = False
+            await when(store, lambda health: health.checks["store"].status == "healthy")
+            # One that hangs, or a held lock, is told from that.
+            proxy.deaf = True
+            found = await when(store, lambda health: health.checks["store"].status == "unhealthy")
+            assert found.checks["store"].reason.endswith("another session holds a lock that reading needs")
+            proxy.deaf = False
+            proxy.cut_all()

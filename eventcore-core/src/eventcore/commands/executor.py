@@ -269,12 +269,24 @@ class CommandExecutor:
 
 def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
     """Log a slow command. Its span is current, so that the record can have its trace."""
-    phases = ", ".join(f"{phase} {took:.3f} s" for phase, took in execution.phase_seconds().items())
+    ended = execution.phase_seconds()
+    phases = [f"{phase} {took:.3f} s" for phase, took in ended.items()]
+    if outcome in ("error", "cancelled"):
+        phases.append(f"{_unfinished(execution)} for {max(0.0, seconds - sum(ended.values())):.3f} s")
     _logger.warning(
         "slow command %s: %.3f s, outcome %s, attempts: %d; phases: %s; trace %032x",
         *(execution.context.plan.name, seconds, outcome, execution.attempts),
-        *(phases or "none had ended", execution.context.span.trace_id),
+        *(", ".join(phases) or "none had ended", execution.context.span.trace_id),
     )
+
+
+def _unfinished(execution: Execution) -> str:
+    """What a command without an answer waited for."""
+    if execution.attempts > 1:
+        return "the last attempt without an answer"
+    if execution.attempt is None:
+        return "load without an answer"
+    return "append without an answer" if execution.attempt.sent else "waiting for the batch before it"
 
 
 def _consequence(execution: Execution) -> tuple[str, bool]:

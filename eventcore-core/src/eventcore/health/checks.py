@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Final, Protocol, final, runtime_checkable
 
+import msgspec
+
 from eventcore.catalogue import BackendInstruments
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground import in_background
@@ -25,6 +27,7 @@ _FAR_TOO_LONG: Final = 5
 _REMEMBERED: Final = 30.0
 # Seconds that an exporter may be loading.
 _LOADING: Final = 30.0
+_SEE_STACK: Final = "the log of eventcore.loop shows the code"
 _NO_ANSWER: Final = "the store does not answer, see the check 'store'"
 
 
@@ -60,6 +63,13 @@ class StoreChecks:
         else:
             head = await self._backend.log.head_position()
         return {"store": healthy(head_position=head, seconds=monotonic() - begun)}
+
+    def why_missing(self, result: CheckResult) -> CheckResult:
+        """The result of a ``reach`` that has no answer, with its cause, as far as it is known, and with what to do."""
+        problem = self._counters.connection_problem
+        if problem is None:
+            problem = "it hangs, is overloaded, or another session holds a lock that reading needs"
+        return msgspec.structs.replace(result, reason=f"{result.reason}: {problem}")
 
     async def disk(self) -> Results:
         """How much of the disk of a store in a file is free. In a thread: a network file system may hang."""
@@ -133,12 +143,13 @@ def check_loop(watch: LoopWatch, settings: HealthSettings) -> CheckResult:
     """Whether callbacks block the event loop. Also for other threads, which see it while it is blocked."""
     now = watch.blocked_for()
     if now >= max(settings.blocked_after, 1.0):
-        return unhealthy(f"the event loop has been blocked for {now:.1f} s", blocked_seconds=now)
+        return unhealthy(f"the event loop has been blocked for {now:.1f} s; {_SEE_STACK}", blocked_seconds=now)
     if (longest := watch.longest_block()) is None:
         return healthy(blocked_seconds=0.0)
     seconds, ago = longest
     when = "just now" if ago < 1 else f"{ago:.0f} s ago"
-    return degraded(f"a callback blocked the event loop for {seconds:.1f} s, {when}", blocked_seconds=seconds)
+    reason = f"a callback blocked the event loop for {seconds:.1f} s, {when}; {_SEE_STACK}"
+    return degraded(reason, blocked_seconds=seconds)
 
 
 @final

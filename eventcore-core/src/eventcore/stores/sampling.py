@@ -31,6 +31,8 @@ class BackendCounters(msgspec.Struct, gc=False):
             until the server has ended its side of it.
         connections_limit: the most connections that the backend opens.
         connection_timeouts: waits for a connection that ended without one, by their timeout or since their caller gave up.
+        connection_problem: why the last attempt to connect has failed; ``None`` when it has succeeded. Calls try again until
+            their timeout, so this is known sooner than what they raise.
         breaker: whether calls fail at once since the server is known to be away.
         on_wait: called after each wait; ``None``: waits are not observed.
         own_io: surrounds the backend's own statements, in the same task, for drivers that are instrumented by others.
@@ -44,6 +46,7 @@ class BackendCounters(msgspec.Struct, gc=False):
     connections_used: int | None = None
     connections_limit: int | None = None
     connection_timeouts: int | None = None
+    connection_problem: str | None = None
     breaker: BreakerState | None = None
     on_wait: WaitObserver | None = None
     own_io: Callable[[], AbstractContextManager[None]] = nullcontext

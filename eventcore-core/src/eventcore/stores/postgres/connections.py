@@ -238,7 +238,7 @@ class Connector:
     async def _connect(self, timeout: float) -> Connection:
         settings = self.settings
         try:
-            return await connect(
+            connection = await connect(
                 settings.dsn,
                 timeout,
                 statement_cache=settings.statement_cache,
@@ -259,7 +259,10 @@ class Connector:
                     f"no PostgreSQL server can be reached at {settings.address} ({describe_error(error)}); start it, "
                     "or correct the address in the store URL"
                 )
+            self.counters.connection_problem = str(reason)
             raise reason from error
+        self.counters.connection_problem = None
+        return connection
 
 
 @final
