@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Final, Literal, TypeAlias
 
 from eventcore.errors import IncompatibleStore
@@ -49,6 +48,8 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     if version < SCHEMA_VERSION:
+        from importlib.resources import files  # takes five milliseconds, and an existing file does not need it
+
         folder = files("eventcore.stores.sqlite") / "migrations"
         missing = [name for name in _MIGRATIONS if version_of(name) > version]
         steps = "".join([(folder / name).read_text("utf-8") for name in missing])
