@@ -18,8 +18,8 @@ _APPLICATION_ID: Final = 0x65766374  # "evct"
 # Every statement can run again: another process may migrate the same file at the same time.
 _MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql")
 
-# REPLACE removes rows without a trigger for deletes. This trigger changes nothing for processes of earlier versions, so it needs
-# no version of the schema: the next process that can write the file adds it.
+# REPLACE removes rows without a trigger for deletes. This trigger changes nothing for processes of earlier versions, so it
+# needs no version of the schema: the next process that can write the file adds it.
 _NOT_REPLACED: Final = """
     CREATE TRIGGER IF NOT EXISTS events_are_not_replaced BEFORE INSERT ON events
         WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
