@@ -214,6 +214,10 @@ class StreamCache:
         cached = self._streams.get(stream)
         return cached is not None and not (cached.contested_until and cached.contested_until > time.monotonic())
 
+    def is_unknown(self, stream: StreamId) -> bool:
+        """Whether the cache holds nothing of the stream, not even its version."""
+        return stream not in self._streams
+
     def version(self, stream: StreamId) -> int:
         """The highest known version of a stream; 0 if the cache does not hold it."""
         cached = self._streams.get(stream)

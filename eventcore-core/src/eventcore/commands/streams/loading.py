@@ -29,7 +29,7 @@ from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.stores.base import EventLog
 from eventcore.stores.failures import as_store_error, own_copy
-from eventcore.stores.values import BackendPage, EventsRedacted
+from eventcore.stores.values import BackendPage, EventsRedacted, Refused
 
 BEGIN_ANEW: Final = (HistoryDiverged, EventsRedacted)
 """Errors of the store after which nothing that was read before may be used: the cache is emptied, and all is read again."""
@@ -42,6 +42,7 @@ _DECODE_AT_ONCE: Final = 500
 # Loads of one request while the history of the store keeps diverging; the last one raises.
 _MAX_LOADS: Final = 5
 _NOTHING: Final[Mapping[StreamId, type[StreamState]]] = {}
+_EMPTY: Final = LoadedStream(0)
 _CLOSED: Final = StoreClosed("the store was closed while the command was reading")
 
 
@@ -82,13 +83,27 @@ class Loader:
         for reading in list(self._reading):
             await cancel_and_wait(reading)
 
-    def from_cache(self, needs: Needs) -> Loaded | None:
-        """The cached streams; ``None`` if one of them is incomplete or contested by another writer."""
+    def unknown(self, needs: Needs) -> list[StreamId]:
+        """The streams of which the cache holds nothing."""
+        return [stream for stream in needs if self._cache.is_unknown(stream)]
+
+    def from_cache(self, needs: Needs, *, speculate: bool = False) -> Loaded | None:
+        """The cached streams; ``None`` if one of them is incomplete or contested by another writer.
+
+        Args:
+            needs: what the command needs of each stream.
+            speculate: take streams of which the cache holds nothing for empty.
+        """
         cache = self._cache
         streams: dict[StreamId, LoadedStream] = {}
+        assumes_empty = False
         for stream, need in needs.items():
             if not cache.knows(stream):
-                return None
+                if not speculate or not cache.is_unknown(stream):
+                    return None
+                streams[stream] = _EMPTY
+                assumes_empty = True
+                continue
             if need is EVENTS:
                 if (events := cache.events(stream)) is None:
                     return None
@@ -102,7 +117,31 @@ class Loader:
             if loaded is None or len(loaded.events) > FOLD_AT_ONCE:
                 return None
             streams[stream] = loaded
-        return Loaded(streams, 0, cache.epoch, read_from_store=False)
+        return Loaded(streams, 0, cache.epoch, read_from_store=False, assumes_empty=assumes_empty)
+
+    def from_refusal(self, needs: Needs, refused: Refused, cache_epoch: int) -> Loaded | None:
+        """What an append has found when it refused the command, which is as good as a read; ``None`` if some of it is missing.
+
+        Args:
+            needs: what the command needs of each stream.
+            refused: what the append has found.
+            cache_epoch: the epoch of the cache when it did.
+        """
+        if cache_epoch != self._cache.epoch:
+            return None
+        streams: dict[StreamId, LoadedStream] = {}
+        for stream, need in needs.items():
+            version = refused.versions.get(stream)
+            if version is None:
+                return None
+            if need is VERSION or (not version and self._cache.is_unknown(stream)):
+                streams[stream] = LoadedStream(version)
+                continue
+            loaded = self._cached(stream, need)
+            if loaded is None or loaded.version < version or len(loaded.events) > FOLD_AT_ONCE:
+                return None
+            streams[stream] = loaded
+        return Loaded(streams, refused.head, cache_epoch)
 
     async def load(self, needs: Needs, new_fold: Callable[[], CommandFold] | None = None, origin: Any = None) -> Loaded:
         """Read streams up to one snapshot of the store, and what this process has committed since.

@@ -45,6 +45,7 @@ class Loaded(msgspec.Struct, frozen=True):
         head: the position of the snapshot; 0 if the cache answered.
         cache_epoch: the epoch of the cache when the streams were read.
         read_from_store: false if the cache answered, which may be behind the store.
+        assumes_empty: whether some of the streams were not read, and are taken for empty.
         fold: the command's own fold, if the load has fed it with all events.
     """
 
@@ -52,6 +53,7 @@ class Loaded(msgspec.Struct, frozen=True):
     head: int
     cache_epoch: int
     read_from_store: bool = True
+    assumes_empty: bool = False
     fold: CommandFold | None = None
 
 
