@@ -20,6 +20,15 @@ _MIGRATIONS: Final = (
     "6_refused_rows.sql",
 )
 
+# REPLACE removes rows without a trigger for deletes. This trigger changes nothing for processes of earlier versions, so it
+# needs no version of the schema: the next process that can write the file adds it.
+_NOT_REPLACED: Final = """
+    CREATE TRIGGER IF NOT EXISTS events_are_not_replaced BEFORE INSERT ON events
+        WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
+            OR EXISTS (SELECT 1 FROM events WHERE stream_id = NEW.stream_id AND version = NEW.version)
+        BEGIN SELECT RAISE(ABORT, 'what has happened stays: events change only by redact, which leaves a trace'); END
+"""
+
 
 def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, busy_timeout: float) -> None:
     """Check that the file is a store or empty, set up the connection that appends, and create or migrate the schema.
@@ -57,6 +66,7 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
             f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {_APPLICATION_ID}; "
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         )
+    connection.execute(_NOT_REPLACED)
 
 
 def set_up_ledger(connection: StoreConnection, busy_timeout: float) -> None:
