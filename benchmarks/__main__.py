@@ -24,6 +24,7 @@ _PARTS = {
     "postgres": ("benchmarks.postgres_throughput", "postgres_throughput"),
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
+    "traces": ("benchmarks.every_trace", "every_trace"),
     "years": ("benchmarks.years", "years"),
     "pages": ("benchmarks.pages", "pages"),
 }

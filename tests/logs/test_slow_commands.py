@@ -32,7 +32,8 @@ async def test_a_slow_command_is_a_record_that_says_where_the_time_went(caplog: 
     async with open_store("memory:", exporters="none", config={}, slow_command=0.05) as store:
         await store.execute(Deposit(account=account(1)))
         result = await store.execute(Dawdle(account=account(1), seconds=0.06))
-    [record] = [record for record in caplog.records if record.name == "eventcore.commands"]
+    # On a busy machine other commands may be slow, too.
+    [record] = [record for record in caplog.records if "slow command Dawdle" in record.getMessage()]
     found = re.fullmatch(
         r"slow command Dawdle: ([\d.]+) s, outcome committed, attempts: 1; "
         r"phases: load [\d.]+ s, decide ([\d.]+) s, append [\d.]+ s; trace ([0-9a-f]{32})",

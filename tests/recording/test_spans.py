@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NoReturn
 
@@ -437,7 +437,7 @@ def test_a_link_or_a_parent_with_a_zero_id_is_refused_and_a_span_is_a_good_paren
         with tracer.span("x", parent=zero, links=zeros) as span:
             assert span.parent_span_id == 0
             assert span.trace_id > 1
-            below: Any = tracer.span("below", parent=span)  # type: ignore[arg-type]  # what is obvious works
+            below: Any = tracer.span("below", parent=span)
             below.end()
         child, data = ended(tracer)
         assert child.parent_span_id == data.context.span_id
@@ -555,13 +555,46 @@ def test_a_span_that_is_entered_is_current_here_and_in_other_systems_until_it_is
     other = Other()
     tracer.ring.attached = (other,)
     span = tracer.span("execute")
-    entered = span.enter(own_io=True)
+    entered = span.enter()
     assert Tracer.current() is span
-    assert other.attached == [(span.context, True)]
+    assert other.attached == [(span.context, False)]
     span.leave(entered)
     assert Tracer.current() is None
     assert other.attached == []
     assert span.recording
+
+
+@pytest.mark.parametrize("systems", [1, 2])
+@pytest.mark.parametrize("own_io", [False, True])
+def test_a_span_that_is_connected_is_current_in_other_systems_until_its_block_ends(
+    tracer: Tracer, own_io: bool, systems: int
+) -> None:
+    others = tuple(Other() for _ in range(systems))
+    tracer.ring.attached = others
+    with tracer.span("execute") as span:
+        span.connect(own_io)
+        span.connect(own_io)
+        assert [other.attached for other in others] == [[(span.context, own_io)]] * systems
+    assert [other.attached for other in others] == [[]] * systems
+    assert Tracer.current() is None
+
+
+def test_a_connected_span_whose_block_ends_in_another_context_undoes_nothing_there(tracer: Tracer) -> None:
+    other = Other()
+    tracer.ring.attached = (other,)
+
+    def block() -> Generator[None]:
+        with tracer.span("execute") as span:
+            span.connect()
+            yield
+
+    begun = block()
+    contextvars.copy_context().run(next, begun)
+    with tracer.span("here") as here:
+        begun.close()
+        assert Tracer.current() is here
+    assert len(other.attached) == 1
+    assert len(ended(tracer)) == 2
 
 
 def test_nothing_is_attached_to_a_system_that_is_not_in_use(tracer: Tracer) -> None:

@@ -14,7 +14,7 @@ from eventcore.errors import StoreError
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
-from eventcore.stores.base import Backend, ProjectionLedger
+from eventcore.stores.base import Backend, ProjectionLedger, append_hints
 from eventcore.stores.judging import last_appended
 from eventcore.stores.values import (
     CONFLICT,
@@ -26,6 +26,7 @@ from eventcore.stores.values import (
     Purpose,
     StateKey,
     Verdict,
+    Verdicts,
     Versions,
 )
 from eventcore.telemetry import Telemetry
@@ -62,7 +63,10 @@ class ObservedLog:
         self, backend: Backend, telemetry: Telemetry, instruments: StoreInstruments, backend_instruments: BackendInstruments
     ) -> None:
         self._system = backend.system
+        # A store in memory calls nothing that could be traced.
+        self._has_io = backend.system != "memory"
         self._log = backend.log
+        self.append_hints = append_hints(backend.log)
         self._telemetry = telemetry
         self._instruments = instruments
         self._backend_instruments = backend_instruments
@@ -95,6 +99,8 @@ class ObservedLog:
                 if written:
                     span.set_attribute("eventcore.position", head)
         instruments.committed(written)
+        if isinstance(verdicts, Verdicts) and verdicts.refused is not None:
+            instruments.read["command"].add(sum(map(len, verdicts.refused.rows.values())))
         if head:
             self._backend_instruments.appended(head)
         return verdicts
@@ -151,25 +157,24 @@ class ObservedLog:
     @contextmanager
     def _call(self, operation: Operation, name: str, origins: Sequence[Span | None]) -> Generator[Span]:
         parent, links = _family(origins)
-        context = correlation_id = causation_id = None
+        correlation_id = causation_id = None
         if parent is not None:
             # The command's own ids: this task belongs to the store, and has no span of the command around it.
-            context, correlation_id, causation_id = parent.context, parent.correlation_id, parent.causation_id
+            correlation_id, causation_id = parent.correlation_id, parent.causation_id
         begun = perf_counter()
         with self._telemetry.span(
-            name, kind=_CLIENT, parent=context, links=links, correlation_id=correlation_id, causation_id=causation_id
+            name, kind=_CLIENT, parent=parent, links=links, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
             if span.recording:
                 span.set_attribute("db.system.name", self._system)
                 span.set_attribute("db.operation.name", operation)
-            entered = span.enter(own_io=True)
+            if self._has_io:
+                span.connect(own_io=True)
             try:
                 yield span
             except BaseException as error:
                 self._instruments.failed(operation, perf_counter() - begun, error)
                 raise
-            finally:
-                span.leave(entered)
         self._instruments.succeeded(operation, perf_counter() - begun)
 
 

@@ -20,12 +20,13 @@ from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
 from eventcore.ground.tracebacks import forget_earlier_raises
-from eventcore.ground.yielding import LoopYielder
+from eventcore.ground.yielding import LoopSlices, LoopYielder
 
 __all__ = [
     "Breaker",
     "BreakerState",
     "CommonTimeout",
+    "LoopSlices",
     "LoopYielder",
     "OwnedTask",
     "around_fork",

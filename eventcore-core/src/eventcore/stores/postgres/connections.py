@@ -81,6 +81,8 @@ class Connector:
 
     async def close(self, timeout: float) -> None:
         """Wait until the running calls have ended, and end all connections, within ``timeout`` seconds."""
+        if self._is_closed:
+            return
         self._is_open = False
         deadline = monotonic() + timeout
         for pool in self.pools:
