@@ -99,6 +99,10 @@ ANSWERS = {
 }
 
 
+def wait_for(pipeline: Pipeline, expected: tuple[int, ...], problem: str) -> None:
+    eventually(lambda: (account(pipeline), pipeline.problem) == (expected, problem), 30)
+
+
 def test_what_a_hook_answers_has_the_same_effect_as_in_a_thread(bench: Bench, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(SETTINGS, span_batch=20, span_interval=0.5, backoff=0.2, max_backoff=0.2)
     pairs: dict[str, list[Pipeline]] = {}
@@ -114,7 +118,7 @@ def test_what_a_hook_answers_has_the_same_effect_as_in_a_thread(bench: Bench, tm
     for number, (fault, pair) in enumerate(pairs.items()):
         expected, problem = ANSWERS[fault]
         for pipeline in pair:
-            eventually(lambda p=pipeline, e=expected, w=problem: (account(p), p.problem) == (e, w), 30)
+            wait_for(pipeline, expected, problem)
         assert pair[1].state == pair[0].state
         files = tmp_path / f"here{number}", tmp_path / f"there{number}"
         assert written(files[0], "spans") == written(files[1], "spans")
