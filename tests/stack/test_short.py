@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -37,4 +38,6 @@ def test_the_stack_starts_measures_its_commands_and_no_alert_fires(tmp_path: Pat
         wait_until(complete, timeout=30, message=f"{missing} are measured", step=0.2)
         # rotel, which stands for the Collector, has no page of metrics.
         assert {alert["metric"]["alertname"] for alert in stack.query('ALERTS{alertstate="firing"}')} <= {"CollectorDown"}
+        health = f'. {stack.write_runbook_variables()} && eventcore health "$SERVICE/health/readyz"'
+        assert subprocess.run(["/bin/sh", "-c", health], capture_output=True, timeout=30, check=True).stdout
         assert stack.alert_rules() == {alert.name for alert in ALERTS}
