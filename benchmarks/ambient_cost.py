@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from contextvars import ContextVar, Token
-from functools import partial
 from statistics import median
 from time import thread_time
 from typing import Final, final
 
-from benchmarks.measuring import Effort, Series, in_turns
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from benchmarks.measuring import Effort, Series, announce
 from benchmarks.results import Row, Table, Target
 from benchmarks.workload import add_item, order_streams
-from eventcore import open_store
+from eventcore import EventStore, StreamId, open_store
 from eventcore.exporting import TraceContext, hookimpl
 from eventcore.telemetry import Telemetry
 from eventcore_otel.ambient import OpenTelemetryContext
 
 __all__ = ["ambient_cost"]
 
-_COMMANDS: Final = 2000
-_WARM_UP: Final = 200
-_TRACE: Final = TraceContext(1, 2, 1)
-_CURRENT: Final[ContextVar[TraceContext | None]] = ContextVar("current", default=_TRACE)
+_COMMANDS: Final = 20
+_CURRENT: Final[ContextVar[TraceContext | None]] = ContextVar("current", default=None)
 
 
 @final
@@ -63,44 +66,79 @@ class ConnectingExporter:
 
 def ambient_cost(effort: Effort) -> Table:
     """Commands in memory, one after the other: without another tracing system, with a plain one, and with OpenTelemetry."""
-    rounds = 7 if effort.quick else 21
-    systems = {"none": None, "plain": PlainContext(), "OpenTelemetry": OpenTelemetryContext()}
-    measured = in_turns({name: partial(_turn, system) for name, system in systems.items()}, rounds)
-    none = measured["none"]
-    rows = [_row(name, measured[name], none) for name in systems]
+    systems: dict[str, object | None] = {
+        "none": None,
+        "plain": PlainContext(),
+        "OpenTelemetry, not in use": OpenTelemetryContext(),
+        "none, in requests": None,
+        "plain, in requests": PlainContext(),
+        "OpenTelemetry, in requests": OpenTelemetryContext(always=True),
+    }
+    measured = asyncio.run(_measured(systems, 300 if effort.quick else 1500))
+    rows = [
+        _row(name, measured[name], measured["none, in requests" if name.endswith("in requests") else "none"])
+        for name in systems
+    ]
     return Table(
         "A command with another tracing system: processor time",
         ("one command", "more than without"),
         tuple(rows),
         notes=(
             "Memory store, every trace recorded, one exporter that takes spans. Processor time of the event loop's thread, the "
-            "median of the rounds; the difference is the median of the differences of each round.",
-            "plain: a context variable, so what it costs is eventcore's own part. OpenTelemetry: what eventcore-otel connects; "
-            "most of it is the time of OpenTelemetry's own context.",
+            f"median of the rounds of {_COMMANDS} commands; the difference is the median of the differences of each round.",
+            "plain: a context variable, so what it costs is eventcore's own part. OpenTelemetry: what eventcore-otel connects.",
+            "in requests: each command has another current span of that system around it, as a request has, which becomes its "
+            "parent. To make that span current is part of the figure of every row, also of `none`.",
         ),
     )
 
 
-def _turn(system: object | None) -> float:
+async def _measured(systems: Mapping[str, object | None], rounds: int) -> dict[str, Series]:
+    """Short turns of each system, in one event loop that never stops: noise that comes and goes affects all of them."""
+    values: dict[str, list[float]] = {name: [] for name in systems}
+    async with AsyncExitStack() as stack:
+        stores = {name: (await _opened(stack, system), order_streams()) for name, system in systems.items()}
+        order = list(systems)
+        announce(f"  {rounds} rounds of {_COMMANDS} commands of each")
+        for _ in range(rounds):
+            order.append(order.pop(0))
+            for name in order:
+                commands = _in_requests if name.endswith("in requests") else _alone
+                values[name].append(await commands(*stores[name]))
+    return {name: Series(name, kept[rounds // 10 :]) for name, kept in values.items()}
+
+
+async def _opened(stack: AsyncExitStack, system: object | None) -> EventStore:
     telemetry = Telemetry(config={}, exporters=[], traces_per_second="all")
     telemetry.register_exporter(ConnectingExporter(system), name="connecting")
-    if not telemetry.flush_blocking(5.0):
+    if not await telemetry.flush(5.0):
         raise RuntimeError("the exporter did not start")
-    try:
-        return asyncio.run(_commands(telemetry))
-    finally:
-        telemetry.shutdown_blocking(5.0)
+    stack.push_async_callback(telemetry.shutdown, 5.0)
+    return await stack.enter_async_context(open_store("memory:", telemetry=telemetry))
 
 
-async def _commands(telemetry: Telemetry) -> float:
-    next_stream = order_streams()
-    async with open_store("memory:", telemetry=telemetry) as store:
-        for _ in range(_WARM_UP):
-            await store.execute(add_item(next_stream()))
-        begun = thread_time()
-        for _ in range(_COMMANDS):
-            await store.execute(add_item(next_stream()))
-        return (thread_time() - begun) / _COMMANDS
+async def _alone(store: EventStore, next_stream: Callable[[], StreamId]) -> float:
+    begun = thread_time()
+    for _ in range(_COMMANDS):
+        await store.execute(add_item(next_stream()))
+    return (thread_time() - begun) / _COMMANDS
+
+
+async def _in_requests(store: EventStore, next_stream: Callable[[], StreamId]) -> float:
+    # Made before: what a span of a request costs is not the matter.
+    requests = [_request(number) for number in range(1, _COMMANDS + 1)]
+    begun = thread_time()
+    for ours, theirs in requests:
+        plain, attached = _CURRENT.set(ours), otel_context.attach(theirs)
+        await store.execute(add_item(next_stream()))
+        otel_context.detach(attached)
+        _CURRENT.reset(plain)
+    return (thread_time() - begun) / _COMMANDS
+
+
+def _request(number: int) -> tuple[TraceContext, Context]:
+    span = NonRecordingSpan(SpanContext(number, number, is_remote=False, trace_flags=TraceFlags(1)))
+    return TraceContext(number, number, 1), set_span_in_context(span, Context())
 
 
 def _row(name: str, series: Series, none: Series) -> Row:

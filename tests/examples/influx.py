@@ -96,6 +96,9 @@ class InfluxSetup(ExporterSetup):
     secrets: ClassVar[Sequence[str]] = (PASSWORD,)
     cannot: ClassVar[Mapping[str, str]] = {
         "spans": "the exporter has no hook for spans",
+        "scopes": "the line protocol has no scopes",
+        "exemplars": "the line protocol has no exemplars",
+        "resource": "the line protocol has no resource",
         "kinds": "a measurement has no type",
         "units": "a measurement has no unit",
         "descriptions": "a measurement has no description",

@@ -87,6 +87,9 @@ class StatsdSetup(ExporterSetup):
     adds_up: ClassVar[bool] = True
     cannot: ClassVar[Mapping[str, str]] = {
         "spans": "the exporter has no hook for spans",
+        "scopes": "the protocol has no scopes",
+        "exemplars": "the protocol has no exemplars",
+        "resource": "the protocol has no resource",
         "units": "the protocol has no units",
         "descriptions": "the protocol has no descriptions",
         "start_times": "the protocol has no times",

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from tests.real_parts.received import AttributeValue, ReceivedEvent, ReceivedLink, ReceivedPoint, ReceivedSpan
+from tests.real_parts.received import AttributeValue, ReceivedEvent, ReceivedExemplar, ReceivedLink, ReceivedPoint, ReceivedSpan
 
 _TEMPORALITY: Final = {"AGGREGATION_TEMPORALITY_CUMULATIVE": "cumulative", "AGGREGATION_TEMPORALITY_DELTA": "delta"}
 
@@ -14,7 +14,7 @@ def points_of(requests: Iterable[Mapping[str, Any]]) -> Iterator[ReceivedPoint]:
     for request in requests:
         for resource, scope, group in _scopes(request, "resource_metrics", "scope_metrics"):
             for metric in group.get("metrics", ()):
-                yield from _points(metric, resource, scope)
+                yield from _points(metric, resource, scope, group.get("schema_url", ""))
 
 
 def spans_of(requests: Iterable[Mapping[str, Any]]) -> Iterator[ReceivedSpan]:
@@ -22,7 +22,7 @@ def spans_of(requests: Iterable[Mapping[str, Any]]) -> Iterator[ReceivedSpan]:
     for request in requests:
         for resource, scope, group in _scopes(request, "resource_spans", "scope_spans"):
             for span in group.get("spans", ()):
-                yield _span(span, resource, scope)
+                yield _span(span, resource, scope, group.get("schema_url", ""))
 
 
 def _scopes(request: Mapping[str, Any], outer: str, inner: str) -> Iterator[tuple[dict[str, AttributeValue], str, Any]]:
@@ -33,7 +33,9 @@ def _scopes(request: Mapping[str, Any], outer: str, inner: str) -> Iterator[tupl
             yield resource, f"{scope.get('name', '')} {scope.get('version', '')}", group
 
 
-def _points(metric: Mapping[str, Any], resource: dict[str, AttributeValue], scope: str) -> Iterator[ReceivedPoint]:
+def _points(
+    metric: Mapping[str, Any], resource: dict[str, AttributeValue], scope: str, schema_url: str
+) -> Iterator[ReceivedPoint]:
     kind = next(kind for kind in ("sum", "gauge", "histogram") if kind in metric)
     data = metric[kind]
     for point in data.get("data_points", ()):
@@ -56,10 +58,21 @@ def _points(metric: Mapping[str, Any], resource: dict[str, AttributeValue], scop
             max=point.get("max"),
             bounds=tuple(point.get("explicit_bounds", ())),
             buckets=tuple(int(count) for count in point.get("bucket_counts", ())),
+            schema_url=schema_url,
+            exemplars=tuple(map(_exemplar, point.get("exemplars", ()))),
         )
 
 
-def _span(span: Mapping[str, Any], resource: dict[str, AttributeValue], scope: str) -> ReceivedSpan:
+def _exemplar(exemplar: Mapping[str, Any]) -> ReceivedExemplar:
+    return ReceivedExemplar(
+        int(exemplar["as_int"]) if "as_int" in exemplar else exemplar["as_double"],
+        int(exemplar.get("time_unix_nano", 0)),
+        _hex(exemplar.get("trace_id", "")),
+        _hex(exemplar.get("span_id", "")),
+    )
+
+
+def _span(span: Mapping[str, Any], resource: dict[str, AttributeValue], scope: str, schema_url: str) -> ReceivedSpan:
     status = span.get("status", {})
     return ReceivedSpan(
         name=span.get("name", ""),
@@ -88,6 +101,7 @@ def _span(span: Mapping[str, Any], resource: dict[str, AttributeValue], scope: s
             )
             for link in span.get("links", ())
         ),
+        schema_url=schema_url,
     )
 
 

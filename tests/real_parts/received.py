@@ -9,6 +9,16 @@ Attributes: TypeAlias = Mapping[str, AttributeValue]
 
 
 @dataclass(frozen=True)
+class ReceivedExemplar:
+    """An exemplar of a point; ids in hexadecimal."""
+
+    value: float | int
+    time_ns: int
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True)
 class ReceivedPoint:
     """One data point with its metric and resource.
 
@@ -19,6 +29,8 @@ class ReceivedPoint:
         temporality: ``"cumulative"`` or ``"delta"``; None for a gauge.
         value: of a sum or gauge.
         buckets: the count of each bucket, one more than ``bounds``.
+        schema_url: of the scope.
+        exemplars: empty where the receiver does not show them.
     """
 
     name: str
@@ -39,6 +51,8 @@ class ReceivedPoint:
     max: float | None = None
     bounds: tuple[float, ...] = ()
     buckets: tuple[int, ...] = ()
+    schema_url: str = ""
+    exemplars: tuple[ReceivedExemplar, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,3 +98,4 @@ class ReceivedSpan:
     scope: str
     events: tuple[ReceivedEvent, ...] = field(default=())
     links: tuple[ReceivedLink, ...] = field(default=())
+    schema_url: str = ""

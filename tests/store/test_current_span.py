@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from typing import Any, ClassVar, TypeAlias
@@ -122,7 +123,71 @@ async def test_a_store_call_is_marked_as_eventcores_own(store: EventStore, telem
     assert await telemetry.flush(5.0)
     for name, call in (("append events", "append"), ("read streams", "read_streams")):
         [span] = keeper.named(name)
-        assert seen[call] == (span.context.span_id, (span.context.span_id, True))
+        # A store in memory calls no driver.
+        marked = None if store._backend.log._system == "memory" else (span.context.span_id, True)
+        assert seen[call] == (span.context.span_id, marked)
+
+
+class CountingSystem(OtherSystem):
+    """Counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def current(self) -> TraceContext | None:
+        self.calls["current"] += 1
+        return TraceContext(1, 2, 1)
+
+    def attach(self, context: TraceContext, own_io: bool) -> object:
+        if context.valid:  # those of the PostgreSQL store's statements that belong to no call have no span
+            self.calls["own call" if own_io else "attach"] += 1
+        return super().attach(context, own_io)
+
+
+async def test_a_command_asks_another_system_once_and_is_attached_to_it_once(store: EventStore, telemetry: Telemetry) -> None:
+    await store.execute(Deposit(account=account("a")))
+    other = CountingSystem()
+    telemetry._tracer.ambient = telemetry._tracer.ring.attached = (other,)
+    # The stream is in the cache, so that there is one call to the store.
+    await store.execute(Deposit(account=account("a")))
+    own_calls = other.calls.pop("own call", 0)
+    assert other.calls == {"current": 1, "attach": 1}
+    # The PostgreSQL store marks the connection's own calls inside of it, too.
+    assert own_calls in ((0,) if store._backend.log._system == "memory" else (1, 2))
+
+
+class Tenant(Command[list[str]]):
+    """Notes the caller's context variable in each of its methods, and sets it."""
+
+    account: StreamId
+    current: ClassVar[ContextVar[str]] = ContextVar("tenant", default="none")
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def initial_state(self) -> list[str]:
+        return []
+
+    def apply(self, state: list[str], event: RecordedEvent) -> list[str]:
+        self.seen.append(("apply", self.current.get()))
+        return state
+
+    def handle(self, state: list[str]) -> Any:
+        self.seen.append(("handle", self.current.get()))
+        self.current.set("changed")
+        yield self.account, Deposited(amount=1)
+
+
+async def test_a_commands_code_sees_the_context_variables_of_its_caller_and_changes_those_of_nobody(store: EventStore) -> None:
+    async def execute(tenant: str) -> str:
+        Tenant.current.set(tenant)
+        await store.execute(Tenant(account=account("a")))
+        return Tenant.current.get()
+
+    Tenant.seen.clear()
+    assert await asyncio.gather(*map(execute, "abc")) == ["a", "b", "c"]
+    assert await asyncio.create_task(execute("d")) == "d"
+    assert Tenant.current.get() == "none"
+    assert [tenant for where, tenant in Tenant.seen if where == "handle"] == ["a", "b", "c", "d"]
+    assert {tenant for where, tenant in Tenant.seen if where == "apply"} <= {"a", "b", "c", "d"}
 
 
 async def test_a_handler_that_raises_leaves_nothing_current(store: EventStore, telemetry: Telemetry) -> None:

@@ -25,12 +25,21 @@ from eventcore.exporting import (
     HistogramData,
     MetricData,
     RetryLater,
+    Scope,
     Secret,
     Signal,
     SpanData,
     hookimpl,
 )
-from eventcore.testing import ExporterSetup, Received, ReceivedEvent, ReceivedLink, ReceivedPoint, ReceivedSpan
+from eventcore.testing import (
+    ExporterSetup,
+    Received,
+    ReceivedEvent,
+    ReceivedExemplar,
+    ReceivedLink,
+    ReceivedPoint,
+    ReceivedSpan,
+)
 from eventcore.testing.exporters.recording import received_point, received_span
 from tests.real_parts.ports import free_ports
 from tests.real_parts.waiting import wait_until
@@ -52,6 +61,7 @@ class LineExporter(Exporter):
     @hookimpl
     def start(self, context: ExporterContext) -> None:
         self.context = context
+        self.resource = dict(context.resource.attributes)
         context.on_fork(before=self.disconnect)
 
     @hookimpl
@@ -99,7 +109,7 @@ class LineExporter(Exporter):
         return fields
 
     def send(self, content: Mapping[str, Any], timeout: float) -> None:
-        line = json.dumps(content).encode() + b"\n"
+        line = json.dumps({**content, "resource": self.resource}).encode() + b"\n"
         sent = False
         try:
             connection = self.connect(timeout)
@@ -144,11 +154,12 @@ class AsyncLineExporter(LineExporter):
     @hookimpl
     async def start(self, context: ExporterContext) -> None:  # type: ignore[override]  # as above
         self.context = context
+        self.resource = dict(context.resource.attributes)
 
     @hookimpl
     async def flush(self, signal: Signal, timeout: float) -> None:
         if waiting := self.waiting[signal]:
-            line = json.dumps({signal: waiting}).encode() + b"\n"
+            line = json.dumps({signal: waiting, "resource": self.resource}).encode() + b"\n"
             answer = b""
             try:
                 reader, writer = self.streams = self.streams or await asyncio.open_connection("127.0.0.1", self.port)
@@ -246,11 +257,13 @@ class LineSetup(ExporterSetup):
     def received(self) -> Received:
         points: list[ReceivedPoint] = []
         spans: list[ReceivedSpan] = []
+        resource: dict[str, Any] | None = None
         for line in self.path.read_bytes().splitlines():
             content = json.loads(line)
             points += map(_point, content.get("metrics", ()))
             spans += map(_span, content.get("spans", ()))
-        return Received(points, spans)
+            resource = content["resource"]
+        return Received(points, spans, resource)
 
     @contextmanager
     def outage(self) -> Iterator[None]:
@@ -274,14 +287,15 @@ def _point(fields: dict[str, Any]) -> ReceivedPoint:
         fields["value"] = float(fields["value"])
     if fields.get("buckets") is not None:
         fields["buckets"] = {float(bound): count for bound, count in fields["buckets"].items()}
-    return ReceivedPoint(**fields)
+    exemplars = [ReceivedExemplar(**each) for each in fields["exemplars"]]
+    return ReceivedPoint(**fields | {"scope": Scope(**fields["scope"]), "exemplars": exemplars})
 
 
 def _span(fields: dict[str, Any]) -> ReceivedSpan:
     fields["events"] = [ReceivedEvent(**each | {"attributes": _frozen(each["attributes"])}) for each in fields["events"]]
     fields["links"] = [ReceivedLink(**each | {"attributes": _frozen(each["attributes"])}) for each in fields["links"]]
     fields["attributes"] = _frozen(fields["attributes"])
-    return ReceivedSpan(**fields)
+    return ReceivedSpan(**fields | {"scope": Scope(**fields["scope"])})
 
 
 def _frozen(attributes: Mapping[str, Any]) -> dict[str, Any]:

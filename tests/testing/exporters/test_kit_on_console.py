@@ -27,6 +27,7 @@ class ConsoleSetup(ExporterSetup):
     patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
     cannot: ClassVar = {
         **dict.fromkeys(("units", "descriptions", "start_times", "times", "min_max", "buckets"), _FOR_PEOPLE),
+        **dict.fromkeys(("scopes", "exemplars", "resource"), _FOR_PEOPLE),
         **dict.fromkeys(("large_integers", "precision"), "it prints three or four digits"),
         **dict.fromkeys(
             ("span_ids", "span_parents", "span_kinds", "span_times", "span_attributes", "span_events", "span_links"),

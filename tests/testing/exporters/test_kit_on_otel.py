@@ -10,11 +10,13 @@ from typing import Any, ClassVar, Final, cast
 
 import pytest
 
+from eventcore.exporting import Scope
 from eventcore.testing import (
     ExporterContract,
     ExporterSetup,
     Received,
     ReceivedEvent,
+    ReceivedExemplar,
     ReceivedLink,
     ReceivedPoint,
     ReceivedSpan,
@@ -44,7 +46,9 @@ class OtlpSetup(ExporterSetup):
         )
 
     def received(self) -> Received:
-        return Received([_point(point) for point in self.collector.points()], [_span(span) for span in self.collector.spans()])
+        points, spans = self.collector.points(), self.collector.spans()
+        resource = points[-1].resource if points else spans[-1].resource if spans else None
+        return Received(list(map(_point, points)), list(map(_span, spans)), resource)
 
 
 class AgentSetup(OtlpSetup):
@@ -55,6 +59,8 @@ class AgentSetup(OtlpSetup):
 
 class RotelSetup(OtlpSetup):
     """Reads rotel's log."""
+
+    cannot: ClassVar = {"exemplars": "its log does not show them"}
 
     def __init__(self, collector: Rotel) -> None:
         super().__init__(collector)
@@ -87,6 +93,11 @@ def _point(point: OtlpPoint) -> ReceivedPoint:
         "description": point.description,
         "start_time_ns": point.start_time_ns,
         "time_ns": point.time_ns,
+        "scope": _scope(point),
+        "exemplars": [
+            ReceivedExemplar(value=each.value, time_ns=each.time_ns, trace_id=each.trace_id, span_id=each.span_id)
+            for each in point.exemplars
+        ],
     }
     if kind == "histogram":
         buckets = dict(zip((*point.bounds, float("inf")), point.buckets, strict=True))
@@ -110,7 +121,13 @@ def _span(span: OtlpSpan) -> ReceivedSpan:
         links=[ReceivedLink(trace_id=each.trace_id, span_id=each.span_id, attributes=each.attributes) for each in span.links],
         status=cast(Any, span.status),
         status_description=span.status_message,
+        scope=_scope(span),
     )
+
+
+def _scope(received: OtlpPoint | OtlpSpan) -> Scope:
+    name, _, version = received.scope.partition(" ")
+    return Scope(name, version, received.schema_url)
 
 
 @pytest.mark.once

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from eventcore.exporting import CounterData, MetricData, Secret
-from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedPoint
+from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedExemplar, ReceivedPoint
 from eventcore.testing.exporters.contract import ValueContract
 from eventcore_prometheus import PrometheusExporter
 
@@ -33,6 +33,7 @@ class PrometheusSetup(ExporterSetup):
         "negative_sums": "a sum that falls would look like a restart",
         "min_max": "Prometheus has no smallest and largest value of a histogram",
         "large_integers": "Prometheus keeps floats",
+        "scopes": "the page has no scopes",
     }
 
     accept: ClassVar[str] = "application/openmetrics-text;version=1.0.0"
@@ -64,13 +65,19 @@ class PrometheusSetup(ExporterSetup):
         headers = {"Accept": self.accept, "Authorization": f"Bearer {TOKEN}"}
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
             page = answer.read().decode()
-        return Received([point for family in self.parse(page) for point in _points(family)])
+        families = list(self.parse(page))
+        [info] = [sample.labels for family in families for sample in family.samples if sample.name == "target_info"]
+        return Received([point for family in families for point in _points(family)], resource=info)
 
 
 class TextSetup(PrometheusSetup):
     """Scrapes the older format."""
 
-    cannot: ClassVar = {**PrometheusSetup.cannot, "units": "the text format has no units"}
+    cannot: ClassVar = {
+        **PrometheusSetup.cannot,
+        "units": "the text format has no units",
+        "exemplars": "the text format has no exemplars",
+    }
     accept = "text/plain"
 
     def parse(self, page: str) -> Iterable[Any]:
@@ -81,7 +88,8 @@ def _points(family: Any) -> Iterable[ReceivedPoint]:
     common = {"kind": family.type, "description": family.documentation, "unit": family.unit}
     if family.type != "histogram":
         for sample in family.samples:
-            yield ReceivedPoint(name=sample.name, labels=sample.labels, value=sample.value, **common)
+            exemplars = _exemplars(sample)
+            yield ReceivedPoint(name=sample.name, labels=sample.labels, value=sample.value, exemplars=exemplars, **common)
         return
     series: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
     for sample in family.samples:
@@ -92,6 +100,7 @@ def _points(family: Any) -> Iterable[ReceivedPoint]:
             case "_bucket":
                 assert bound is not None
                 fields["buckets"][float(bound)] = sample.value
+                fields.setdefault("exemplars", []).extend(_exemplars(sample))
             case "_sum":
                 fields["sum"] = sample.value
             case "_count":
@@ -103,6 +112,13 @@ def _points(family: Any) -> Iterable[ReceivedPoint]:
             buckets[bound], below = int(count - below), count
         assert buckets.get(inf) is not None
         yield ReceivedPoint(name=family.name, labels=dict(pairs), **common, **(fields | {"buckets": buckets}))
+
+
+def _exemplars(sample: Any) -> list[ReceivedExemplar]:
+    if (found := sample.exemplar) is None:
+        return []
+    ids = {"trace_id": found.labels["trace_id"], "span_id": found.labels["span_id"]}
+    return [ReceivedExemplar(value=found.value, time_ns=round(float(found.timestamp) * 1000) * 10**6, **ids)]
 
 
 @pytest.mark.once

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Final, final, get_args
 
 from eventcore.catalogue.metrics import BackendMetrics
 from eventcore.catalogue.outages import Outages
 from eventcore.errors import StoreUnavailable
-from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn
+from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn, text_of
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
-from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsSampling, Wait
+from eventcore.stores.sampling import CANCELLED_WAIT, BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
 
 _SAMPLE_INTERVAL: Final = 5.0
@@ -81,20 +79,29 @@ class BackendInstruments(BackendMetrics):
         for handle in self._handles:
             handle.close()
 
-    @contextmanager
-    def appending(self) -> Generator[None]:
-        """Note how long the append in this block has been waiting for its answer, and whether it failed."""
+    def append_begins(self) -> object:
+        """Note that an append waits for its answer. Returns what ``append_ends`` needs."""
         key = object()
         self._appending[key] = monotonic()
-        try:
-            yield
-        except StoreUnavailable as error:
-            self.append_failure = (monotonic(), str(error))
-            raise
-        else:
+        return key
+
+    def append_ends(self, key: object, error: BaseException | None) -> None:
+        """Note that an append has its answer, or what it failed with."""
+        del self._appending[key]
+        if error is None:
             self.append_failure = None
-        finally:
-            del self._appending[key]
+        elif isinstance(error, StoreUnavailable):
+            self.append_failure = (monotonic(), text_of(error))
+
+    def command_gave_up(self) -> None:
+        """Count a wait for a connection that ended without one, if a command has ended by its timeout while a call waits.
+
+        Commands share calls. So a call goes on waiting for those that still want it, and may even get a connection later.
+        """
+        counters = self._counters
+        begun = next(iter(counters.connection_waits.values()), None)
+        if begun is not None and monotonic() - begun >= CANCELLED_WAIT:
+            counters.connection_timeouts = (counters.connection_timeouts or 0) + 1
 
     def append_wait(self) -> float | None:
         """Seconds for which the oldest append without answer has been waiting; ``None`` when there is none."""
@@ -109,6 +116,7 @@ class BackendInstruments(BackendMetrics):
 
     async def _sample_for_ever(self, backend: SupportsSampling) -> None:
         while True:
+            begun = monotonic()
             try:
                 async with asyncio.timeout(_SAMPLE_INTERVAL):
                     sample = await backend.sample()
@@ -118,7 +126,7 @@ class BackendInstruments(BackendMetrics):
             except Exception as error:  # noqa: BLE001  # after any failure the values are unknown
                 sample = DatabaseSample()
                 self._answers = False
-                self.outages.failed(error)
+                self.outages.failed(error, monotonic() - begun)
             self._keep(sample)
             await asyncio.sleep(_SAMPLE_INTERVAL if self._answers else _RETRY_INTERVAL)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from eventcore.commands.boundary import BoundaryState
 from eventcore.commands.context import CommandContext
+from eventcore.commands.streams.speculation import Refusal
 from eventcore.errors import InvalidCommand, StoreError
 from eventcore.events import RecordedEvent
 from eventcore.ground import forget_earlier_raises
@@ -48,6 +49,7 @@ class Attempt(msgspec.Struct, eq=False):
         sent: whether the attempt has joined a batch. From then on it cannot be withdrawn.
         later_events: events that were applied after the state was read. They get their positions when they are committed.
         events: the decision.
+        refusal: what the store has found in the command's streams, if it refused the append of the attempt and says so.
         failure: the exception that the command's code raised, or the error that describes its invalid decision.
         decide_seconds: how long the decision took.
     """
@@ -59,6 +61,7 @@ class Attempt(msgspec.Struct, eq=False):
     sent: bool = False
     later_events: Sequence[RecordedEvent] = ()
     events: Sequence[NewEvent] = ()
+    refusal: Refusal | None = None
     failure: BaseException | None = None
     decide_seconds: float = 0.0
 
@@ -73,29 +76,24 @@ class Attempt(msgspec.Struct, eq=False):
             return True
         # The command's code runs in the batcher's task. Its exceptions are for the caller of this command only, and the other
         # commands of the batch must go on, so every exception is caught, `BaseException` included.
-        entered = context.span.enter()
         try:
-            boundary.state = context.apply(boundary.state, events)
-            return not context.plan.discovers or not context.discover(boundary.state, boundary.versions)
+            boundary.state = context.surroundings.run(context.apply, boundary.state, events)
+            return not context.plan.discovers or not context.surroundings.run(
+                context.discover, boundary.state, boundary.versions
+            )
         except BaseException as error:  # noqa: BLE001  # see above
             self.failure = _as_failure(error)
             return True
-        finally:
-            context.span.leave(entered)
 
     def decide(self, now_ns: int) -> Sequence[NewEvent]:
         """Call ``handle``. A failure is kept for the caller and counts as a decision without events."""
         begun = perf_counter()
-        span = self.context.span
-        entered = span.enter()
         try:
             if self.failure is None:
-                boundary = self.boundary
-                self.events = self.context.decide(boundary.state, boundary.versions, now_ns)
+                boundary, context = self.boundary, self.context
+                self.events = context.surroundings.run(context.decide, boundary.state, boundary.versions, now_ns)
         except BaseException as error:  # noqa: BLE001  # as in `catch_up`
             self.failure = _as_failure(error)
-        finally:
-            span.leave(entered)
         self.decide_seconds = perf_counter() - begun
         return self.events
 

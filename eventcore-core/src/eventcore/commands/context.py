@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import Context, copy_context
 from typing import Any, Final, cast, final
 
 import msgspec
@@ -11,6 +12,7 @@ from eventcore.catalogue import CommandInstruments
 from eventcore.commands.command import Command
 from eventcore.commands.fields import Need, Needs
 from eventcore.commands.plan import CommandPlan
+from eventcore.commands.streams.speculation import Speculation, SpeculationMode
 from eventcore.errors import InvalidCommand
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec
@@ -23,15 +25,22 @@ _MAX_STREAMS: Final = 1000
 
 @final
 class CommandContext(msgspec.Struct, frozen=True, gc=False):
-    """What all attempts of one command share: the command, its span, and the metadata of its events."""
+    """What all attempts of one command share: the command, its span, and the metadata of its events.
+
+    Attributes:
+        surroundings: a copy of the caller's context, in which the command's span is current in all tracing systems. The
+            command's code runs in it where another task runs that code: the loader's or the batcher's.
+    """
 
     command: Command[Any]
     plan: CommandPlan
     codec: Codec
     ids: IdGenerator
+    speculation: Speculation
     span: Span
     metadata: EventMetadata
     encoded_metadata: bytes
+    surroundings: Context
 
     def decide(self, state: Any, versions: Mapping[StreamId, int], now_ns: int) -> Sequence[NewEvent]:
         """Call ``handle`` and prepare its events for an append.
@@ -143,10 +152,18 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
 class CommandType:
     """A command class that was executed before: its checked plan and its series, so that neither is looked up again."""
 
-    __slots__ = ("_codec", "_ids", "_log_fields", "_plan", "series", "span_name")
+    __slots__ = ("_codec", "_ids", "_log_fields", "_plan", "_speculation", "series", "span_name")
 
-    def __init__(self, cls: type[Command[Any]], codec: Codec, ids: IdGenerator, instruments: CommandInstruments) -> None:
+    def __init__(
+        self,
+        cls: type[Command[Any]],
+        codec: Codec,
+        ids: IdGenerator,
+        instruments: CommandInstruments,
+        speculation: SpeculationMode,
+    ) -> None:
         self._plan = CommandPlan(cls)
+        self._speculation = Speculation(speculation)
         self._codec = codec
         self._ids = ids
         self.series = instruments.bind(self._plan.name)
@@ -154,7 +171,10 @@ class CommandType:
         self._log_fields = {"eventcore.store": instruments.store, "eventcore.command.type": self._plan.name}
 
     def context(self, command: Command[Any], span: Span, headers: dict[str, str]) -> CommandContext:
-        """The context of one command of this class; ``headers`` are checked and not shared with the caller."""
+        """The context of one command of this class; the block of ``span`` has just been entered.
+
+        ``headers`` are checked and not shared with the caller.
+        """
         span.log_fields = self._log_fields
         metadata = EventMetadata(
             self._plan.name,
@@ -165,4 +185,8 @@ class CommandType:
             headers,
         )
         encoded = self._codec.encode_metadata(metadata)
-        return CommandContext(command, self._plan, self._codec, self._ids, span, metadata, encoded)
+        # For the whole command, before the context is copied.
+        span.connect()
+        return CommandContext(
+            *(command, self._plan, self._codec, self._ids, self._speculation, span, metadata, encoded, copy_context())
+        )

@@ -164,8 +164,10 @@ class StoppingEvent(Protocol):
 class AmbientContext(Protocol):
     """Another tracing system's current span, as ``ambient_context`` may return it.
 
-    All three run on the hot path, in the task or thread that begins a span or runs a command. Each
-    must take about a microsecond and do no I/O.
+    All three run on the hot path, in the task or thread that begins a span or executes a command.
+    Each must take about a microsecond and do no I/O. The current span must be kept in a context
+    variable: a command's code also runs in other tasks, in a copy of the context to which
+    ``attach`` has added it.
     """
 
     def current(self) -> TraceContext | None:
@@ -184,7 +186,9 @@ class AmbientContext(Protocol):
         ...
 
     def detach(self, token: Any) -> None:
-        """Undo one ``attach``. Called in the same task or thread."""
+        """Undo one ``attach``. Called in the same context; not called where an operation is
+        abandoned in another one.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from itertools import islice
@@ -18,12 +18,11 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
 import msgspec
 
-from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
-from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count
+from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
+from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count, plain_copy
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
-    Attributes,
     AttributeValue,
     Scope,
     SpanData,
@@ -42,8 +41,6 @@ _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
 _NO_SPAN: Final = TraceContext(0, 0)
 _NO_OWN_IO: Final = nullcontext()
-_set: Final = msgspec.structs.force_setattr
-_copy: Final = cast("Callable[[TraceContext], TraceContext]", TraceContext.__copy__)  # type: ignore[attr-defined]  # no stubs
 _STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
 
 # Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
@@ -105,8 +102,6 @@ class _OwnIo:
 class _Details(msgspec.Struct):
     """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
 
-    ambient: TraceContext | None = None
-    own: TraceContext | None = None
     parent_is_remote: bool = False
     events: list[SpanEvent] = []
     links: tuple[SpanLink, ...] = ()
@@ -118,9 +113,10 @@ class _Details(msgspec.Struct):
     data: SpanData | None = None
 
 
-# What `Span.leave` needs: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
+# What undoes that a span is current: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
 _Reset: TypeAlias = "Token[Span | None]"
-Entered: TypeAlias = "_Reset | tuple[_Reset, AmbientContext, object] | tuple[_Reset, Sequence[tuple[AmbientContext, object]]]"
+_Connected: TypeAlias = "tuple[_Reset, AmbientContext, object] | tuple[_Reset, Sequence[tuple[AmbientContext, object]]]"
+Entered: TypeAlias = "_Reset | _Connected"
 
 
 class Span:
@@ -138,6 +134,7 @@ class Span:
 
     # The tracer sets every one of them: calling an `__init__` would cost more than the stores.
     __slots__ = (
+        "_ambient",
         "_attributes",
         "_counter",
         "_details",
@@ -178,11 +175,13 @@ class Span:
     # garbage collector and makes a span a tenth slower.
     start_time_ns: int
     _counter: int
+    # The span of another tracing system that was current when this one began.
+    _ambient: TraceContext | None
     # Where the span goes when it ends; `None` when it is not recorded, and after the end.
     _ring: SpanRing | None
     _attributes: dict[str, AttributeValue] | None
     _details: _Details | None
-    _token: Token[Span | None] | None
+    _token: Entered | None
 
     @property
     def recording(self) -> bool:
@@ -195,9 +194,6 @@ class Span:
     @property
     def context(self) -> TraceContext:
         """The identity of the span, for example to make it the parent of a span in another process."""
-        details = self._details
-        if details is not None and details.own is not None:
-            return details.own
         return TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
 
     def __enter__(self) -> Span:
@@ -211,18 +207,20 @@ class Span:
             self._fail(error)
         if (token := self._token) is not None:
             self._token = None
-            try:
-                _current.reset(token)
-            except ValueError:
-                # The block is left in another context than it was entered in: a generator was closed by another task, for
-                # example. The current span of that task must stay as it is.
-                pass
+            if isinstance(token, tuple):
+                _disconnect(token)
+            else:
+                try:
+                    _current.reset(token)
+                except ValueError:
+                    # The block is left in another context than it was entered in: a generator was closed by another task, for
+                    # example. The current span of that task must stay as it is.
+                    pass
         elif _current.get() is self:
             # The span was entered twice, and the outer block, whose token is lost, ends.
             _current.set(None)
         ring = self._ring
         if ring is not None:
-            # Not `_now()`: the call would take longer than the computation.
             self.end_time_ns = self.start_time_ns + perf_counter_ns() - self._counter
             # From here on, nothing changes the span any more.
             self._ring = None
@@ -236,54 +234,44 @@ class Span:
         """End the span now; a second call changes nothing."""
         self.__exit__(None, None, None)
 
-    def enter(self, own_io: bool = False) -> Entered:
-        """Make this span current, also in other tracing systems, without beginning or ending it; ``leave`` undoes it.
+    def connect(self, own_io: bool = False) -> None:
+        """Make this span, whose block has just been entered, current also in other tracing systems, until the block ends.
 
-        For code that runs for a command or an event in a task or thread that serves many of them. Both calls must be made in
-        the same context, with nothing but this code between them.
+        Code that runs for the span in another task or thread is called in a copy of the context
+        (``contextvars.copy_context``): there the span is current in all systems, and nothing has to be undone.
 
         Args:
-            own_io: whether the code is eventcore's own call to a database, which an instrumented driver need not trace again.
+            own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
+        """
+        if self._home.attached and self.trace_id and type(token := self._token) is Token:
+            self._token = self._attach(token, own_io)
+
+    def enter(self) -> Entered:
+        """Make this span current, also in other tracing systems, without beginning or ending it; ``leave`` undoes it.
+
+        For code that runs for an operation in a task or thread that serves many of them. Both calls must be made in the same
+        context, with nothing but this code between them.
         """
         token = _current.set(self)
-        attached = self._home.attached
-        if attached and self.trace_id:
-            if len(attached) == 1:
-                other = attached[0]
-                if other.may_be_unused and not other.in_use():
-                    return token
-                details = self._details
-                own = details.own if details is not None and details.own is not None else self._own_context()
-                return token, other, other.attach(own, own_io)
-            own = self._own_context()
-            return token, [(other, other.attach(own, own_io)) for other in attached if _is_used(other)]
-        return token
+        return self._attach(token, False) if self._home.attached and self.trace_id else token
 
-    def _own_context(self) -> TraceContext:
-        # A command's span is entered at each phase.
-        details = self._details or self._detailed()
-        if (context := details.own) is None:
-            # A copy of a valid context: the ids of a span need not be checked again.
-            context = details.own = _copy(_NO_SPAN)
-            _set(context, "trace_id", self.trace_id)
-            _set(context, "span_id", self.span_id)
-            _set(context, "trace_flags", self.trace_flags)
-            if self.tracestate:
-                _set(context, "tracestate", self.tracestate)
-        return context
+    def _attach(self, token: _Reset, own_io: bool) -> Entered:
+        """Make the span, which is current since ``token``, current in the other tracing systems that are in use."""
+        attached = self._home.attached
+        if len(attached) == 1 and attached[0].may_be_unused and not attached[0].in_use():
+            return token
+        own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
+        if len(attached) == 1:
+            return token, attached[0], attached[0].attach(own, own_io)
+        return token, [(other, other.attach(own, own_io)) for other in attached if _is_used(other)]
 
     @staticmethod
     def leave(entered: Entered) -> None:
         """Make the span current again that was current before ``enter``."""
-        if not isinstance(entered, tuple):
-            _current.reset(entered)
-        elif len(entered) == 3:  # one other system takes part
-            entered[1].detach(entered[2])
-            _current.reset(entered[0])
+        if isinstance(entered, tuple):
+            _disconnect(entered)
         else:
-            for other, token in reversed(entered[1]):
-                other.detach(token)
-            _current.reset(entered[0])
+            _current.reset(entered)
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:
         """Set one attribute; at most 128 are kept, and further ones are counted.
@@ -310,6 +298,10 @@ class Span:
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set several attributes."""
+        if self._attributes is None and (ring := self._ring) is not None:
+            self._attributes = plain_copy(attributes, ring.max_attributes, ring.max_text)
+            if self._attributes is not None:
+                return
         try:
             for name, value in islice(attributes.items(), _MAX_GIVEN):
                 self.set_attribute(name, value)
@@ -325,7 +317,8 @@ class Span:
         details, limits = self._detailed(), ring.limits
         if len(details.events) < limits.events:
             frozen, dropped = freeze_and_count({} if attributes is None else attributes, limits.event_attributes, limits.text)
-            details.events.append(SpanEvent(text_of(name, _LONGEST_NAME), self._now(), frozen, dropped))
+            now = self.start_time_ns + perf_counter_ns() - self._counter
+            details.events.append(SpanEvent(text_of(name, _LONGEST_NAME), now, frozen, dropped))
         else:
             details.dropped_events += 1
 
@@ -391,33 +384,32 @@ class Span:
 
     def _frozen(self, details: _Details, context: TraceContext) -> SpanData:
         limits, name, kind = self._home.limits, self.name, self.kind
-        attributes: Attributes = ()
-        dropped = 0
-        if self._attributes:
-            attributes, dropped = freeze_and_count(self._attributes, limits.attributes, limits.text)
+        given = self._attributes
+        attributes, dropped = freeze_and_count(given, limits.attributes, limits.text) if given else ((), 0)
         if type(name) is not str or len(name) > _LONGEST_NAME or not name.isascii():
             name = text_of(name, _LONGEST_NAME)
         if type(kind) is not str or kind not in _KINDS:
             kind = choose(kind, _KINDS) or "internal"
+        # In the order of the fields: their names would take half as long again.
         return SpanData(
-            name=name,
-            kind=kind,
-            context=context,
-            parent_span_id=self.parent_span_id,
-            start_time_ns=self.start_time_ns,
-            end_time_ns=self.end_time_ns,
-            attributes=attributes,
-            events=tuple(details.events),
-            links=details.links,
-            status=details.status,
-            status_description=details.description,
-            correlation_id=None if self.correlation_id is None else cut(self.correlation_id, _LONGEST_NAME),
-            causation_id=None if self.causation_id is None else cut(self.causation_id, _LONGEST_NAME),
-            dropped_attributes=details.dropped_attributes + dropped,
-            dropped_events=details.dropped_events,
-            dropped_links=details.dropped_links,
-            scope=self.scope,
-            parent_is_remote=details.parent_is_remote,
+            name,
+            kind,
+            context,
+            self.parent_span_id,
+            self.start_time_ns,
+            self.end_time_ns,
+            attributes,
+            tuple(details.events),
+            details.links,
+            details.status,
+            details.description,
+            None if self.correlation_id is None else cut(self.correlation_id, _LONGEST_NAME),
+            None if self.causation_id is None else cut(self.causation_id, _LONGEST_NAME),
+            details.dropped_attributes + dropped,
+            details.dropped_events,
+            details.dropped_links,
+            self.scope,
+            details.parent_is_remote,
         )
 
     def _repaired(self, details: _Details) -> SpanData:
@@ -439,19 +431,15 @@ class Span:
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
             return
-        self.record_exception(error)
-        self.set_status("error", describe_error(error))
+        # Commands and projections work on events, and what an exception says may repeat one.
+        shown = error if self.log_fields is None else without_values(error)
+        self.record_exception(shown)
+        self.set_status("error", describe_error(shown))
 
     def _ignore(self) -> None:
         # Only a recorded span has an end; attributes of a span that is not recorded are no mistake.
         if self.end_time_ns:
             self._home.ignored += 1
-
-    def _now(self) -> int:
-        return self.start_time_ns + perf_counter_ns() - self._counter
-
-    def _ambient(self) -> TraceContext | None:
-        return None if self._details is None else self._details.ambient
 
     def _detailed(self) -> _Details:
         if self._details is None:
@@ -464,6 +452,19 @@ def span_class(ring: SpanRing, scope: Scope) -> type[Span]:
     return type(
         "Span", (Span,), {"__slots__": (), "__module__": __name__, "__doc__": Span.__doc__, "_home": ring, "scope": scope}
     )
+
+
+def _disconnect(connected: _Connected) -> None:
+    try:
+        _current.reset(connected[0])
+    except ValueError:
+        # The block is left in another context than it was entered in, as in `Span.__exit__`: nothing is attached here.
+        return
+    if len(connected) == 3:  # one other system takes part
+        connected[1].detach(connected[2])
+        return
+    for other, token in reversed(connected[1]):
+        other.detach(token)
 
 
 def _is_used(other: AmbientContext) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from time import monotonic, perf_counter_ns, time_ns
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol
 
 from eventcore.ground import own_logger, text_of, type_name
 from eventcore.recording.attributes import SpanLimits
@@ -153,7 +153,7 @@ class Tracer:
         kind: SpanKind = "internal",
         attributes: Mapping[str, AttributeValue] | None = None,
         links: Iterable[SpanLink | TraceContext] = _NO_LINKS,
-        parent: TraceContext | None = None,
+        parent: TraceContext | Span | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Span:
@@ -167,16 +167,20 @@ class Tracer:
             kind: the role in the trace.
             attributes: those known at the beginning: text, numbers, booleans and sequences of them.
             links: other spans that caused this one.
-            parent: a remote parent, for example from a ``traceparent`` header. One that is no ``TraceContext``, or names no
-                span because an id is 0, counts as none.
+            parent: a remote parent, for example from a ``traceparent`` header, or a span that was begun in another task. One
+                that is neither, or names no span because an id is 0, counts as none.
             correlation_id: one id for everything that follows from one request; inherited when left out.
             causation_id: the id of the message that caused this operation; inherited when left out.
         """
-        enclosing, ambient = _current.get(), _ask(self.ambient) if self.ambient else None
+        enclosing, ambient = _current.get(), _ask(self.ambient, parent) if self.ambient else None
         log_fields = None if enclosing is None else enclosing.log_fields
         above: TraceContext | Span | None = None
-        if parent is not None or correlation_id is not None or causation_id is not None:
-            above, correlation_id, causation_id = self._checked(parent), _id_text(correlation_id), _id_text(causation_id)
+        if parent is not None:
+            above = self._checked(parent)
+        if correlation_id is not None:
+            correlation_id = _id_text(correlation_id)
+        if causation_id is not None:
+            causation_id = _id_text(causation_id)
         if enclosing is not None:
             if correlation_id is None:
                 correlation_id = enclosing.correlation_id
@@ -184,12 +188,13 @@ class Tracer:
                 causation_id = enclosing.causation_id
             if above is None:
                 # An ambient context that appeared since the enclosing span began lies between the two.
-                above = enclosing if ambient is None or ambient == enclosing._ambient() else ambient
+                above = enclosing if ambient is None or ambient == enclosing._ambient else ambient
         elif above is None:
             above = ambient
         span = self._class()
         span.name, span.kind = name, kind
         span.correlation_id, span.causation_id, span.log_fields = correlation_id, causation_id, log_fields
+        span._ambient = ambient
         bits = self.ids.bits
         span.span_id = bits(64) or 1
         span._ring = span._attributes = span._details = span._token = None
@@ -205,11 +210,10 @@ class Tracer:
             span.trace_flags = flags = 1 if self._samples_all or self.sampler.sample(trace_id) else 0
         if flags & 1 and self.wanted:
             span._ring, span.start_time_ns, span._counter = self.ring, time_ns(), perf_counter_ns()
-            if attributes is not None or links is not _NO_LINKS:
-                span.set_attributes({} if attributes is None else attributes)
+            if attributes is not None:
+                span.set_attributes(attributes)
+            if links is not _NO_LINKS:
                 span.add_links(links)
-        if ambient is not None:
-            span._detailed().ambient = ambient
         return span
 
     def _decide(self, above: TraceContext | Span) -> int:
@@ -232,7 +236,7 @@ class Tracer:
             return None
         # Not `isinstance`, which asks the object itself for its `__class__`.
         if issubclass(type(parent), (TraceContext, Span)):
-            context = cast(TraceContext | Span, parent)
+            context: Any = parent
             return context if context.trace_id and context.span_id else None
         if not self._warned:
             self._warned = True
@@ -242,8 +246,16 @@ class Tracer:
         return None
 
 
-def _ask(others: tuple[AmbientContext, ...]) -> TraceContext | None:
-    """The current span of the first tracing system that has one."""
+def _ask(others: tuple[AmbientContext, ...], parent: Any = None) -> TraceContext | None:
+    """The current span of the first tracing system that has one.
+
+    A span as ``parent`` was begun in another task. What was current there is around its children, too, and not what is current
+    here.
+    """
+    # Not `isinstance`, which asks the object itself for its `__class__`.
+    if parent is not None and issubclass(type(parent), Span):
+        ambient: TraceContext | None = parent._ambient
+        return ambient
     if len(others) == 1:
         return others[0].current()
     for other in others:
@@ -273,7 +285,7 @@ def innermost(others: tuple[AmbientContext, ...] | None = None) -> Span | TraceC
     ambient = _ask(others) if others else None
     if span is None or not span.trace_id:
         return ambient
-    if ambient is None or ambient == span._ambient():
+    if ambient is None or ambient == span._ambient:
         return span
     return span if (ambient.trace_id, ambient.span_id) == (span.trace_id, span.span_id) else ambient
 
@@ -288,7 +300,7 @@ class SilentTracer(Tracer):
         kind: SpanKind = "internal",
         attributes: Mapping[str, AttributeValue] | None = None,
         links: Iterable[SpanLink | TraceContext] = _NO_LINKS,
-        parent: TraceContext | None = None,
+        parent: TraceContext | Span | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Span:
@@ -306,5 +318,5 @@ class SilentTracer(Tracer):
         span.correlation_id, span.causation_id = correlation_id, causation_id
         span.log_fields = None if enclosing is None else enclosing.log_fields
         span.parent_span_id = span.start_time_ns = span.end_time_ns = 0
-        span._ring = span._attributes = span._details = span._token = None
+        span._ring = span._attributes = span._details = span._token = span._ambient = None
         return span

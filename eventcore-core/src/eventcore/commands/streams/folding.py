@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from datetime import date, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -22,7 +23,6 @@ from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
 from eventcore.events.classes import read_stream_id
 from eventcore.events.codec import write_stream_id
-from eventcore.recording import Span
 from eventcore.stores.values import Snapshot, StateKey
 
 # Events to fold before the event loop runs once.
@@ -41,21 +41,20 @@ class CommandFold:
         events: how many they are.
     """
 
-    def __init__(self, command: Command[Any], span: Span) -> None:
+    def __init__(self, command: Command[Any], surroundings: Context) -> None:
         self._apply = command.apply
-        self._span = span
+        self._surroundings = surroundings
         self.state = command.initial_state()
         self.events = 0
 
     def feed(self, events: Sequence[RecordedEvent]) -> None:
-        """Apply events, in the command's span: the task is the loader's."""
+        """Apply events, in the command's surroundings: the task is the loader's."""
+        self._surroundings.run(self._feed, events)
+
+    def _feed(self, events: Sequence[RecordedEvent]) -> None:
         apply, state = self._apply, self.state
-        entered = self._span.enter()
-        try:
-            for event in events:
-                state = apply(state, event)
-        finally:
-            self._span.leave(entered)
+        for event in events:
+            state = apply(state, event)
         self.state = state
         self.events += len(events)
 

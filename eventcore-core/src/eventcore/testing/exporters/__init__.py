@@ -2,7 +2,14 @@
 
 from eventcore.testing.exporters.assertions import TelemetryAssertions
 from eventcore.testing.exporters.clock import MovableClock
-from eventcore.testing.exporters.received import Received, ReceivedEvent, ReceivedLink, ReceivedPoint, ReceivedSpan
+from eventcore.testing.exporters.received import (
+    Received,
+    ReceivedEvent,
+    ReceivedExemplar,
+    ReceivedLink,
+    ReceivedPoint,
+    ReceivedSpan,
+)
 from eventcore.testing.exporters.recording import RecordingExporter, RecordingTelemetry
 from eventcore.testing.exporters.samples import (
     exporter_context,
@@ -21,6 +28,7 @@ __all__ = [
     "MovableClock",
     "Received",
     "ReceivedEvent",
+    "ReceivedExemplar",
     "ReceivedLink",
     "ReceivedPoint",
     "ReceivedSpan",

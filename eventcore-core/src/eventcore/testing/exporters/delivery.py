@@ -22,7 +22,9 @@ NAME: Final = "tested"
 PATIENCE: Final = 10.0
 """Seconds that something may take that works: much more than it takes, also on a busy machine."""
 
-_RESOURCE: Final = Resource((("service.name", "contract"), ("service.instance.id", "contract-1")))
+RESOURCE: Final = Resource((("service.name", "contract"), ("service.instance.id", "contract-1"), ("shop.floor", "2 = top")))
+"""What sends the sample data."""
+
 # Short pauses, so that a test of a failure is short, too. Metrics are exported when a test asks.
 _SETTINGS: Final = PipelineSettings(
     interval=3600.0, span_interval=3600.0, backoff=0.02, max_backoff=0.1, export_timeout=PATIENCE, cpu_budget=1.0
@@ -80,7 +82,7 @@ class Delivery:
         if fail_start:
             self.hooks.fail_next("start", lambda: RetryLater(after=0.0, reason="it failed halfway"), after=True)
         self.source = SampleSource()
-        self._manager = ExporterManager(Tracer(RateSampler(0), IdGenerator()), cast(Collector, self.source), _RESOURCE)
+        self._manager = ExporterManager(Tracer(RateSampler(0), IdGenerator()), cast(Collector, self.source), RESOURCE)
         chosen = msgspec.structs.replace(_SETTINGS, **settings)
         if self.hooks.interval is None:
             chosen = msgspec.structs.replace(chosen, interval=None)

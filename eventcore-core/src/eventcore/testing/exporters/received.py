@@ -7,7 +7,17 @@ from typing import Any, final
 
 import msgspec
 
-from eventcore.exporting import SpanKind, SpanStatus
+from eventcore.exporting import Scope, SpanKind, SpanStatus
+
+
+@final
+class ReceivedExemplar(msgspec.Struct, frozen=True, kw_only=True):
+    """An exemplar of a point; ids are hexadecimal, of 32 and 16 digits. Without ``time_ns``, its time is not compared."""
+
+    value: float
+    trace_id: str
+    span_id: str
+    time_ns: int | None = None
 
 
 @final
@@ -27,6 +37,8 @@ class ReceivedPoint(msgspec.Struct, frozen=True, kw_only=True):
         kind: ``"counter"``, ``"gauge"`` (an up-down counter, too) or ``"histogram"``.
         unit, description: of the metric.
         start_time_ns, time_ns: when the series began, and when it had this value.
+        scope: which part of the program recorded it.
+        exemplars: in any order.
     """
 
     name: str
@@ -42,6 +54,8 @@ class ReceivedPoint(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     start_time_ns: int | None = None
     time_ns: int | None = None
+    scope: Scope | None = None
+    exemplars: Sequence[ReceivedExemplar] | None = None
 
 
 @final
@@ -73,6 +87,7 @@ class ReceivedSpan(msgspec.Struct, frozen=True, kw_only=True):
         start_time_ns, end_time_ns: nanoseconds since the Unix epoch.
         attributes: by name; sequences are tuples. Further ones, which the exporter adds, are allowed.
         events, links: in the order of the span.
+        scope: which part of the program recorded it.
     """
 
     name: str
@@ -87,6 +102,7 @@ class ReceivedSpan(msgspec.Struct, frozen=True, kw_only=True):
     links: Sequence[ReceivedLink] | None = None
     status: SpanStatus | None = None
     status_description: str | None = None
+    scope: Scope | None = None
 
 
 @final
@@ -102,7 +118,10 @@ class Received(msgspec.Struct, frozen=True):
     Attributes:
         points: the points of metrics.
         spans: the spans.
+        resource: the attributes of what sent the newest of them, such as ``service.name``. Further ones, which the exporter
+            adds, are allowed.
     """
 
     points: Sequence[ReceivedPoint] = ()
     spans: Sequence[ReceivedSpan] = ()
+    resource: Mapping[str, Any] | None = None

@@ -12,6 +12,7 @@ import msgspec
 from eventcore.exporting import (
     CounterData,
     Exporter,
+    ExporterContext,
     GaugeData,
     HistogramData,
     HistogramPoint,
@@ -25,7 +26,14 @@ from eventcore.exporting import (
 )
 from eventcore.telemetry import Pipeline, Telemetry
 from eventcore.testing.exporters.assertions import TelemetryAssertions
-from eventcore.testing.exporters.received import Received, ReceivedEvent, ReceivedLink, ReceivedPoint, ReceivedSpan
+from eventcore.testing.exporters.received import (
+    Received,
+    ReceivedEvent,
+    ReceivedExemplar,
+    ReceivedLink,
+    ReceivedPoint,
+    ReceivedSpan,
+)
 
 _LIMIT: Final = 10.0
 _PREFIXES: Final = ("EVENTCORE_", "OTEL_")
@@ -56,6 +64,12 @@ class RecordingExporter(Exporter, TelemetryAssertions):
         self._building: dict[Signal, list[Any]] = {"metrics": [], "spans": []}
         self._cycles: list[list[MetricData]] = []
         self._spans: list[SpanData] = []
+        self._resource: dict[str, Any] | None = None
+
+    @hookimpl
+    def start(self, context: ExporterContext) -> None:
+        """Keep the resource."""
+        self._resource = dict(context.resource.attributes)
 
     @hookimpl
     def begin(self, signal: Signal, attempt: int) -> None:
@@ -117,7 +131,7 @@ class RecordingExporter(Exporter, TelemetryAssertions):
     def received(self) -> Received:
         """Everything, as ``ExporterSetup.received`` returns it."""
         points = [received_point(data, point) for cycle in self.cycles() for data in cycle for point in data.points]
-        return Received(points, [received_span(span) for span in self.spans()])
+        return Received(points, [received_span(span) for span in self.spans()], self._resource)
 
     def clear(self) -> None:
         """Forget what came until now."""
@@ -178,6 +192,13 @@ def received_point(data: MetricData, point: NumberPoint | HistogramPoint) -> Rec
         "description": data.description,
         "start_time_ns": point.start_time_ns,
         "time_ns": point.time_ns,
+        "scope": data.scope,
+        "exemplars": [
+            ReceivedExemplar(
+                value=each.value, trace_id=f"{each.trace_id:032x}", span_id=f"{each.span_id:016x}", time_ns=each.time_ns
+            )
+            for each in point.exemplars
+        ],
     }
     if isinstance(data, HistogramData) and isinstance(point, HistogramPoint):
         buckets = dict(zip((*data.boundaries, float("inf")), point.buckets, strict=True))
@@ -209,6 +230,7 @@ def received_span(span: SpanData) -> ReceivedSpan:
         ],
         status=span.status,
         status_description=span.status_description,
+        scope=span.scope,
     )
 
 

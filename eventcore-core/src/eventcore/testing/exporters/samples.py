@@ -19,6 +19,7 @@ from eventcore.exporting import (
     HistogramPoint,
     NumberPoint,
     Resource,
+    Scope,
     SpanData,
     SpanEvent,
     SpanLink,
@@ -28,6 +29,13 @@ from eventcore.recording import Collection, IdGenerator
 
 BOUNDARIES: Final = (0.005, 0.05, 0.5, 5.0)
 """The bucket boundaries of a sample histogram."""
+
+SCOPES: Final = (
+    Scope("shop", "1.2", "https://shop.example/schema/1"),
+    Scope("shop", "1.3", "https://shop.example/schema/1"),
+    Scope("shop.orders"),
+)
+"""Parts of a program that record something."""
 
 _MINUTE: Final = 60 * 10**9
 

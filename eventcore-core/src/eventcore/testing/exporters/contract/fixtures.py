@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import isfinite, isnan
 from typing import Any, Final, TypeAlias
@@ -11,10 +11,10 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import pytest
 
-from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, MetricData, NumberPoint, SpanData
+from eventcore.exporting import CounterData, GaugeData, HistogramData, HistogramPoint, MetricData, NumberPoint, Scope, SpanData
 from eventcore.exporting.delivery import ExporterReport
-from eventcore.testing.exporters.delivery import Delivery, wait_for
-from eventcore.testing.exporters.received import Received, ReceivedPoint, ReceivedSpan
+from eventcore.testing.exporters.delivery import RESOURCE, Delivery, wait_for
+from eventcore.testing.exporters.received import Received, ReceivedExemplar, ReceivedPoint, ReceivedSpan
 from eventcore.testing.exporters.recording import received_point, received_span
 from eventcore.testing.exporters.setup import LIMITS, ExporterSetup
 
@@ -34,6 +34,7 @@ _SPAN_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "span_events": ("events",),
     "span_links": ("links",),
     "span_statuses": ("status", "status_description"),
+    "scopes": ("scope",),
 }
 _POINT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "kinds": ("kind",),
@@ -44,6 +45,8 @@ _POINT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "sums": ("sum",),
     "min_max": ("min", "max"),
     "buckets": ("buckets",),
+    "scopes": ("scope",),
+    "exemplars": ("exemplars",),
 }
 
 _Key: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
@@ -191,6 +194,16 @@ class Trial:
             f"{arrived} different spans arrived; reported are {report.spans_exported} exported, {report.spans_unknown} unknown"
         )
 
+    def expect_resource(self) -> None:
+        """Wait until the backend shows the attributes of the resource. It may have further ones."""
+        expected = {self.setup.label_name(name): value for name, value in RESOURCE.attributes}
+
+        def found() -> Mapping[str, Any]:
+            return self.setup.received().resource or {}
+
+        if not wait_for(lambda: expected.items() <= found().items(), self.setup.patience):
+            raise AssertionError(f"the backend must have the attributes of the resource, {expected}; it has {dict(found())}")
+
     # Comparing
 
     def differences(self, received: Received, metrics: Iterable[MetricData]) -> list[str]:
@@ -252,11 +265,23 @@ class Trial:
             if field.name in ("name", "labels", *skipped):
                 continue
             expected, got = getattr(full, field.name), getattr(found, field.name)
-            if not self._is_same(expected, got):
+            same = self._are_same_exemplars if field.name == "exemplars" else self._is_same
+            if not same(expected, got):
                 yield f"{field.name} is {got!r}; expected {expected!r}"
 
+    def _are_same_exemplars(self, expected: Sequence[ReceivedExemplar], got: Sequence[ReceivedExemplar] | None) -> bool:
+        def order(exemplar: ReceivedExemplar) -> tuple[str, str]:
+            return exemplar.trace_id, exemplar.span_id
+
+        if got is None or list(map(order, got := sorted(got, key=order))) != sorted(map(order, expected)):
+            return False
+        return all(
+            self._is_same(one.value, other.value) and other.time_ns in (None, one.time_ns)
+            for one, other in zip(sorted(expected, key=order), got, strict=True)
+        )
+
     def _is_same(self, expected: Any, got: Any) -> bool:
-        if isinstance(expected, dict):
+        if isinstance(expected, dict | Scope):
             return bool(expected == got)
         if isinstance(expected, str) or expected is None or got is None:
             return bool(expected == got)

@@ -6,7 +6,7 @@ import time
 
 from eventcore.exporting import SpanData, SpanEvent, SpanLink, TraceContext
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial, Trial
-from eventcore.testing.exporters.samples import sample_counter, sample_span, sample_spans
+from eventcore.testing.exporters.samples import SCOPES, sample_counter, sample_span, sample_spans
 from eventcore.testing.exporters.setup import ExporterSetup
 
 _HUGE = 2000
@@ -88,6 +88,11 @@ class SpanContract(ContractFixtures):
             tested.deliver()
         tested.expect_spans(tested.delivery.offered)
         tested.check_account(tested.shutdown())
+
+    def test_spans_of_several_scopes_arrive_each_with_its_own(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "spans", "scopes")
+        spans = [sample_span(f"span of {number}", scope=SCOPES[number % 3]) for number in range(9)]
+        self._arrives(trial(), *spans)
 
     @staticmethod
     def _arrives(tested: Trial, *spans: SpanData) -> None:

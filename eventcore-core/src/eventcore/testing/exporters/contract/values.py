@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from math import inf, nan
 from typing import Final
 
 import msgspec
 
-from eventcore.exporting import MetricData
+from eventcore.exporting import Exemplar, MetricData
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial, Trial
-from eventcore.testing.exporters.samples import sample_collection, sample_counter, sample_gauge, sample_histogram
+from eventcore.testing.exporters.samples import (
+    SCOPES,
+    sample_collection,
+    sample_counter,
+    sample_gauge,
+    sample_histogram,
+    sample_spans,
+)
 from eventcore.testing.exporters.setup import ExporterSetup
 
 TEXTS: Final = {
@@ -196,6 +204,38 @@ class ValueContract(ContractFixtures):
         else:
             one.expect(*one.totals.values())
 
+    def test_exemplars_arrive_with_value_time_and_ids(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "exemplars")
+        now = time.time_ns() // 10**9 * 10**9 + 250 * 10**6
+        # One for each of two buckets, and leading zeros in the ids.
+        seen = Exemplar(0.0625, now, 7, 8), Exemplar(8.0, now + 10**6, (1 << 127) + 1, 1 << 63)
+        counter, histogram = sample_counter(), sample_histogram()
+        marked = [
+            _with_exemplars(counter, (Exemplar(2.5, now, (1 << 127) + 2, 9),)),
+            _with_exemplars(histogram, seen),
+        ]
+        self._deliver(trial, *marked)
+
+    def test_metrics_of_several_scopes_arrive_each_with_its_own(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "scopes")
+        kinds: tuple[Callable[[str], MetricData], ...] = sample_counter, sample_gauge, sample_histogram
+        self._deliver(
+            trial,
+            *(
+                msgspec.structs.replace(sample(f"scoped.{kind}.{number}"), scope=scope)
+                for kind, sample in enumerate(kinds)
+                for number, scope in enumerate(SCOPES)
+            ),
+        )
+
+    def test_the_resource_arrives_with_what_it_sends(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "resource")
+        tested = trial()
+        tested.record(*sample_collection())
+        tested.end_spans(sample_spans(1))
+        tested.deliver()
+        tested.expect_resource()
+
     @staticmethod
     def _deliver(trial: StartTrial, *metrics: MetricData) -> Trial:
         return ValueContract._deliver_with(trial(), *metrics)
@@ -206,3 +246,9 @@ class ValueContract(ContractFixtures):
         tested.deliver()
         tested.expect(*metrics)
         return tested
+
+
+def _with_exemplars(data: MetricData, exemplars: tuple[Exemplar, ...]) -> MetricData:
+    """The metric with exemplars of its first series."""
+    first, *others = data.points
+    return msgspec.structs.replace(data, points=(msgspec.structs.replace(first, exemplars=exemplars), *others))
