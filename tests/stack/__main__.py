@@ -104,6 +104,7 @@ def run(stack: Stack, seconds: float | None, report: Callable[[str], None]) -> N
         for part in ("prometheus", "alertmanager", "jaeger"):
             if part in stack.processes:
                 report(f"{part:13} {stack.url(part)}")
+        report(f"runbooks      docs/runbooks; their variables: . {stack.write_runbook_variables()}")
         report(f"logs and data {stack.directory}; Ctrl-C ends everything")
         threading.Event().wait(seconds)
     finally:

@@ -6,6 +6,7 @@ Only the variables of the files differ from those of ``compose.yaml``: addresses
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -183,6 +184,13 @@ class Stack:
             "STOP_JOB": self._control.command("stop-job"),
             "UNDO_RELEASE": self._control.command("undo-release"),
         }
+
+    def write_runbook_variables(self) -> Path:
+        """Write them to a file for a shell: ``. FILE``."""
+        file = self.directory / "runbook.env"
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.runbook_variables().items()]
+        file.write_text("".join(lines))
+        return file
 
     @property
     def disk(self) -> Path:

@@ -42,7 +42,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         running.close()
 
 
-def test_every_panel_has_data_and_no_alert_fires(stack: Stack) -> None:
+def test_every_panel_has_data_and_no_alert_goes_on_firing(stack: Stack) -> None:
     asked = queries("10s")
     missing = dict(asked)
 
@@ -55,8 +55,9 @@ def test_every_panel_has_data_and_no_alert_fires(stack: Stack) -> None:
         wait_until(complete, timeout=120, step=0.5)
     finally:
         print(f"queries of panels with data: {len(asked) - len(missing)} of {len(asked)}; without: {sorted(missing)}")
-    firing = stack.query('ALERTS{alertstate="firing"}')
-    assert firing == []
+    # One of a busy machine that starts slowly has to end.
+    firing = 'ALERTS{alertstate="firing"}'
+    wait_until(lambda: not stack.query(firing), timeout=60, message="no alert fires", step=0.5)
 
 
 def test_the_four_published_names_are_there_from_the_page_and_through_the_collector(stack: Stack) -> None:
