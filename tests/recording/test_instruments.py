@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,31 +12,15 @@ from hypothesis import strategies as st
 from eventcore.errors import InvalidInstrument, InvalidMeasurement
 from eventcore.recording import (
     SECONDS,
-    Collection,
-    Collector,
     HistogramCell,
     IdGenerator,
     InstrumentRegistry,
-    Label,
     RateSampler,
     Recorder,
     Scope,
-    TraceContext,
     Tracer,
 )
-
-
-@pytest.fixture
-def registry() -> InstrumentRegistry:
-    return InstrumentRegistry(series_limit=3)
-
-
-def collect(registry: InstrumentRegistry) -> Collection:
-    return Collector(registry).collect(time.monotonic(), 5.0)
-
-
-def counter(registry: InstrumentRegistry, name: str = "orders.shipped", labels: tuple[str, ...] = ("country",)):  # type: ignore[no-untyped-def]  # the type under test is inferred
-    return registry.counter(name, unit="{order}", description="Orders shipped.", labels=labels)
+from tests.recording.instruments import collect, counter
 
 
 def test_a_counter_adds_up_per_series(registry: InstrumentRegistry) -> None:
@@ -268,89 +248,7 @@ def test_many_values_are_ignored_by_a_silent_series_and_counted_by_an_overflow_s
     assert histogram.overflow == 2
 
 
-# What cannot poison a series
-
-
-class Money:
-    """A number of its own kind, which can be compared and added."""
-
-    def __init__(self, amount: int) -> None:
-        self.amount = amount
-
-    def __radd__(self, other: object) -> str:
-        return "money"
-
-    def __sub__(self, other: object) -> int:
-        return 0
-
-    def __lt__(self, other: object) -> bool:
-        return False
-
-    __le__ = __gt__ = __ge__ = __lt__
-
-
-@pytest.mark.parametrize("number", [Decimal(2), Fraction(2), True + True])
-def test_a_number_of_another_type_counts_and_leaves_the_series_as_it_was(registry: InstrumentRegistry, number: Any) -> None:
-    total = registry.counter("c").labels()
-    level = registry.up_down_counter("u").labels()
-    gauge = registry.gauge("g").labels()
-    wait = registry.histogram("h", boundaries=(1.0, 10.0)).labels()
-    for add in (total.add, level.add, wait.record):
-        add(number)
-        add(0.5)
-    gauge.set(number)
-    collection = collect(registry)
-    points = [*collection.counters[0].points, *(point for data in collection.gauges for point in data.points)]
-    assert {type(point.value) for point in points} <= {int, float}
-    assert collection.counters[0].points[0].value == 2.5
-    point = collection.histograms[0].points[0]
-    assert (point.count, point.sum, point.min, point.max) == (2, 2.5, 0.5, 2)
-    assert all(type(value) in (int, float) for value in (point.sum, point.min, point.max))
-
-
-@pytest.mark.parametrize("bad", [Money(1), 10**400, "1", None, [], math.nan, Decimal("NaN"), object()])
-def test_what_is_no_finite_number_is_refused_and_changes_nothing(registry: InstrumentRegistry, bad: Any) -> None:
-    total = registry.counter("c").labels()
-    level = registry.up_down_counter("u").labels()
-    wait = registry.histogram("h", boundaries=(1.0, 10.0)).labels()
-    for record in (total.add, level.add, wait.record):
-        record(1)
-        with pytest.raises(InvalidMeasurement):
-            record(bad)
-        record(1)
-    collection = collect(registry)
-    assert collection.counters[0].points[0].value == 2
-    assert collection.gauges[0].points[0].value == 2
-    # A number of its own kind may make a series begin again.
-    assert collection.histograms[0].points[0].count == (1 if isinstance(bad, Money) else 2)
-
-
-def test_a_value_whose_repr_raises_is_refused_like_any_other(registry: InstrumentRegistry) -> None:
-    def fail(*_: object) -> str:
-        raise SystemExit
-
-    hostile: Any = type("Hostile", (), {"__repr__": fail, "__str__": fail})()
-    for refused in (registry.counter("c").labels().add, registry.gauge("g").set, registry.counter("d", labels=("k",)).labels):
-        with pytest.raises(InvalidMeasurement, match="Hostile"):
-            refused(hostile)
-
-
-def test_a_sum_that_became_infinite_begins_again(registry: InstrumentRegistry) -> None:
-    total, wait = registry.counter("c").labels(), registry.histogram("h", boundaries=(1.0,)).labels()
-    for add in (total.add, wait.record):
-        for _ in range(2):
-            add(1.7e308)
-    collection = collect(registry)
-    assert (collection.counters, collection.histograms) == ((), ())
-    for add in (total.add, wait.record):
-        add(1)
-    collection = collect(registry)
-    assert collection.counters[0].points[0].value == collection.histograms[0].points[0].sum == 1
-
-
 # Since when
-
-
 def test_a_series_begins_when_it_is_made(registry: InstrumentRegistry) -> None:
     shipped = counter(registry)
     shipped.labels("FR").add(1)
@@ -376,177 +274,7 @@ def test_a_total_of_a_callback_that_shrinks_began_again(registry: InstrumentRegi
         assert point.start_time_ns == second.time_ns
 
 
-# Exemplars
-
-
-@pytest.fixture
-def tracer() -> Tracer:
-    tracer = Tracer(RateSampler("all"), IdGenerator())
-    tracer.wanted = True
-    return tracer
-
-
-def test_series_that_ask_for_exemplars_keep_the_newest_value_of_a_sampled_span(
-    registry: InstrumentRegistry, tracer: Tracer
-) -> None:
-    total = registry.counter("c", exemplars=True).labels()
-    wait = registry.histogram("h", boundaries=(1.0, 10.0), exemplars=True).labels()
-    total.add(1)
-    with tracer.span("one") as one:
-        total.add(2)
-        wait.record(0.5)
-        wait.record(5)
-    with tracer.span("two") as two:
-        wait.record(7)
-    with tracer.span("unsampled", parent=TraceContext(1, 2, 0)):
-        total.add(3)
-        wait.record(0.7)
-    collection = collect(registry)
-    (exemplar,) = collection.counters[0].points[0].exemplars
-    assert (exemplar.value, exemplar.trace_id, exemplar.span_id) == (2, one.trace_id, one.span_id)
-    assert abs(exemplar.time_ns - time.time_ns()) < 60 * 10**9
-    first, second = collection.histograms[0].points[0].exemplars
-    assert (first.value, first.trace_id) == (0.5, one.trace_id)
-    assert (second.value, second.trace_id) == (7, two.trace_id)
-    assert (collection.counters[0].points[0].value, collection.histograms[0].points[0].count) == (6, 4)
-
-
-def test_other_series_keep_none_unless_one_is_offered(registry: InstrumentRegistry, tracer: Tracer) -> None:
-    wait = registry.histogram("h", boundaries=(1.0,)).labels()
-    with tracer.span("one") as one:
-        wait.record(0.5)
-    assert collect(registry).histograms[0].points[0].exemplars == ()
-    wait.offer(0.5, one)
-    assert [exemplar.span_id for exemplar in collect(registry).histograms[0].points[0].exemplars] == [one.span_id]
-    registry.reset()
-    wait.record(1)
-    assert collect(registry).histograms[0].points[0].exemplars == ()
-
-
-# Caps
-
-
-def test_only_open_labels_become_overflow(registry: InstrumentRegistry) -> None:
-    outcome = Label("outcome", ("ok", "error"))
-    calls = registry.counter("calls", labels=(Label("store"), Label("command.type", open=True), outcome))
-    for number in range(10):
-        calls.labels("default", str(number), "ok").add(1)
-        calls.labels("default", str(number), "error").add(2)
-    values = {tuple(value for _, value in point.labels): point.value for point in collect(registry).counters[0].points}
-    assert values == {
-        ("default", "0", "ok"): 1,
-        ("default", "0", "error"): 2,
-        ("default", "1", "ok"): 1,
-        ("default", "_overflow_", "ok"): 8,
-        ("default", "_overflow_", "error"): 18,
-    }
-    assert calls.overflow == 17
-
-
-def test_series_with_fixed_labels_alone_always_fit() -> None:
-    registry = InstrumentRegistry(series_limit=1, total_series_limit=1)
-    counter(registry).labels("FR").add(1)
-    states = registry.gauge("state", labels=(Label("state", ("a", "b", "c")),))
-    for state in "abc":
-        states.labels(state).set(1)
-    assert len(collect(registry).gauges[0].points) == 3
-    assert registry.overflow() == {}
-
-
-def test_all_instruments_together_have_a_cap(caplog: pytest.LogCaptureFixture) -> None:
-    registry = InstrumentRegistry(series_limit=8, total_series_limit=10)
-    first, second = registry.counter("first", labels=("k",)), registry.counter("second", labels=("k",))
-    for number in range(6):
-        first.labels(str(number)).add(1)
-        second.labels(str(number)).add(1)
-    assert registry.overflow() == {"first": 1, "second": 1}
-    assert len(caplog.records) == 1
-
-
-def test_one_warning_names_the_instrument_the_label_with_most_values_and_a_sample(caplog: pytest.LogCaptureFixture) -> None:
-    registry = InstrumentRegistry(series_limit=4)
-    calls = registry.counter("calls", labels=("method", "customer"))
-    for number in range(20):
-        calls.labels("get" if number % 2 else "put", f"customer {number}").add(1)
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    for part in ("'calls'", "4 series", "'customer'", "'customer 4'", "'_overflow_'", "series_limit"):
-        assert part in record.getMessage()
-
-
-def test_an_applications_own_overflow_label_is_the_overflow_series(registry: InstrumentRegistry) -> None:
-    shipped = counter(registry)
-    for country in ("_overflow_", "FR", "DE", "IT", "ES"):
-        shipped.labels(country).add(1)
-    points = collect(registry).counters[0].points
-    assert sorted((point.labels[0][1], point.value) for point in points) == [("DE", 1), ("FR", 1), ("IT", 1), ("_overflow_", 2)]
-
-
-def test_a_histogram_gets_its_share_of_the_cap() -> None:
-    registry = InstrumentRegistry(series_limit=10)
-    kind = Label("command.type", open=True, histogram_share=0.2)
-    wait, total = registry.histogram("wait", boundaries=(1.0,), labels=(kind,)), registry.counter("total", labels=(kind,))
-    for number in range(5):
-        wait.labels(str(number)).record(1)
-        total.labels(str(number)).add(1)
-    collection = collect(registry)
-    assert len(collection.histograms[0].points) == 3
-    assert len(collection.counters[0].points) == 5
-
-
-# Series that are removed
-
-
-def test_a_removed_series_is_gone_and_comes_back_with_its_total_when_a_bound_handle_moves_it() -> None:
-    registry = InstrumentRegistry(series_limit=3)
-    shipped = counter(registry)
-    kept = shipped.labels("FR")
-    kept.add(5)
-    shipped.labels("DE").add(1)
-    assert shipped.remove("FR")
-    assert not shipped.remove("FR")
-    assert not shipped.remove(country="IT")
-    assert [point.labels for point in collect(registry).counters[0].points] == [(("country", "DE"),)]
-    assert shipped.labels("FR") is kept
-    kept.add(1)
-    assert {point.labels[0][1]: point.value for point in collect(registry).counters[0].points} == {"DE": 1, "FR": 6}
-    assert shipped.labels("FR") is kept
-
-
-def test_a_removed_gauge_comes_back_with_the_same_value_and_a_histogram_through_its_buffer(
-    registry: InstrumentRegistry,
-) -> None:
-    gauge, wait = registry.gauge("g", labels=("k",)), registry.histogram("h", labels=("k",), boundaries=(1.0,))
-    level, waited = gauge.labels("a"), wait.labels("a")
-    level.set(3)
-    waited.record(1)
-    gauge.remove("a")
-    wait.remove("a")
-    collection = collect(registry)
-    assert (collection.gauges, collection.histograms) == ((), ())
-    level.set(3)
-    waited.buffer().append(1.0)
-    collection = collect(registry)
-    assert collection.gauges[0].points[0].value == 3
-    assert collection.histograms[0].points[0].count == 2
-
-
-def test_a_removed_series_that_nobody_holds_leaves_room_and_no_trace() -> None:
-    registry = InstrumentRegistry(series_limit=2, total_series_limit=2)
-    shipped = counter(registry)
-    for number in range(100):
-        shipped.labels(str(number)).add(1)
-        assert shipped.remove(str(number))
-    gc.collect()
-    assert collect(registry).counters == ()
-    assert registry.overflow() == {}
-    assert not shipped._removed
-    assert registry.caps.used == 0
-
-
 # Boundaries by configuration
-
-
 def test_the_longest_pattern_that_fits_a_name_sets_the_boundaries() -> None:
     registry = InstrumentRegistry(boundaries={"*": [1], "http.*": [2, 3], "http.server.*": [4]})
     assert registry.histogram("http.server.duration", boundaries=(9,)).boundaries == (4.0,)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventcore.exporting.process.packed_spans import SpanUnpacker
@@ -62,6 +62,7 @@ def ended(tracer: Tracer, drawn: dict[str, Any]) -> None:
     span.end()
 
 
+@settings(max_examples=50)
 @given(st.lists(spans, max_size=4))
 def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]]) -> None:
     tracer = Tracer(RateSampler("all"), IdGenerator(), LIMITS)
@@ -124,6 +125,7 @@ metrics = st.tuples(
 )
 
 
+@settings(max_examples=50)
 @given(metrics)
 def test_metrics_are_the_same_in_another_process(drawn: tuple[list[Any], list[Any], list[Any]]) -> None:
     for kind, values in zip(("counters", "gauges", "histograms"), drawn, strict=True):

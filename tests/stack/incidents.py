@@ -66,7 +66,7 @@ _BUDGET: Final = _alerts("CommandsFailing", "CommandsFailingSlowly")
 _ALL_OF_THE_BUDGET: Final = _BUDGET | _alerts("CommandsFailingFast")
 # Another worker takes a projection over when the lease of the frozen one has run out.
 _BEHIND: Final = _alerts("ProjectionBehind", "ProjectionStuck", "ProjectionUnattended")
-# uvicorn kills a worker that does not answer within five seconds. Here, it has more patience.
+# uvicorn kills a worker that does not answer it, so that a frozen one would not be seen for long. Here, it has more patience.
 _PATIENT: Final = {"UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60"}
 INCIDENTS: Final[dict[str, Incident]] = {
     "service killed": Incident(

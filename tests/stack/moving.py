@@ -13,7 +13,7 @@ from tests.stack.panels import instant
 
 # More than half as much again, or at least a third less. What is not there counts as 0.
 _MORE, _LESS = 1.5, 0.67
-_WINDOW: Final = "5s"
+_WINDOW: Final = "10s"
 _STEP: Final = 1.0
 _LABEL: Final = re.compile(r"\{\{(\w+)\}\}")
 PANELS: Final[Mapping[str, Panel]] = {panel.title: panel for board in BOARDS for panel in board.panels}

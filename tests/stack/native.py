@@ -118,15 +118,14 @@ class Stack:
         return any(each.status == "LISTEN" and each.laddr.port == self._ports["metrics"] for each in worker.net_connections())
 
     def _stop_service(self) -> None:
-        try:
-            workers = self.workers()
-        except psutil.NoSuchProcess:
-            workers = []
         self.processes["service"].stop(patience=10)
-        # One that is frozen outlives its server. systemd and containers end it, too.
-        for worker in workers:
-            if worker.is_running():
-                worker.kill()
+        # A worker that is frozen, or that a killed server has just started, outlives its server. systemd and containers end it.
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("BANK_DATABASE") == self.database:
+                    process.kill()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """The series of an instant query to Prometheus, each with ``metric`` and ``value``."""
@@ -260,6 +259,7 @@ class Stack:
             # The image has the instrumentation of FastAPI only.
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "asyncpg,grpc_aio_client,grpc_client",
             "OTEL_SERVICE_NAME": "bank",
+            "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "30",
             # opentelemetry-instrument looks for uvicorn there.
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
         }

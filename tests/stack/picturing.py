@@ -26,6 +26,7 @@ _BROWSER: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+_RATE: Final = re.compile(r"Commands\s+[\d.,]+\s*/s")
 _WIDTH: Final = 118
 # rich's pictures load a font from the network; the fonts of the reader do as well.
 _FONTS: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
@@ -40,7 +41,10 @@ async def picture_page(url: str, file: Path) -> None:
         try:
             page = await browser.new_page(viewport={"width": 1100, "height": 720})
             await page.goto(url)
-            await page.wait_for_selector("table")
+            # Rates need two readings. The page allows no script but its own, so this cannot wait inside of it.
+            async with asyncio.timeout(60):
+                while not _RATE.search(await page.inner_text("body")):
+                    await asyncio.sleep(0.5)
             await page.screenshot(path=str(file), full_page=True)
         finally:
             await browser.close()
@@ -67,6 +71,6 @@ def picture(stack: Stack, seconds: float, into: Path) -> list[str]:
     """Let the stack run for some seconds, draw its dashboards and its page, and return the panels that have no data."""
     into.mkdir(parents=True, exist_ok=True)
     time.sleep(seconds)
-    empty = draw_all(stack.url("prometheus"), seconds, "5s", into)
+    empty = draw_all(stack.url("prometheus"), seconds, "10s", into)
     asyncio.run(picture_page(f"{stack.service}/health/", into / "health.png"))
     return empty

@@ -16,7 +16,7 @@ from tests.stack.firing import RUNBOOKS, commands
 from tests.stack.native import ROOT, Stack, new_directory
 from tests.stack.panels import queries, without_data
 
-pytestmark = [pytest.mark.once, pytest.mark.timing, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.once, pytest.mark.timing, pytest.mark.timeout(300)]
 
 SCALE = 20.0
 # On the service's page, and as the Collector names them, which does not know the one renaming.
@@ -52,7 +52,7 @@ def test_every_panel_has_data_and_no_alert_fires(stack: Stack) -> None:
         return not missing
 
     try:
-        wait_until(complete, timeout=60, step=0.5)
+        wait_until(complete, timeout=120, step=0.5)
     finally:
         print(f"queries of panels with data: {len(asked) - len(missing)} of {len(asked)}; without: {sorted(missing)}")
     firing = stack.query('ALERTS{alertstate="firing"}')

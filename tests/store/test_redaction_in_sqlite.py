@@ -12,6 +12,9 @@ from eventcore import open_store
 from tests.store.bank import Deposit, Deposited, account
 
 REDACT = "INSERT INTO redactions (position, reason, redacted_at_ns, new_data) VALUES (1, 'why', 1, '{\"amount\":0}')"
+CHANGED = """
+    SELECT position, stream_id, version, event_id, event_type, '{"amount":0}', metadata, recorded_at_ns FROM events
+"""
 
 
 @pytest.fixture
@@ -44,6 +47,11 @@ def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
         "INSERT INTO redactions (position, reason, redacted_at_ns, new_data) VALUES (9, 'why', 1, '{}')",
         "INSERT INTO redactions (position, reason, redacted_at_ns, new_data) VALUES (1, '', 1, '{}')",
         "DELETE FROM events",
+        f"REPLACE INTO events {CHANGED} WHERE position = 1",
+        f"REPLACE INTO events {CHANGED} WHERE position = 2",
+        f"INSERT OR REPLACE INTO events {CHANGED.replace('position', 'position + 2', 1)} WHERE position = 1",
+        f"INSERT OR REPLACE INTO events {CHANGED.replace('position', 'NULL', 1)} WHERE position = 1",
+        f"INSERT INTO events {CHANGED} WHERE position = 1 ON CONFLICT DO UPDATE SET data = excluded.data",
     ],
 )
 async def test_an_event_is_never_changed_without_a_trace(path: Path, sql: str) -> None:
@@ -70,3 +78,13 @@ async def test_an_event_that_was_redacted_can_be_redacted_again(path: Path) -> N
             await store.redact(first.event_id, data=Deposited(amount=amount), reason="why")
         assert [event.data async for event in store.read_all()] == [Deposited(amount=1), Deposited(amount=20)]
     assert ask(path, "SELECT redaction, position FROM redactions") == [(1, 1), (2, 1)]
+
+
+async def test_a_file_of_an_earlier_eventcore_refuses_replace_once_it_was_opened(path: Path) -> None:
+    replace = f"REPLACE INTO events {CHANGED} WHERE position = 1"
+    ask(path, "DROP TRIGGER events_are_not_replaced")
+    ask(path, replace)
+    async with open_store(f"sqlite:///{path}", exporters=[]) as store:
+        with pytest.raises(sqlite3.IntegrityError, match="what has happened stays"):
+            ask(path, replace)
+        assert (await store.execute(Deposit(account=account(1), amount=1))).position == 3

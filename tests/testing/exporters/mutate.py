@@ -4,9 +4,10 @@
 It fails if fewer than 80 % are killed, or if ``survivors.toml`` does not explain a survivor. The places are chosen by a hash
 of what stands there and a seed, so that a change of the code elsewhere leaves the choice as it is.
 
-    python -m tests.testing.exporters.mutate [--count 150] [--seed 1] [--only MODULE] [--list]
+    python -m tests.testing.exporters.mutate [--count 150] [--seed 1] [--only MODULE] [--list] [--timeout 20]
 
-Each mutant runs in a forked process, which imports the changed module in place of the file.
+Those that have survived before run first. On a machine that is busy with other things, give a longer timeout: a test that only
+was slow would count as a kill. Each mutant runs in a forked process, which imports the changed module in place of the file.
 """
 
 from __future__ import annotations
@@ -69,11 +70,14 @@ _LEFT_OUT: Final = frozenset(
 )
 # A mutant that hangs is killed. A test that waits for what never comes need not wait long.
 _OPTIONS: Final = [
-    *("-q", "-x", "-o", "timeout=20", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::ResourceWarning"),
+    *("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::ResourceWarning"),
     # Hypothesis is imported before the fork, so pytest warns that it cannot rewrite the assertions in it.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 ]
-_LONGEST: Final = 240.0
+# Of so many timeouts of one test, a mutant may need all.
+_LONGEST: Final = 12
+# How long a test waits for what never comes, as a share of the timeout.
+_PATIENCE: Final = 0.2
 _COMPARE: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -254,7 +258,7 @@ def choose(count: int, seed: int, only: str = "") -> list[Mutant]:
     return sorted(found.values(), key=order)[:count]
 
 
-def _fork(mutant: Mutant | None, tests: Sequence[str], agent: DdapmTestAgent | None) -> int:
+def _fork(mutant: Mutant | None, tests: Sequence[str], agent: DdapmTestAgent | None, timeout: float) -> int:
     """Run the contract with a mutant in a forked process, which spares the imports; returns its id."""
     if child := os.fork():
         return child
@@ -265,7 +269,7 @@ def _fork(mutant: Mutant | None, tests: Sequence[str], agent: DdapmTestAgent | N
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
-        os.environ["EVENTCORE_KIT_PATIENCE"] = "4"
+        os.environ["EVENTCORE_KIT_PATIENCE"] = str(timeout * _PATIENCE)
         if agent is not None:
             # The agent of this place in the queue, in place of one that starts for each mutant.
             agent.stop = lambda: None  # type: ignore[method-assign]  # in this process only
@@ -273,13 +277,13 @@ def _fork(mutant: Mutant | None, tests: Sequence[str], agent: DdapmTestAgent | N
         if mutant is not None:
             assert mutant.module not in sys.modules, "the parent must not have imported what is changed"
             sys.meta_path.insert(0, _Finder(mutant))
-        code = int(pytest.main([*_OPTIONS, *tests]))
+        code = int(pytest.main([*_OPTIONS, "-o", f"timeout={timeout}", *tests]))
     finally:
         os._exit(code)
 
 
 def _run_all(
-    chosen: Sequence[Mutant], agents: list[DdapmTestAgent | None], report: Callable[[Mutant, int], None]
+    chosen: Sequence[Mutant], agents: list[DdapmTestAgent | None], timeout: float, report: Callable[[Mutant, int], None]
 ) -> dict[str, int]:
     """Run as many mutants at a time as there are agents. Returns pytest's exit code of each, by key."""
     waiting, codes = list(chosen), dict[str, int]()
@@ -287,7 +291,8 @@ def _run_all(
     while waiting or running:
         while waiting and agents:
             mutant, agent = waiting.pop(0), agents.pop()
-            running[_fork(mutant, MODULES[mutant.module][1], agent)] = mutant, time.monotonic() + _LONGEST, agent
+            child = _fork(mutant, MODULES[mutant.module][1], agent, timeout)
+            running[child] = mutant, time.monotonic() + _LONGEST * timeout, agent
         time.sleep(0.05)
         for child, (mutant, deadline, agent) in list(running.items()):
             process, status = os.waitpid(child, os.WNOHANG)
@@ -312,8 +317,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="a part of the names of modules")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
+    parser.add_argument("--timeout", type=float, default=20.0, help="seconds that one test of a mutant may take")
     options = parser.parse_args()
-    chosen = choose(options.count, options.seed, options.only)
+    explained = _explained()
+    chosen = sorted(choose(options.count, options.seed, options.only), key=lambda mutant: mutant.key not in explained)
     if options.list:
         print("\n".join(mutant.key for mutant in chosen))
         return 0
@@ -326,7 +333,7 @@ def main() -> int:
         print(f"{done:3} {'SURVIVED' if code == 0 else 'killed'} ({code}) {mutant.key}", flush=True)
 
     for tests in dict.fromkeys(tuple(MODULES[mutant.module][1]) for mutant in chosen):
-        _, status = os.waitpid(_fork(None, tests, None), 0)
+        _, status = os.waitpid(_fork(None, tests, None, options.timeout), 0)
         if os.waitstatus_to_exitcode(status) != 0:
             print(f"pytest {' '.join(tests)} fails without a mutant")
             return 1
@@ -338,12 +345,16 @@ def main() -> int:
                 folder = Path(started.enter_context(tempfile.TemporaryDirectory()))
                 agents[place] = agent = DdapmTestAgent(program, folder)
                 started.callback(agent.stop)
-        codes = _run_all(chosen, agents, report)
+        codes = _run_all(chosen, agents, options.timeout, report)
     return _summary(chosen, codes, time.monotonic() - begun)
 
 
+def _explained() -> dict[str, str]:
+    return tomllib.loads(SURVIVORS.read_text()) if SURVIVORS.exists() else {}
+
+
 def _summary(chosen: Sequence[Mutant], codes: dict[str, int], seconds: float) -> int:
-    explained: dict[str, str] = tomllib.loads(SURVIVORS.read_text()) if SURVIVORS.exists() else {}
+    explained = _explained()
     survived = [mutant.key for mutant in chosen if codes[mutant.key] == 0]
     by_module = Counter(mutant.module for mutant in chosen)
     killed = Counter(mutant.module for mutant in chosen if codes[mutant.key] != 0)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Final, final, get_args
 
@@ -81,20 +79,19 @@ class BackendInstruments(BackendMetrics):
         for handle in self._handles:
             handle.close()
 
-    @contextmanager
-    def appending(self) -> Generator[None]:
-        """Note how long the append in this block has been waiting for its answer, and whether it failed."""
+    def append_begins(self) -> object:
+        """Note that an append waits for its answer. Returns what ``append_ends`` needs."""
         key = object()
         self._appending[key] = monotonic()
-        try:
-            yield
-        except StoreUnavailable as error:
-            self.append_failure = (monotonic(), text_of(error))
-            raise
-        else:
+        return key
+
+    def append_ends(self, key: object, error: BaseException | None) -> None:
+        """Note that an append has its answer, or what it failed with."""
+        del self._appending[key]
+        if error is None:
             self.append_failure = None
-        finally:
-            del self._appending[key]
+        elif isinstance(error, StoreUnavailable):
+            self.append_failure = (monotonic(), text_of(error))
 
     def command_gave_up(self) -> None:
         """Count a wait for a connection that ended without one, if a command has ended by its timeout while a call waits.

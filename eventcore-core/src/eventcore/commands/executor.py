@@ -16,6 +16,7 @@ from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
 from eventcore.commands.keys import CommandKeys
 from eventcore.commands.retry import RetryPolicy
+from eventcore.commands.slots import Slots
 from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
 from eventcore.commands.streams.speculation import SpeculationMode, speculation_mode
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
@@ -82,7 +83,7 @@ class CommandExecutor:
             self._limit = CommonTimeout(store_timeout + min(_LATER, _LATER_PART * store_timeout))
         self._ids = IdGenerator()
         self._command_types: dict[type[Command[Any]], CommandType] = {}
-        self._slots = asyncio.Semaphore(_MAX_ACTIVE)
+        self._slots = Slots(_MAX_ACTIVE)
         self._running = 0
         # Set when the last command has ended, once the executor is being closed.
         self._none_running: asyncio.Event | None = None
@@ -245,7 +246,9 @@ class CommandExecutor:
         return result
 
     async def _attempts(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
-        async with self._slots:
+        if not self._slots.take():
+            await self._slots.wait()
+        try:
             while True:
                 execution.attempts += 1
                 attempt = await self._runner.run(execution)
@@ -265,6 +268,8 @@ class CommandExecutor:
                     waited = perf_counter() - begun
                     execution.backoff += waited
                     execution.series.phase("backoff", waited)
+        finally:
+            self._slots.give_back()
 
 
 def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> None:

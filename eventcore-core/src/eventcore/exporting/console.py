@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -148,6 +147,8 @@ class ConsoleExporter:
         return self._paint("31", f"{line}  error: {_printable(span.status_description)}") if span.status == "error" else line
 
     def _columns(self) -> int:
+        import shutil  # takes three milliseconds, and few processes print to a terminal
+
         stream = getattr(sys, self._stream)
         return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else _UNLIMITED
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -12,5 +11,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     >>> did_you_mean("prot", ["host", "port"]), did_you_mean("colour", ["host", "port"])
     ("; did you mean 'port'?", '')
     """
+    import difflib  # takes a millisecond, and only a mistake needs it
+
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -23,8 +23,9 @@ _LATE: Final = 0.02
 _YIELD_DURATION: Final = 1.0
 _YIELD_INTERVAL: Final = 0.005
 _SLEEP: Final = 0.0001
-# A loop that has not begun with the work of another thread within so many seconds is blocked: the thread does it itself.
-_LONGEST_WAIT: Final = 0.5
+# A loop that has not done a slice for another thread within so many seconds is blocked: the thread does the rest itself. Less
+# than a fork waits for hooks: a loop that forks waits for the hook that waits for the loop.
+_LONGEST_WAIT: Final = 0.3
 # Seconds that such a thread pauses between two slices.
 _PAUSE: Final = 0.001
 

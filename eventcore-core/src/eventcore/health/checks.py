@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from time import monotonic
 from typing import Final, Protocol, final, runtime_checkable
@@ -75,6 +74,8 @@ class StoreChecks:
         """How much of the disk of a store in a file is free. In a thread: a network file system may hang."""
         if (path := self._path) is None:
             return {}
+        import shutil  # takes three milliseconds, and most stores are on a server
+
         usage = await asyncio.wrap_future(in_background(lambda: shutil.disk_usage(path), "eventcore-health-disk"))
         figures = {"free_bytes": usage.free, "total_bytes": usage.total}
         reason = f"{usage.free / (1 << 20):,.0f} MiB of the disk are free; free some, before writes fail"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 
@@ -86,7 +86,15 @@ def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attribu
     return tuple(frozen.items()), max(0, len(items) - limit)
 
 
-def _are_plain(items: list[tuple[object, Any]], text: int) -> bool:
+def plain_copy(attributes: object, limit: int, text: int) -> dict[str, AttributeValue] | None:
+    """A copy of a dictionary of at most ``limit`` attributes that need not be frozen; ``None`` of anything else."""
+    if cast(object, type(attributes)) is not dict:
+        return None
+    copy = cast("dict[str, AttributeValue]", attributes).copy()
+    return copy if 0 < len(copy) <= limit and _are_plain(copy.items(), text) else None
+
+
+def _are_plain(items: Iterable[tuple[object, Any]], text: int) -> bool:
     """Whether all names are short texts, and all values short texts, numbers that fit, or booleans."""
     for name, value in items:
         if type(name) is not str or len(name) > text or not name.isascii():

@@ -19,11 +19,10 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 import msgspec
 
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
-from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count
+from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count, plain_copy
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
-    Attributes,
     AttributeValue,
     Scope,
     SpanData,
@@ -222,7 +221,6 @@ class Span:
             _current.set(None)
         ring = self._ring
         if ring is not None:
-            # Not `_now()`: the call would take longer than the computation.
             self.end_time_ns = self.start_time_ns + perf_counter_ns() - self._counter
             # From here on, nothing changes the span any more.
             self._ring = None
@@ -300,6 +298,10 @@ class Span:
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set several attributes."""
+        if self._attributes is None and (ring := self._ring) is not None:
+            self._attributes = plain_copy(attributes, ring.max_attributes, ring.max_text)
+            if self._attributes is not None:
+                return
         try:
             for name, value in islice(attributes.items(), _MAX_GIVEN):
                 self.set_attribute(name, value)
@@ -315,7 +317,8 @@ class Span:
         details, limits = self._detailed(), ring.limits
         if len(details.events) < limits.events:
             frozen, dropped = freeze_and_count({} if attributes is None else attributes, limits.event_attributes, limits.text)
-            details.events.append(SpanEvent(text_of(name, _LONGEST_NAME), self._now(), frozen, dropped))
+            now = self.start_time_ns + perf_counter_ns() - self._counter
+            details.events.append(SpanEvent(text_of(name, _LONGEST_NAME), now, frozen, dropped))
         else:
             details.dropped_events += 1
 
@@ -381,10 +384,8 @@ class Span:
 
     def _frozen(self, details: _Details, context: TraceContext) -> SpanData:
         limits, name, kind = self._home.limits, self.name, self.kind
-        attributes: Attributes = ()
-        dropped = 0
-        if self._attributes:
-            attributes, dropped = freeze_and_count(self._attributes, limits.attributes, limits.text)
+        given = self._attributes
+        attributes, dropped = freeze_and_count(given, limits.attributes, limits.text) if given else ((), 0)
         if type(name) is not str or len(name) > _LONGEST_NAME or not name.isascii():
             name = text_of(name, _LONGEST_NAME)
         if type(kind) is not str or kind not in _KINDS:
@@ -439,9 +440,6 @@ class Span:
         # Only a recorded span has an end; attributes of a span that is not recorded are no mistake.
         if self.end_time_ns:
             self._home.ignored += 1
-
-    def _now(self) -> int:
-        return self.start_time_ns + perf_counter_ns() - self._counter
 
     def _detailed(self) -> _Details:
         if self._details is None:

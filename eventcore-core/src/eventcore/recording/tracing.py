@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from time import monotonic, perf_counter_ns, time_ns
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol
 
 from eventcore.ground import own_logger, text_of, type_name
 from eventcore.recording.attributes import SpanLimits
@@ -175,8 +175,12 @@ class Tracer:
         enclosing, ambient = _current.get(), _ask(self.ambient, parent) if self.ambient else None
         log_fields = None if enclosing is None else enclosing.log_fields
         above: TraceContext | Span | None = None
-        if parent is not None or correlation_id is not None or causation_id is not None:
-            above, correlation_id, causation_id = self._checked(parent), _id_text(correlation_id), _id_text(causation_id)
+        if parent is not None:
+            above = self._checked(parent)
+        if correlation_id is not None:
+            correlation_id = _id_text(correlation_id)
+        if causation_id is not None:
+            causation_id = _id_text(causation_id)
         if enclosing is not None:
             if correlation_id is None:
                 correlation_id = enclosing.correlation_id
@@ -206,8 +210,9 @@ class Tracer:
             span.trace_flags = flags = 1 if self._samples_all or self.sampler.sample(trace_id) else 0
         if flags & 1 and self.wanted:
             span._ring, span.start_time_ns, span._counter = self.ring, time_ns(), perf_counter_ns()
-            if attributes is not None or links is not _NO_LINKS:
-                span.set_attributes({} if attributes is None else attributes)
+            if attributes is not None:
+                span.set_attributes(attributes)
+            if links is not _NO_LINKS:
                 span.add_links(links)
         return span
 
@@ -231,7 +236,7 @@ class Tracer:
             return None
         # Not `isinstance`, which asks the object itself for its `__class__`.
         if issubclass(type(parent), (TraceContext, Span)):
-            context = cast(TraceContext | Span, parent)
+            context: Any = parent
             return context if context.trace_id and context.span_id else None
         if not self._warned:
             self._warned = True

@@ -3,11 +3,14 @@
 Pass an instance to ``open_store``. ``eventcore.testing`` has the tests that every store must pass.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from eventcore.events import StreamPattern
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.base import Backend, EventLog, ProjectionLedger
 from eventcore.stores.memory import MemoryBackend
-from eventcore.stores.sqlite import SqliteBackend
 from eventcore.stores.urls import backend_from_url
 from eventcore.stores.values import (
     CONFLICT,
@@ -36,6 +39,9 @@ from eventcore.stores.values import (
     Verdict,
     Verdicts,
 )
+
+if TYPE_CHECKING:
+    from eventcore.stores.sqlite import SqliteBackend
 
 __all__ = [
     "CONFLICT",
@@ -72,3 +78,12 @@ __all__ = [
     "Verdicts",
     "backend_from_url",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SqliteBackend":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported when it is first used: a process whose events are on a server needs no sqlite3.
+    from eventcore.stores.sqlite import SqliteBackend
+
+    return SqliteBackend

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections.abc
 import enum
 import inspect
-import tomllib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -171,6 +170,8 @@ def _from_text(annotation: Any, text: str) -> Any:
     """The list or table that a text of the environment holds as a TOML value; else the text itself."""
     if text.lstrip()[:1] not in ("[", "{") or not any(isinstance(shape, _CONTAINERS) for shape in _alternatives(annotation)):
         return text
+    import tomllib  # takes milliseconds, and few processes need it
+
     try:
         document = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):

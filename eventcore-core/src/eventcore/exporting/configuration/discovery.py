@@ -6,9 +6,8 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint
 from types import MappingProxyType
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from eventcore.errors import InvalidExporter, InvalidInput
 from eventcore.exporting.configuration.core_floor import CORE_DISTRIBUTION, missing_core
@@ -16,6 +15,9 @@ from eventcore.exporting.configuration.distributions import Damage, installed_di
 from eventcore.exporting.delivery.handle import PluginOrigin
 from eventcore.ground import describe_error
 from eventcore.version import __version__
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP: Final = "eventcore.exporters"
 """The entry-point group of exporter plugins."""
@@ -71,7 +73,7 @@ class FoundPlugin:
             Exception: whatever the import raises; ``ImportError`` in place of ``SystemExit``.
         """
         problem = exporter_name_problem(self.name)
-        if problem is None and EntryPoint.pattern.match(self.value) is None:
+        if problem is None and type(self._entry_point).pattern.match(self.value) is None:
             problem = f"its entry point {self.value!r} does not fit; expected 'package.module:attribute'"
         if problem is None and self.missing_core:
             problem = (
@@ -109,6 +111,8 @@ def find_plugins() -> tuple[tuple[FoundPlugin, ...], tuple[Damage, ...]]:
 
     If two distributions have a plugin of one name, both are listed.
     """
+    from importlib.metadata import EntryPoint  # takes ten milliseconds, which no first command waits for
+
     damages: list[Damage] = []
     found: list[FoundPlugin] = []
     for distribution in installed_distributions(damages):

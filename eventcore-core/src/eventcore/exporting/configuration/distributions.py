@@ -14,13 +14,15 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib.machinery import PathFinder
-from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 
 from eventcore.ground import describe_error, text_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 ENTRY_POINTS: Final = "entry_points.txt"
 # The file with the name and the version: of a wheel, and of an egg.
@@ -203,6 +205,8 @@ def normalised(name: str) -> str:
 
 
 def _found(damages: list[Damage]) -> Iterator[Distribution]:
+    from importlib.metadata import DistributionFinder  # as in `discovery`
+
     # Each entry of the path by itself, and each place once: an environment may name one twice.
     entries = {os.path.realpath(entry or os.curdir): entry for entry in reversed(sys.path) if isinstance(entry, str)}
     for finder in sys.meta_path:

@@ -7,7 +7,6 @@ Nothing is checked or converted here except that a source can be read.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeGuard, final
@@ -135,6 +134,8 @@ def from_file(path: Path | None, environ: Mapping[str, str]) -> tuple[Settings |
     """
     if path is None:
         return {}, []
+    import tomllib  # takes milliseconds, and a process without a file does not need it
+
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:

@@ -177,7 +177,7 @@ class PostgresLog:
         """What the function has returned of the streams of refused requests."""
         head, _, _, _, redactions, began, positions, numbers, *columns = row
         streams, bases = streams_of(arguments)
-        of_rows = [streams[number - 1] for number in numbers or ()]
+        of_rows: list[StreamId] = [streams[number - 1] for number in numbers or ()]
         rows: dict[StreamId, list[StoredEvent]] = {}
         for stored in self._stored(list(zip(positions or (), of_rows, *(column or () for column in columns), strict=True))):
             rows.setdefault(StreamId(stored.stream_id), []).append(stored)

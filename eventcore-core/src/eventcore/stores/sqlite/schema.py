@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Final, Literal, TypeAlias
 
 from eventcore.errors import IncompatibleStore
@@ -20,6 +19,15 @@ _MIGRATIONS: Final = (
     *("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql"),
     "6_refused_rows.sql",
 )
+
+# REPLACE removes rows without a trigger for deletes. This trigger changes nothing for processes of earlier versions, so it
+# needs no version of the schema: the next process that can write the file adds it.
+_NOT_REPLACED: Final = """
+    CREATE TRIGGER IF NOT EXISTS events_are_not_replaced BEFORE INSERT ON events
+        WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
+            OR EXISTS (SELECT 1 FROM events WHERE stream_id = NEW.stream_id AND version = NEW.version)
+        BEGIN SELECT RAISE(ABORT, 'what has happened stays: events change only by redact, which leaves a trace'); END
+"""
 
 
 def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, busy_timeout: float) -> None:
@@ -49,6 +57,8 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     if version < SCHEMA_VERSION:
+        from importlib.resources import files  # takes five milliseconds, and an existing file does not need it
+
         folder = files("eventcore.stores.sqlite") / "migrations"
         missing = [name for name in _MIGRATIONS if version_of(name) > version]
         steps = "".join([(folder / name).read_text("utf-8") for name in missing])
@@ -56,6 +66,7 @@ def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, bu
             f"BEGIN IMMEDIATE; {steps} PRAGMA application_id = {_APPLICATION_ID}; "
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
         )
+    connection.execute(_NOT_REPLACED)
 
 
 def set_up_ledger(connection: StoreConnection, busy_timeout: float) -> None:

@@ -28,6 +28,10 @@ _FIRST_CHUNK: Final = 50
 _LARGEST_CHUNK: Final = 1000
 _FIRST_COST: Final = 50e-6
 
+SPAN_SLICE: Final = 2 * THREAD_SLICE
+"""Processor seconds of a call with spans. They have a budget, and come all the time: with shorter calls most of the time goes
+into waiting for the GIL, up to 5 ms before each."""
+
 
 class ChunkSize(msgspec.Struct):
     """How many items one call of a hook gets, learnt from the calls before.
@@ -35,16 +39,18 @@ class ChunkSize(msgspec.Struct):
     Attributes:
         items: spans or points of the next chunk.
         cost: processor seconds that one item takes, as a moving average.
+        slice: processor seconds that one call may take.
     """
 
     items: int = _FIRST_CHUNK
     cost: float = _FIRST_COST
+    slice: float = THREAD_SLICE
 
     def learn(self, items: int, cpu_seconds: float) -> None:
         """Adapt to a call that converted ``items`` in ``cpu_seconds`` of processor time."""
         if items:
             self.cost += (max(cpu_seconds, 1e-9) / items - self.cost) / 4
-            self.items = max(1, min(int(THREAD_SLICE / self.cost), self.items * 2, _LARGEST_CHUNK))
+            self.items = max(1, min(int(self.slice / self.cost), self.items * 2, _LARGEST_CHUNK))
 
     def pause(self, begun: float, deadline: float) -> None:
         """Pause after a chunk of a cycle that began at ``begun`` and must end by ``deadline`` (``time.monotonic``)."""

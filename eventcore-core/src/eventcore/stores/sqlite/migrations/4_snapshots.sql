@@ -41,8 +41,7 @@ CREATE TRIGGER IF NOT EXISTS redactions_stay BEFORE UPDATE ON redactions
 CREATE TRIGGER IF NOT EXISTS redactions_are_kept BEFORE DELETE ON redactions
     BEGIN SELECT RAISE(ABORT, 'what has happened stays: a redaction is never deleted'); END;
 
--- An update passes only while a redaction of this event with this data is being inserted. REPLACE is not refused: a trigger for
--- that would cost each append a tenth of its time.
+-- An update passes only while a redaction of this event with this data is being inserted.
 CREATE TRIGGER IF NOT EXISTS events_are_only_redacted BEFORE UPDATE ON events
     WHEN (OLD.position, OLD.stream_id, OLD.version, OLD.event_id, OLD.event_type, OLD.metadata, OLD.recorded_at_ns)
             IS NOT (NEW.position, NEW.stream_id, NEW.version, NEW.event_id, NEW.event_type, NEW.metadata, NEW.recorded_at_ns)
