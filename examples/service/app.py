@@ -113,4 +113,4 @@ async def _run_projection(store: EventStore) -> None:
         await store.run(BalanceTable())
     except EventCoreError:
         # The health of the store says so until somebody has mended it; commands go on.
-        _logger.exception("the projection of balances has ended")
+        _logger.error("the projection of balances has ended: see the record of eventcore.projections before this one")

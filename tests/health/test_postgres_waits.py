@@ -132,6 +132,10 @@ async def test_a_command_that_gives_up_waiting_for_a_connection_before_its_call_
         values = {data.name: data for data in await asyncio.to_thread(telemetry.collect)}
         [waited] = values["eventcore.store.pool.timeouts"].points
         assert waited.value == 2  # type: ignore[union-attr]
+        states = {dict(point.labels)["state"]: point.value for point in values["eventcore.store.pool.connections"].points}  # type: ignore[union-attr]
+        counters = backend.counters  # type: ignore[attr-defined]
+        assert states == {"used": counters.connections_used, "idle": counters.connections_idle}
+        assert 1 <= sum(states.values()) <= counters.connections_limit
 
 
 async def test_a_store_without_an_answer_says_why_as_soon_as_a_connection_is_refused(

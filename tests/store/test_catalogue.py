@@ -346,3 +346,13 @@ async def test_what_an_exporter_hides_and_when_it_last_succeeded_are_metrics(mea
             if dict(point.labels) == {"exporter": "hiding", "signal": "metrics"}
         ]
         assert 0 <= age < 5
+
+
+async def test_traces_that_sampling_left_out_are_counted() -> None:
+    async with Telemetry(exporters=[], traces_per_second=0) as telemetry:
+        async with open_store("memory:", telemetry=telemetry) as store:
+            for _ in range(3):
+                await store.execute(Deposit(account=account("a")))
+        found = {data.name: data for data in await asyncio.to_thread(telemetry.collect)}
+    [point] = found["eventcore.traces.unsampled"].points
+    assert point.value == 3  # type: ignore[union-attr]  # a counter's points have it
