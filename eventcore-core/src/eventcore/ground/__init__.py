@@ -6,6 +6,7 @@ from eventcore.ground.common_timeout import CommonTimeout
 from eventcore.ground.describing import (
     cut,
     describe_error,
+    log_safely,
     name_in_message,
     own_logger,
     shown,
@@ -35,6 +36,7 @@ __all__ = [
     "forget_earlier_raises",
     "in_background",
     "leave_to_parent",
+    "log_safely",
     "name_in_message",
     "own_logger",
     "shown",

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 import msgspec
 
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
-from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count
+from eventcore.recording.attributes import INTEGERS, SpanLimits, choose, freeze, freeze_and_count
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
@@ -37,6 +37,7 @@ _RING_SIZE: Final = 65_536
 # Longer values are cut when they are set, others when the span is frozen. A constant, because a look-up costs more.
 _LONG_TEXT: Final = 1024
 _LONGEST_NAME: Final = 4096
+_PLAIN: Final = (str, float, bool)
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
@@ -284,7 +285,9 @@ class Span:
         if ring is None:
             self._ignore()
             return
-        if type(value) is not str or len(value) > _LONG_TEXT:
+        kind: Any = type(value)
+        # Written out: most attributes of a command's span are numbers, and need no call.
+        if (value not in INTEGERS) if kind is int else (kind not in _PLAIN or (kind is str and len(value) > _LONG_TEXT)):  # type: ignore[arg-type]  # a text
             # Now and not at the end: until then, a value may change, or hold much memory.
             value = freeze(value, ring.max_text)
         attributes = self._attributes
