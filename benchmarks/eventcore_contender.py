@@ -22,12 +22,13 @@ _COMMANDS: Final[dict[Streams, Callable[[StreamId], Command[Any]]]] = {1: add_it
 
 @final
 class EventcoreContender:
-    """Many commands at once in one process, with both exporters."""
+    """Many commands at once in one process, with both exporters. A stream gets ``lines`` commands."""
 
     name = "eventcore"
     concurrency = (1, 16, 64, 256)
 
-    def __init__(self, server: MeasuredServer, observers: Observers, warm_up: float) -> None:
+    def __init__(self, server: MeasuredServer, observers: Observers, warm_up: float, lines: int = 10) -> None:
+        self._lines = lines
         self._server = server
         self._observers = observers
         self._warm_up = warm_up
@@ -39,7 +40,7 @@ class EventcoreContender:
         database = self._databases[streams]
         with self._observers.attached() as telemetry:
             before, server_cpu = database.settle(), self._server.cpu_seconds()
-            stream = order_streams(name=f"order-{next(self._turns)}")
+            stream = order_streams(self._lines, f"order-{next(self._turns)}")
             load, warm = asyncio.run(
                 timed(database.url, telemetry, concurrency, stream, _COMMANDS[streams], seconds, self._warm_up)
             )

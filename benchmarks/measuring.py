@@ -21,11 +21,17 @@ __all__ = ["Effort", "Series", "announce", "calibrated", "in_turns", "of_stateme
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much to measure: ``rounds`` for each contender, each about ``seconds`` long."""
+    """How much to measure: ``rounds`` for each contender, each about ``seconds`` long.
+
+    Attributes:
+        quick: short rounds; the figures are rough.
+        events: how many events the part ``volume`` loads; ``None`` for its default.
+    """
 
     rounds: int
     seconds: float
     quick: bool
+    events: int | None = None
 
 
 @final

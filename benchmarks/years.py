@@ -29,7 +29,7 @@ from examples.flights.data import Schedule, find_data
 from examples.flights.replay import Replay
 from examples.flights.timetable import Move, timetable
 
-__all__ = ["years"]
+__all__ = ["NewUrl", "quiet", "stores", "years"]
 
 _LENGTHS: Final = (100, 5_000, 100_000)
 _LARGE: Final = 200_000
@@ -48,16 +48,17 @@ _KINDS: Final[dict[str, Callable[[StreamId], Command[Any]]]] = {
 
 def years(effort: Effort) -> Iterator[Table]:
     """Every table on SQLite and on PostgreSQL; where only the cache matters, also in memory."""
-    with _stores() as stores:
-        yield _long_streams(stores, 50 if effort.quick else 300)
-        yield _at_once(stores)
-        yield _demo(stores, effort)
-        yield _new_streams({"memory": lambda: "memory:", "SQLite": stores["SQLite"]})
-        yield _memory(stores)
+    with stores() as new_urls:
+        yield _long_streams(new_urls, 50 if effort.quick else 300)
+        yield _at_once(new_urls)
+        yield _demo(new_urls, effort)
+        yield _new_streams({"memory": lambda: "memory:", "SQLite": new_urls["SQLite"]})
+        yield _memory(new_urls)
 
 
 @contextmanager
-def _stores() -> Iterator[dict[str, NewUrl]]:
+def stores() -> Iterator[dict[str, NewUrl]]:
+    """What makes an empty store, by the name of its kind."""
     with TemporaryDirectory(prefix="eventcore-benchmark-") as directory, measured_server() as server:
         numbers = count()
         yield {
@@ -70,7 +71,8 @@ def _new_database(server: MeasuredServer) -> str:
     return server.database().url
 
 
-def _quiet(url: Any) -> EventStore:
+def quiet(url: Any) -> EventStore:
+    """A store without exporters."""
     return open_store(url, telemetry=Telemetry(config={}, exporters=[]))
 
 
@@ -113,13 +115,13 @@ async def _by_length(
     url: str, command: Callable[[StreamId], Command[Any]], commands: int
 ) -> dict[int, tuple[float, float, int]]:
     """For each length: seconds of the first command after opening, the median of the next ones, and the events first read."""
-    async with _quiet(url) as store:
+    async with quiet(url) as store:
         for events in _LENGTHS:
             await fill(store, _account(events), events)
             await store.execute(command(_account(events)))
     measured = {}
     backend, reads = counted(url)
-    async with _quiet(backend) as store:
+    async with quiet(backend) as store:
         # The first command of a process also compiles the codec of its types: not what is measured here.
         await store.execute(command(_account(0)))
         for events in _LENGTHS:
@@ -162,10 +164,10 @@ def _at_once(stores: dict[str, NewUrl]) -> Table:
 
 async def _load_once(url: str, command: Callable[[StreamId], Command[Any]]) -> tuple[float, int]:
     account = _account(_LENGTHS[-1])
-    async with _quiet(url) as store:
+    async with quiet(url) as store:
         await fill(store, account, _LENGTHS[-1])
     backend, reads = counted(url)
-    async with _quiet(backend) as store:
+    async with quiet(backend) as store:
         begun = perf_counter()
         await asyncio.gather(*(store.execute(command(account)) for _ in range(_COMMANDS_AT_ONCE)))
         return perf_counter() - begun, reads.rows
@@ -211,7 +213,7 @@ async def _replayed(url: str, moves: list[Move]) -> float:
         for move in moves:
             yield move
 
-    async with _quiet(url) as store:
+    async with quiet(url) as store:
         replay = Replay(store)
         begun = perf_counter()
         await replay.run(one_by_one(), asyncio.Event(), None)
@@ -278,7 +280,7 @@ async def _rates(url: str) -> tuple[float, float]:
     def stream() -> StreamId:
         return StreamId(f"order-{next(numbers)}")
 
-    async with _quiet(url) as store:
+    async with quiet(url) as store:
         first = await keep_busy(store, 256, stream, lambda begun: begun < 40_000)
         await keep_busy(store, 256, stream, lambda begun: begun < 160_000)
         later = await keep_busy(store, 256, stream, lambda begun: begun < 40_000)

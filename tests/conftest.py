@@ -1,11 +1,13 @@
 """For every test: the real parts as fixtures, hypothesis' profiles, and the marks that whole files share."""
 
+import logging
 from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import settings
 
+from eventcore.exporting.logs import bounded_logger
 from tests.real_parts.fixtures import (
     chromium,
     collector_to_jaeger,
@@ -48,6 +50,20 @@ __all__ = [
 settings.register_profile("long", max_examples=2000, deadline=None)
 
 _TESTS: Final = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def records_of_earlier_tests_do_not_count() -> None:
+    """Give every logger with a limited rate a new limit: loggers outlive a test, and the one before may have used it up."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if not name.startswith("eventcore") or not isinstance(logger, logging.Logger):
+            continue
+        bounds = [present for present in logger.filters if type(present).__module__ == bounded_logger.__module__]
+        for present in bounds:
+            logger.removeFilter(present)
+        if bounds:
+            bounded_logger(name)
+
 
 # Folders and files below `tests` whose tests have a mark, all of them. What the marks mean is in the root's pyproject.toml.
 # A single test, or a file of a folder that is not listed, is marked where it is written: `@pytest.mark.timing`.

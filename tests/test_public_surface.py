@@ -30,9 +30,11 @@ SURFACE = {
         CheckResult Figure Health HealthCheck HealthListener HealthSettings HealthStatus asgi_app
     """,
     "eventcore.stores": """
-        AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog EventsRedacted
-        KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose Redaction RunState
-        SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict backend_from_url
+        AppendHints AppendRequest Backend BackendPage CONFLICT Checkpoint CommandKey DeadLetter EventFilter EventLog
+        EventsRedacted KNOWN_KEY KeyRecord Lease LogPage MemoryBackend NewEvent ProjectionLedger ProjectionRecord Purpose
+        Redaction Refused RunState
+        SCHEMA_VERSION START Snapshot SqliteBackend StateKey StoredEvent StreamPattern Verdict Verdicts
+        backend_from_url
     """,
     "eventcore.telemetry": "AbsentExporter Collection ExporterReport FailedExporter Pipeline Report Telemetry",
     "eventcore.testing": """

@@ -19,13 +19,15 @@ LINES_OF_A_FUNCTION: Final = 50
 ATTRIBUTES_OF_A_CLASS: Final = 15
 ENTRIES_OF_A_FOLDER: Final = 12
 # A change that adds a function may raise this number, and says so; nothing else may.
-LINES_OF_CODE: Final = 19_600
+LINES_OF_CODE: Final = 21_300
 
 ENTRIES_OF_CERTAIN_FOLDERS: Final[Mapping[str, int]] = {
     # Layers that are one module each, and one folder for each other layer.
     "eventcore": 18,
 }
 ATTRIBUTES_OF_CERTAIN_CLASSES: Final[Mapping[str, int]] = {
+    # One attribute for each key of a table of the configuration.
+    "eventcore.exporting.delivery.settings.PipelineSettings": 16,
     # Public data that every exporter reads: the fields of a span in OpenTelemetry's model, flat as an exporter encodes them.
     "eventcore.recording.values.SpanData": 18,
     # The same fields while the operation runs. An object for some of them would be allocated on the hot path.

@@ -77,7 +77,8 @@ ALERTS: Final = (
         'up{job="service"} == 0',
         MINUTE,
         "Prometheus gets no metrics from {{ $labels.service }}: the service is down or cannot be reached.",
-        least=8,
+        # A release that takes so long is none.
+        least=25,
     ),
     Alert(
         "EventcoreStoreAway",
@@ -85,7 +86,7 @@ ALERTS: Final = (
         "page",
         "max by (service, store) (eventcore_store_up) == 0",
         MINUTE / 2,
-        "No worker of {{ $labels.service }} reaches the database of the store {{ $labels.store }}.",
+        "No worker of {{ $labels.service }} gets an answer from the database of the store {{ $labels.store }}.",
         keep=10 * MINUTE,
     ),
     Alert(
@@ -95,6 +96,8 @@ ALERTS: Final = (
         'max by (service, store, worker) (eventcore_store_breaker_state{state=~"open|half_open"}) == 1',
         MINUTE,
         "Worker {{ $labels.worker }} of {{ $labels.service }} fails every command at once: it does not reach the database.",
+        # The health check, which finds a store away for all workers, asks every five seconds.
+        least=15,
     ),
     Alert(
         "EventcoreCommandsFailingFast",
@@ -171,6 +174,7 @@ ALERTS: Final = (
         "max by (service, store, projection) (eventcore_projections_lag_time_seconds) > {s:300}",
         5 * MINUTE,
         "The read model {{ $labels.projection }} is {{ $value | humanizeDuration }} old.",
+        least=15,
     ),
     Alert(
         "EventcoreDeadLettersWaiting",
@@ -184,7 +188,10 @@ ALERTS: Final = (
         "EventcoreExporterSilent",
         "exporter-silent",
         "ticket",
-        "max by (service, exporter, signal) (eventcore_exporters_last_success_age_seconds) > {s:300} or "
+        # A process that records no span has none to deliver, so that the age of its last delivery says nothing.
+        'max by (service, exporter, signal) (eventcore_exporters_last_success_age_seconds{signal="metrics"} > {s:300} or '
+        'eventcore_exporters_last_success_age_seconds{signal="spans"} > {s:300} '
+        "and on (service, worker, exporter) eventcore_exporters_spans_pending > 0) or "
         'max by (service, exporter) (eventcore_exporters_state{state=~"failing|stalled|failed"}) == 1',
         5 * MINUTE,
         "The exporter {{ $labels.exporter }} of {{ $labels.service }} delivers nothing.",
@@ -238,6 +245,7 @@ ALERTS: Final = (
         'up{job="collector"} == 0',
         5 * MINUTE,
         "The OpenTelemetry Collector is down: traces do not reach Jaeger.",
+        least=15,
         keep=10 * MINUTE,
     ),
 )

@@ -56,7 +56,7 @@ def _rate(by: str, selector: str, legend: str, scope: str = "<S>") -> tuple[tupl
 def _quantiles(histogram: str, by: str = "", labels: str = "", scope: str = "<S>") -> tuple[tuple[str, str], ...]:
     inside = ",".join(part for part in (scope, labels) if part)
     groups = ", ".join(part for part in (by, "le") if part)
-    legend = f" {{{{{by}}}}}" if by else ""
+    legend = {"": "", "worker": " worker {{worker}}"}.get(by, f" {{{{{by}}}}}")
     return tuple(
         (f"histogram_quantile({share}, sum by ({groups}) (rate({histogram}_bucket{{{inside}}}{_WINDOW})))", f"p{name}{legend}")
         for share, name in ((0.5, "50"), (0.99, "99"))
@@ -94,7 +94,7 @@ _LAG: Final = Panel(
 _STATES_OF_EXPORTERS: Final = Panel(
     "In which state is each exporter?",
     "exporters.state",
-    (("max by (exporter, state, worker) (eventcore_exporters_state{<E>}) == 1", "{{exporter}} {{worker}}: {{state}}"),),
+    (("max by (exporter, state, worker) (eventcore_exporters_state{<E>}) == 1", "{{exporter}}, worker {{worker}}: {{state}}"),),
     "running.",
     "runbooks/exporter-silent.md",
     "short",
@@ -265,10 +265,10 @@ BOARDS: Final = (
                 "ops",
             ),
             Panel(
-                "How fast does the store grow?",
+                "How large is the store?",
                 "store.size",
                 (("max by (store) (eventcore_store_size_bytes{<S>})", "{{store}}"),),
-                "Steady. All workers see the same store.",
+                "Grows steadily, as fast as events are written. All workers see the same store.",
                 "runbooks/disk-full.md",
             ),
         ),
@@ -323,7 +323,7 @@ BOARDS: Final = (
                 (
                     (
                         "max by (projection, worker) (eventcore_projections_heartbeat_age_seconds{<S>})",
-                        "{{projection}} {{worker}}",
+                        "{{projection}}, worker {{worker}}",
                     ),
                 ),
                 "Seconds: an idle runner looks for events every second.",
@@ -348,8 +348,19 @@ BOARDS: Final = (
             Panel(
                 "When did each exporter last deliver?",
                 "exporters.last.success.age",
-                (("max by (exporter, signal) (eventcore_exporters_last_success_age_seconds{<E>})", "{{exporter}} {{signal}}"),),
-                "Below the interval of the exporter.",
+                (
+                    (
+                        'max by (exporter, signal) (eventcore_exporters_last_success_age_seconds{<E>,signal="metrics"})',
+                        "{{exporter}} {{signal}}",
+                    ),
+                    # A process that records no span has none to deliver.
+                    (
+                        'max by (exporter, signal) (eventcore_exporters_last_success_age_seconds{<E>,signal="spans"} '
+                        "and on (service, worker, exporter) eventcore_exporters_spans_pending{<E>} > 0)",
+                        "{{exporter}} {{signal}}",
+                    ),
+                ),
+                "Below the interval of the exporter. Spans are shown while some wait.",
                 "runbooks/exporter-silent.md",
             ),
             Panel(
@@ -363,7 +374,7 @@ BOARDS: Final = (
             Panel(
                 "How many spans wait?",
                 "exporters.spans.pending",
-                (("sum by (exporter, worker) (eventcore_exporters_spans_pending{<E>})", "{{exporter}} {{worker}}"),),
+                (("sum by (exporter, worker) (eventcore_exporters_spans_pending{<E>})", "{{exporter}}, worker {{worker}}"),),
                 "Hundreds at most; the queue takes 16,384.",
                 "runbooks/spans-dropped.md",
                 "short",
@@ -390,7 +401,7 @@ BOARDS: Final = (
                 "percentunit",
             ),
             Panel(
-                "What do the exporters not show?",
+                "How many instruments do the exporters not show?",
                 "exporters.instruments.hidden",
                 (("sum by (exporter, reason) (eventcore_exporters_instruments_hidden{<E>})", "{{exporter}} {{reason}}"),),
                 "0, unless the configuration filters.",
@@ -398,7 +409,7 @@ BOARDS: Final = (
                 "short",
             ),
             Panel(
-                "Which traces does sampling leave out?",
+                "How many traces does sampling leave out?",
                 "traces.unsampled",
                 (("sum by (service) (rate(eventcore_traces_unsampled_total{<E>}[$__rate_interval]))", "{{service}}"),),
                 "0 below 100 new traces a second.",
@@ -469,7 +480,7 @@ BOARDS: Final = (
             Panel(
                 "Which worker runs the projections?",
                 "projections.leader",
-                (("max by (worker, projection) (eventcore_projections_leader{<S>})", "{{projection}} on {{worker}}"),),
+                (("max by (worker, projection) (eventcore_projections_leader{<S>})", "{{projection}} on worker {{worker}}"),),
                 "One of them.",
                 "runbooks/projection-unattended.md",
                 "short",

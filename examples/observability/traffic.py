@@ -55,7 +55,9 @@ async def send(url: str, rate: float, seconds: float | None = None) -> Counter[s
             due = max(due + _CLIENTS / rate, clock())
             await asyncio.sleep(due - clock())
 
-    async with httpx.AsyncClient(base_url=url, timeout=10) as web, asyncio.TaskGroup() as group:
+    # A connection a request, as many people make them: otherwise one worker may get all requests.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=10, limits=limits) as web, asyncio.TaskGroup() as group:
         for number in range(_CLIENTS):
             group.create_task(client(web, number / rate))
     return answers

@@ -7,10 +7,12 @@ Concurrent commands are checked by their positions: executed one after the other
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -53,6 +55,8 @@ PATTERNS: Final = ["*", "account-*", "account-?", "[aA]ccount-a", "*[!a]", "acco
 KINDS: Final[list[type[Event]]] = [Deposited, Withdrawn, Linked]
 PATIENT: Final = RetryPolicy(attempts=500, max_delay=0.02)
 LONG: Final = "long"
+# Whether stores decide on streams that they have not read; by default, either.
+FORCED: Final = os.environ.get("EVENTCORE_SPECULATION")
 
 streams = st.sampled_from(STREAMS)
 amounts = st.integers(0, 20)
@@ -66,6 +70,7 @@ commands = st.one_of(
     st.builds(Look, accounts=st.lists(streams, min_size=1, max_size=4).map(tuple)),
 )
 keys = st.sampled_from(["k-1", "k-2", "é"])
+modes = st.sampled_from(["on", "off"])
 limits = st.none() | st.integers(0, 6)
 
 
@@ -103,13 +108,14 @@ class Machine(RuleBasedStateMachine):
         self.running: dict[type[Follow], asyncio.Task[None]] = {}
         self.followed: dict[type[Follow], list[tuple[int, StreamId, int, Event]]] = {Follow: [], FollowSome: []}
 
-    @initialize()
-    def open(self) -> None:
-        self.stores = [self.runner.run(self._open(place)) for place in (0, 1)]
+    @initialize(speculations=st.tuples(modes, modes))
+    def open(self, speculations: tuple[str, str]) -> None:
+        self.stores = [self.runner.run(self._open(place, speculations[place])) for place in (0, 1)]
 
-    async def _open(self, place: int) -> EventStore:
-        self.contexts[place] = opened_store(self.make_backend())
-        store: EventStore = await self.contexts[place].__aenter__()
+    async def _open(self, place: int, speculation: str) -> EventStore:
+        with mock.patch.dict(os.environ, {"EVENTCORE_SPECULATION": FORCED or speculation}):
+            self.contexts[place] = opened_store(self.make_backend())
+            store: EventStore = await self.contexts[place].__aenter__()
         return store
 
     @rule(place=st.integers(0, 1), command=commands)
@@ -267,11 +273,11 @@ class Machine(RuleBasedStateMachine):
             self.running.clear()
 
     @precondition(lambda self: not self.running)
-    @rule(place=st.integers(0, 1))
-    def open_again(self, place: int) -> None:
+    @rule(place=st.integers(0, 1), speculation=modes)
+    def open_again(self, place: int, speculation: str) -> None:
         async def open_again() -> EventStore:
             await self.contexts[place].__aexit__(None, None, None)
-            return await self._open(place)
+            return await self._open(place, speculation)
 
         self.stores[place] = self.runner.run(open_again())
 

@@ -14,6 +14,7 @@ import pytest
 from eventcore.catalogue import CATALOGUE
 from eventcore.exporting.configuration.settings import TelemetrySettings, load_configuration
 from eventcore.exporting.delivery.settings import PipelineSettings
+from eventcore.health import HealthSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -153,6 +154,15 @@ def test_the_toml_of_a_page_is_toml(page: Path) -> None:
         assert tomllib.loads(text)
 
 
+def test_no_page_installs_by_a_name_that_no_index_has() -> None:
+    pages = [*PAGES, *ROOT.glob("eventcore-*/README.md"), *ROOT.glob("examples/*/README.md")]
+    pages.append(ROOT / "eventcore-core/src/eventcore/cli/templates/README.md.txt")
+    installs = [line for page in pages for line in page.read_text().splitlines() if "pip install" in line]
+    assert len(installs) >= 8
+    # A path has a slash before the name.
+    assert [line for line in installs if re.search(r"(?<![/\w-])eventcore-(?:core|otel|prometheus)\b", line)] == []
+
+
 def test_the_readmes_configuration_has_no_faults(tmp_path: Path) -> None:
     (text,) = blocks(ROOT / "README.md", "toml")
     (tmp_path / "eventcore.toml").write_text(text)
@@ -175,7 +185,12 @@ def test_the_table_of_metrics_is_the_catalogue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "settings"), [("## `[telemetry]`", TelemetrySettings), ("## `[exporters.NAME.pipeline]`", PipelineSettings)]
+    ("heading", "settings"),
+    [
+        ("## `[telemetry]`", TelemetrySettings),
+        ("## `[health]`", HealthSettings),
+        ("## `[exporters.NAME.pipeline]`", PipelineSettings),
+    ],
 )
 def test_the_tables_of_settings_name_every_key(heading: str, settings: type) -> None:
     section = (ROOT / "docs/configuration.md").read_text().split(heading)[1].split("\n## ")[0]

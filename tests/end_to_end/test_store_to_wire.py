@@ -212,7 +212,7 @@ async def test_a_store_goes_on_when_the_port_is_taken_and_the_collector_is_away(
         unused.close()
         config = {"exporters": {"prometheus": {"port": port}, "otel": {"endpoint": f"http://127.0.0.1:{nobody}"}}}
         store_url = f"sqlite:///{tmp_path / 'store.db'}"
-        async with open_store(store_url, exporters=["prometheus", "otel"], config=config) as store:
+        async with open_store(store_url, exporters=["prometheus", "otel"], config=config, close_timeout=2.0) as store:
             stream = StreamId("counter-0")
             for _ in range(20):
                 await store.execute(Move(source=stream, target=stream, amount=1))

@@ -44,7 +44,8 @@ def test_every_fault_is_found_at_once_with_its_file_and_key(project: Project) ->
         "EVENTCORE_EXPORTERS__STATSD": "on",
     }
     variables = (
-        "EVENTCORE_EXPORTERS, EVENTCORE_EXPORTERS__NAME__KEY or EVENTCORE_TELEMETRY__KEY (two underscores between the parts)"
+        "EVENTCORE_EXPORTERS, EVENTCORE_EXPORTERS__NAME__KEY, EVENTCORE_TELEMETRY__KEY or EVENTCORE_HEALTH__KEY "
+        "(two underscores between the parts)"
     )
     found = faults(project.load())
     assert len(found) == 17

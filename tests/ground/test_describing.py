@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from eventcore.ground import cut, describe_error, shown, text_of, traceback_of, type_name
+from eventcore.ground import cut, describe_error, shown, text_of, traceback_of, type_name, without_values
 
 
 def raises(*_: Any) -> NoReturn:
@@ -125,3 +125,70 @@ def test_a_cut_text_says_so_and_counts_the_ellipsis() -> None:
     assert cut("x" * 10, 10) == "x" * 10
     assert cut("x" * 11, 10) == "x" * 9 + "…"
     assert cut("a\udfffb", 10) == "a?b"
+
+
+@pytest.mark.parametrize(
+    ("said", "described"),
+    [
+        ("refused\nDETAIL:  Failing row contains (1, secret).\nHINT: secret", "refused"),
+        ("Failing row contains (1, secret", "Failing row contains (…)"),
+        ("Key (a, b)=(secret, 1) already exists.", "Key (a, b)=(…) already exists."),
+        ("refused\n[SQL: INSERT]\n[parameters: ('secret',)]", "refused"),
+        ('syntax error\nLINE 1: INSERT INTO t VALUES (secret)', "syntax error"),
+        ("[type=int, input_value='secret', input_type=str]", "[type=int, input_value=…, input_type=str]"),
+        ("for query argument $1: secret (value out of int32 range)", "for query argument $1: … (value out of int32 range)"),
+        ("no such flight: 'LH 400'", "no such flight: 'LH 400'"),
+    ],
+)  # fmt: skip
+def test_what_a_database_or_a_validator_repeats_of_rows_and_input_is_left_out(said: str, described: str) -> None:
+    error = RuntimeError(said)
+    assert describe_error(error) == f"RuntimeError: {described}"
+    assert text_of(error) == described
+    assert f"RuntimeError: {described}\n" in traceback_of(error)
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_stand_in_of_a_foreign_exception_is_made_without_running_into_it(make: type[BaseException]) -> None:
+    stand_in = without_values(make())
+    assert type_name(type(stand_in)) == type_name(make)
+    assert len(traceback_of(stand_in)) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("secret"), "'…'"),
+        (ValueError("time data 'it's secret' does not match"), "time data '…' does not match"),
+        (ValueError("a \"secret\" and one that can't be closed: 'x"), "a \"…\" and one that can't be closed: 'x"),
+        (TypeError("unsupported operand type(s) for +: 'int' and 'str'"), "unsupported operand type(s) for +: 'int' and 'str'"),
+        (FileNotFoundError(2, "No such file", "/var/shop"), "[Errno 2] No such file: '/var/shop'"),
+    ],
+)
+def test_a_stand_in_quotes_names_and_no_values(error: BaseException, said: str) -> None:
+    assert str(without_values(error)) == said
+
+
+def test_a_stand_in_has_the_traceback_the_causes_and_the_group_of_its_exception() -> None:
+    def inner() -> NoReturn:
+        raise KeyError("secret".upper())
+
+    try:
+        try:
+            inner()
+        except KeyError as error:
+            raise ExceptionGroup(f"of '{'secret'.upper()}'", [ValueError(f"'{'secret'.upper()}'")]) from error
+    except ExceptionGroup as raised:
+        text = traceback_of(without_values(raised))
+    assert "SECRET" not in text
+    assert ", in inner\n" in text
+    assert "KeyError: '…'" in text
+    assert "The above exception was the direct cause" in text
+    assert "of '…' (1 sub-exception)\n  - ValueError: '…'" in text
+
+
+def test_a_long_chain_of_causes_has_a_stand_in_of_bounded_length() -> None:
+    error: BaseException = ValueError("end")
+    for number in range(5000):
+        following = ValueError(f"step {number}")
+        following.__cause__, error = error, following
+    assert traceback_of(without_values(error)).count("direct cause") == 4

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from eventcore import EventStore, Telemetry, open_store
-from eventcore.health import HealthSettings, asgi_app
+from eventcore import EventStore, Projection, Telemetry, open_store
+from eventcore.health import CheckResult, Health, HealthSettings, asgi_app
+from tests.store.bank import Deposit, account
 
 # Soon, so that a test need not wait for what a service waits for.
 QUICK = HealthSettings(
@@ -60,3 +61,35 @@ async def until(condition: Callable[[], Awaitable[Any]], timeout: float = 10.0) 
         while not (result := await condition()):
             await asyncio.sleep(0.02)
     return result
+
+
+Run = Callable[..., "asyncio.Task[None]"]
+
+
+@pytest.fixture
+async def run(store: EventStore) -> AsyncIterator[Run]:
+    """Run a projection until the end of the test."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def run(projection: Projection, on: EventStore = store) -> asyncio.Task[None]:
+        tasks.append(asyncio.create_task(on.run(projection)))
+        return tasks[-1]
+
+    yield run
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def deposit(store: EventStore, times: int = 1) -> None:
+    for _ in range(times):
+        await store.execute(Deposit(account=account("a")))
+
+
+async def check(store: EventStore, name: str) -> CheckResult:
+    return (await store.health()).checks[name]
+
+
+async def when(store: EventStore, condition: Callable[[Health], bool]) -> Health | None:
+    health = await store.health()
+    return health if condition(health) else None

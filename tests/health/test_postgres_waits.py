@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -10,8 +11,10 @@ from uuid import uuid4
 import pytest
 
 from eventcore import EventStore, StreamId, Telemetry, open_store
+from eventcore.errors import CommandTimeout
 from eventcore.health import Health, HealthSettings
 from tests.health.conftest import until
+from tests.postgres.proxy import Proxy
 from tests.real_parts.postgres import PostgresServer
 from tests.store.bank import Deposit, account
 
@@ -73,5 +76,83 @@ async def test_a_held_lock_and_a_full_pool_are_told_from_a_server_that_is_away(
             assert found.checks["store"].status == "healthy"
             assert found.checks["pool"].figures["limit"] == 4
             assert "a call has been waiting for a connection for" in found.checks["pool"].reason
+            assert found.checks["pool"].reason.endswith("all 4 may be in use; raise pool, or look for held locks")
         assert await reading == [1, 2]
         await when(store, lambda health: health.status == "healthy")
+
+
+async def test_a_pool_that_is_full_since_the_server_hangs_is_blamed_on_the_server(
+    newest_postgres: PostgresServer, telemetry: Telemetry
+) -> None:
+    schema = f"waits_{uuid4().hex[:12]}"
+    async with Proxy.before(newest_postgres.url()) as proxy:
+        url = f"{proxy.url}?schema={schema}&pool=1&timeout=2"
+        async with open_store(url, telemetry=telemetry, health=SETTINGS) as store:
+            await store.execute(Deposit(account=account("a")))
+
+            async def read() -> list[int]:
+                return [event.position async for event in store.read(StreamId("account-a"))]
+
+            proxy.deaf = True
+            reads = [asyncio.create_task(read()) for _ in range(3)]
+            found = await when(store, lambda health: health.checks["pool"].status == "unhealthy")
+            assert found.checks["store"].status == "unhealthy"
+            assert found.checks["pool"].reason.endswith("the store does not answer, see the check 'store'")
+            await asyncio.wait(reads)
+            found = await when(store, lambda health: health.checks["pool"].figures["timeouts"] not in (None, 0))
+            assert "raise pool" not in found.checks["pool"].reason
+            await asyncio.gather(*reads, return_exceptions=True)
+            proxy.deaf = False
+            proxy.cut_all()
+            found = await when(store, lambda health: health.checks["store"].status == "healthy")
+            assert found.checks["pool"].status == "degraded"
+            assert found.checks["pool"].reason.endswith("within their timeout while the store did not answer")
+
+
+async def test_a_command_that_gives_up_waiting_for_a_connection_before_its_call_would_is_counted(
+    newest_postgres: PostgresServer, telemetry: Telemetry
+) -> None:
+    schema = f"waits_{uuid4().hex[:12]}"
+    url = f"{newest_postgres.url()}?schema={schema}&pool=1&timeout=20"
+    async with open_store(url, telemetry=telemetry, health=SETTINGS) as store:
+        await store.execute(Deposit(account=account("a")))
+        backend = store._monitor._store._backend
+        # The connection that reads for commands is taken. They share the call that waits for it, which gets it in the end.
+        pool = backend._loading  # type: ignore[attr-defined]
+        async with pool.connection(asyncio.get_running_loop().time() + 20):
+            for number in range(2):
+                with pytest.raises(CommandTimeout):
+                    await store.execute(Deposit(account=account(f"b-{number}")), timeout=0.3)
+        assert backend.counters.connection_timeouts == 2  # type: ignore[attr-defined]
+        found = await when(store, lambda health: health.checks["pool"].figures["timeouts"] == 2)
+        assert found.checks["pool"].status == "degraded"
+        assert found.checks["pool"].reason == (
+            "calls have got no connection within their timeout; raise pool, or look for held locks"
+        )
+        values = {data.name: data for data in await asyncio.to_thread(telemetry.collect)}
+        [waited] = values["eventcore.store.pool.timeouts"].points
+        assert waited.value == 2  # type: ignore[union-attr]
+
+
+async def test_a_store_without_an_answer_says_why_as_soon_as_a_connection_is_refused(
+    newest_postgres: PostgresServer, telemetry: Telemetry
+) -> None:
+    schema = f"waits_{uuid4().hex[:12]}"
+    async with Proxy.before(newest_postgres.url()) as proxy:
+        # Calls try to connect for up to 20 s; health says after its own half second what they have met.
+        url = f"{proxy.url}?schema={schema}&pool=1&timeout=20"
+        async with open_store(url, telemetry=telemetry, health=SETTINGS) as store:
+            proxy.refusing = True
+            proxy.cut_all()
+            found = await when(store, lambda health: "reached" in health.checks["store"].reason)
+            reason = r"no answer within \S+ s: no PostgreSQL server can be reached at 127\.0\.0\.1:\d+/.*; start it, or correct"
+            assert re.match(reason, found.checks["store"].reason)
+            assert not found.ready
+            proxy.refusing = False
+            await when(store, lambda health: health.checks["store"].status == "healthy")
+            # One that hangs, or a held lock, is told from that.
+            proxy.deaf = True
+            found = await when(store, lambda health: health.checks["store"].status == "unhealthy")
+            assert found.checks["store"].reason.endswith("another session holds a lock that reading needs")
+            proxy.deaf = False
+            proxy.cut_all()

@@ -3,6 +3,9 @@
 ``python -m tests.incidents [--only server,blocked] [--json]``. For each: what health said after how long, what was logged,
 which metric moved, and the trace that shows it, read back from a collector. Ends with code 1 if
 anything that is expected is missing.
+
+``python -m tests.incidents --alerts [--only NAME,NAME] [--json] [--scale 15]`` injects other faults into the example stack, and
+prints which alerts they fire after how many seconds (``python -m tests.stack fire``).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from tests.incidents.staging import Stage
 from tests.real_parts.finding import find_part
 from tests.real_parts.postgres import PostgresServer
 from tests.real_parts.rotel import Rotel
+from tests.stack.__main__ import main as fire
 
 
 def shown(row: Row) -> str:
@@ -42,6 +46,8 @@ def shown(row: Row) -> str:
 
 
 def main() -> int:
+    if "--alerts" in sys.argv:
+        return fire(["fire", "--scale", "15", *(word for word in sys.argv[1:] if word != "--alerts")])
     parser = argparse.ArgumentParser(prog="python -m tests.incidents", description=__doc__)
     parser.add_argument("--only", default="", help=f"some of {','.join(INCIDENTS)}")
     parser.add_argument("--json", action="store_true", help="one JSON object for each incident")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -68,20 +70,37 @@ async def test_a_loop_that_runs_is_not_logged(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_a_block_that_no_thread_could_see_is_logged_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
-    class Clock:
-        now = 100.0
-
-        def __call__(self) -> float:
-            # The thread looks at a clock that stands still, as if it had not run.
-            return 100.0 if threading.current_thread().name == "eventcore-loop-watch" else self.now
-
-    clock = Clock()
-    watch = LoopWatch(0.5, clock)
-    clock.now += 3.25
-    await until(lambda: block_records(caplog))
+    watch = LoopWatch(0.2)
+    expected = re.compile(r"a callback blocked the event loop for \d+\.\d\d s; no other thread could run to see its stack")
+    numbers = 10_000_000
+    while not any(expected.fullmatch(record.getMessage()) for record in block_records(caplog)):
+        # One call in C, which keeps the GIL for longer with each turn.
+        sum(range(numbers))
+        numbers = min(2 * numbers, 80_000_000)
+        await asyncio.sleep(0.01)
     watch.stop()
-    [record] = block_records(caplog)
-    assert record.getMessage() == "a callback blocked the event loop for 3.00 s; no other thread could run to see its stack"
+
+
+STOPPED = """
+import asyncio, os, signal, subprocess, sys
+from eventcore import open_store
+
+async def main():
+    async with open_store("memory:", exporters="none", config={}):
+        await asyncio.sleep(0.6)
+        # Another process stops this one for two seconds.
+        subprocess.Popen(["sh", "-c", f"kill -STOP {os.getpid()}; sleep 2; kill -CONT {os.getpid()}"])
+        await asyncio.sleep(3)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.once
+def test_a_process_that_was_stopped_is_not_taken_for_one_whose_callbacks_block() -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=60, check=True)
+    assert re.search(r"^eventcore\.loop: the process did not run for [12]\.\d\d s: it got 0\.\d\d s", done.stderr), done.stderr
+    assert "blocked" not in done.stderr
 
 
 async def test_the_thread_that_watches_ends_with_the_store() -> None:

@@ -30,6 +30,7 @@ async def main():
             for number in range(5):
                 counter.labels(str(number)).add(1)
             await telemetry.flush(1.0)
+        await telemetry.shutdown(1.0)
 
 asyncio.run(main())
 """

@@ -24,10 +24,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, get_current_span, use_span
 
-from eventcore import Command, Event, StreamId, open_store
+from eventcore import Command, Event, EventStore, StreamId, open_store
 from eventcore.exporting import TraceContext
 from eventcore.logs import TraceContextFilter, add_trace_context
-from eventcore.telemetry import Pipeline
 from eventcore_otel import OpenTelemetryExporter
 from eventcore_otel.ambient import OpenTelemetryContext
 from tests.otel.receiver import Receiver
@@ -189,6 +188,14 @@ class Look(Command[None]):
             yield from ()
 
 
+async def connected(store: EventStore) -> None:
+    """Wait until the exporter has started, and the store knows the current span of OpenTelemetry."""
+    async with asyncio.timeout(10):
+        with use_span(NonRecordingSpan(SpanContext(7, 8, is_remote=True))):
+            while store.telemetry.current_context() is None:
+                await asyncio.sleep(0.01)
+
+
 @pytest.mark.conforms("Traces", "The current span is propagated through the context, with its sampling decision.")
 @pytest.mark.parametrize("sampled", [True, False])
 async def test_spans_of_the_sdk_inside_a_command_are_its_children_and_as_sampled_as_their_parent(
@@ -199,9 +206,7 @@ async def test_spans_of_the_sdk_inside_a_command_are_its_children_and_as_sampled
     Look.seen.clear()
     async with open_store("memory:", exporters=[]) as store:
         name = store.register_exporter(OpenTelemetryExporter(span_exporter=ours, metric_exporter="none"))
-        [pipeline] = store.telemetry.exporters()
-        assert isinstance(pipeline, Pipeline)
-        assert await asyncio.to_thread(pipeline.started.wait, 10)
+        await connected(store)
         remote = SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(int(sampled)))
         with use_span(NonRecordingSpan(remote)), trace.get_tracer("application").start_as_current_span("request") as request:
             await store.execute(Look(account=StreamId("account-1")))
@@ -243,9 +248,7 @@ async def test_a_log_line_names_the_innermost_span_of_both_systems(
     logger = logging.getLogger("tests.ambient")
     async with open_store("memory:", exporters=[]) as store:
         store.register_exporter(OpenTelemetryExporter(span_exporter=ours, metric_exporter="none"))
-        [pipeline] = store.telemetry.exporters()
-        assert isinstance(pipeline, Pipeline)
-        assert await asyncio.to_thread(pipeline.started.wait, 10)
+        await connected(store)
         telemetry = store.telemetry if given else None
         caplog.handler.addFilter(fields := TraceContextFilter(telemetry))
         try:

@@ -130,7 +130,7 @@ def test_a_batch_is_given_up_by_its_age_and_counted(bench: Bench) -> None:
         raise ConnectionError("refused")
 
     exporter = Collecting(fail)
-    pipeline = bench.add(exporter, settings=msgspec.structs.replace(FAST, max_age=0.3))
+    pipeline = bench.add(exporter, settings=msgspec.structs.replace(FAST, max_age=2.0))
     bench.end_spans(4)
     eventually(lambda: exporter.calls.count("export_spans") > 5)
     assert account(pipeline.stats().spans) == {"exported": 0, "pending": 4}

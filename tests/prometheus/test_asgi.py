@@ -56,9 +56,11 @@ async def test_format_and_coding_are_negotiated(drive: Drive) -> None:
 
 
 async def test_head_and_other_methods(drive: Drive) -> None:
-    app = drive(port=None).exporter.asgi_app()
+    exporter = drive(port=None).exporter
+    app = exporter.asgi_app()
     status, headers, body = await call(app, "HEAD")
     assert (status, body) == (200, b"")
+    assert exporter.scrapes.served == 0
     assert int(headers["content-length"]) > 0
     assert (await call(app, "POST"))[:1] == (405,)
 

@@ -68,6 +68,17 @@ def test_head_says_what_get_would_and_sends_no_body(drive: Drive, request_: Requ
     # The page counts its own scrapes, so that its length differs.
     differs = {"date": "", "content-length": ""}
     assert {**head.headers, **differs} == {**get.headers, **differs}
+    # Monitors of web servers send it: it is no scrape, and neither is what has another path or method.
+    request_(f"{driven.url}/other")
+    request_(driven.url, "POST")
+    assert (driven.exporter.scrapes.served, driven.exporter.scrapes.failed) == (1, 0)
+
+
+def test_a_client_that_accepts_no_format_gets_the_text_format_and_has_scraped(drive: Drive, request_: Request) -> None:
+    driven = drive()
+    answer = request_(driven.url, headers={"Accept": "image/png;q=nonsense, application/openmetrics-text;version=9"})
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert driven.exporter.scrapes.served == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW"])

@@ -34,6 +34,17 @@ def test_a_counter_and_another_one_with_created_behind_its_name_are_both_shown()
     assert hidden == []
 
 
+@pytest.mark.parametrize("name", ["eventcore.exporters.worker.up", "eventcore_exporters.worker_up"])
+def test_what_the_page_says_of_its_workers_is_not_mixed_with_an_instrument_of_that_name(name: str) -> None:
+    hidden: Hidden = []
+    making = builder(hidden)
+    making.gauges([gauge(name, number(3, ("shelf", "9"))), gauge("eventcore.exporters.worker.upper", number(4))])
+    assert [name for parsed in families(making.finish()) for name in parsed] == ["eventcore_exporters_worker_upper"] * 2
+    [(lost, reason, kind)] = hidden
+    assert (lost, kind) == (name, "collision")
+    assert "eventcore.exporters.worker.up of the page" in reason
+
+
 def test_a_counter_and_a_gauge_of_one_family_are_both_shown() -> None:
     making = builder()
     making.counters([counter("orders.total", number(1)), counter("waits.count", number(2))])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,41 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.real_parts.ports import free_ports
 from tests.real_parts.postgres import PASSWORD, PostgresServer
 from tests.real_parts.waiting import wait_until
+from tests.service.running import DELAY, Service
 
 pytestmark = [pytest.mark.once, pytest.mark.timing, pytest.mark.timeout(90)]
-
-DELAY = 1.0
-
-
-class Service:
-    def __init__(self, server: PostgresServer, log: Path) -> None:
-        self.database = server.new_database()
-        [port] = free_ports(1)
-        self.url = f"http://127.0.0.1:{port}"
-        self._log = log
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "uvicorn", "--factory", "examples.service.app:create_app"),
-                    *("--port", str(port), "--workers", "2", "--no-access-log"),
-                ],
-                stdout=output,
-                stderr=output,
-                env=os.environ
-                | {"BANK_DATABASE": server.url(self.database), "BANK_DRAIN_DELAY": str(DELAY), "EVENTCORE_EXPORTERS": "none"},
-            )
-
-    def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health/readyz", timeout=1.0).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def log(self) -> str:
-        return self._log.read_text()
 
 
 @pytest.fixture
@@ -60,8 +27,7 @@ def service(newest_postgres: PostgresServer, tmp_path: Path) -> Iterator[Service
         wait_until(started.ready, timeout=60, message=started.log())
         yield started
     finally:
-        started.process.kill()
-        started.process.wait()
+        started.close()
 
 
 def test_the_service_executes_answers_and_drains(service: Service, newest_postgres: PostgresServer) -> None:

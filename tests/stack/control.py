@@ -1,4 +1,4 @@
-"""Restarts parts of a running stack on request, as systemd or compose would: for the commands on runbook pages."""
+"""Restarts and stops parts of a running stack on request, as systemd or compose would: for the commands on runbook pages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Control:
-    """A listener on 127.0.0.1 that calls ``restart[NAME]`` at ``POST /NAME``."""
+    """A listener on 127.0.0.1 that calls ``actions[NAME]`` at ``POST /NAME``."""
 
-    def __init__(self, restart: Mapping[str, Callable[[], None]]) -> None:
+    def __init__(self, actions: Mapping[str, Callable[[], None]]) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                action = restart.get(self.path.removeprefix("/"))
+                action = actions.get(self.path.removeprefix("/"))
                 if action is None:
                     self.send_error(404)
                     return
@@ -29,7 +29,7 @@ class Control:
         self._thread.start()
 
     def command(self, name: str) -> str:
-        """The shell command that restarts a part."""
+        """The shell command for an action."""
         return f"curl -fsS -X POST http://127.0.0.1:{self._server.server_address[1]}/{name}"
 
     def close(self) -> None:

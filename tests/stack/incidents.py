@@ -1,27 +1,33 @@
-"""Faults, injected into a running stack: each has a set of alerts that must fire, and a runbook page that must mend it.
+"""Faults in a running stack: each has alerts that must be sent, panels that must move, and a runbook page that must mend it.
 
-``python -m tests.stack fire [INCIDENT ...]`` runs them, each in a new stack, and prints incidents, alerts and seconds.
+``python -m tests.stack fire [INCIDENT ...]`` runs them.
 """
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
 
 from eventcore.stores.postgres.schema import lock_key
-from examples.observability import rules
-from examples.observability.alerts import ALERTS, FAILED
-from tests.real_parts.waiting import wait_until
-from tests.stack.native import ROOT, Stack
+from tests.stack.faults import (
+    Fault,
+    collector_killed,
+    disk_filled,
+    events_refused,
+    handler_slow,
+    import_runs,
+    nothing,
+    on_a_small_disk,
+    postgres_killed,
+    projection_failed,
+    released,
+    service_killed,
+    session_left_open,
+    worker_frozen,
+)
 
-_SHELL: Final = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+Way: TypeAlias = Literal["rises", "falls"]
 
 
 @dataclass(frozen=True)
@@ -29,188 +35,229 @@ class Incident:
     """One fault.
 
     Attributes:
-        inject: makes the fault; at the end of its block, it takes away what is left of it.
-        expected: the alerts that Alertmanager must send: those of them that are not held back by another.
-        may: alerts that may fire as well, because the fault also causes what they mean, at some times or loads.
+        fault: what happens.
+        expected: the alerts that Alertmanager must send.
         runbook: the page whose commands mend it.
+        held_back: the alerts that must fire, and are not sent, because one that explains them is.
+        may: alerts that may be sent as well, because the fault also causes what they mean, at some times or loads.
+        moves: the panels that are meant for this fault, by title: part of the legend of a series, and which way it goes.
+        before: what is done first, so that the fault can happen. It is no part of the fault.
+        ends_within: seconds in which the alerts end after the remedy, in the times of production: the window of their rule.
+        faster: how many times shorter than those of the other incidents its times are.
     """
 
-    inject: Callable[[Stack], AbstractContextManager[None]]
+    fault: Fault
     expected: frozenset[str]
     runbook: str
+    held_back: frozenset[str] = frozenset()
     may: frozenset[str] = frozenset()
+    moves: Mapping[str, tuple[str, Way]] = field(default_factory=dict)
+    before: Fault = nothing
+    ends_within: float = 2400.0
+    faster: float = 1.0
 
 
-@dataclass
-class Outcome:
-    """What happened: seconds from the fault to each alert, and from the remedy to its end.
-
-    Attributes:
-        fired: the alerts that were sent.
-        held_back: those that fired, and were not sent because an alert that explains them fired, too.
-        stayed: whether those that were expected went on until the remedy.
-    """
-
-    fired: dict[str, float]
-    held_back: dict[str, float]
-    stayed: bool
-    resolved: dict[str, float]
-    unexpected: set[str]
-    missing: set[str]
-
-    @property
-    def as_expected(self) -> bool:
-        return self.stayed and not self.unexpected and not self.missing
-
-
-@contextmanager
-def _postgres_killed(stack: Stack) -> Iterator[None]:
-    stack.postgres.stop(signal.SIGQUIT)
-    yield
-
-
-def _holding(statement: str) -> Callable[[Stack], AbstractContextManager[None]]:
-    """A session that has begun a transaction, and does not end it: a person at a console who went to lunch."""
-
-    @contextmanager
-    def hold(stack: Stack) -> Iterator[None]:
-        holder = stack.hold(statement)
-        try:
-            yield
-        finally:
-            holder.kill()
-            holder.wait()
-
-    return hold
-
-
-@contextmanager
-def _events_cannot_be_applied(stack: Stack) -> Iterator[None]:
-    stack.sql("ALTER TABLE balances ADD CONSTRAINT poison CHECK (position < 0) NOT VALID")
-    wait_until(lambda: stack.sql("SELECT count(*) FROM eventcore.dead_letters") != "0", timeout=30, message="a dead letter")
-    stack.sql("ALTER TABLE balances DROP CONSTRAINT poison")
-    yield
-
-
-@contextmanager
-def _collector_killed(stack: Stack) -> Iterator[None]:
-    stack.processes["collector"].stop(signal.SIGKILL)
-    yield
-
-
-@contextmanager
-def _service_killed(stack: Stack) -> Iterator[None]:
-    stack.processes["service"].stop(patience=10)
-    yield
+def _alerts(*names: str) -> frozenset[str]:
+    return frozenset(f"Eventcore{name}" for name in names)
 
 
 # What an outage has used up of the error budget is announced when its windows see it, also after the end of the outage.
-_BUDGET: Final = frozenset({"EventcoreCommandsFailing", "EventcoreCommandsFailingSlowly"})
+_BUDGET: Final = _alerts("CommandsFailing", "CommandsFailingSlowly")
+_ALL_OF_THE_BUDGET: Final = _BUDGET | _alerts("CommandsFailingFast")
+# Another worker takes a projection over when the lease of the frozen one has run out.
+_BEHIND: Final = _alerts("ProjectionBehind", "ProjectionStuck", "ProjectionUnattended")
+# uvicorn kills a worker that does not answer within five seconds. Here, it has more patience.
+_PATIENT: Final = {"UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60"}
 INCIDENTS: Final[dict[str, Incident]] = {
-    "the service is killed": Incident(_service_killed, frozenset({"EventcoreServiceDown"}), "service-down"),
-    "PostgreSQL is killed": Incident(_postgres_killed, frozenset({"EventcoreStoreAway"}), "store-away", _BUDGET),
-    "the append lock is held": Incident(
-        _holding(f"SELECT pg_advisory_xact_lock({lock_key('eventcore')})"),
-        frozenset({"EventcoreAppendLockWaited", "EventcoreCommandsFailingFast"}),
+    "service killed": Incident(
+        service_killed,
+        _alerts("ServiceDown"),
+        "service-down",
+        moves={
+            "Does each worker answer?": ("worker", "falls"),
+            "Does every worker get its share of the commands?": ("worker", "falls"),
+            "How large is the working set?": ("bank", "falls"),
+            "How much memory does each worker have?": ("worker", "falls"),
+        },
+    ),
+    "PostgreSQL killed": Incident(
+        postgres_killed,
+        _alerts("StoreAway"),
+        "store-away",
+        held_back=_alerts("BreakerOpen"),
+        may=_ALL_OF_THE_BUDGET,
+        moves={
+            "Is the store reachable?": ("bank", "falls"),
+            "Which checks are not healthy?": ("store", "rises"),
+            "Do workers fail commands at once?": ("open", "rises"),
+            "How many events are written?": ("Deposited", "falls"),
+        },
+    ),
+    "append lock held": Incident(
+        session_left_open(f"SELECT pg_advisory_xact_lock({lock_key('eventcore')})"),
+        _alerts("AppendLockWaited", "CommandsFailingFast"),
         "append-lock",
-        _BUDGET | {"EventcorePoolExhausted", "EventcoreBreakerOpen"},
+        may=_BUDGET | _alerts("PoolExhausted", "BreakerOpen"),
+        moves={
+            "How long do appends wait for their lock?": ("p99", "rises"),
+            "How long do calls to the database take?": ("append", "rises"),
+            "How long does a command take?": ("p99", "rises"),
+            "How many commands run at this moment?": ("Transfer", "rises"),
+            "In which phase does the time go?": ("append", "rises"),
+        },
     ),
-    "the read model is locked": Incident(
-        _holding("LOCK TABLE balances IN ACCESS EXCLUSIVE MODE"),
-        frozenset({"EventcoreProjectionStuck"}),
+    "events locked": Incident(
+        session_left_open("LOCK TABLE eventcore.events IN ACCESS EXCLUSIVE MODE"),
+        # The check of the store reads events, too.
+        _alerts("StoreAway"),
+        "pool-exhausted",
+        held_back=_alerts("PoolExhausted"),
+        may=_ALL_OF_THE_BUDGET,
+        moves={
+            "How long do calls wait for a connection?": ("p99", "rises"),
+            "How many connections are free and in use?": ("used", "rises"),
+        },
+    ),
+    "conflicts": Incident(
+        import_runs,
+        _alerts("ConflictsEscaping", "CommandsFailingFast"),
+        "conflicts-escaping",
+        may=_BUDGET | _alerts("ProjectionBehind"),
+        moves={
+            "How often do writers meet?": ("escaped", "rises"),
+            "How many attempts does a command take?": ("Transfer", "rises"),
+            "How many events does a command load?": ("", "rises"),
+            "How many commands share one append?": ("bank", "falls"),
+            "Who reads events?": ("command", "rises"),
+            "How large is the store?": ("bank", "rises"),
+        },
+    ),
+    "some commands fail": Incident(
+        released("tests.stack.releases:failing", BANK_FAILS_EVERY="80"),
+        _alerts("CommandsFailing"),
+        "commands-failing",
+        may=_alerts("CommandsFailingSlowly"),
+        moves={"How many commands a second, and how do they end?": ("error", "rises")},
+        faster=2,
+    ),
+    "few commands fail": Incident(
+        released("tests.stack.releases:failing", BANK_FAILS_EVERY="300"),
+        _alerts("CommandsFailingSlowly"),
+        "commands-failing",
+        ends_within=6 * 3600.0,
+        faster=4,
+    ),
+    "read model locked": Incident(
+        session_left_open("LOCK TABLE balances IN ACCESS EXCLUSIVE MODE"),
+        _alerts("ProjectionStuck"),
         "projection-stuck",
-        frozenset({"EventcoreProjectionBehind"}),
+        may=_alerts("ProjectionBehind"),
+        moves={
+            "How far behind are the projections?": ("balances", "rises"),
+            "When did each runner last do something?": ("balances", "rises"),
+        },
     ),
-    "events cannot be applied": Incident(_events_cannot_be_applied, frozenset({"EventcoreDeadLettersWaiting"}), "dead-letters"),
-    "the Collector is killed": Incident(
-        _collector_killed, frozenset({"CollectorDown"}), "collector-down", frozenset({"EventcoreSpansDropped"})
+    "read model slow": Incident(
+        handler_slow,
+        _alerts("ProjectionBehind"),
+        "projection-stuck",
+        moves={
+            "How old are the read models?": ("balances", "rises"),
+            "How long does the handler take for an event?": ("p50", "rises"),
+            "Is the handler slow, or the store?": ("apply", "rises"),
+        },
     ),
+    "projection failed": Incident(
+        projection_failed,
+        _alerts("ProjectionUnattended"),
+        "projection-unattended",
+        may=_alerts("ProjectionStuck", "ProjectionBehind"),
+        moves={
+            "Does some process run each projection?": ("balances", "falls"),
+            "Which worker runs the projections?": ("balances", "falls"),
+        },
+        before=released("tests.incidents.service:create_app", BANK_ON_ERROR="stop"),
+    ),
+    "events refused": Incident(
+        events_refused,
+        _alerts("DeadLettersWaiting"),
+        "dead-letters",
+        moves={
+            "How many dead letters were stored?": ("balances", "rises"),
+            "What becomes of the events?": ("failed", "rises"),
+        },
+    ),
+    "Collector killed": Incident(
+        collector_killed,
+        frozenset({"CollectorDown"}),
+        "collector-down",
+        held_back=_alerts("ExporterSilent"),
+        may=_alerts("SpansDropped"),
+        moves={
+            "How many spans wait?": ("otel", "rises"),
+            "In which state is each exporter?": ("failing", "rises"),
+            "When did each exporter last deliver?": ("otel", "rises"),
+        },
+    ),
+    "wrong address": Incident(
+        released(EVENTCORE_EXPORTERS__OTEL__ENDPOINT="http://127.0.0.1:9"),
+        _alerts("ExporterSilent"),
+        "exporter-silent",
+        may=_alerts("SpansDropped"),
+        moves={"Do export cycles succeed?": ("otel spans", "rises")},
+    ),
+    "too many spans": Incident(
+        released(
+            "tests.stack.releases:chatty",
+            EVENTCORE_EXPORTERS__OTEL__PIPELINE__CPU_BUDGET="0.03",
+            EVENTCORE_EXPORTERS__OTEL__PIPELINE__SPAN_QUEUE="1000",
+        ),
+        _alerts("SpansDropped"),
+        "spans-dropped",
+        moves={
+            "What becomes of the spans?": ("dropped", "rises"),
+            "What does telemetry cost?": ("otel", "rises"),
+            "How many traces does sampling leave out?": ("bank", "rises"),
+        },
+    ),
+    "type for each request": Incident(
+        released("tests.stack.releases:type_for_each_request", EVENTCORE_TELEMETRY__SERIES_LIMIT="100"),
+        _alerts("SeriesCapReached"),
+        "series-cap",
+        moves={"How large is the page that Prometheus reads?": ("bank", "rises")},
+    ),
+    "event loop blocked": Incident(
+        released("tests.stack.releases:blocking"),
+        _alerts("EventLoopBlocked"),
+        "event-loop-blocked",
+        moves={
+            "Is one worker slower than the others?": ("p99", "rises"),
+            "Is the event loop of a worker blocked?": ("degraded", "rises"),
+        },
+    ),
+    "holder frozen": Incident(
+        worker_frozen(holder=True), _alerts("ServiceDown"), "service-down", before=released(**_PATIENT), may=_BEHIND
+    ),
+    "worker frozen": Incident(
+        worker_frozen(holder=False),
+        _alerts("WorkerFrozen"),
+        "worker-frozen",
+        may=_BEHIND,
+        moves={
+            "Does each worker answer?": ("worker", "falls"),
+            "How much processor does the service use?": ("worker", "falls"),
+        },
+        before=released(**_PATIENT),
+    ),
+    "disk filled": Incident(disk_filled, _alerts("DiskFull"), "disk-full", before=on_a_small_disk),
 }
+"""The incidents, by a short name."""
 
-
-RUNBOOKS: Final = tuple(sorted({alert.runbook for alert in ALERTS}))
-
-
-def commands(page: str, title: str = "") -> list[str]:
-    """The commands on a runbook page as they stand there, one a line; those below ``title``, or all."""
-    text = (ROOT / rules.RUNBOOKS / f"{page}.md").read_text()
-    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0] if title else text
-    return [line for block in _SHELL.findall(section) for line in block.splitlines()]
-
-
-def run(stack: Stack, incident: Incident, scale: float) -> Outcome:
-    """Inject the fault, wait for its alerts, see that they stay, execute the runbook, and wait until they are gone."""
-    limit = 60 + 2 * max(alert.wait_at(scale) for alert in ALERTS if alert.name in incident.expected)
-    seen: dict[str, float] = {}
-    held_back: dict[str, float] = {}
-    begun = time.monotonic()
-
-    def look() -> set[str]:
-        found = stack.alerts()
-        for name, state in found.items():
-            (seen if state == "active" else held_back).setdefault(name, time.monotonic() - begun)
-        return {name for name, state in found.items() if state == "active"}
-
-    with incident.inject(stack):
-        missing: set[str] = set()
-        try:
-            wait_until(lambda: incident.expected <= look(), timeout=limit, step=0.2)
-        except AssertionError:
-            missing = set(incident.expected - look())
-        # Without the remedy nothing ends by itself.
-        stayed = True
-        until = time.monotonic() + 180 / scale
-        while time.monotonic() < until and not missing:
-            stayed &= incident.expected <= look()
-            time.sleep(0.2)
-        subprocess.run(
-            ["/bin/sh", "-e", "-c", "\n".join(commands(incident.runbook, "Mend"))],
-            env=stack.runbook_variables(),
-            cwd=ROOT,
-            timeout=90,
-            check=True,
-        )
-        mended = time.monotonic()
-        resolved: dict[str, float] = {}
-
-        def all_gone() -> bool:
-            active = look()
-            for name in seen.keys() - active:
-                resolved.setdefault(name, time.monotonic() - mended)
-            return not active & incident.expected
-
-        wait_until(all_gone, timeout=60 + 2400 / scale, message=incident.runbook, step=0.2)
-    return Outcome(seen, held_back, stayed, resolved, set(seen) - incident.expected - incident.may, missing)
-
-
-def fire(start: Callable[[], Stack], scale: float, names: Sequence[str], report: Callable[[str], None]) -> bool:
-    """Run incidents, each in a stack of its own, print the matrix, and return whether everything was as expected."""
-    good = True
-    alerted: set[str] = set()
-    for name in names or INCIDENTS:
-        stack = start()
-        try:
-            wait_until(partial(_works, stack), timeout=120, message="commands are measured, and no alert is pending", step=0.5)
-            outcome = run(stack, INCIDENTS[name], scale)
-        except AssertionError as late:
-            # The other incidents still say something.
-            report(f"{name:26} NOT AS EXPECTED: {late}")
-            good = False
-            continue
-        finally:
-            stack.close()
-        alerted |= outcome.fired.keys() | outcome.held_back.keys()
-        good &= outcome.as_expected
-        for alert, seconds in sorted(outcome.fired.items()):
-            ended = f"ended {outcome.resolved[alert]:6.1f} s after the remedy" if alert in outcome.resolved else "not awaited"
-            report(f"{name:26} {alert:30} fired after {seconds:6.1f} s, {ended}")
-        for alert, seconds in sorted(outcome.held_back.items()):
-            report(f"{name:26} {alert:30} fired after {seconds:6.1f} s, held back")
-        if not outcome.as_expected:
-            report(f"{name:26} NOT AS EXPECTED: {outcome}")
-    report(f"alerts fired by a fault: {len(alerted)} of {len(ALERTS)}; not fired: {sorted({a.name for a in ALERTS} - alerted)}")
-    return good
-
-
-def _works(stack: Stack) -> bool:
-    return bool(stack.query(f"{FAILED.format('5m')} == 0 or eventcore_commands_total > 50")) and not stack.query("ALERTS")
+NOT_MEANT: Final = frozenset(
+    {
+        # They change with a release, and not with a fault.
+        "How many streams does a command read and write?",
+        "How many instruments do the exporters not show?",
+    }
+)
+"""Titles of the panels that are meant for no fault."""

@@ -14,12 +14,13 @@ import sysconfig
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import psutil  # type: ignore[import-untyped]  # it has no types
 
 from tests.real_parts.finding import PartMissing, find_part
 from tests.real_parts.ports import free_ports
@@ -30,6 +31,7 @@ from tests.stack.control import Control
 ROOT: Final = Path(__file__).parents[2]
 FILES: Final = ROOT / "examples" / "observability-stack"
 _PORTS: Final = ("service", "metrics", "otlp", "page", "jaeger_otlp", "jaeger", "prometheus", "alertmanager")
+SERVICE: Final = "examples.service.app:create_app"
 # Of Jaeger, which nobody asks here.
 _OTHERS: Final = ("collector.otlp.http", "collector.grpc-server", "collector.http-server", "query.grpc-server", "admin.http")
 
@@ -42,6 +44,7 @@ class Stack:
         rules: the file of rules and alerts.
         interval: seconds between scrapes, and between evaluations of the rules.
         rate: requests a second; 0 for no traffic.
+        without: parts that are not started although they are there.
         report: called with a line for each part that has started, or is missing.
     """
 
@@ -57,26 +60,32 @@ class Stack:
         rules: Path = FILES / "rules.yml",
         interval: float = 15.0,
         rate: float = 20.0,
+        *,
+        without: Collection[str] = (),
         report: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.directory = directory
         self.missing: dict[str, str] = {}
         self.processes: dict[str, ServerProcess] = {}
+        self._without = without
         self._report = report
         self._interval = interval
         self._starting: dict[str, Callable[[], bool]] = {}
         self._rules = rules
         self._closing = ExitStack()
+        # The releases of the service, the running one last: an application, and variables beside those of `start_service`.
+        self._releases: list[tuple[str, Mapping[str, str]]] = [(SERVICE, {})]
         for remaining in (2, 1, 0):
             self._choose_ports()
             try:
                 self._start_all(rate)
                 return
-            except ServerFailed:
+            except ServerFailed as failed:
                 # Another process may have taken a port after free_ports returned it.
                 self.close()
                 if not remaining:
                     raise
+                self._report(f"once more, at other ports: {failed}")
             except BaseException:
                 self.close()
                 raise
@@ -92,11 +101,32 @@ class Stack:
 
     def close(self) -> None:
         """End every process. The service is first, so that it can deliver its last spans."""
-        for name in ("traffic", "service"):
-            if name in self.processes:
-                self.processes[name].stop(patience=10)
+        if "traffic" in self.processes:
+            self.processes["traffic"].stop(patience=10)
+        if "service" in self.processes:
+            self._stop_service()
         self._closing.close()
         self.processes.clear()
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes of the service."""
+        children = psutil.Process(self.processes["service"].pid).children()
+        return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+    def holds_metrics(self, worker: psutil.Process) -> bool:
+        """Whether this worker listens at the port of the metrics, and answers for the others."""
+        return any(each.status == "LISTEN" and each.laddr.port == self._ports["metrics"] for each in worker.net_connections())
+
+    def _stop_service(self) -> None:
+        try:
+            workers = self.workers()
+        except psutil.NoSuchProcess:
+            workers = []
+        self.processes["service"].stop(patience=10)
+        # One that is frozen outlives its server. systemd and containers end it, too.
+        for worker in workers:
+            if worker.is_running():
+                worker.kill()
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """The series of an instant query to Prometheus, each with ``metric`` and ``value``."""
@@ -104,6 +134,19 @@ class Stack:
         assert answer["status"] == "success", f"{promql}: {answer.get('error')}"
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
+
+    def query_range(self, promql: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The series of a query over a time, from ``start`` to ``end``; each with ``metric`` and ``values``."""
+        asked: dict[str, str | float] = {"query": promql, "start": start, "end": end, "step": step}
+        answer = self._web.get(f"{self.url('prometheus')}/api/v1/query_range", params=asked).json()
+        assert answer["status"] == "success", f"{promql}: {answer.get('error')}"
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
+
+    def alert_rules(self) -> set[str]:
+        """The names of the alerts that Prometheus evaluates."""
+        groups = self._web.get(f"{self.url('prometheus')}/api/v1/rules").json()["data"]["groups"]
+        return {rule["name"] for group in groups for rule in group["rules"] if rule["type"] == "alerting"}
 
     def alerts(self) -> dict[str, str]:
         """The alerts that Alertmanager has now, with their state: ``active`` or ``suppressed``."""
@@ -124,10 +167,12 @@ class Stack:
         # The programs of PostgreSQL, of this Python, and of the system.
         folders = [str(self._psql.parent), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         return {
+            "BALLAST": str(self.disk / "ballast"),
             "DATABASE": self.database,
             "METRICS": f"{self.url('metrics')}/metrics",
             "PATH": os.pathsep.join(folders),
             "PROJECTION": "balances",
+            "PROJECTION_TABLE": "balances",
             "PROJECTION_CLASS": "examples.service.balances:BalanceTable",
             "PROMETHEUS": self.url("prometheus"),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -136,14 +181,38 @@ class Stack:
             "RESTART_SERVICE": self._control.command("service"),
             "SERVICE": self.service,
             "SERVICE_PID": str(self.processes["service"].pid),
+            "STOP_JOB": self._control.command("stop-job"),
+            "UNDO_RELEASE": self._control.command("undo-release"),
         }
+
+    @property
+    def disk(self) -> Path:
+        """Where the disk of a service with a database in a file is mounted."""
+        return self.directory / "disk"
+
+    def release(self, application: str = SERVICE, **settings: str) -> None:
+        """Put another release of the service in place of the running one: an application, with these variables."""
+        self._releases.append((application, settings))
+        self._restart_service()
+
+    def start_job(self, module: str) -> None:
+        """Start a job beside the service, ``python -m MODULE DATABASE``. The name on runbook pages is ``$STOP_JOB``."""
+        self._start("job", [sys.executable, "-m", module, self.database], lambda: True)
+
+    def _stop_job(self) -> None:
+        self.processes["job"].stop()
+
+    def _undo_release(self) -> None:
+        if len(self._releases) > 1:
+            self._releases.pop()
+        self._restart_service()
 
     def _restart_database(self) -> None:
         self.postgres.stop(signal.SIGQUIT)
         self.postgres.start()
 
     def _restart_service(self) -> None:
-        self.processes["service"].stop(patience=10)
+        self._stop_service()
         self.start_service()
         self.wait_until_ready()
 
@@ -174,8 +243,10 @@ class Stack:
 
     def start_service(self) -> None:
         """Start the two workers, also again after they were stopped."""
-        command = [sys.executable, "-m", "uvicorn", "--factory", "examples.service.app:create_app", "--workers", "2"]
-        command += ["--port", str(self._ports["service"]), "--no-access-log", "--log-level", "warning"]
+        application, changed = self._releases[-1]
+        # It instruments FastAPI, so that a trace begins where a request arrives.
+        command = [str(Path(sys.executable).with_name("opentelemetry-instrument")), "uvicorn", "--factory", application]
+        command += ["--port", str(self._ports["service"]), "--workers", "2", "--no-access-log", "--log-level", "warning"]
         settings = {
             "BANK_DATABASE": self.database,
             "BANK_DRAIN_DELAY": "0.5",
@@ -183,8 +254,16 @@ class Stack:
             "EVENTCORE_CONFIG": str(FILES / "eventcore.toml"),
             "EVENTCORE_EXPORTERS__OTEL__PIPELINE__INTERVAL": f"{min(10.0, self._interval)}",
             "EVENTCORE_EXPORTERS__PROMETHEUS__PORT": str(self._ports["metrics"]),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self._variables["OTLP_URL"],
+            "OTEL_LOGS_EXPORTER": "none",
+            "OTEL_METRICS_EXPORTER": "none",
+            # The image has the instrumentation of FastAPI only.
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "asyncpg,grpc_aio_client,grpc_client",
+            "OTEL_SERVICE_NAME": "bank",
+            # opentelemetry-instrument looks for uvicorn there.
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
         }
-        self._start("service", command, self._answers("service", "/health/readyz"), **settings)
+        self._start("service", command, self._answers("service", "/health/readyz"), **{**settings, **changed})
 
     def _choose_ports(self) -> None:
         names = (*_PORTS, *_OTHERS)
@@ -204,8 +283,15 @@ class Stack:
     def _start_all(self, rate: float) -> None:
         self._starting.clear()
         self._web = self._closing.enter_context(httpx.Client(timeout=10))
-        restart = {"database": self._restart_database, "service": self._restart_service, "collector": self._restart_collector}
-        self._control = Control(restart)
+        self._control = Control(
+            {
+                "collector": self._restart_collector,
+                "database": self._restart_database,
+                "service": self._restart_service,
+                "stop-job": self._stop_job,
+                "undo-release": self._undo_release,
+            }
+        )
         self._closing.callback(self._control.close)
         self._start_postgres()
         # It takes longest; the others start meanwhile.
@@ -268,15 +354,18 @@ class Stack:
         """Wait until every part that was started answers.
 
         Raises:
-            ServerFailed: a part has ended, or does not answer within a minute.
+            ServerFailed: a part has ended, or does not answer within two minutes.
         """
         for name, ready in self._starting.items():
-            self.processes[name].wait_until_ready(ready, 60)
+            # A new environment has no compiled modules yet, and a machine may be busy.
+            self.processes[name].wait_until_ready(ready, 120)
             port = {"collector": "otlp"}.get(name, name)
             self._report(f"{name:13} {self._at(port) if port in self._ports else 'runs'}")
         self._starting.clear()
 
     def _find(self, part: str) -> Path | None:
+        if part in self._without:
+            return None
         try:
             return find_part(part)
         except PartMissing as missing:

@@ -13,15 +13,17 @@ from tests.stack.native import Stack
 def queries(window: str) -> dict[str, str]:
     """The queries of all panels by dashboard, title and legend, as Grafana asks them with every service, store and worker."""
     return {
-        f"{board.uid} | {panel.title} | {legend}": expression(query)
-        .replace("$__rate_interval", window)
-        .replace("$service", ".*")
-        .replace("$store", ".*")
-        .replace("$worker", ".*")
+        f"{board.uid} | {panel.title} | {legend}": instant(query, window)
         for board in BOARDS
         for panel in board.panels
         for query, legend in panel.queries
     }
+
+
+def instant(query: str, window: str) -> str:
+    """A query of a panel with every service, store and worker, and with this window for its rates."""
+    text = expression(query).replace("$__rate_interval", window)
+    return text.replace("$service", ".*").replace("$store", ".*").replace("$worker", ".*")
 
 
 def without_data(stack: Stack, asked: Mapping[str, str]) -> dict[str, str]:

@@ -65,7 +65,11 @@ CASES: Final[dict[str, list[tuple[str, str, str]]]] = {
     ],
     "EventcoreDeadLettersWaiting": [(_health("dead_letters"), "0x260", "1x260")],
     "EventcoreExporterSilent": [
-        (f'eventcore_exporters_last_success_age_seconds{{{_OTEL},worker="0",signal="spans"}}', "301x260", "9x260")
+        # Worker 1 has recorded nothing for long, and worker 0 cannot deliver.
+        (f'eventcore_exporters_last_success_age_seconds{{{_OTEL},worker="0",signal="spans"}}', "301x260", "9x260"),
+        (f'eventcore_exporters_last_success_age_seconds{{{_OTEL},worker="1",signal="spans"}}', "900x260", "900x260"),
+        (f'eventcore_exporters_spans_pending{{{_OTEL},worker="0"}}', "7x260", "7x260"),
+        (f'eventcore_exporters_spans_pending{{{_OTEL},worker="1"}}', "0x260", "0x260"),
     ],
     "EventcoreSpansDropped": [(_DROPPED, "0+1x260", "5x260")],
     "EventcoreSeriesCapReached": [(_OVERFLOW, "0+1x260", "5x260")],

@@ -19,7 +19,9 @@ async def run(program: str, url: str) -> list[str]:
     command = (sys.executable, "-W", "error", "-m", "tests.store.forking", program, url)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
     output, errors = await asyncio.wait_for(process.communicate(), 60)
-    assert (process.returncode, errors.decode()) == (0, "")
+    # On a busy machine, a new process may be slow enough for its store to say so.
+    said = [line for line in errors.decode().splitlines() if not line.startswith("eventcore.loop: ")]
+    assert (process.returncode, said) == (0, [])
     return output.decode().splitlines()
 
 

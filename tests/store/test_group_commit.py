@@ -396,5 +396,5 @@ async def test_a_stream_that_another_writer_was_seen_in_is_read_each_time_for_a_
         before = measured("store.operation.duration", operation="read_streams")
         results = [await store.execute(Deposit(account=A)) for _ in range(3)]
         assert [result.attempts for result in results] == [1, 1, 1]
-        assert measured("store.operation.duration", operation="read_streams") - before == 3
+        assert measured("store.operation.duration", operation="read_streams") - before == 2, "the refusal brought the rows"
         assert measured("commands.conflicts") == 0

@@ -14,7 +14,9 @@ from eventcore import BusinessRuleViolation, EventStore, StreamId, Telemetry
 from eventcore.commands.attempt import Outcome
 from eventcore.commands.batching import Batcher
 from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.speculation import RefusedStreams
 from eventcore.errors import HistoryDiverged
+from eventcore.events.codec import Codec
 from eventcore.stores import AppendRequest, BackendPage, MemoryBackend, Purpose, StateKey, Verdict
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Deposit, Transfer, account
@@ -153,7 +155,7 @@ async def test_a_command_that_was_read_before_the_divergence_was_noticed_reads_a
     # Loader and batcher may both notice the divergence; the cache is emptied once.
     cache.forget(cache_epoch)
     assert cache.epoch == cache_epoch + 1
-    batcher = Batcher(MemoryBackend().log, cache)
+    batcher = Batcher(MemoryBackend().log, cache, RefusedStreams(Codec(), cache))
     batcher.start()
     attempt = Mock(future=asyncio.get_running_loop().create_future(), boundary=Mock(cache_epoch=cache_epoch))
     batcher.submit(attempt)

@@ -49,6 +49,10 @@ __all__ = ["AbsentExporter", "Collection", "ExporterReport", "FailedExporter", "
 _DEFAULT_TIMEOUT: Final = 10.0
 # The longest that `start` waits for the exporters' own start, in seconds. A slower exporter joins later.
 _START_LIMIT: Final = 1.0
+_NO_INSTANCE: Final = (
+    "an instance that code registers runs in the store's process; let the configuration load the exporter, which another "
+    "process can make again, or leave 'process' out"
+)
 _logger: Final = own_logger(__name__)
 
 T = TypeVar("T")
@@ -85,6 +89,9 @@ class Telemetry(Recorder):
     >>> bool(asyncio.run(main()))
     True
     """
+
+    # Those of tables that other parts of the program read.
+    _further_faults: tuple[Fault, ...] = ()
 
     def __init__(
         self,
@@ -195,8 +202,10 @@ class Telemetry(Recorder):
             _logger.info("exporter %r is not started: EVENTCORE_EXPORTERS=none", chosen)
             return chosen
         pull_faults = self.configuration.pull_interval_faults(chosen, handle.interval)
-        self._report([*self.configuration.faults_of(chosen), *pull_faults, *self._misspelt(chosen, exporter)])
         pipeline = self.configuration.pipeline_for(chosen, getattr(exporter, "pipeline_defaults", {}))
+        process_faults = self.configuration.process_faults(chosen, _NO_INSTANCE if pipeline.process else "")
+        own_faults = [*self.configuration.faults_of(chosen), *pull_faults, *process_faults]
+        self._report([*own_faults, *self._misspelt(chosen, exporter)])
         ready = ReadyExporter(chosen, handle, pipeline, {})
         self._loader.supersede(chosen, lambda: self._join(ready))
         return chosen
@@ -264,7 +273,7 @@ class Telemetry(Recorder):
             loaded = self._loader.load(only)
             misspelt = [fault for ready in loaded.ready for fault in self._misspelt(ready.name, ready.handle.exporter)]
             self._manager.trial = trial
-            self._loaded = msgspec.structs.replace(loaded, faults=(*loaded.faults, *misspelt))
+            self._loaded = msgspec.structs.replace(loaded, faults=(*loaded.faults, *misspelt, *self._further_faults))
             self._report(self._loaded.faults)
             for late in self._loader.absent():
                 if late.state == "loading":
@@ -272,13 +281,30 @@ class Telemetry(Recorder):
             self._loader.admit(self._join, lambda name: self._manager.kept_spans(name, drop=True))
             self._manager.wait_started(_START_LIMIT)
 
+    def add_faults(self, faults: Sequence[Fault]) -> None:
+        """Report faults of a table that another part of the program reads, such as ``[health]``: with all others at the start.
+
+        Raises:
+            ConfigurationError: the telemetry was started before (unless ``on_config_error="log"``).
+        """
+        self._further_faults += tuple(fault for fault in faults if fault not in self._further_faults)
+        if faults and self._loaded is not None:
+            self._report(faults)
+
     def yield_from_loop(self) -> Callable[[], None]:
-        """Make the running event loop yield to the exporters' threads when they are late. Call the returned function to stop.
+        """Make the running event loop yield to the exporters' threads when they are late, and pack spans for exporters in
+        processes of their own. Call the returned function to stop.
 
         An event loop that never waits would starve these threads (see ``eventcore.ground.pacing``). An open store and
         ``async with`` on a telemetry call this themselves.
         """
-        return LoopYielder(self._manager.lateness).stop
+        stop_yielding, stop_lending = LoopYielder(self._manager.lateness).stop, self._manager.slices.lend()
+
+        def stop() -> None:
+            stop_yielding()
+            stop_lending()
+
+        return stop
 
     async def flush(self, timeout: float = _DEFAULT_TIMEOUT) -> Report:
         """Deliver everything recorded before the call to every exporter. The report says what was and was not delivered.

@@ -87,7 +87,7 @@ async def _respond(method: str, headers: _Headers, awaited: Awaited, longest: fl
     if not scraper.enter():
         return unavailable("too many scrapes at once")
     try:
-        page = await scraper.fresh_async(limit - (time.monotonic() - begun))
+        page = await scraper.fresh_async(limit - (time.monotonic() - begun), counts=method == "GET")
         # Not on the event loop: compressing takes long, and waits while another request compresses the same page.
         work = asyncio.to_thread(present, page, headers.get(b"accept"), headers.get(b"accept-encoding"))
         return await asyncio.wait_for(work, longest)

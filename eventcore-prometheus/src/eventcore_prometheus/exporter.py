@@ -391,7 +391,8 @@ class PrometheusExporter:
         if not scraper.enter():
             return unavailable("too many scrapes at once")
         try:
-            page = scraper.fresh(time_limit(headers.get("X-Prometheus-Scrape-Timeout-Seconds"), settings.scrape_timeout))
+            limit = time_limit(headers.get("X-Prometheus-Scrape-Timeout-Seconds"), settings.scrape_timeout)
+            page = scraper.fresh(limit, counts=request.method == "GET")
             return present(page, headers.get("Accept"), headers.get("Accept-Encoding"))
         except ScrapeError as error:
             return unavailable(str(error))

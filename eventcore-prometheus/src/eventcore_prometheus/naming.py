@@ -73,6 +73,8 @@ _PUBLISHED: Final[tuple[tuple[Kind, str, str], ...]] = (
     ("counter", "eventcore.events.written", "{event}"),
     ("gauge", "eventcore.streams.active", "{stream}"),
 )
+# What the holder of the port says of all workers: put on the page without this class, so no instrument may have its name.
+_UP: Final = "eventcore.exporters.worker.up"
 # The rank of an instrument of which nobody says when it was created; higher than every number that core gives.
 _UNKNOWN_AGE: Final = 1 << 60
 
@@ -167,6 +169,8 @@ class Names:
         self._ranks: dict[Instrument, int] = {}
         for kind, name, unit in _PUBLISHED:
             self._take((kind, name), self._claims(kind, self._expose(kind, name, unit)), 0)
+        # Under a name that no instrument can have, so that one which is called so is a rival, too.
+        self._take(("gauge", f"{_UP} of the page"), [_FOREIGN.sub("_", _UP)], 0)
 
     def find(self, kind: Kind, name: str, unit: str, created: int = 0) -> ExposedName | None:
         """The name of an instrument; ``None`` when its name belongs to another one.

@@ -111,10 +111,11 @@ class Scraper:
         """End a scrape that ``enter`` allowed."""
         self._slots.release()
 
-    def fresh(self, timeout: float, *, alone: bool = False) -> Page:
+    def fresh(self, timeout: float, *, alone: bool = False, counts: bool = True) -> Page:
         """The page of a cycle that begins after this call. Blocks the thread for at most ``timeout`` seconds.
 
-        With ``alone``, it is the page of this process without those of other workers.
+        With ``alone``, it is the page of this process without those of other workers. ``counts`` is false for a request that
+        takes no values, HEAD: monitors of web servers send it, and it is no scrape.
 
         Raises:
             ScrapeError: the cycle failed, or did not end in time.
@@ -123,11 +124,12 @@ class Scraper:
         try:
             page = self._begin(timeout, alone=alone).result(timeout)
         except Exception as error:
-            raise self._failed(error, timeout) from error
-        self._served(begun)
+            raise self._failed(error, timeout, counts=counts) from error
+        if counts:
+            self._served(begun)
         return page
 
-    async def fresh_async(self, timeout: float) -> Page:
+    async def fresh_async(self, timeout: float, *, counts: bool = True) -> Page:
         """Like ``fresh``, without blocking the event loop."""
         begun = time.monotonic()
         try:
@@ -135,8 +137,9 @@ class Scraper:
             # cancelled, because other scrapes wait for it.
             page = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._begin(timeout))), timeout)
         except Exception as error:
-            raise self._failed(error, timeout) from error
-        self._served(begun)
+            raise self._failed(error, timeout, counts=counts) from error
+        if counts:
+            self._served(begun)
         return page
 
     def _served(self, begun: float) -> None:
@@ -167,10 +170,10 @@ class Scraper:
             return whole
         return page_of(self._context.export_now(max(timeout, self._longest)), self._published_page)
 
-    def _failed(self, error: Exception, timeout: float) -> ScrapeError:
-        if isinstance(error, TimeoutError) and timeout < min(_IMPATIENT, self._longest):
+    def _failed(self, error: Exception, timeout: float, *, counts: bool) -> ScrapeError:
+        if counts and isinstance(error, TimeoutError) and timeout < min(_IMPATIENT, self._longest):
             self.count(refused=1)
-        else:
+        elif counts:
             self.count(failed=1)
         reason = str(error)
         if isinstance(error, TimeoutError):

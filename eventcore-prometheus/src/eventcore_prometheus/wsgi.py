@@ -47,7 +47,7 @@ class WSGIApplication:
         if not scraper.enter():
             return unavailable("too many scrapes at once")
         try:
-            page = scraper.fresh(limit - (time.monotonic() - begun))
+            page = scraper.fresh(limit - (time.monotonic() - begun), counts=method == "GET")
             return present(page, environ.get("HTTP_ACCEPT", ""), environ.get("HTTP_ACCEPT_ENCODING", ""))
         except ScrapeError as error:
             return unavailable(str(error))

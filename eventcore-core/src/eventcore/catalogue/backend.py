@@ -10,10 +10,10 @@ from typing import Final, final, get_args
 from eventcore.catalogue.metrics import BackendMetrics
 from eventcore.catalogue.outages import Outages
 from eventcore.errors import StoreUnavailable
-from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn
+from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn, text_of
 from eventcore.recording import CallbackHandle
 from eventcore.stores.base import Backend
-from eventcore.stores.sampling import BackendCounters, DatabaseSample, SupportsSampling, Wait
+from eventcore.stores.sampling import CANCELLED_WAIT, BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
 
 _SAMPLE_INTERVAL: Final = 5.0
@@ -91,7 +91,17 @@ class BackendInstruments(BackendMetrics):
         if error is None:
             self.append_failure = None
         elif isinstance(error, StoreUnavailable):
-            self.append_failure = (monotonic(), str(error))
+            self.append_failure = (monotonic(), text_of(error))
+
+    def command_gave_up(self) -> None:
+        """Count a wait for a connection that ended without one, if a command has ended by its timeout while a call waits.
+
+        Commands share calls. So a call goes on waiting for those that still want it, and may even get a connection later.
+        """
+        counters = self._counters
+        begun = next(iter(counters.connection_waits.values()), None)
+        if begun is not None and monotonic() - begun >= CANCELLED_WAIT:
+            counters.connection_timeouts = (counters.connection_timeouts or 0) + 1
 
     def append_wait(self) -> float | None:
         """Seconds for which the oldest append without answer has been waiting; ``None`` when there is none."""
@@ -106,6 +116,7 @@ class BackendInstruments(BackendMetrics):
 
     async def _sample_for_ever(self, backend: SupportsSampling) -> None:
         while True:
+            begun = monotonic()
             try:
                 async with asyncio.timeout(_SAMPLE_INTERVAL):
                     sample = await backend.sample()
@@ -115,7 +126,7 @@ class BackendInstruments(BackendMetrics):
             except Exception as error:  # noqa: BLE001  # after any failure the values are unknown
                 sample = DatabaseSample()
                 self._answers = False
-                self.outages.failed(error)
+                self.outages.failed(error, monotonic() - begun)
             self._keep(sample)
             await asyncio.sleep(_SAMPLE_INTERVAL if self._answers else _RETRY_INTERVAL)
 

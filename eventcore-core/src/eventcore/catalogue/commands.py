@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, final
 
 from eventcore.catalogue.metrics import CommandMetrics, CommandOutcome, Resolution, RetryReason, SnapshotResult
+from eventcore.errors import CommandTimeout
 from eventcore.recording import Buffer, CounterCell, HistogramCell, Span, UpDownCounterCell
 from eventcore.telemetry import Telemetry
 
@@ -22,11 +23,18 @@ _Ended: TypeAlias = tuple[_Append, _Append, list[float]]
 
 @final
 class CommandInstruments(CommandMetrics):
-    """The ``commands.*`` metrics of one store."""
+    """The ``commands.*`` metrics of one store.
 
-    def __init__(self, telemetry: Telemetry, store: str) -> None:
+    Args:
+        telemetry: where they are recorded.
+        store: the name of the store.
+        gave_up: called when a command has ended by its own timeout.
+    """
+
+    def __init__(self, telemetry: Telemetry, store: str, gave_up: Callable[[], None] = lambda: None) -> None:
         super().__init__(telemetry)
         self.store = store
+        self.gave_up = gave_up
 
     def count_snapshot_read(self, result: SnapshotResult) -> None:
         """Count a look-up of a stored state."""
@@ -98,6 +106,8 @@ class CommandSeries:
     def failed(self, error: BaseException) -> None:
         """Count a command of the outcome ``error``. Its duration is recorded by ``ended``, like that of any other."""
         self._instruments.total.labels(*self._labels, "error", type(error).__name__).add(1)
+        if isinstance(error, CommandTimeout):
+            self._instruments.gave_up()
 
     def _bind(self, outcome: CommandOutcome) -> _Ended:
         labels = (*self._labels, outcome)

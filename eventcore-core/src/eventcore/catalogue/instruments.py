@@ -20,7 +20,7 @@ class Instruments:
     def __init__(self, telemetry: Telemetry, name: str, backend: Backend) -> None:
         self.backend = BackendInstruments(telemetry, name, backend)
         self.store = StoreInstruments(telemetry, name, backend.system, SCHEMA_VERSION, self.backend.outages)
-        self.commands = CommandInstruments(telemetry, name)
+        self.commands = CommandInstruments(telemetry, name, self.backend.command_gave_up)
         self.projections = ProjectionInstruments(telemetry, name)
 
     def closed(self) -> None:

@@ -163,7 +163,7 @@ class BackendMetrics(MetricGroup):
     pool_limit = Gauge("store.pool.limit", "{connection}", (_STORE,),
         "The most connections that the backend opens; absent where the backend has no pool.")
     pool_timeouts = Counter("store.pool.timeouts", "{wait}", (_STORE,),
-        "Waits for a connection that ended without one, by the timeout of the call.")
+        "Waits for a connection that ended without one, by the timeout of the call or of its command.")
     breaker_state = Gauge("store.breaker.state", "{state}", (_STORE, _BREAKER_STATE),
         "1 for the current state, 0 for all others; open and half_open: calls fail at once, since the server is away. Absent "
         "where the backend has no circuit breaker.")

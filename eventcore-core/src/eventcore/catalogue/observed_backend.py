@@ -14,7 +14,7 @@ from eventcore.errors import StoreError
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind, TraceContext
-from eventcore.stores.base import Backend, ProjectionLedger
+from eventcore.stores.base import Backend, ProjectionLedger, append_hints
 from eventcore.stores.judging import last_appended
 from eventcore.stores.values import (
     CONFLICT,
@@ -26,6 +26,7 @@ from eventcore.stores.values import (
     Purpose,
     StateKey,
     Verdict,
+    Verdicts,
     Versions,
 )
 from eventcore.telemetry import Telemetry
@@ -65,6 +66,7 @@ class ObservedLog:
         # A store in memory calls nothing that could be traced.
         self._has_io = backend.system != "memory"
         self._log = backend.log
+        self.append_hints = append_hints(backend.log)
         self._telemetry = telemetry
         self._instruments = instruments
         self._backend_instruments = backend_instruments
@@ -103,6 +105,8 @@ class ObservedLog:
                 if written:
                     span.set_attribute("eventcore.position", head)
         instruments.committed(written)
+        if isinstance(verdicts, Verdicts) and verdicts.refused is not None:
+            instruments.read["command"].add(sum(map(len, verdicts.refused.rows.values())))
         if head:
             self._backend_instruments.appended(head)
         return verdicts

@@ -33,12 +33,15 @@ class Outages:
         # Calls that failed since the last one that succeeded.
         self.failures = 0
 
-    def failed(self, error: BaseException) -> None:
-        """Note a call that failed. Errors other than ``StoreUnavailable`` are answers of a store that is there."""
+    def failed(self, error: BaseException, seconds: float = 0.0) -> None:
+        """Note a call that failed after ``seconds``. Errors other than ``StoreUnavailable`` are answers of the store.
+
+        The outage counts from when its first call began: to that call, the store gave no answer any more.
+        """
         if not isinstance(error, StoreUnavailable):
             return
         if not self.failures:
-            self._since = self._clock()
+            self._since = self._clock() - seconds
         self.failures += 1
         if not self._away and not self._is_up():
             self._away = True

@@ -62,7 +62,7 @@ class StoreInstruments(StoreMetrics):
         self._record(operation, "error", seconds)
         if self._db_client is not None:
             self._db_client.labels(self._system, operation, type(error).__name__, self._store).record(seconds)
-        self._outages.failed(error)
+        self._outages.failed(error, seconds)
         self.errors.labels(self._store, operation, type(error).__name__).add(1)
 
     def _record(self, operation: Operation, outcome: CallOutcome, seconds: float) -> None:

@@ -15,6 +15,7 @@ from eventcore.errors import ConfigurationError, Fault
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport
 from eventcore.ground import did_you_mean
+from eventcore.health.settings import configured_health
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.telemetry import Telemetry
 
@@ -74,6 +75,7 @@ def _check(output: Output, options: argparse.Namespace) -> int:
     With NAME: start and check this exporter alone. It fails if the configuration does not enable it.
     """
     telemetry = Telemetry(config=options.config)
+    telemetry.add_faults(configured_health(telemetry.configuration)[1])
     faults = telemetry.configuration.tolerated
     results: list[Result] = []
     try:

@@ -23,6 +23,7 @@ from eventcore.exporting.configuration import (
     load_configuration,
     load_exporters,
 )
+from eventcore.health.settings import configured_health
 
 State: TypeAlias = Literal["loaded", "loading", "failed", "disabled", "not enabled", "not installed"]
 
@@ -135,7 +136,7 @@ def list_exporters(configuration: Configuration, loaded: LoadedExporters | None 
     return Listing(
         files=configuration.files,
         exporters_off=configuration.exporters_off,
-        faults=loaded.faults,
+        faults=(*loaded.faults, *configured_health(configuration)[1]),
         exporters=tuple(rows),
         damages=all_damages(),
     )

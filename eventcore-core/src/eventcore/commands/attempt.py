@@ -12,6 +12,7 @@ import msgspec
 
 from eventcore.commands.boundary import BoundaryState
 from eventcore.commands.context import CommandContext
+from eventcore.commands.streams.speculation import Refusal
 from eventcore.errors import InvalidCommand, StoreError
 from eventcore.events import RecordedEvent
 from eventcore.ground import forget_earlier_raises
@@ -48,6 +49,7 @@ class Attempt(msgspec.Struct, eq=False):
         sent: whether the attempt has joined a batch. From then on it cannot be withdrawn.
         later_events: events that were applied after the state was read. They get their positions when they are committed.
         events: the decision.
+        refusal: what the store has found in the command's streams, if it refused the append of the attempt and says so.
         failure: the exception that the command's code raised, or the error that describes its invalid decision.
         decide_seconds: how long the decision took.
     """
@@ -59,6 +61,7 @@ class Attempt(msgspec.Struct, eq=False):
     sent: bool = False
     later_events: Sequence[RecordedEvent] = ()
     events: Sequence[NewEvent] = ()
+    refusal: Refusal | None = None
     failure: BaseException | None = None
     decide_seconds: float = 0.0
 

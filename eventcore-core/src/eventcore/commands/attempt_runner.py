@@ -20,7 +20,7 @@ from eventcore.commands.streams.folding import States
 from eventcore.commands.streams.loading import Loader
 from eventcore.commands.streams.redaction_watch import RedactionWatch
 from eventcore.commands.streams.snapshots import SnapshotWriter
-from eventcore.errors import StoreError
+from eventcore.commands.streams.speculation import Refusal, RefusedStreams
 from eventcore.events.codec import Codec
 from eventcore.stores.base import EventLog
 from eventcore.stores.values import CommandKey
@@ -121,7 +121,7 @@ class AttemptRunner:
         self._snapshots = SnapshotWriter(log, cache, instruments)
         self._states = States(cache, self._snapshots.due, instruments.count_snapshot_read)
         self._loader = Loader(log, codec, cache, self._states)
-        self._batcher = Batcher(log, cache)
+        self._batcher = Batcher(log, cache, RefusedStreams(codec, cache))
         self._redactions = RedactionWatch(log, cache)
 
     def start(self) -> None:
@@ -156,18 +156,9 @@ class AttemptRunner:
             key = msgspec.structs.replace(key, attempts=execution.attempts)
         load = discover = decide = 0.0
         from_cache = execution.attempts == 1
+        refusal: Refusal | None = None
         for _ in range(_MAX_LOADS):
-            try:
-                boundary = await load_boundary(self._loader, self._states, context, from_cache=from_cache)
-            except StoreError:
-                raise
-            except Exception:
-                # What the command's code raises on cached streams may come from a state that never existed, when one of them is
-                # behind the others: only what it raises on streams that were read counts.
-                if not from_cache:
-                    raise
-                from_cache = False
-                continue
+            boundary = await load_boundary(self._loader, self._states, context, from_cache=from_cache, refusal=refusal)
             attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future(), key)
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
@@ -180,8 +171,14 @@ class AttemptRunner:
             discover += boundary.discover_seconds
             decide += attempt.decide_seconds
             if answer is Outcome.RELOAD:
-                from_cache = False
+                if boundary.assumes_empty:
+                    context.speculation.learn(right=False)
+                from_cache, refusal = False, attempt.refusal
                 continue
+            if boundary.assumes_empty or boundary.were_empty is not None:
+                # A command that is not appended would be read in any case.
+                was_appended = attempt.sent and (bool(attempt.events) or key is not None)
+                context.speculation.learn(right=boundary.assumes_empty or (bool(boundary.were_empty) and was_appended))
             series.load(load)
             if discover:
                 series.phase("discover", discover)

@@ -29,17 +29,16 @@ from eventcore.commands.attempt import Answer, Attempt, Outcome
 from eventcore.commands.streams.cache import StreamCache
 from eventcore.commands.streams.gathering import AT_ONCE, answer, answer_all, until_settled
 from eventcore.commands.streams.loading import BEGIN_ANEW
+from eventcore.commands.streams.speculation import Refusal, RefusedStreams
 from eventcore.errors import StoreClosed, StoreError, StoreUnavailable
 from eventcore.events import RecordedEvent, StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
-from eventcore.stores.base import EventLog
+from eventcore.stores.base import EventLog, append_hints
 from eventcore.stores.failures import as_store_error, own_copy
-from eventcore.stores.values import CONFLICT, KNOWN_KEY, AppendRequest, Verdict
+from eventcore.stores.values import CONFLICT, KNOWN_KEY, AppendRequest, Verdict, Verdicts
 
 _MAX_COMMANDS: Final = 512
 _MAX_BYTES: Final = 8 << 20
-# Up to this number, all waiting commands go into one batch: halving it would cost one more commit than it saves.
-_SMALLEST_HALF: Final = 64
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
 _UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may be stored")
 _set_position: Final = msgspec.structs.force_setattr
@@ -50,18 +49,22 @@ _by_position: Final = attrgetter("position")
 _Chain: TypeAlias = list[tuple[int, RecordedEvent]]
 """The events of one stream in the batch that is being formed, each with its order in the batch."""
 
-_Judgement: TypeAlias = Verdict | StoreError | Literal[Outcome.RELOAD]
-"""What has become of one append request: the store's verdict, the reason why it has none, or ``RELOAD`` if it was not stored
-because its command must be loaded again. That is no verdict, so that no verdict of the store can be taken for it."""
+_Judgement: TypeAlias = Verdict | Refusal | StoreError | Literal[Outcome.RELOAD]
+"""What has become of one append request: the store's verdict, or what it has found when it refused the request; the reason why
+it has no verdict; or ``RELOAD`` if it was not stored because its command must be loaded again. That is no verdict, so that no
+verdict of the store can be taken for it."""
 
 
 @final
 class Batcher:
     """Decides and commits attempts in order of arrival."""
 
-    def __init__(self, log: EventLog, cache: StreamCache) -> None:
+    def __init__(self, log: EventLog, cache: StreamCache, refused: RefusedStreams) -> None:
         self._log = log
         self._cache = cache
+        self._refused = refused
+        # Up to this number, all waiting commands go into one batch: halving it would cost one more commit than it saves.
+        self._smallest_half = append_hints(log).smallest_half
         self._queue: deque[Attempt] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -147,7 +150,7 @@ class Batcher:
         order = size = 0
         now_ns = time.time_ns()
         # Commands that are about to be answered count as waiting: most of their callers submit again at once.
-        limit = min(_MAX_COMMANDS, max(_SMALLEST_HALF, (len(self._queue) + len(self._answers) + 1) // 2))
+        limit = min(_MAX_COMMANDS, max(self._smallest_half, (len(self._queue) + len(self._answers) + 1) // 2))
         while self._queue and len(requests) < limit and size < _MAX_BYTES:
             if len(requests) % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
@@ -185,6 +188,7 @@ class Batcher:
             attempt.sent = True
             self._batch.append(attempt)
             requests.append(AppendRequest(base, expected, events, attempt.context.span, key))
+        self._cache.appending = chains.keys()
         return requests
 
     def _reload_all(self) -> None:
@@ -250,10 +254,13 @@ class Batcher:
                 result = own_copy(verdict)
             elif verdict is Outcome.RELOAD:
                 result = Outcome.RELOAD
-            elif verdict == CONFLICT:
-                for stream in request.base:
-                    self._cache.contest(stream)
-                # A cached state that was behind is no conflict: no attempt is counted, the command only reads first.
+            elif verdict == CONFLICT or isinstance(verdict, Refusal):
+                if isinstance(verdict, Refusal):
+                    attempt.refusal = verdict
+                else:
+                    for stream in request.base:
+                        self._cache.contest(stream)
+                # A state that was not confirmed, and was wrong, is no conflict: no attempt is counted.
                 result = Outcome.CONFLICT if attempt.boundary.read_from_store else Outcome.RELOAD
                 # In a trace with two appends, it says what became of the first.
                 attempt.context.span.add_event("append refused", {"reason": "version", "from_cache": result is Outcome.RELOAD})
@@ -263,12 +270,17 @@ class Batcher:
                 self._learn(request, verdict)
             self._answers.append((attempt.future, result))
         self._batch = []
+        self._cache.appending = ()
 
     async def _append(self, requests: Sequence[AppendRequest]) -> Sequence[_Judgement]:
         if self._epoch != self._cache.epoch:
             return [Outcome.RELOAD for _ in requests]
         try:
-            return await self._log.append(requests)
+            verdicts = await self._log.append(requests)
+            if isinstance(verdicts, Verdicts) and verdicts.refused is not None and self._epoch == self._cache.epoch:
+                refusal = self._refused.learn(verdicts.refused)
+                return [refusal if verdict == CONFLICT else verdict for verdict in verdicts]
+            return verdicts
         except BEGIN_ANEW:
             # Nothing was stored. The commands are decided again on what the store holds now; that is no conflict.
             self._cache.forget(self._epoch)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 import msgspec
 
@@ -15,10 +16,12 @@ from eventcore.commands.fields import Needs
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States, fold_all
 from eventcore.commands.streams.loading import Loader
 from eventcore.commands.streams.requests import Loaded
+from eventcore.commands.streams.speculation import Refusal
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
 
 _MAX_ROUNDS: Final = 100
+_Take: TypeAlias = Callable[[Needs], Loaded | None]
 _by_position: Final = attrgetter("position")
 
 
@@ -44,9 +47,13 @@ class BoundaryState(msgspec.Struct, eq=False):
         events: how many events were folded.
         from_states: whether the fold of a stream began at a kept or stored state.
         head: the position up to which the streams were read.
-        read_from_store: false if the cache answered. The state may then be behind the store, which only an append shows.
+        read_from_store: false if the state is not confirmed: the cache answered, or streams were taken for empty. The state may
+            then be behind the store, which only an append shows.
         one_snapshot: whether the state existed at one moment of the store. If not, a decision without events is checked, too.
         cache_epoch: the epoch of the cache when the streams were read.
+        assumes_empty: whether streams that the cache does not know were not read, and are taken for empty.
+        were_empty: of a boundary that was read: whether the streams that the cache did not know were empty; ``None`` if it knew
+            all of them, or nobody wants to learn it.
         load_seconds: how long the first load took.
         discover_seconds: how long discovery took, with the loads of the discovered streams.
     """
@@ -59,47 +66,104 @@ class BoundaryState(msgspec.Struct, eq=False):
     read_from_store: bool
     one_snapshot: bool
     cache_epoch: int
+    assumes_empty: bool = False
+    were_empty: bool | None = None
     load_seconds: float = 0.0
     discover_seconds: float = 0.0
 
 
-async def load_boundary(loader: Loader, states: States, context: CommandContext, *, from_cache: bool) -> BoundaryState:
-    """Read the streams that a command names, then those that it discovers, and fold their events.
+async def load_boundary(
+    loader: Loader, states: States, context: CommandContext, *, from_cache: bool, refusal: Refusal | None = None
+) -> BoundaryState:
+    """Load the streams that a command names, then those that it discovers, and fold their events.
 
-    With ``from_cache``, the cache answers if it holds all that is needed; otherwise the store does.
+    Args:
+        loader: reads streams, or takes them from the cache.
+        states: the codecs of stream states.
+        context: the command.
+        from_cache: read nothing if the cache holds all that is needed, or if what it lacks may be taken for empty (see
+            ``eventcore.commands.streams.speculation``). The state is then not confirmed.
+        refusal: what an append has found when it refused the command. Nothing is read if that is all that is needed.
 
     Raises:
         InvalidCommand: discovery does not end, or the command has no stream.
     """
+    needs = context.plan.streams(context.command)
+    take: _Take | None = None
+    if refusal is not None:
+        take = partial(loader.from_refusal, refused=refusal.found, cache_epoch=refusal.cache_epoch)
+    elif from_cache:
+        take = partial(loader.from_cache, speculate=context.speculation.active)
+    if take is not None:
+        begun = perf_counter()
+        boundary, needs = await _unread(take, states, context, needs)
+        if boundary is not None:
+            boundary.load_seconds = perf_counter() - begun
+            return boundary
+    return await _read(loader, states, context, needs, learn=from_cache and context.speculation.learns)
+
+
+async def _unread(take: _Take, states: States, context: CommandContext, needs: Needs) -> tuple[BoundaryState | None, Needs]:
+    """A boundary for which nothing is read; ``None``, and what to read, if the command has to read first.
+
+    The state may be one that never existed. So nothing that the command's code raises on it is reported: only what it raises
+    on streams that were read counts.
+    """
+    wanted, assumes_empty = needs, False
+    loaded = take(needs)
+    try:
+        for _ in range(_MAX_ROUNDS):
+            if loaded is None:
+                break
+            assumes_empty = loaded.assumes_empty
+            boundary = await _folded(states, context, wanted, loaded)
+            if not context.plan.discovers:
+                return boundary, wanted
+            if not (new := context.discover(boundary.state, boundary.versions)):
+                return (boundary if wanted else None), wanted
+            wanted = {**wanted, **new}
+            loaded = take(wanted)
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException:  # noqa: BLE001  # see above
+        return None, needs
+    # Streams that were found on cached ones are read together with them. Those found on a guess may be the wrong ones.
+    return None, needs if assumes_empty else wanted
+
+
+async def _read(loader: Loader, states: States, context: CommandContext, needs: Needs, *, learn: bool) -> BoundaryState:
     name = context.plan.name
-    streams = context.plan.streams(context.command)
+    unknown: set[StreamId] = set()
+    were_empty = True
     begun = perf_counter()
-    boundary = await _read(loader, states, context, streams, from_cache)
-    loaded_at = perf_counter()
-    if context.plan.discovers:
-        rounds = 0
-        while new := context.discover(boundary.state, boundary.versions):
-            rounds += 1
-            if rounds > _MAX_ROUNDS:
-                raise InvalidCommand(
-                    f"{name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary"
-                )
-            streams = {**streams, **new}
-            # Read all streams again, not only the new ones: the state must be of one snapshot.
-            boundary = await _read(loader, states, context, streams, from_cache)
-        if rounds:
-            boundary.discover_seconds = perf_counter() - loaded_at
-        if not streams:
-            raise InvalidCommand(f"{name} has no stream: its fields name none, and discover_streams found none")
+    loaded_at, rounds = 0.0, 0
+    while True:
+        if learn:
+            unknown.update(loader.unknown(needs))
+        fold = partial(CommandFold, context.command, context.surroundings) if context.plan.folds else None
+        loaded = await loader.load(needs, fold, context.span)
+        for stream in unknown:
+            were_empty = were_empty and not loaded.streams[stream].version
+        boundary = await _folded(states, context, needs, loaded)
+        loaded_at = loaded_at or perf_counter()
+        if not context.plan.discovers or not (new := context.discover(boundary.state, boundary.versions)):
+            break
+        rounds += 1
+        if rounds > _MAX_ROUNDS:
+            raise InvalidCommand(f"{name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary")
+        # Read all streams again, not only the new ones: the state must be of one snapshot.
+        needs = {**needs, **new}
+    if not needs:
+        raise InvalidCommand(f"{name} has no stream: its fields name none, and discover_streams found none")
+    if rounds:
+        boundary.discover_seconds = perf_counter() - loaded_at
     boundary.load_seconds = loaded_at - begun
+    if unknown:
+        boundary.were_empty = were_empty
     return boundary
 
 
-async def _read(loader: Loader, states: States, context: CommandContext, needs: Needs, from_cache: bool) -> BoundaryState:
-    loaded = loader.from_cache(needs) if from_cache else None
-    if loaded is None:
-        fold = partial(CommandFold, context.command, context.surroundings) if context.plan.folds else None
-        loaded = await loader.load(needs, fold, context.span)
+async def _folded(states: States, context: CommandContext, needs: Needs, loaded: Loaded) -> BoundaryState:
     # This is the caller's task: the command's span is current, also in other tracing systems.
     plan = context.plan
     versions = {stream: one.version for stream, one in loaded.streams.items()}
@@ -132,7 +196,10 @@ async def _read(loader: Loader, states: States, context: CommandContext, needs: 
                 events += len(one.events) + one.folded
                 from_states = from_states or (one.base is not None and not one.folded)
                 head = max(head, one.position)
-    return BoundaryState(state, versions, events, from_states, head, loaded.read_from_store, one_snapshot, loaded.cache_epoch)
+    return BoundaryState(
+        *(state, versions, events, from_states, head, loaded.read_from_store, one_snapshot, loaded.cache_epoch),
+        loaded.assumes_empty,
+    )
 
 
 def _together(loaded: Loaded) -> Sequence[RecordedEvent]:

@@ -12,6 +12,7 @@ from eventcore.catalogue import CommandInstruments
 from eventcore.commands.command import Command
 from eventcore.commands.fields import Need, Needs
 from eventcore.commands.plan import CommandPlan
+from eventcore.commands.streams.speculation import Speculation, SpeculationMode
 from eventcore.errors import InvalidCommand
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec
@@ -35,6 +36,7 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
     plan: CommandPlan
     codec: Codec
     ids: IdGenerator
+    speculation: Speculation
     span: Span
     metadata: EventMetadata
     encoded_metadata: bytes
@@ -150,10 +152,18 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
 class CommandType:
     """A command class that was executed before: its checked plan and its series, so that neither is looked up again."""
 
-    __slots__ = ("_codec", "_ids", "_log_fields", "_plan", "series", "span_name")
+    __slots__ = ("_codec", "_ids", "_log_fields", "_plan", "_speculation", "series", "span_name")
 
-    def __init__(self, cls: type[Command[Any]], codec: Codec, ids: IdGenerator, instruments: CommandInstruments) -> None:
+    def __init__(
+        self,
+        cls: type[Command[Any]],
+        codec: Codec,
+        ids: IdGenerator,
+        instruments: CommandInstruments,
+        speculation: SpeculationMode,
+    ) -> None:
         self._plan = CommandPlan(cls)
+        self._speculation = Speculation(speculation)
         self._codec = codec
         self._ids = ids
         self.series = instruments.bind(self._plan.name)
@@ -177,4 +187,6 @@ class CommandType:
         encoded = self._codec.encode_metadata(metadata)
         # For the whole command, before the context is copied.
         span.connect()
-        return CommandContext(command, self._plan, self._codec, self._ids, span, metadata, encoded, copy_context())
+        return CommandContext(
+            *(command, self._plan, self._codec, self._ids, self._speculation, span, metadata, encoded, copy_context())
+        )

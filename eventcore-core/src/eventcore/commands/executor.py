@@ -17,13 +17,14 @@ from eventcore.commands.context import CommandType
 from eventcore.commands.keys import CommandKeys
 from eventcore.commands.retry import RetryPolicy
 from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
+from eventcore.commands.streams.speculation import SpeculationMode, speculation_mode
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
 from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.events.fingerprint import fingerprint
 from eventcore.exporting.logs import bounded_logger
 from eventcore.ground import CommonTimeout
 from eventcore.recording import IdGenerator, TraceContext
-from eventcore.stores.base import EventLog
+from eventcore.stores.base import EventLog, append_hints
 from eventcore.stores.values import CommandKey
 from eventcore.telemetry import Telemetry
 
@@ -70,6 +71,7 @@ class CommandExecutor:
         self._keys = CommandKeys(log, codec)
         self._idempotency_ttl = idempotency_ttl
         self._codec = codec
+        self._speculation: Final[SpeculationMode] = speculation_mode() if append_hints(log).speculate else "off"
         self._telemetry = telemetry
         self._instruments = instruments
         self._timeout = timeout
@@ -187,7 +189,7 @@ class CommandExecutor:
             raise InvalidCommand(
                 f"execute got {command!r:.80} of type {cls.__name__}; expected an instance of a class derived from Command"
             )
-        command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments)
+        command_type = self._command_types[cls] = CommandType(cls, self._codec, self._ids, self._instruments, self._speculation)
         return command_type
 
     def _key(self, command: Command[Any], key: str) -> CommandKey:
@@ -267,12 +269,24 @@ class CommandExecutor:
 
 def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
     """Log a slow command. Its span is current, so that the record can have its trace."""
-    phases = ", ".join(f"{phase} {took:.3f} s" for phase, took in execution.phase_seconds().items())
+    ended = execution.phase_seconds()
+    phases = [f"{phase} {took:.3f} s" for phase, took in ended.items()]
+    if outcome in ("error", "cancelled"):
+        phases.append(f"{_unfinished(execution)} for {max(0.0, seconds - sum(ended.values())):.3f} s")
     _logger.warning(
         "slow command %s: %.3f s, outcome %s, attempts: %d; phases: %s; trace %032x",
         *(execution.context.plan.name, seconds, outcome, execution.attempts),
-        *(phases or "none had ended", execution.context.span.trace_id),
+        *(", ".join(phases) or "none had ended", execution.context.span.trace_id),
     )
+
+
+def _unfinished(execution: Execution) -> str:
+    """What a command without an answer waited for."""
+    if execution.attempts > 1:
+        return "the last attempt without an answer"
+    if execution.attempt is None:
+        return "load without an answer"
+    return "append without an answer" if execution.attempt.sent else "waiting for the batch before it"
 
 
 def _consequence(execution: Execution) -> tuple[str, bool]:

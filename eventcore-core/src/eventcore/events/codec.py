@@ -17,6 +17,7 @@ from eventcore.events.classes import Decode, class_of, decoder, has_mutable_valu
 from eventcore.events.comparing import says_the_same
 from eventcore.events.event import Event, EventMetadata, RawEvent, RecordedEvent
 from eventcore.events.stream_id import StreamId
+from eventcore.ground import without_values
 
 _MAX_HEADERS: Final = 32
 _MAX_KEY: Final = 128
@@ -102,11 +103,13 @@ class Codec:
             raise
         except BaseException as error:
             # `BaseException`: code of the class runs here, in a task that serves other readers as well.
+            # The error is shown in health and logs, which are no place for what the event contains.
+            said = _text(without_values(error))
             raise self._corrupt(
                 row,
                 stream,
-                f" cannot be read as {event_type}: {_text(error)}; the class may have changed since (give new fields a "
-                "default), or the row was changed by hand",
+                f" cannot be read as {event_type}: {said}; the class may have changed since (give new fields a default), or "
+                "the row was changed by hand",
             ) from error
         return RecordedEvent(
             stream, row.version, row.position, data, self._metadata(row, stream), row.event_id, event_type, row.recorded_at_ns

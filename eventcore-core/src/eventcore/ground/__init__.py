@@ -13,18 +13,21 @@ from eventcore.ground.describing import (
     text_of,
     traceback_of,
     type_name,
+    without_quoted,
+    without_values,
 )
 from eventcore.ground.forking import around_fork, leave_to_parent
 from eventcore.ground.hints import did_you_mean
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
 from eventcore.ground.tracebacks import forget_earlier_raises
-from eventcore.ground.yielding import LoopYielder
+from eventcore.ground.yielding import LoopSlices, LoopYielder
 
 __all__ = [
     "Breaker",
     "BreakerState",
     "CommonTimeout",
+    "LoopSlices",
     "LoopYielder",
     "OwnedTask",
     "around_fork",
@@ -44,4 +47,6 @@ __all__ = [
     "text_of",
     "traceback_of",
     "type_name",
+    "without_quoted",
+    "without_values",
 ]

@@ -2,12 +2,17 @@
 
 ``str(error)`` runs code of the class's author. It may raise anything, return something other than a text, or return 20 MB.
 The functions here never raise, cut what they return, and return texts that can be written as UTF-8.
+
+**Values of rows.** A database repeats values in what it adds to its message (``DETAIL: Failing row contains (...)``), drivers
+repeat arguments, validators their input. Of exceptions, this is left out everywhere. ``without_values`` leaves out quoted
+values, too: for exceptions that come from work on an event.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -18,15 +23,39 @@ _MAX_TRACEBACK: Final = 4096
 _MAX_FRAMES: Final = 16
 # Exceptions that caused one another, exceptions of a group and notes: so many are shown.
 _MAX_CHAIN: Final = 5
+# What databases, drivers and SQLAlchemy put on lines of their own after the message; it reaches to the end of the text.
+_ADDITIONS: Final = re.compile(
+    r"\n[ |+]*(?:(?:DETAIL|HINT|CONTEXT|WHERE|QUERY|STATEMENT|PARAMETERS|LINE \d{1,9}):|\[(?:SQL|parameters): )"
+)
+# What asyncpg says of an argument after its value.
+_EXPECTED: Final = r"expected [\w. ]{1,80}, got [\w. ]{1,80}|'[\w.]{1,80}' object [\w ]{1,80}|value out of [\w ]{1,80}"
+# The rest of a text that repeats a row (PostgreSQL), an argument (asyncpg) or an input (pydantic), and what stands for it.
+_REPEATED: Final = tuple(
+    (re.compile(pattern, re.DOTALL), shown)
+    for pattern, shown in (
+        (r"(Failing row contains \().*", r"\1…)"),
+        (r"(Key \([^()]{0,500}\)=\().*?(?:(\) (?:already|is not|is still|conflicts))|$)", r"\1…\2"),
+        (rf"(query argument \$\d{{1,5}}: ).*?( \((?:{_EXPECTED})\))?$", r"\1…\2"),
+        (r"(input_value=).*?(?=, input_type=|$)", r"\1…"),
+    )
+)
+# A value in quotes: not an apostrophe, and not the type in "'str' object".
+_QUOTED: Final = re.compile(r"(?<!\w)(?P<quote>['\"])(?:(?!(?P=quote)(?!\w)).){1,2000}(?P=quote)(?!\w)(?! object\b)", re.DOTALL)
+# What these say in quotes are names in code and files, and not values.
+_OF_CODE: Final = (AttributeError, ImportError, NameError, OSError, TypeError)
+# Classes of SQLSTATE whose messages quote values; the others quote names of columns, tables and constraints.
+_OF_VALUES: Final = ("22", "P0")
 _CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 def describe_error(error: BaseException, limit: int = _MAX_TEXT) -> str:
-    """The type and the text of an exception in one line of at most ``limit`` characters, for messages and log records.
+    """The type and the text of an exception, at most ``limit`` characters, for messages and log records.
 
     >>> describe_error(ValueError("no such flight"))
     'ValueError: no such flight'
+    >>> describe_error(ValueError("null value in column 'price'\\nDETAIL:  Failing row contains (ada, null)."))
+    "ValueError: null value in column 'price'"
     """
     name = type_name(type(error))
     text = text_of(error, limit)
@@ -34,15 +63,104 @@ def describe_error(error: BaseException, limit: int = _MAX_TEXT) -> str:
 
 
 def text_of(value: object, limit: int = _MAX_TEXT) -> str:
-    """``str(value)``, cut to ``limit`` characters. If it raises, the text says so.
+    """``str(value)``, cut to ``limit`` characters; of an exception, without the values of rows. If it raises, the text says so.
 
     >>> text_of("x" * 20, limit=8)
     'xxxxxxx…'
     """
     try:
-        return cut(str(value), limit)
+        text = cut(str(value), limit)
+        return without_row_values(text) if isinstance(value, BaseException) else text
     except BaseException as error:  # noqa: BLE001  # a class of an application or a plugin may raise anything here
         return f"<{type_name(type(value))} whose text raises {type_name(type(error))}>"
+
+
+def without_row_values(text: str) -> str:
+    """The text of an exception without what databases, drivers and validators repeat of rows, arguments and input.
+
+    >>> without_row_values("invalid input for query argument $1: {'card': 4111} (expected str, got dict)")
+    'invalid input for query argument $1: … (expected str, got dict)'
+    """
+    if (found := _ADDITIONS.search(text)) is not None:
+        text = text[: found.start()]
+    for pattern, replacement in _REPEATED:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def without_quoted(text: str) -> str:
+    """The text without what it quotes.
+
+    >>> without_quoted("invalid literal for int() with base 10: 'secret'; can't go on")
+    "invalid literal for int() with base 10: '…'; can't go on"
+    """
+    return _QUOTED.sub(r"\g<quote>…\g<quote>", text)
+
+
+def without_values(error: BaseException) -> BaseException:
+    """A stand-in for an exception from work on an event, for logs, spans, and everything else that shows it to people.
+
+    It has the same class name, traceback and causes. Its text, and those of its causes, say what was wrong, but not with which
+    value: neither quoted values nor the values of rows.
+
+    >>> raised = ValueError("could not convert string to float: 'secret'")
+    >>> without_values(raised)
+    ValueError("could not convert string to float: '…'")
+    """
+    return _stand_in(error, _MAX_CHAIN)
+
+
+def _stand_in(error: BaseException, remaining: int) -> BaseException:
+    text = _text_without_values(error)
+    inside: list[BaseException] = []
+    # Not `isinstance`: a foreign class may have a `__class__` of its own.
+    if remaining and issubclass(type(error), BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        text = without_quoted(text_of(group.message))
+        inside = [_stand_in(each, remaining - 1) for each in group.exceptions[:_MAX_CHAIN]]
+    made = BaseExceptionGroup(text, inside) if inside else _with_text(type(error), text)
+    made.__traceback__ = _traceback(error)
+    origin, joint = _origin(error)
+    made.__suppress_context__ = True
+    if origin is not None and remaining:
+        before = _stand_in(origin, remaining - 1)
+        if joint is _CAUSE:
+            made.__cause__ = before
+        else:
+            made.__context__, made.__suppress_context__ = before, False
+    return made
+
+
+def _traceback(error: BaseException) -> TracebackType | None:
+    try:
+        found = cast(object, error.__traceback__)
+    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
+        return None
+    return found if isinstance(found, TracebackType) else None
+
+
+def _text_without_values(error: BaseException) -> str:
+    text = text_of(error)
+    try:
+        state = getattr(error, "sqlstate", None)
+        names = isinstance(state, str) and bool(state) and not state.startswith(_OF_VALUES)
+        # Errors of eventcore have been written with the same care.
+        own = type(error).__module__ == "eventcore.errors"
+    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
+        names = own = False
+    return text if names or own or issubclass(type(error), _OF_CODE) else without_quoted(text)
+
+
+def _with_text(cls: type[BaseException], text: str) -> BaseException:
+    """An exception whose class looks like ``cls``, and whose text is ``text``."""
+    name, full = type_name(cls), type_name(cls, qualified=True)
+    members = {"__module__": full.removesuffix(f".{name}") if full != name else "builtins", "__qualname__": name}
+    # Not derived from `cls`: that may run code of its author.
+    return cast(BaseException, type(name, (_StandIn,), members)(text))
+
+
+class _StandIn(Exception):  # named like the class that it stands for
+    """The base of the classes of stand-ins."""
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -107,9 +225,7 @@ def _format(error: BaseException) -> Iterator[str]:
         chain.append((following, joint))
         following, joint = _origin(following)
     for each, joint in reversed(chain):
-        # An exception may have a `__traceback__` of its own kind, too.
-        found = cast(object, each.__traceback__)
-        if isinstance(found, TracebackType):
+        if (found := _traceback(each)) is not None:
             yield "Traceback (most recent call last):\n"
             yield from traceback.format_list(traceback.extract_tb(found, limit=-_MAX_FRAMES))
         yield from _last_lines(each)

@@ -18,6 +18,9 @@ Results: TypeAlias = Mapping[str, CheckResult]
 HealthCheck: TypeAlias = Callable[[], Awaitable[CheckResult | bool | None] | CheckResult | bool | None]
 """A check of an application. ``None`` and ``True`` mean healthy, ``False`` and any exception unhealthy."""
 
+NO_ANSWER: Final = "no answer within"
+"""How the reason of a run without an answer begins."""
+
 # Seconds for a run that was cancelled at its time limit, before the store closes without it.
 _END_TIMEOUT: Final = 1.0
 _STATUSES: Final[tuple[HealthStatus, ...]] = get_args(HealthStatus)
@@ -69,7 +72,7 @@ class BoundedCheck:
             return task.result()
         if self._cancels:
             task.cancel()
-        return {self.name: unhealthy(f"no answer within {monotonic() - self._begun:.1f} s")}
+        return {self.name: unhealthy(f"{NO_ANSWER} {monotonic() - self._begun:.1f} s")}
 
     async def close(self) -> None:
         """Cancel the run that has not ended."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Final, Protocol, final, runtime_checkable
 
+import msgspec
+
 from eventcore.catalogue import BackendInstruments
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground import in_background
@@ -25,6 +27,8 @@ _FAR_TOO_LONG: Final = 5
 _REMEMBERED: Final = 30.0
 # Seconds that an exporter may be loading.
 _LOADING: Final = 30.0
+_SEE_STACK: Final = "the log of eventcore.loop shows the code"
+_NO_ANSWER: Final = "the store does not answer, see the check 'store'"
 
 
 @runtime_checkable
@@ -47,6 +51,9 @@ class StoreChecks:
         # The waits without a connection that were counted before, and when their number last grew.
         self._timeouts = 0
         self._timeout_at: float | None = None
+        # When the store gave no answer, last, and whether the newest of those waits can be blamed on that.
+        self._away_at: float | None = None
+        self._timeout_by_outage = False
 
     async def reach(self) -> Results:
         """One real call to the store."""
@@ -56,6 +63,13 @@ class StoreChecks:
         else:
             head = await self._backend.log.head_position()
         return {"store": healthy(head_position=head, seconds=monotonic() - begun)}
+
+    def why_missing(self, result: CheckResult) -> CheckResult:
+        """The result of a ``reach`` that has no answer, with its cause, as far as it is known, and with what to do."""
+        problem = self._counters.connection_problem
+        if problem is None:
+            problem = "it hangs, is overloaded, or another session holds a lock that reading needs"
+        return msgspec.structs.replace(result, reason=f"{result.reason}: {problem}")
 
     async def disk(self) -> Results:
         """How much of the disk of a store in a file is free. In a thread: a network file system may hang."""
@@ -68,33 +82,42 @@ class StoreChecks:
             return {"disk": healthy(**figures)}
         return {"disk": (degraded if usage.free * 10 >= self._settings.disk_free else unhealthy)(reason, **figures)}
 
-    def waits(self) -> Results:
-        """Appends and calls that wait. Reads plain numbers only."""
-        results = {"append": self._append()}
+    def waits(self, *, answers: bool) -> Results:
+        """Appends and calls that wait. Reads plain numbers only.
+
+        Args:
+            answers: whether the store answers ``reach``. While it does not, calls hold their connections and wait for it: no
+                larger pool would help, and no lock is the cause.
+        """
+        if not answers:
+            self._away_at = monotonic()
+        results = {"append": self._append(answers=answers)}
         if self._counters.connections_limit is not None:
-            results["pool"] = self._pool(self._counters.connections_limit)
+            results["pool"] = self._pool(self._counters.connections_limit, answers=answers)
         return results
 
-    def _append(self) -> CheckResult:
+    def _append(self, *, answers: bool) -> CheckResult:
         waiting = self._instruments.append_wait()
         failure = self._instruments.append_failure
         limit = self._settings.append_after
         if waiting is not None and waiting > limit:
-            reason = f"an append has been waiting for {waiting:.1f} s: another session may hold the append lock"
+            reason = f"an append has been waiting for {waiting:.1f} s: "
+            reason += "another session may hold the append lock" if answers else _NO_ANSWER
             return (degraded if waiting <= limit * _FAR_TOO_LONG else unhealthy)(reason, waiting_seconds=waiting)
         if failure is not None and (ago := monotonic() - failure[0]) <= _REMEMBERED:
             # Not unhealthy: a process that is not ready gets no command, and so could never show that appends succeed again.
             return degraded(f"the last append failed {ago:.0f} s ago: {failure[1]}", waiting_seconds=waiting or 0.0)
         return healthy(waiting_seconds=waiting or 0.0)
 
-    def _pool(self, limit: int) -> CheckResult:
+    def _pool(self, limit: int, *, answers: bool) -> CheckResult:
         counters, settings = self._counters, self._settings
         now = monotonic()
         oldest = next(iter(counters.connection_waits.values()), now)
         waiting = now - oldest
         timeouts = counters.connection_timeouts or 0
         if timeouts > self._timeouts:
-            self._timeout_at = now
+            # Some of these calls began to wait before the store was back.
+            self._timeout_at, self._timeout_by_outage = now, self._away_at is not None and now - self._away_at <= _REMEMBERED
         self._timeouts = timeouts
         figures = {
             "used": counters.connections_used,
@@ -104,10 +127,15 @@ class StoreChecks:
             "timeouts": timeouts,
         }
         if waiting > settings.append_after:
-            reason = f"a call has been waiting for a connection for {waiting:.1f} s: all {limit} may be in use"
+            reason = f"a call has been waiting for a connection for {waiting:.1f} s: "
+            reason += f"all {limit} may be in use; raise pool, or look for held locks" if answers else _NO_ANSWER
             return (degraded if waiting <= settings.append_after * _FAR_TOO_LONG else unhealthy)(reason, **figures)
         if self._timeout_at is not None and now - self._timeout_at <= _REMEMBERED:
-            return degraded("calls have got no connection within their timeout; raise pool, or look for held locks", **figures)
+            reason = "calls have got no connection within their timeout"
+            if not self._timeout_by_outage:
+                return degraded(f"{reason}; raise pool, or look for held locks", **figures)
+            cause = "while the store did not answer" if answers else f"since {_NO_ANSWER}"
+            return degraded(f"{reason} {cause}", **figures)
         return healthy(**figures)
 
 
@@ -115,12 +143,13 @@ def check_loop(watch: LoopWatch, settings: HealthSettings) -> CheckResult:
     """Whether callbacks block the event loop. Also for other threads, which see it while it is blocked."""
     now = watch.blocked_for()
     if now >= max(settings.blocked_after, 1.0):
-        return unhealthy(f"the event loop has been blocked for {now:.1f} s", blocked_seconds=now)
+        return unhealthy(f"the event loop has been blocked for {now:.1f} s; {_SEE_STACK}", blocked_seconds=now)
     if (longest := watch.longest_block()) is None:
         return healthy(blocked_seconds=0.0)
     seconds, ago = longest
     when = "just now" if ago < 1 else f"{ago:.0f} s ago"
-    return degraded(f"a callback blocked the event loop for {seconds:.1f} s, {when}", blocked_seconds=seconds)
+    reason = f"a callback blocked the event loop for {seconds:.1f} s, {when}; {_SEE_STACK}"
+    return degraded(reason, blocked_seconds=seconds)
 
 
 @final

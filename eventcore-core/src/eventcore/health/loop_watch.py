@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, process_time
 from typing import Final, final
 
 from eventcore.exporting.logs import bounded_logger
@@ -53,6 +53,7 @@ class LoopWatch:
         # (when it ended, how long it took). Only the loop appends; a reader copies.
         self._blocks: deque[tuple[float, float]] = deque(maxlen=_MAX_BLOCKS)
         self._due = clock() + _INTERVAL
+        self._processor_time = process_time()
         # When the timer was due that ran late in the last block that was logged; changed under the lock.
         self._logged = 0.0
         self._log_lock = threading.Lock()
@@ -86,6 +87,7 @@ class LoopWatch:
         now = self._clock()
         due = self._due
         late = max(0.0, now - due)
+        before, self._processor_time = self._processor_time, process_time()
         if self._record_lag is not None:
             self._record_lag(late)
         self._due = now + _INTERVAL
@@ -93,10 +95,13 @@ class LoopWatch:
         if late >= self._threshold:
             self._blocks.append((now, late))
             if self._is_first_to_log(due):
-                # Code that keeps the GIL stops the watching thread, too.
-                _logger.warning(
-                    "a callback blocked the event loop for %.2f s; no other thread could run to see its stack", late
-                )
+                # The watching thread did not run, either: the whole process stood still, or code kept the GIL.
+                if (ran := self._processor_time - before) < self._threshold / 2:
+                    _logger.warning("the process did not run for %.2f s: it got %.2f s of processor time", late, ran)
+                else:
+                    _logger.warning(
+                        "a callback blocked the event loop for %.2f s; no other thread could run to see its stack", late
+                    )
 
     def _is_first_to_log(self, due: float) -> bool:
         # The loop and the thread may want to log the same block at the same moment.
@@ -109,8 +114,12 @@ class LoopWatch:
 
     def _look_for_ever(self) -> None:
         pause = max(_SHORTEST_LOOK, min(_INTERVAL, self._threshold / 2))
+        looked = monotonic()
         while not self._stopped.wait(pause) and not self._loop.is_closed():
-            self._look()
+            # After a time in which this thread did not run either, the stack shows nothing about that time.
+            before, looked = looked, monotonic()
+            if looked - before < pause + self._threshold / 2:
+                self._look()
 
     def _look(self) -> None:
         due = self._due

@@ -14,7 +14,7 @@ from eventcore.catalogue import Instruments, ObservedBackend
 from eventcore.catalogue.metrics import HealthMetrics
 from eventcore.ground import OwnedTask, cancel_and_wait, describe_error, did_you_mean, in_background, spawn
 from eventcore.ground.arguments import check_seconds
-from eventcore.health.bounded import BoundedCheck, HealthCheck, Results, own_check
+from eventcore.health.bounded import NO_ANSWER, BoundedCheck, HealthCheck, Results, own_check
 from eventcore.health.checks import ExporterChecks, StoreChecks, check_loop
 from eventcore.health.loop_watch import LoopWatch
 from eventcore.health.projections import ProjectionChecks
@@ -154,7 +154,7 @@ class HealthMonitor:
                 # A call may be slow, or the loop busy. An evaluation ends by its own limit, and then replaces the last result.
                 if self._evaluated_at is not None and monotonic() - self._evaluated_at <= _OLDEST * self.settings.limit:
                     break
-                return self._assembled(running.results, missing=f"no answer within {timeout:g} s")
+                return self._without_waiting(timeout)
             failure = asyncio.CancelledError("the store is closing") if evaluation.cancelled() else evaluation.exception()
             if failure is not None:
                 return self._assembled({}, missing=f"no result: {describe_error(failure)}")
@@ -205,6 +205,8 @@ class HealthMonitor:
 
         async def run(check: BoundedCheck) -> None:
             found = await check.run(self.settings.limit)
+            if check.name == "store" and found["store"].reason.startswith(NO_ANSWER):
+                found = {"store": clean(self._store.why_missing(found["store"]))}
             if "projections" in found:
                 # The run as a whole has failed.
                 found = {name: clean(result) for name, result in self._projections.without_store().items()}
@@ -215,14 +217,28 @@ class HealthMonitor:
         async with asyncio.TaskGroup() as group:
             for check in checks:
                 group.create_task(run(check))
-        known: dict[str, CheckResult] = {**self._store.waits(), **self._exporters.results()}
-        if (watch := self._running.watch) is not None:
-            known["event_loop"] = check_loop(watch, self.settings)
+        known = self._known(results["store"])
         known.update(self._without_check({**results, **known}))
         # Those of a `BoundedCheck` are clean already.
         results.update((name, clean(result)) for name, result in known.items())
         self._keep(results)
         self._evaluated = len(own)
+
+    def _known(self, store: CheckResult) -> dict[str, CheckResult]:
+        """The results for which nobody is asked."""
+        known: dict[str, CheckResult] = {**self._store.waits(answers=store.status == "healthy"), **self._exporters.results()}
+        if (watch := self._running.watch) is not None:
+            known["event_loop"] = check_loop(watch, self.settings)
+        return known
+
+    def _without_waiting(self, timeout: float) -> Health:
+        """The health when no evaluation ends in time, and the last one is too old: what has ended, and what is known."""
+        missing = f"{NO_ANSWER} {timeout:g} s"
+        results = dict(self._running.results)
+        if "store" not in results:
+            results["store"] = self._store.why_missing(unhealthy(missing))
+        results.update(self._known(results["store"]))
+        return self._assembled({name: self._dated(name, clean(result)) for name, result in results.items()}, missing=missing)
 
     def _without_check(self, results: Results) -> Results:
         """What ``essential`` names, and no check has: a misspelt name must not look like a check that passes."""
@@ -291,18 +307,18 @@ class HealthMonitor:
             checks=dict(sorted(checks.items())),
         )
 
+    def _dated(self, name: str, result: CheckResult) -> CheckResult:
+        """A result that is not kept, with what the kept one of the same status says."""
+        earlier = self._current.get(name)
+        since = None if earlier is None or earlier.status != result.status else earlier.since
+        return msgspec.structs.replace(result, essential=self._is_essential(name), since=since)
+
     def _is_essential(self, name: str) -> bool:
         own = self._own.get(name)
         return self.settings.is_essential(name) or (own is not None and own.essential)
 
     def _loop_result(self, watch: LoopWatch) -> CheckResult:
-        result = check_loop(watch, self.settings)
-        earlier = self._current.get("event_loop")
-        return msgspec.structs.replace(
-            clean(result),
-            essential=self._is_essential("event_loop"),
-            since=None if earlier is None or earlier.status != result.status else earlier.since,
-        )
+        return self._dated("event_loop", clean(check_loop(watch, self.settings)))
 
     def _values(self) -> dict[tuple[str, ...], int]:
         if self.phase not in ("open", "draining"):

@@ -1,21 +1,27 @@
-"""When a check is not healthy: the limits, each with a default that suits most services."""
+"""When a check is not healthy: the limits, each with a default that suits most services, from code and configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Final, final
+from typing import Any, Final, final, get_type_hints
 
 import msgspec
 
+from eventcore.errors import Fault
+from eventcore.exporting.configuration.conversion import convert_fields
+from eventcore.exporting.configuration.settings import Configuration
+from eventcore.exporting.configuration.sources import ENVIRONMENT, below, source_of
 from eventcore.ground.arguments import check_seconds
+
+_TABLE: Final = "health"
 
 _ESSENTIAL: Final = ("store", "pool", "append", "event_loop", "disk")
 
 
 @final
 class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``open_store(health=...)`` takes. All times are in seconds.
+    """What ``open_store(health=...)`` and the table ``[health]`` of the configuration take. All times are in seconds.
 
     Attributes:
         keep: a result is this old at most when it is returned again: many probes at once cost one evaluation.
@@ -71,3 +77,33 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
     def is_essential(self, check: str) -> bool:
         """Whether the store is not ready while this check is unhealthy."""
         return check in _ESSENTIAL or any(fnmatchcase(check, pattern) for pattern in self.essential)
+
+
+def configured_health(configuration: Configuration, given: HealthSettings | None = None) -> tuple[HealthSettings, list[Fault]]:
+    """The settings of code and configuration together, and the faults of the table ``[health]``.
+
+    Precedence is that of all settings: environment, code, file, default. Of ``given``, what differs from the default counts.
+    A faulty value is left out.
+    """
+    table = below(configuration.settings, _TABLE)
+    faults: list[Fault] = []
+    if (single := table.pop((), None)) is not None and not single.is_table:
+        faults.append(Fault(single.where, single.key, f"expected a table, got a {type(single.value).__name__}"))
+    values, found = convert_fields(get_type_hints(HealthSettings), table, _TABLE)
+    faults += found
+    code, default = given or HealthSettings(), HealthSettings()
+    chosen: dict[str, Any] = {}
+    for name, value in values.items():
+        setting = below(table, name)
+        in_code = getattr(code, name) != getattr(default, name)
+        if in_code and not any(each.where == ENVIRONMENT for each in setting.values()):
+            continue
+        try:
+            HealthSettings(**{name: value})
+        except ValueError as error:
+            # Of a value from the environment, no message may repeat the text.
+            _, _, expected = str(error).partition("expected ")
+            faults.append(Fault(*source_of(setting, f"{_TABLE}.{name}"), f"it is out of its range; expected {expected}"))
+        else:
+            chosen[name] = value
+    return msgspec.structs.replace(code, **chosen), faults

@@ -1,4 +1,7 @@
-"""Secrets in log records are replaced by ``***``: values of ``Secret``, fields whose name says so, and passwords in URLs."""
+"""Secrets in log records are replaced by ``***``: values of ``Secret``, fields whose name says so, and passwords in URLs.
+
+So are the values of rows that databases, drivers and validators repeat in the texts of their exceptions.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,18 @@ _HEADERS: Final = ("cookie", "authorization")
 _VALUE: Final = (
     r"(?:(?:[bru]{1,2}|[\w.]{0,64}[(\[{]{1,4})?(?P<quote>\\{0,4}['\"])(?:(?!(?P=quote))(?:\\.|[^\n]))*"
     r"|(?:(?:bearer|basic)\s{1,8})?[^\s,;&'\"]+)"
+)
+# What a database adds to its message, and what drivers and validators repeat: it has values of rows and of input in it.
+_ADDITION: Final = r"[ |+]*(?:DETAIL|HINT|CONTEXT|WHERE|QUERY|STATEMENT|PARAMETERS):"
+_ROW_VALUES: Final = (
+    re.compile(
+        rf"(?P<before>\n{_ADDITION}).*?(?=\n{_ADDITION}|\n\n(?:The above exception|During handling)|\n[ |]*\+-|\Z)", re.DOTALL
+    ),
+    re.compile(r"(?P<before>\[parameters: )[^\n]*"),
+    re.compile(r"(?P<before>Failing row contains \()[^\n]*"),
+    re.compile(r"(?P<before>Key \([^()\n]{0,500}\)=\()(?!\*)[^\n]*"),
+    re.compile(r"(?P<before>query argument \$\d{1,5}: )(?!…)[^\n]*"),
+    re.compile(r"(?P<before>input_value=)(?:(?!, input_type=)[^\n])*"),
 )
 _CONTAINERS: Final = (dict, list, tuple)
 _NUMBERS: Final = (bool, int, float)
@@ -83,6 +98,9 @@ class Masker:
             if self._headers is not None:
                 text = self._headers.sub(rf"\g<before>{MASK}", text)
             text = self._pairs.sub(rf"\g<before>\g<quote>{MASK}", text)
+        if "\n" in text or "=" in text or "(" in text or "$" in text:
+            for pattern in _ROW_VALUES:
+                text = pattern.sub(rf"\g<before> {MASK}", text)
         return text
 
     def _field(self, name: object, value: Any, walk: _Walk) -> Any:

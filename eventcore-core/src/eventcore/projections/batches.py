@@ -13,7 +13,7 @@ import msgspec
 from eventcore.errors import ProjectionFailed
 from eventcore.events.codec import StoredEvent
 from eventcore.exporting.logs import bounded_logger
-from eventcore.ground import describe_error
+from eventcore.ground import describe_error, without_values
 from eventcore.projections.attempts import LostAttempts, ProcessEnded
 from eventcore.projections.checkpoints import CheckpointWriter
 from eventcore.projections.context import RunContext
@@ -124,13 +124,14 @@ class BatchApplier:
         policy = self._definition.on_error
         attempts = 1 + lost
         while True:
-            error = failure.cause
-            self._series.failed(error)
+            self._series.failed(failure.cause)
+            # What a handler or the database says may repeat the event or a row: only its caller gets that.
+            error = without_values(failure.cause)
             self._progress.problem = describe_error(error)
             span.record_exception(error)
             if attempts > policy.retries:
-                return await self._give_up(row, end, error, attempts, span)
-            self._series.retried(error)
+                return await self._give_up(row, end, failure.cause, attempts, span)
+            self._series.retried(failure.cause)
             if attempts == 1 + lost:
                 _logger.warning(
                     "projection %r tries an event again, up to %d times: %s of stream %r at position %d: %s",
@@ -162,21 +163,21 @@ class BatchApplier:
         await self._give_up(row, end, error, lost, span)
 
     async def _give_up(self, row: StoredEvent, end: Checkpoint, error: BaseException, attempts: int, span: Span) -> None:
-        policy = self._definition.on_error.then
+        policy, stand_in = self._definition.on_error.then, without_values(error)
         what = (
             f"projection {self._key!r} cannot apply {row.event_type} of stream {str(row.stream_id)!r} at position "
-            f"{row.position}, tried {'once' if attempts == 1 else f'{attempts} times'}: {describe_error(error)}"
+            f"{row.position}, tried {'once' if attempts == 1 else f'{attempts} times'}: {describe_error(stand_in)}"
         )
         if policy == "stop":
             self._series.events["failed"].add(1)
             raise ProjectionFailed(f"{what}; fix the handler or the event, or let OnError(then=...) skip it") from error
         span.set_status("error", what)
         if policy == "skip":
-            _logger.warning("%s; it is skipped", what, exc_info=error)
+            _logger.warning("%s; it is skipped", what, exc_info=stand_in)
             await self._checkpoints.commit(end)
             self._series.events["skipped"].add(1)
         else:
-            _logger.warning("%s; it is kept as a dead letter", what, exc_info=error)
+            _logger.warning("%s; it is kept as a dead letter", what, exc_info=stand_in)
             await self._checkpoints.commit(end, (dead_letter(self._key, row, error, attempts),))
             self._series.events["failed"].add(1)
             self._series.dead_letters.add(1)

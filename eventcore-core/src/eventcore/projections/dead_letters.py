@@ -9,7 +9,7 @@ import msgspec
 
 from eventcore.errors import HistoryDiverged
 from eventcore.events.codec import StoredEvent
-from eventcore.ground import text_of
+from eventcore.ground import text_of, without_values
 from eventcore.projections.context import RunContext
 from eventcore.projections.handler import HandlerFailed, LeaseHold, refused_commit_as_failure
 from eventcore.stores.values import DeadLetter, EventFilter
@@ -82,5 +82,8 @@ async def retry_dead_letters(context: RunContext) -> RetriedDeadLetters:
 
 
 def _storable(error: BaseException) -> str:
-    """The text of an error, cut to 4,096 characters, without those that a database refuses (NUL, lone surrogates)."""
-    return text_of(error, _MAX_ERROR).replace("\0", "\ufffd")
+    """The text of an error, cut to 4,096 characters, without values and characters that a database refuses.
+
+    A redaction of the event could not reach values here. Refused are NUL and lone surrogates.
+    """
+    return text_of(without_values(error), _MAX_ERROR).replace("\0", "\ufffd")

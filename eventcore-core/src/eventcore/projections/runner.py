@@ -16,7 +16,7 @@ import msgspec
 from eventcore.catalogue import ProjectionInstruments
 from eventcore.errors import AccessDenied, LeadershipLost, StoreError, StoreUnavailable
 from eventcore.exporting.logs import bounded_logger
-from eventcore.ground import backoff, cancel_and_wait, describe_error, spawn
+from eventcore.ground import backoff, cancel_and_wait, describe_error, spawn, without_values
 from eventcore.projections.context import RunContext
 from eventcore.projections.definition import check_filter, filter_text
 from eventcore.projections.handler import LeaseHold
@@ -87,7 +87,7 @@ class Runner:
                     failures += 1
                     self._context.series.failed(error)
                     progress.problem = describe_error(error)
-                    _logger.warning("projection %r waits: %s: %s", key, type(error).__name__, error)
+                    _logger.warning("projection %r waits: %s", key, progress.problem)
                 progress.stand_by("paused")
                 progress.tick()
                 await asyncio.sleep(backoff(failures, _FIRST_PAUSE, _MAX_PAUSE))
@@ -96,10 +96,12 @@ class Runner:
             raise
         except BaseException as error:
             progress.stand_by("failed")
-            progress.problem = describe_error(error)
+            # What a handler or the database says may repeat the event or a row: logs and health are no place for these.
+            stand_in = without_values(error)
+            progress.problem = describe_error(stand_in)
             if isinstance(error, StoreError):
                 _logger.error(
-                    "projection %r has failed and does not run any more: %s", key, describe_error(error), exc_info=error
+                    "projection %r has failed and does not run any more: %s", key, progress.problem, exc_info=stand_in
                 )
             raise
         finally:

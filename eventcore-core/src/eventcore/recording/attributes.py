@@ -13,7 +13,9 @@ from eventcore.ground import cut, text_of, type_name
 from eventcore.recording.values import Attributes, AttributeValue
 
 # Protocols and databases take integers of 64 bits.
-INTEGERS: Final = range(-(2**63), 2**63)
+_LEAST: Final = -(2**63)
+_MOST: Final = 2**63 - 1
+INTEGERS: Final = range(_LEAST, _MOST + 1)
 # The text of a larger container would take seconds to make.
 _LARGEST_SHOWN: Final = 1000
 _KINDS: Final = (str, bool, int, float)
@@ -66,6 +68,9 @@ def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attribu
         if kind is dict:
             # In one step: another thread may add to the dictionary meanwhile.
             items: list[Any] = list(given.items())
+            # Mostly so: then the pairs of the dictionary's own list are the answer.
+            if len(items) <= limit and _are_plain(items, text):
+                return tuple(items), 0
         else:
             # Of a mapping that never ends, too, only so many are looked at.
             items = list(islice(given.items(), limit + 1))
@@ -79,6 +84,23 @@ def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attribu
     except BaseException:  # noqa: BLE001  # a foreign mapping must not fail the operation that the span measures
         return (), 1
     return tuple(frozen.items()), max(0, len(items) - limit)
+
+
+def _are_plain(items: list[tuple[object, Any]], text: int) -> bool:
+    """Whether all names are short texts, and all values short texts, numbers that fit, or booleans."""
+    for name, value in items:
+        if type(name) is not str or len(name) > text or not name.isascii():
+            return False
+        kind = cast(object, type(value))
+        if kind is str:
+            if len(value) > text or not value.isascii():
+                return False
+        elif kind is int:
+            if not _LEAST <= value <= _MOST:
+                return False
+        elif kind is not float and kind is not bool:
+            return False
+    return True
 
 
 def freeze(value: object, limit: int = _DEFAULT.text) -> AttributeValue:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
 import msgspec
 
-from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name
+from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
 from eventcore.recording.attributes import INTEGERS, SpanLimits, choose, freeze, freeze_and_count
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
@@ -240,9 +240,6 @@ class Span:
     def connect(self, own_io: bool = False) -> None:
         """Make this span, whose block has just been entered, current also in other tracing systems, until the block ends.
 
-        Code that runs for the span in another task or thread is called in a copy of the context
-        (``contextvars.copy_context``): there the span is current in all systems, and nothing has to be undone.
-
         Args:
             own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
         """
@@ -392,25 +389,26 @@ class Span:
             name = text_of(name, _LONGEST_NAME)
         if type(kind) is not str or kind not in _KINDS:
             kind = choose(kind, _KINDS) or "internal"
+        # In the order of the fields: their names would take half as long again.
         return SpanData(
-            name=name,
-            kind=kind,
-            context=context,
-            parent_span_id=self.parent_span_id,
-            start_time_ns=self.start_time_ns,
-            end_time_ns=self.end_time_ns,
-            attributes=attributes,
-            events=tuple(details.events),
-            links=details.links,
-            status=details.status,
-            status_description=details.description,
-            correlation_id=None if self.correlation_id is None else cut(self.correlation_id, _LONGEST_NAME),
-            causation_id=None if self.causation_id is None else cut(self.causation_id, _LONGEST_NAME),
-            dropped_attributes=details.dropped_attributes + dropped,
-            dropped_events=details.dropped_events,
-            dropped_links=details.dropped_links,
-            scope=self.scope,
-            parent_is_remote=details.parent_is_remote,
+            name,
+            kind,
+            context,
+            self.parent_span_id,
+            self.start_time_ns,
+            self.end_time_ns,
+            attributes,
+            tuple(details.events),
+            details.links,
+            details.status,
+            details.description,
+            None if self.correlation_id is None else cut(self.correlation_id, _LONGEST_NAME),
+            None if self.causation_id is None else cut(self.causation_id, _LONGEST_NAME),
+            details.dropped_attributes + dropped,
+            details.dropped_events,
+            details.dropped_links,
+            self.scope,
+            details.parent_is_remote,
         )
 
     def _repaired(self, details: _Details) -> SpanData:
@@ -432,8 +430,10 @@ class Span:
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
             return
-        self.record_exception(error)
-        self.set_status("error", describe_error(error))
+        # Commands and projections work on events, and what an exception says may repeat one.
+        shown = error if self.log_fields is None else without_values(error)
+        self.record_exception(shown)
+        self.set_status("error", describe_error(shown))
 
     def _ignore(self) -> None:
         # Only a recorded span has an end; attributes of a span that is not recorded are no mistake.

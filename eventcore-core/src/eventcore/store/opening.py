@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from eventcore.commands import DEFAULT_CACHE_BYTES
 from eventcore.ground.arguments import check_seconds
-from eventcore.health.settings import HealthSettings
+from eventcore.health.settings import HealthSettings, configured_health
 from eventcore.store.event_store import KEY_SECONDS, SLOW_COMMAND, EventStore
 from eventcore.stores import Backend
 from eventcore.stores.urls import as_backend
@@ -71,7 +71,8 @@ def open_store(
             mend, such as a wrong password or a missing database, fails at once.
         close_timeout: the most seconds that closing takes. Exporters whose backend gives no answer use all of them, so that
             nothing is lost by a short outage.
-        health: when the checks of ``EventStore.health`` are not healthy, and which of them decide readiness.
+        health: when the checks of ``EventStore.health`` are not healthy, and which of them decide readiness. The table
+            ``[health]`` of the configuration sets what this leaves at its default.
 
     Raises:
         InvalidStoreUrl: the URL names no store.
@@ -79,7 +80,7 @@ def open_store(
         ValueError: ``timeout``, ``cache_bytes``, ``idempotency_ttl``, ``slow_command``, ``open_timeout`` or ``close_timeout``
             is out of its range, or ``telemetry`` was passed with ``exporters`` or ``config``.
         ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
-            are listed.
+            are listed. At once, if ``telemetry`` has been started: its table ``[health]`` has faults.
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
 
     >>> import asyncio
@@ -116,6 +117,8 @@ def open_store(
     owns_telemetry = telemetry is None
     if telemetry is None:
         telemetry = Telemetry(config=config, exporters=exporters, on_config_error=on_config_error)
+    settings, faults = configured_health(telemetry.configuration, health)
+    telemetry.add_faults(faults)
     return EventStore(
         backend,
         name,
@@ -128,5 +131,5 @@ def open_store(
         slow_command=slow_command,
         open_timeout=open_timeout,
         close_timeout=close_timeout,
-        health=health,
+        health=settings,
     )

@@ -14,6 +14,7 @@ from eventcore.stores.values import (
     KNOWN_KEY,
     SCHEMA_VERSION,
     START,
+    AppendHints,
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -28,10 +29,12 @@ from eventcore.stores.values import (
     ProjectionRecord,
     Purpose,
     Redaction,
+    Refused,
     RunState,
     Snapshot,
     StateKey,
     Verdict,
+    Verdicts,
 )
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "KNOWN_KEY",
     "SCHEMA_VERSION",
     "START",
+    "AppendHints",
     "AppendRequest",
     "Backend",
     "BackendPage",
@@ -57,6 +61,7 @@ __all__ = [
     "ProjectionRecord",
     "Purpose",
     "Redaction",
+    "Refused",
     "RunState",
     "Snapshot",
     "SqliteBackend",
@@ -64,5 +69,6 @@ __all__ = [
     "StoredEvent",
     "StreamPattern",
     "Verdict",
+    "Verdicts",
     "backend_from_url",
 ]

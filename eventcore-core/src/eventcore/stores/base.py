@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.values import (
+    AppendHints,
     AppendRequest,
     Apply,
     BackendPage,
@@ -32,17 +33,27 @@ from eventcore.stores.values import (
     Versions,
 )
 
+_NO_HINTS: Final = AppendHints()
 _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
+
+
+def append_hints(log: EventLog) -> AppendHints:
+    """What a log says of its appends in the attribute ``append_hints``, which it need not have."""
+    hints: AppendHints = getattr(log, "append_hints", _NO_HINTS)
+    return hints
 
 
 class EventLog(Protocol):
     """The events of a store: appending them, and reading them by stream or in the global order.
 
-    Every method raises ``StoreError`` when the store cannot do what is asked.
+    Every method raises ``StoreError`` when the store cannot do what is asked. A log may have an attribute ``append_hints``
+    (``eventcore.stores.AppendHints``).
     """
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
         """Check the requests in order in one transaction, and return a verdict for each once the accepted events are durable.
+
+        A store may return ``Verdicts``, which hold the rows of refused requests' streams: their commands need not read then.
 
         Raises:
             HistoryDiverged: an event that this process has read or appended before is no longer in the store. The requests may

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from eventcore.events import StreamId
+from eventcore.stores.paging import REFUSED_ROWS
 from eventcore.stores.values import (
     CONFLICT,
     KNOWN_KEY,
@@ -54,6 +55,23 @@ def judge(requests: Iterable[AppendRequest], began: Versions) -> list[bool]:
                 current[event.stream_id] = event.version
             accepted.append(True)
     return accepted
+
+
+def rows_to_return(base: Versions, began: Versions) -> dict[StreamId, int]:
+    """The streams whose rows a call returns when it refuses requests, each with the version behind which they begin.
+
+    Args:
+        base: the versions that the requests name, as ``base_versions`` has them.
+        began: the versions of the streams when the call began.
+    """
+    after: dict[StreamId, int] = {}
+    room = REFUSED_ROWS
+    for stream, version in base.items():
+        missed = began[stream] - version
+        if 0 < missed <= room:
+            after[stream] = version
+            room -= missed
+    return after
 
 
 def verdicts(requests: Sequence[AppendRequest], accepted: Iterable[bool], head: int) -> list[Verdict]:

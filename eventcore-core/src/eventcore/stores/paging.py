@@ -17,6 +17,10 @@ MAX_PAGE: Final = 500
 PAGE_BYTES: Final = 4 << 20
 """The largest size of a page: data and metadata of its rows. Only a single row may be larger."""
 
+REFUSED_ROWS: Final = 256
+REFUSED_BYTES: Final = 256 << 10
+"""The largest number of rows, and their size, that an append returns of the streams of refused requests, under its lock."""
+
 LAST_POSITION: Final = 2**62
 """A position that no store reaches: "up to the end"."""
 

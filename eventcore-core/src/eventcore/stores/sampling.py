@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol, TypeAlias, final, runtime_checkable
+from typing import Final, Literal, Protocol, TypeAlias, final, runtime_checkable
 
 import msgspec
 
 from eventcore.ground import BreakerState
+
+CANCELLED_WAIT: Final = 0.1
+"""Seconds from which on a wait for a connection that its caller gives up counts as one that ended without a connection. A
+caller that leaves sooner has another reason than the wait."""
 
 Wait: TypeAlias = Literal["lock", "pool"]
 """What a call waited for before it could start: a lock of the database, or a free connection of the pool."""
@@ -26,7 +30,9 @@ class BackendCounters(msgspec.Struct, gc=False):
         connections_idle, connections_used: connections to the server now: free, and all others. An ended one counts as used
             until the server has ended its side of it.
         connections_limit: the most connections that the backend opens.
-        connection_timeouts: waits for a connection that ended without one.
+        connection_timeouts: waits for a connection that ended without one, by their timeout or since their caller gave up.
+        connection_problem: why the last attempt to connect has failed; ``None`` when it has succeeded. Calls try again until
+            their timeout, so this is known sooner than what they raise.
         breaker: whether calls fail at once since the server is known to be away.
         on_wait: called after each wait; ``None``: waits are not observed.
         own_io: surrounds the backend's own statements, in the same task, for drivers that are instrumented by others.
@@ -40,6 +46,7 @@ class BackendCounters(msgspec.Struct, gc=False):
     connections_used: int | None = None
     connections_limit: int | None = None
     connection_timeouts: int | None = None
+    connection_problem: str | None = None
     breaker: BreakerState | None = None
     on_wait: WaitObserver | None = None
     own_io: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, final
 
 import msgspec
@@ -22,11 +22,11 @@ KNOWN_KEY: Final = -2
 """The verdict on a request whose idempotency key the store holds, or an earlier request of the call has. Nothing of it was
 stored."""
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """The version of the stored data, the same for every kind of store.
 
 Version 1 has events; 2 adds projections; 3 what they need to go on after their process has died or stopped; 4 snapshots and
-redactions; 5 idempotency keys.
+redactions; 5 idempotency keys; 6 what refused appends return.
 """
 
 Versions: TypeAlias = Mapping[StreamId, int]
@@ -178,6 +178,56 @@ class AppendRequest(msgspec.Struct, frozen=True, gc=False):
     events: Sequence[NewEvent]
     origin: Any = None
     key: CommandKey | None = None
+
+
+@final
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """What an append call found in the streams of requests that it refused, under the same lock: it saves a read.
+
+    Attributes:
+        versions: the version of each stream of the call's requests when the call began.
+        rows: of streams that have rows behind the version in ``base``, all of these rows, up to the version above. May be left
+            out: the rows of one call are bounded, and those of a stream with a stored state are better read from there.
+        head: the head position when the call began.
+        redactions: the number of redactions of the store that the rows have seen.
+    """
+
+    versions: Versions
+    rows: Mapping[StreamId, Sequence[StoredEvent]]
+    head: int
+    redactions: int
+
+
+@final
+class Verdicts(list[Verdict]):
+    """The verdicts on the requests of one append call, from a store that says more than that.
+
+    Attributes:
+        refused: what it found in the streams of refused requests; ``None`` if it refused none.
+        redactions: the number of redactions that the call has found; ``None`` if it has not looked.
+    """
+
+    __slots__ = ("redactions", "refused")
+
+    def __init__(self, verdicts: Iterable[Verdict], refused: Refused | None = None, redactions: int | None = None) -> None:
+        super().__init__(verdicts)
+        self.refused = refused
+        self.redactions = redactions
+
+
+@final
+class AppendHints(msgspec.Struct, frozen=True, gc=False):
+    """What commands may rely on when they append to a kind of store; the attribute ``append_hints`` of its ``EventLog``.
+
+    Attributes:
+        speculate: whether an append may come before any read, and name streams that were not read with version 0. The store
+            then has to notice a redaction of events that were only appended, too (``EventsRedacted``).
+        smallest_half: up to this number, all waiting commands are appended together. Of more, half are appended while the
+            others are answered.
+    """
+
+    speculate: bool = False
+    smallest_half: int = 64
 
 
 @final

@@ -61,8 +61,8 @@ class LocalHeadWatch:
 class SeenRedactions:
     """The number of redactions that everything which commands keep of a store has seen. Belongs to one event loop.
 
-    It is unknown until commands have read something, and again once the store has refused an append: the commands then forget
-    what they keep, and the next read tells the number.
+    It is unknown until commands have read or appended something, and again once the store has refused an append: the commands
+    then forget what they keep, and the next call tells the number.
     """
 
     __slots__ = ("_count",)
@@ -91,6 +91,11 @@ class SeenRedactions:
         seen, self._count = self._count, count
         if seen is not None and seen != count:
             raise redacted(count)
+
+    def appended(self, count: int) -> None:
+        """Note the number that an accepted append has found, unless it is known: commands keep the events from then on."""
+        if self._count is None:
+            self._count = count
 
     def forget(self) -> None:
         """The commands forget what they keep: the store has refused an append."""

@@ -15,6 +15,7 @@ from eventcore.commands.boundary import StreamStates
 from eventcore.commands.context import CommandContext
 from eventcore.commands.fields import Needs
 from eventcore.commands.plan import CommandPlan
+from eventcore.commands.streams.speculation import Speculation
 from eventcore.errors import BusinessRuleViolation, InvalidCommand, InvalidEvent
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId
 from eventcore.events.codec import Codec
@@ -202,7 +203,7 @@ def _decide(command: Command[Any], history: Sequence[RecordedEvent]) -> _Decisio
     plan, ids = CommandPlan(type(command)), IdGenerator()
     metadata = EventMetadata(plan.name)
     span = SilentTracer(RateSampler(0), ids).span(plan.name)
-    context = CommandContext(command, plan, Codec(), ids, span, metadata, b"{}", copy_context())
+    context = CommandContext(command, plan, Codec(), ids, Speculation("off"), span, metadata, b"{}", copy_context())
     try:
         state, versions = _load(context, history)
         events = context.decide(state, versions, 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Final, final
 
@@ -174,6 +174,7 @@ class StreamCache:
             events.
         sizes: how the memory of events is estimated.
         redactions: how many redactions of the store everything in the cache has seen.
+        appending: the streams to which this process is appending. A read may see these events before the append is answered.
     """
 
     def __init__(self, budget: int = DEFAULT_CACHE_BYTES) -> None:
@@ -183,6 +184,7 @@ class StreamCache:
         self.sizes: Final = EventSizes()
         self.epoch = 0
         self.redactions = 0
+        self.appending: Collection[StreamId] = ()
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -211,6 +213,10 @@ class StreamCache:
         """Whether the cache holds something of the stream, and no other writer was seen in it lately."""
         cached = self._streams.get(stream)
         return cached is not None and not (cached.contested_until and cached.contested_until > time.monotonic())
+
+    def is_unknown(self, stream: StreamId) -> bool:
+        """Whether the cache holds nothing of the stream, not even its version."""
+        return stream not in self._streams
 
     def version(self, stream: StreamId) -> int:
         """The highest known version of a stream; 0 if the cache does not hold it."""

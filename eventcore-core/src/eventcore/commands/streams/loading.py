@@ -9,6 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, final
 
+import msgspec
+
 from eventcore.commands.fields import EVENTS, VERSION, Need, Needs
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States
@@ -27,17 +29,20 @@ from eventcore.events.codec import Codec, StoredEvent
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.stores.base import EventLog
 from eventcore.stores.failures import as_store_error, own_copy
-from eventcore.stores.values import BackendPage, EventsRedacted
+from eventcore.stores.values import BackendPage, EventsRedacted, Refused
 
 BEGIN_ANEW: Final = (HistoryDiverged, EventsRedacted)
 """Errors of the store after which nothing that was read before may be used: the cache is emptied, and all is read again."""
 
 _MAX_STREAMS: Final = 512
+# Pages that all reads of long streams hold at once, each with its rows and its events.
+_PAGES: Final = 4
 # Events to decode before the event loop runs once.
 _DECODE_AT_ONCE: Final = 500
 # Loads of one request while the history of the store keeps diverging; the last one raises.
 _MAX_LOADS: Final = 5
 _NOTHING: Final[Mapping[StreamId, type[StreamState]]] = {}
+_EMPTY: Final = LoadedStream(0)
 _CLOSED: Final = StoreClosed("the store was closed while the command was reading")
 
 
@@ -63,6 +68,7 @@ class Loader:
         # The streams of which further pages are being read, and the tasks that do so.
         self._reads: dict[StreamId, PagedRead] = {}
         self._reading: set[OwnedTask[None]] = set()
+        self._pages = asyncio.Semaphore(_PAGES)
         self._closed = False
 
     def start(self) -> None:
@@ -77,13 +83,27 @@ class Loader:
         for reading in list(self._reading):
             await cancel_and_wait(reading)
 
-    def from_cache(self, needs: Needs) -> Loaded | None:
-        """The cached streams; ``None`` if one of them is incomplete or contested by another writer."""
+    def unknown(self, needs: Needs) -> list[StreamId]:
+        """The streams of which the cache holds nothing."""
+        return [stream for stream in needs if self._cache.is_unknown(stream)]
+
+    def from_cache(self, needs: Needs, *, speculate: bool = False) -> Loaded | None:
+        """The cached streams; ``None`` if one of them is incomplete or contested by another writer.
+
+        Args:
+            needs: what the command needs of each stream.
+            speculate: take streams of which the cache holds nothing for empty.
+        """
         cache = self._cache
         streams: dict[StreamId, LoadedStream] = {}
+        assumes_empty = False
         for stream, need in needs.items():
             if not cache.knows(stream):
-                return None
+                if not speculate or not cache.is_unknown(stream):
+                    return None
+                streams[stream] = _EMPTY
+                assumes_empty = True
+                continue
             if need is EVENTS:
                 if (events := cache.events(stream)) is None:
                     return None
@@ -97,7 +117,31 @@ class Loader:
             if loaded is None or len(loaded.events) > FOLD_AT_ONCE:
                 return None
             streams[stream] = loaded
-        return Loaded(streams, 0, cache.epoch, read_from_store=False)
+        return Loaded(streams, 0, cache.epoch, read_from_store=False, assumes_empty=assumes_empty)
+
+    def from_refusal(self, needs: Needs, refused: Refused, cache_epoch: int) -> Loaded | None:
+        """What an append has found when it refused the command, which is as good as a read; ``None`` if some of it is missing.
+
+        Args:
+            needs: what the command needs of each stream.
+            refused: what the append has found.
+            cache_epoch: the epoch of the cache when it did.
+        """
+        if cache_epoch != self._cache.epoch:
+            return None
+        streams: dict[StreamId, LoadedStream] = {}
+        for stream, need in needs.items():
+            version = refused.versions.get(stream)
+            if version is None:
+                return None
+            if need is VERSION or (not version and self._cache.is_unknown(stream)):
+                streams[stream] = LoadedStream(version)
+                continue
+            loaded = self._cached(stream, need)
+            if loaded is None or loaded.version < version or len(loaded.events) > FOLD_AT_ONCE:
+                return None
+            streams[stream] = loaded
+        return Loaded(streams, refused.head, cache_epoch)
 
     async def load(self, needs: Needs, new_fold: Callable[[], CommandFold] | None = None, origin: Any = None) -> Loaded:
         """Read streams up to one snapshot of the store, and what this process has committed since.
@@ -182,10 +226,10 @@ class Loader:
         """Fold several streams of which one is too large to be held, page by page in order of position."""
         begun = Page(
             {stream: list(first.events(stream, EVENTS)) for stream in needs},
-            {stream: first.version(stream) for stream in needs},
+            {stream: first.ends[stream] for stream in needs},
             first.page.more.intersection(needs),
         )
-        together = PagedRead(begun, lambda after: self._read_on(after, first, learn=False))
+        together = PagedRead(begun, lambda after: self._read_on(after, first, learn=False), self._pages)
         together.add(fold, lambda: True)
         await together.read_all()
         await together.wait(fold)
@@ -195,7 +239,7 @@ class Loader:
 
     def _assembled(self, stream: StreamId, need: Need, first: FirstPage) -> LoadedStream:
         """What a command needs of a stream that ended within the first page."""
-        version = first.version(stream)
+        version = first.ends[stream]
         if need is VERSION:
             return LoadedStream(version)
         if first.cache_epoch == self._cache.epoch:
@@ -264,8 +308,11 @@ class Loader:
             if first.cache_epoch == self._cache.epoch:
                 self._cache.redactions = first.page.redactions
             self._take_snapshots(first, keys)
-            for stream in first.after:
-                await self._learn(first, stream)
+            for stream, rows in first.page.rows.items():
+                await self._learn(first, stream, rows)
+                first.ends[stream] = first.after[stream] + len(rows)
+            # Only the decoded events are held on.
+            first.page = msgspec.structs.replace(first.page, rows={})
             self._read_further(first, requests)
         except Exception as error:  # noqa: BLE001  # becomes the answer of each request
             result = as_store_error(error)
@@ -320,9 +367,9 @@ class Loader:
                 first.bases[stream, kind] = kept
                 self._cache.keep(stream, kept)
 
-    async def _learn(self, first: FirstPage, stream: StreamId) -> None:
+    async def _learn(self, first: FirstPage, stream: StreamId, rows: Sequence[StoredEvent]) -> None:
         """Decode the rows of one stream, and add them to the cache."""
-        begin, rows = first.after[stream], first.page.rows[stream]
+        begin = first.after[stream]
         if stream in first.unreadable:
             return
         if first.needs[stream] == {VERSION} and not self._cache.knows(stream):
@@ -338,8 +385,9 @@ class Loader:
         first.decoded[stream] = events
         if first.cache_epoch != self._cache.epoch:
             return
-        # News in a stream that was cached, and that this process has not appended meanwhile: another process writes there.
+        # News in a stream that was cached, and that this process has not appended: another process writes there.
         contested = bool(events) and 0 < self._cache.version(stream) < events[-1].version and stream not in first.page.snapshots
+        contested = contested and stream not in self._cache.appending
         self._cache.extend(stream, events, sizes, begin)
         if contested:
             self._cache.contest(stream)
@@ -362,7 +410,7 @@ class Loader:
         """Start to read streams that go on behind the page, and to fold states that many events lead to."""
         # Of more than 500 events, at least half are in the rows or in the cache: nearly all streams are passed over here.
         half = FOLD_AT_ONCE // 2
-        long = [stream for stream, rows in first.page.rows.items() if len(rows) >= half]
+        long = [stream for stream, end in first.ends.items() if end - first.after[stream] >= half]
         known = [stream for (stream, need), events in first.known.items() if need is not EVENTS and len(events) >= half]
         for stream in {*first.page.more, *long, *known}:
             needs = first.needs[stream]
@@ -376,8 +424,8 @@ class Loader:
             initial = first.events(stream, EVENTS) if EVENTS in needs else folded
             more = frozenset((stream,)) if goes_on else frozenset[StreamId]()
             decode = needs != {VERSION}
-            begun = Page({stream: list(initial)}, {stream: first.version(stream)}, more)
-            read = PagedRead(begun, partial(self._read_on, first=first, decode=decode))
+            begun = Page({stream: list(initial)}, {stream: first.ends[stream]}, more)
+            read = PagedRead(begun, partial(self._read_on, first=first, decode=decode), self._pages)
             for kind in kinds:
                 fold = first.folds[stream, kind] = self._states.fold(kind, first.bases.get((stream, kind)))
                 read.add(fold, lambda: True)

@@ -52,13 +52,15 @@ class PagedRead:
     Args:
         first: the first page.
         read: reads the next page behind the given versions.
+        pages: as many pages as all reads of a store may hold at once.
 
     Attributes:
         versions: the version of each stream that was read so far.
     """
 
-    def __init__(self, first: Page, read: ReadPage) -> None:
+    def __init__(self, first: Page, read: ReadPage, pages: asyncio.Semaphore) -> None:
         self._read = read
+        self._pages = pages
         self._waiting = {stream: list(events) for stream, events in first.events.items()}
         self._more = first.more
         self._failure: StoreError | None = None
@@ -100,8 +102,10 @@ class PagedRead:
         Raises:
             StoreError: the store cannot be read.
         """
-        await self._read_all()
-        self._done.set()
+        try:
+            await self._read_all()
+        finally:
+            self._end()
 
     async def _run(self, ended: Callable[[], object]) -> None:
         try:
@@ -113,19 +117,30 @@ class PagedRead:
             self._failure = as_store_error(error)
         finally:
             ended()
-            self._done.set()
+            self._end()
+
+    def _end(self) -> None:
+        # The folds and `_read` hold the commands and the first page, which in turn hold this object. Events in such a cycle
+        # would stay in memory until the garbage collector finds them.
+        del self._read
+        self._waiting.clear()
+        self._consumers.clear()
+        self._done.set()
 
     async def _read_all(self) -> None:
-        while True:
-            await self._feed(self._ready())
-            if not self._more:
-                return
-            wanted = {stream: self.versions[stream] for stream in self._more if not self._waiting[stream]}
-            page = await self._read(wanted)
-            for stream in wanted:
-                self._waiting[stream] = page.events[stream]
-                self.versions[stream] = page.versions[stream]
-            self._more = (self._more - wanted.keys()) | page.more
+        await self._feed(self._ready())
+        while self._more:
+            async with self._pages:
+                await self._read_page()
+
+    async def _read_page(self) -> None:
+        wanted = {stream: self.versions[stream] for stream in self._more if not self._waiting[stream]}
+        page = await self._read(wanted)
+        for stream in wanted:
+            self._waiting[stream] = page.events[stream]
+            self.versions[stream] = page.versions[stream]
+        self._more = (self._more - wanted.keys()) | page.more
+        await self._feed(self._ready())
 
     def _ready(self) -> list[RecordedEvent]:
         """Take the events that no event of a later page can precede."""

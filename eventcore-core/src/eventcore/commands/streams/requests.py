@@ -45,6 +45,7 @@ class Loaded(msgspec.Struct, frozen=True):
         head: the position of the snapshot; 0 if the cache answered.
         cache_epoch: the epoch of the cache when the streams were read.
         read_from_store: false if the cache answered, which may be behind the store.
+        assumes_empty: whether some of the streams were not read, and are taken for empty.
         fold: the command's own fold, if the load has fed it with all events.
     """
 
@@ -52,6 +53,7 @@ class Loaded(msgspec.Struct, frozen=True):
     head: int
     cache_epoch: int
     read_from_store: bool = True
+    assumes_empty: bool = False
     fold: CommandFold | None = None
 
 
@@ -64,7 +66,8 @@ class FirstPage(msgspec.Struct, eq=False):
         after: the version behind which each stream is read; then, the version behind which its rows begin.
         bases: the state from which the events of a stream lead on.
         known: the cached events of a stream: all of them, or those behind its state.
-        page: the rows, and the position of the snapshot.
+        page: the position of the snapshot, and the rows until they are decoded.
+        ends: the version of each stream behind its rows.
         decoded: the decoded rows by stream.
         failures: the streams that could not be decoded, or whose stored state could not.
         reads: the streams that go on behind the page, or have many events to fold.
@@ -77,6 +80,7 @@ class FirstPage(msgspec.Struct, eq=False):
     bases: dict[tuple[StreamId, Need], KeptState] = {}
     known: dict[tuple[StreamId, Need], Sequence[RecordedEvent]] = {}
     page: BackendPage = BackendPage({}, 0)
+    ends: dict[StreamId, int] = {}
     decoded: dict[StreamId, list[RecordedEvent]] = {}
     failures: dict[StreamId, StoreError] = {}
     unreadable: set[StreamId] = set()
@@ -89,10 +93,6 @@ class FirstPage(msgspec.Struct, eq=False):
         if not known:
             return decoded
         return [*known, *decoded[known[-1].version - self.after[stream] :]]
-
-    def version(self, stream: StreamId) -> int:
-        """The version of a stream at the end of the page."""
-        return self.after[stream] + len(self.page.rows[stream])
 
 
 Answer: TypeAlias = FirstPage | StoreError | None

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import os
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +30,7 @@ from eventcore.exporting.delivery.report import ExporterReport, PipelineStats
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanCounts
 from eventcore.exporting.logs import bounded_logger
+from eventcore.exporting.process import ChildPlan, ProcessHandle
 from eventcore.exporting.registration import check_exporter
 from eventcore.ground import describe_error, in_background, own_logger
 
@@ -357,7 +361,30 @@ def _make_exporter(name: str, plugin: FoundPlugin, factory: Callable[..., Any], 
         ended = "tried to end the process: " if isinstance(error, SystemExit) else ""
         return FailedExporter(name, f"{plugin.origin}: making the exporter {ended or 'raised '}{text}")
     handle = check_exporter(exporter, plugin.origin)
-    if faults := configuration.pull_interval_faults(name, handle.interval):
-        return tuple(faults)
     pipeline = configuration.pipeline_for(name, getattr(exporter, "pipeline_defaults", {}))
-    return ReadyExporter(name, handle, pipeline, masked(settings, factory))
+    faults = configuration.pull_interval_faults(name, handle.interval)
+    if pipeline.process:
+        plan = ChildPlan(
+            name=name,
+            plugin=(plugin.name, plugin.value, plugin.distribution, plugin.version),
+            settings=settings,
+            file=configuration.file,
+            limits=configuration.telemetry.span_limits,
+            load_timeout=pipeline.load_timeout,
+        )
+        faults += configuration.process_faults(name, _process_problem(name, handle, plan))
+        handle = ProcessHandle(handle, plan)
+    return tuple(faults) or ReadyExporter(name, handle, pipeline, masked(settings, factory))
+
+
+def _process_problem(name: str, handle: ExporterHandle, plan: ChildPlan) -> str:
+    """Why an exporter cannot run in a process of its own, and what to do; empty when it can."""
+    if handle.interval is None:
+        return f"{name!r} is a pull exporter, which answers scrapes from the store's process; leave 'process' out"
+    if not hasattr(socket, "socketpair") or os.name != "posix":
+        return "a process of its own needs a POSIX system; leave 'process' out"
+    if not sys.executable:
+        return "the program does not know its Python interpreter (sys.executable is empty); leave 'process' out"
+    if problem := plan.problem():
+        return f"its settings cannot be given to another process ({problem}); use texts, numbers and tables, or leave it out"
+    return ""

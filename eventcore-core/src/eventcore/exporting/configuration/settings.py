@@ -144,6 +144,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         problem = f"{name!r} is a pull exporter, whose cycles come from outside; leave the interval out"
         return [Fault(setting.where, setting.key, problem)]
 
+    def process_faults(self, name: str, problem: str) -> list[Fault]:
+        """The fault of setting ``pipeline.process`` for an exporter that cannot have it; none if ``problem`` is empty."""
+        setting = self.settings.get(("exporters", name, "pipeline", "process"))
+        where, key = (setting.where, setting.key) if setting is not None else (self.file, f"exporters.{name}.pipeline.process")
+        return [Fault(where, key, problem)] if problem else []
+
 
 def load_configuration(
     config: Mapping[str, Any] | Path | str | None = None,

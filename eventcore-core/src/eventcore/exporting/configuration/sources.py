@@ -20,12 +20,16 @@ ENVIRONMENT: Final = "environment"
 ARGUMENTS: Final = "arguments"
 EXPORTERS_VARIABLE: Final = "EVENTCORE_EXPORTERS"
 """The variable that names the exporters to load."""
-TABLES: Final = ("telemetry", "exporters")
+TABLES: Final = ("telemetry", "exporters", "health")
+"""The tables. ``health`` is checked and used by the store, which knows what it means."""
 # Each without its last letter, so that EVENTCORE_EXPORTER=... is reported and not overlooked.
 _PREFIXES: Final = tuple(f"EVENTCORE_{table.upper()[:-1]}" for table in TABLES)
 _VARIABLES: Final = (
-    f"{EXPORTERS_VARIABLE}, {EXPORTERS_VARIABLE}__NAME__KEY or EVENTCORE_TELEMETRY__KEY (two underscores between the parts)"
+    f"{EXPORTERS_VARIABLE}, {EXPORTERS_VARIABLE}__NAME__KEY, EVENTCORE_TELEMETRY__KEY or EVENTCORE_HEALTH__KEY (two "
+    "underscores between the parts)"
 )
+# These look like settings, and are read elsewhere: by `EVENTCORE_EXPORTERS` below, and by the command `eventcore health`.
+_NO_SETTINGS: Final = (EXPORTERS_VARIABLE, "EVENTCORE_HEALTH_TOKEN")
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -182,7 +186,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[Settings, list[Fault]]
     settings: Settings = {}
     faults: list[Fault] = []
     for name, value in sorted(environ.items()):
-        if not value or not name.startswith(_PREFIXES) or name == EXPORTERS_VARIABLE:
+        if not value or not name.startswith(_PREFIXES) or name in _NO_SETTINGS:
             continue
         path = tuple(name.removeprefix("EVENTCORE_").lower().split("__"))
         if path[0] not in TABLES or len(path) == 1 or not all(path):

@@ -7,14 +7,14 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from copy import copy
 from types import MappingProxyType
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 import msgspec
 import pluggy
 
 from eventcore.exporting.context import Signal, Temporality
 from eventcore.exporting.hookspecs import PROJECT, ExporterHooks
-from eventcore.ground import leave_to_parent
+from eventcore.ground import LoopSlices, leave_to_parent
 
 _MISSING: Final = object()
 _COLLECTIONS: Final = (list, dict, set, deque, bytearray, defaultdict, Counter, OrderedDict)
@@ -44,7 +44,6 @@ class PluginOrigin(msgspec.Struct, frozen=True):
         return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
 
 
-@final
 class ExporterHandle:
     """A checked exporter. Each has its own pluggy manager, so that no exporter can stop or change the hooks of another.
 
@@ -58,7 +57,16 @@ class ExporterHandle:
             names them.
         temporality: whether its counters and histograms are totals or differences.
         interval: seconds between metrics cycles; ``None`` for a pull exporter.
+        packs_spans: whether ``export_spans`` takes spans that are not frozen yet.
+        ended: why the exporter's process has ended, until it is started again; empty for an exporter
+            without one.
+        deaths: how often it has ended in a row.
+        slices: the event loops that may do small parts of its work.
     """
+
+    packs_spans: ClassVar[bool] = False
+    ended: str = ""
+    deaths: int = 0
 
     __slots__ = (
         "_as_made",
@@ -71,6 +79,7 @@ class ExporterHandle:
         "kinds",
         "origin",
         "signals",
+        "slices",
         "temporality",
     )
 
@@ -84,6 +93,7 @@ class ExporterHandle:
         self.async_hooks = frozenset(name for name, function in functions.items() if inspect.iscoroutinefunction(function))
         self.exporter = exporter
         self._as_made = _copied(_attributes(exporter))
+        self.slices = LoopSlices()
         self.origin = origin
         self.interval = interval
         self.implemented = frozenset(functions.keys() & HOOK_ARGUMENTS.keys())
@@ -107,6 +117,14 @@ class ExporterHandle:
         for name, value in _copied(self._as_made).items():
             if now.get(name, _MISSING) is not value:
                 object.__setattr__(self.exporter, name, value)
+
+    def cpu_elsewhere(self) -> float:
+        """Processor seconds that the exporter has used in other processes."""
+        return 0.0
+
+    def look_after(self) -> bool:
+        """Look after the exporter's process, if it has one. Returns whether it has ended. Any thread; does not wait."""
+        return False
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call one hook with all the arguments of its specification; pluggy leaves out those that it does not take.

@@ -33,6 +33,29 @@ class HookFailed(Exception):
         self.outcome_unknown = outcome_unknown
 
 
+class ProcessEnded(HookFailed):
+    """The process of an exporter has ended. What its hooks were handed may have arrived, and is not sent again."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, outcome_unknown=True)
+
+
+class FarError(Exception):
+    """An exception that a hook has raised in another process. Its subclass has the name of that exception's class.
+
+    Attributes:
+        traceback: of the exception, as text.
+        is_data: whether converting a bad value raises such exceptions.
+        may_be_data: whether converting a bad value may raise such an exception, if the hook only converts.
+    """
+
+    def __init__(self, text: str, *, traceback: str, is_data: bool, may_be_data: bool) -> None:
+        super().__init__(text)
+        self.traceback = traceback
+        self.is_data = is_data
+        self.may_be_data = may_be_data
+
+
 @final
 class RunningHook(msgspec.Struct, frozen=True):
     """A hook call that has not returned.

@@ -18,7 +18,7 @@ from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanCounts, SpanQueue
 from eventcore.exporting.delivery.worker import Worker
-from eventcore.ground import in_background
+from eventcore.ground import LoopSlices, in_background
 from eventcore.recording.collector import Collector
 from eventcore.recording.tracing import Tracer
 from eventcore.recording.values import Resource
@@ -58,6 +58,7 @@ class ExporterManager:
 
     Attributes:
         trial: whether exporters that are added from now on are only tried out.
+        slices: the event loops that pack spans for exporters in processes of their own.
     """
 
     def __init__(self, tracer: Tracer, collector: Collector, resource: Resource) -> None:
@@ -76,6 +77,7 @@ class ExporterManager:
         self._shown_settings: dict[str, Mapping[str, object]] = {}
         self._closed = False
         self.trial = False
+        self.slices = LoopSlices()
         # The forks that have not ended, by the thread that forks.
         self._forking: dict[int, _Fork] = {}
 
@@ -106,6 +108,7 @@ class ExporterManager:
             predecessor = self._pipelines.get(name)
             # Spans that ended before this moment are for the predecessor.
             self._distributor.distribute()
+            handle.slices = self.slices
             pipeline = Pipeline(name, handle, settings, predecessor, self._kept.pop(name, None))
             self._pipelines[name] = pipeline
             self._shown_settings[name] = shown_settings
@@ -204,6 +207,8 @@ class ExporterManager:
         """
         fork, shown_settings = self._forking.get(threading.get_ident(), _NO_FORK), self._shown_settings
         self._lock = threading.RLock()
+        # The event loops of the parent do not run here.
+        self.slices = LoopSlices()
         self._resource = resource
         self._pipelines, self._kept, self._shown_settings, self._forking = {}, {}, {}, {}
         self._update_tracer()

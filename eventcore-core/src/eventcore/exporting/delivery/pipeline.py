@@ -189,7 +189,7 @@ class Pipeline:
         return PipelineStats(
             spans=self.queue.counts() if self.takes_spans else None,
             cycles=self.status.cycles,
-            cpu_seconds=self.runner.cpu_seconds,
+            cpu_seconds=self.runner.cpu_seconds + self.handle.cpu_elsewhere(),
         )
 
     def flush_report(self, request: Request, timeout: float) -> ExporterReport:
@@ -235,10 +235,13 @@ class Pipeline:
         return self.queue.handed
 
     def tick(self, now: float) -> None:
-        """Fail requests whose deadline has passed, and log drops and stalls. Called ten times a second by the distributor.
+        """Fail late requests, log drops and stalls, and look after the exporter's process. Called ten times a second by the
+        distributor.
 
         The worker cannot do this itself: it may hang in a hook.
         """
+        if self.handle.look_after():
+            self.status.notify()
         if self.status.requests:
             self.status.expire(now, f"exporter {self.name!r} had no time for it: {self.problem or 'busy'}")
         self._trouble.log(now, self.queue.counts().dropped, self.problem if self.state == "stalled" else "")

@@ -46,6 +46,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         drop_labels: labels that are left out. Series that differ only in them are merged; the
             series of a gauge cannot be, and keep them, unless it is additive.
         labels: labels with a constant value that every point gets.
+        process: whether the exporter runs in a process of its own. Only for an exporter that the
+            configuration loads and that exports by itself (see docs/exporters.md).
     """
 
     interval: _Seconds | None = None
@@ -63,3 +65,4 @@ class PipelineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     exclude: tuple[str, ...] = ()
     drop_labels: tuple[str, ...] = ()
     labels: dict[_LabelName, str] = {}
+    process: bool = False

@@ -136,14 +136,14 @@ class _Shared:
         self.dropped[reason] += len(batch.spans) - uncertain
         return len(batch.spans)
 
-    def end_call(self, outcome_unknown: bool) -> int:
+    def end_call(self, outcome_unknown: bool, again: bool = True) -> int:
         """A call has ended without delivering. Returns how many spans count as unknown from now on."""
         batch = self.batch
         handed, batch.handed = batch.handed, 0
         if not outcome_unknown:
             return 0
         # Those that were doubtful before have been sent twice now, and are not sent again.
-        twice = min(handed, batch.doubtful)
+        twice = min(handed, batch.doubtful) if again else handed
         self.unknown += twice
         batch.remove_first(twice)
         batch.doubtful = max(batch.doubtful, handed - twice)
@@ -283,15 +283,16 @@ class SpanQueue:
                 else:
                     shared.dropped["rejected"] += count
 
-    def fail(self, *, outcome_unknown: bool) -> int:
+    def fail(self, *, outcome_unknown: bool, again: bool = True) -> int:
         """The hooks did not deliver what they were handed. Returns how many spans are given up as unknown.
 
         Args:
             outcome_unknown: whether the backend may have it all the same. Such spans are sent once
                 more; after a second unknown outcome they are given up.
+            again: whether they are sent once more; if not, they are given up at once.
         """
         with (shared := self._shared).lock:
-            return shared.end_call(outcome_unknown) if self._in_flight() else 0
+            return shared.end_call(outcome_unknown, again) if self._in_flight() else 0
 
     def give_up(self, reason: DropReason = "gave_up") -> int:
         """Drop the batch. Returns how many spans it had; those that may have arrived count as unknown."""

@@ -115,7 +115,8 @@ class Worker:
                 attempts += 1
                 self._start_failed(attempts, self._cycles.failure(error))
             else:
-                status.ambient = self._ask_ambient()
+                # Asked once: where the exporter's process is started again, it stays.
+                status.ambient = status.ambient or self._ask_ambient()
                 if attempts:
                     self._log(logging.INFO, f"started after {attempts} failed attempts")
                 status.start_error = ""
@@ -127,12 +128,24 @@ class Worker:
                 return True
         return False
 
+    def _restart(self) -> None:
+        """The exporter's process has ended: start it again after a pause, unless the pipeline is stopped meanwhile."""
+        handle = self._runner.handle
+        self._log(logging.WARNING, f"{handle.ended}, and is started again")
+        self._status.start_error = handle.ended
+        self._stand_by(handle.deaths)
+        if self._start():
+            self._log(logging.INFO, "the exporter's process was started again")
+
     def _start_failed(self, attempts: int, failure: Failure) -> None:
         """Close what the start has opened, refuse requests, and wait before the next start."""
-        status = self._status
-        if not status.start_error:
+        if not self._status.start_error:
             self._log(logging.WARNING, f"cannot start, will try again: {failure.problem}", failure.traceback)
-        status.start_error = f"start: {failure.problem}"
+        self._status.start_error = f"start: {failure.problem}"
+        self._stand_by(attempts)
+
+    def _stand_by(self, attempts: int) -> None:
+        status = self._status
         # In this order: a request that comes after `answer_all` sees the refusal.
         status.refusal = status.start_error
         status.answer_all(status.refusal)
@@ -164,6 +177,9 @@ class Worker:
                 signals = self._wait()
                 if self._status.stopping.is_set():
                     return  # requests that wait are answered by the last delivery, in `_finish`
+                if self._runner.handle.ended:
+                    self._restart()
+                    continue
                 requests = self._status.take()
                 self._serve(requests)
                 for signal in signals:
@@ -187,7 +203,7 @@ class Worker:
                 now = time.monotonic()
                 self._cycles.plan_spans(now)
                 signals = clock.due(now)
-                if signals or self._status.requests or self._status.stopping.is_set():
+                if signals or self._status.requests or self._status.stopping.is_set() or self._runner.handle.ended:
                     return signals
                 self._status.wake.wait(min(clock.next_due() - now, _LONGEST_WAIT))
 

@@ -14,10 +14,20 @@ import msgspec
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.failures import check_reason, diverged
-from eventcore.stores.judging import has_keys, judge, key_records, verdicts, with_known_keys, with_new_keys
+from eventcore.stores.judging import (
+    base_versions,
+    has_keys,
+    judge,
+    key_records,
+    rows_to_return,
+    verdicts,
+    with_known_keys,
+    with_new_keys,
+)
 from eventcore.stores.memory.keys import MemoryKeys
-from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, cut, window
+from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, REFUSED_BYTES, cut, window
 from eventcore.stores.values import (
+    AppendHints,
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -27,9 +37,11 @@ from eventcore.stores.values import (
     NewEvent,
     Purpose,
     Redaction,
+    Refused,
     Snapshot,
     StateKey,
     Verdict,
+    Verdicts,
     Versions,
 )
 from eventcore.stores.watching import LocalHeadWatch, SeenRedactions, redacted
@@ -118,6 +130,8 @@ class MemoryLog:
         events: what the log reads and writes; other logs may share it, as processes share a file.
     """
 
+    append_hints = AppendHints(speculate=True)
+
     def __init__(self, events: MemoryEvents) -> None:
         self._events = events
         self._seen = SeenRedactions()
@@ -133,24 +147,41 @@ class MemoryLog:
         if events.redactions and len(events.redactions) > self._seen.at_most:
             self._seen.forget()
             raise redacted(len(events.redactions))
+        self._seen.appended(len(events.redactions))
         if not has_keys(requests):
             return self._append(requests)
         head, keys = len(events.all.rows), events.keys
         known = keys.find([request.key.key for request in requests if request.key is not None])
-        found = with_known_keys(requests, known, self._append(with_new_keys(requests, known)))
+        decided = self._append(with_new_keys(requests, known))
+        found = Verdicts(with_known_keys(requests, known, decided), decided.refused)
         keys.add(key_records(requests, found, head))
         return found
 
-    def _append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
+    def _append(self, requests: Sequence[AppendRequest]) -> Verdicts:
         events = self._events
         head = len(events.all.rows)
         began = {stream: len(events.streams.get(stream, _NONE)) // _POSITION for request in requests for stream in request.base}
         accepted = judge(requests, began)
+        refused = None if all(accepted) else self._refused(requests, began)
         for request, is_accepted in zip(requests, accepted, strict=True):
             if is_accepted:
                 self._store(request.events)
         events.watch.advance(len(events.all.rows))
-        return verdicts(requests, accepted, head)
+        return Verdicts(verdicts(requests, accepted, head), refused)
+
+    def _refused(self, requests: Sequence[AppendRequest], began: Versions) -> Refused:
+        events = self._events
+        after = rows_to_return(base_versions(requests), began)
+        with_state = {stream for stream, _ in events.snapshots} if 0 in after.values() else ()
+        rows: dict[StreamId, Sequence[StoredEvent]] = {}
+        room = REFUSED_BYTES
+        for stream, version in after.items():
+            positions = array("q", events.streams.get(stream, _NONE))[version:]
+            size = sum(events.all.sizes[position] - events.all.sizes[position - 1] for position in positions)
+            if size <= room and (version or stream not in with_state):
+                rows[stream] = [events.all.rows[position - 1] for position in positions]
+                room -= size
+        return Refused(began, rows, len(events.all.rows), len(events.redactions))
 
     def _store(self, events: Sequence[NewEvent]) -> None:
         every, streams = self._events.all, self._events.streams

@@ -7,18 +7,21 @@ from typing import Any, Final
 
 import msgspec
 
-from eventcore.events import StreamPattern
+from eventcore.events import StreamId, StreamPattern
 from eventcore.stores.judging import base_versions, judge
 from eventcore.stores.values import AppendRequest, EventFilter
 
 # Separates the texts of a list. Ids and event types may not contain control characters, and JSON escapes them.
 _SEPARATOR: Final = "\x1f"
 _DATA_SEPARATOR: Final = _SEPARATOR.encode()
+NO_KEYS: Final = ("", "", "{}", "{}", "{}")
+"""The arguments of requests without idempotency keys (``key_arguments``)."""
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
 def append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
-    """The 16 arguments that describe the requests, in the order of ``append_events`` (which explains them)."""
+    """The 17 arguments that describe the requests, in the order of ``append_requests`` (``append_events`` explains them)."""
     news = [new for request in requests for new in request.events]
     events = [new.recorded for new in news]
     event_streams = [event.stream_id for event in events]
@@ -27,12 +30,19 @@ def append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
         # A stream is written without having been read: its first event must have the next version.
         for event in events:
             base.setdefault(event.stream_id, event.version - 1)
+    checks = [len(request.expected) for request in requests]
+    # Whether two requests name the same stream, or one does not check what it writes.
+    chained = (
+        sum(checks) != len(base)
+        or 0 in checks
+        or bool([1 for request in requests for new in request.events if new.recorded.stream_id not in request.base])
+    )
     numbers = {stream: number for number, stream in enumerate(base, 1)}
     return (
         _texts(base),
         _numbers(list(base.values())),
         all(judge(requests, base)),
-        _numbers([len(request.expected) for request in requests]),
+        _numbers(checks),
         _numbers([numbers[stream] for request in requests for stream in request.expected]),
         _numbers([request.base[stream] for request in requests for stream in request.expected]),
         _numbers([version for request in requests for version in request.expected.values()]),
@@ -45,11 +55,12 @@ def append_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
         _DATA_SEPARATOR.join([new.data for new in news]).decode(),
         _DATA_SEPARATOR.join([new.metadata for new in news]).decode(),
         _numbers([event.recorded_at_ns for event in events]),
+        chained,
     )
 
 
 def key_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
-    """The last 5 arguments of ``append_events_once``, which describe the idempotency keys of the requests."""
+    """The last 5 arguments of ``append_requests``, which describe the idempotency keys of the requests."""
     numbered = [(number, request.key) for number, request in enumerate(requests, 1) if request.key is not None]
     return (
         _texts([key.key for _, key in numbered]),
@@ -58,6 +69,12 @@ def key_arguments(requests: Sequence[AppendRequest]) -> tuple[Any, ...]:
         _numbers([key.attempts for _, key in numbered]),
         _numbers([key.seconds for _, key in numbered]),
     )
+
+
+def streams_of(arguments: tuple[Any, ...]) -> tuple[list[StreamId], list[int]]:
+    """The streams that ``append_arguments`` names, and their versions in ``base``."""
+    streams, bases = arguments[:2]
+    return [StreamId(stream) for stream in streams.split(_SEPARATOR)], msgspec.json.decode(f"[{bases[1:-1]}]")
 
 
 def _texts(texts: Iterable[str]) -> str:

@@ -15,12 +15,12 @@ from time import monotonic
 from typing import Any, Final, final
 
 from eventcore.errors import InvalidStoreUrl, StoreClosed, StoreError, StoreUnavailable
-from eventcore.ground import Breaker, OwnedTask, backoff, cancel_and_wait, spawn
+from eventcore.ground import Breaker, OwnedTask, backoff, cancel_and_wait, describe_error, spawn
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect
 from eventcore.stores.postgres.errors import explained, is_away, leaves_connection_usable, refuses_start
 from eventcore.stores.postgres.schema import for_schema
 from eventcore.stores.postgres.settings import PostgresSettings
-from eventcore.stores.sampling import BackendCounters
+from eventcore.stores.sampling import CANCELLED_WAIT, BackendCounters
 
 _FIRST_DELAY: Final = 0.05
 _MAX_DELAY: Final = 1.0
@@ -81,6 +81,8 @@ class Connector:
 
     async def close(self, timeout: float) -> None:
         """Wait until the running calls have ended, and end all connections, within ``timeout`` seconds."""
+        if self._is_closed:
+            return
         self._is_open = False
         deadline = monotonic() + timeout
         for pool in self.pools:
@@ -196,6 +198,11 @@ class Connector:
         """Count a wait for a connection that ended without one."""
         self.counters.connection_timeouts = (self.counters.connection_timeouts or 0) + 1
 
+    def count_cancelled(self, begun: float) -> None:
+        """Count a wait that was cancelled, unless it was short."""
+        if monotonic() - begun >= CANCELLED_WAIT:
+            self.count_timeout()
+
     def _gone(self) -> None:
         if self._is_closed:
             return
@@ -208,8 +215,9 @@ class Connector:
             for pool in sorted(self.pools, key=Pool.idle, reverse=True)[:1]:
                 pool.end_one()
             self._waiting += 1
+            begun = monotonic()
             try:
-                with self.noted_wait(monotonic()):
+                with self.noted_wait(begun):
                     async with asyncio.timeout(max(0.0, deadline - monotonic())):
                         await self._allowed.acquire()
             except TimeoutError as error:
@@ -218,6 +226,9 @@ class Connector:
                     f"all {self.settings.limit} connections to PostgreSQL at {self.settings.address} were in use until the "
                     "timeout, or not yet ended by the server; raise pool in the store URL, or look for held locks"
                 ) from error
+            except asyncio.CancelledError:
+                self.count_cancelled(begun)
+                raise
             finally:
                 self._waiting -= 1
         else:
@@ -227,7 +238,7 @@ class Connector:
     async def _connect(self, timeout: float) -> Connection:
         settings = self.settings
         try:
-            return await connect(
+            connection = await connect(
                 settings.dsn,
                 timeout,
                 statement_cache=settings.statement_cache,
@@ -245,10 +256,13 @@ class Connector:
             reason = explained(error, settings.address)
             if isinstance(reason, StoreUnavailable) and reason.may_have_committed:
                 reason = StoreUnavailable(
-                    f"no PostgreSQL server can be reached at {settings.address} ({type(error).__name__}: {error}); start it, "
+                    f"no PostgreSQL server can be reached at {settings.address} ({describe_error(error)}); start it, "
                     "or correct the address in the store URL"
                 )
+            self.counters.connection_problem = str(reason)
             raise reason from error
+        self.counters.connection_problem = None
+        return connection
 
 
 @final
@@ -382,6 +396,10 @@ class Pool:
                 f"all {self._size} connections to PostgreSQL at {self._connector.settings.address} that serve such calls were "
                 "in use until the timeout; raise pool in the store URL, or look for held locks"
             ) from error
+        except asyncio.CancelledError:
+            self._connector.count_cancelled(begun)
+            self._observe_wait(begun)
+            raise
         self._observe_wait(begun)
         if waited and not probing and self._connector.breaker.is_open:
             self._slots.release()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from eventcore.errors import AccessDenied, HistoryDiverged, IncompatibleStore, StoreError, StoreUnavailable
+from eventcore.ground import describe_error
 from eventcore.stores.postgres.driver import InvalidArgument, PostgresError
 from eventcore.stores.values import EventsRedacted
 
@@ -101,7 +102,7 @@ def explained(error: BaseException, address: str) -> StoreError:
     if isinstance(error, StoreError):
         return error
     code = _code(error)
-    detail = f"({type(error).__name__}: {error})"
+    detail = f"({describe_error(error)})"
     if code == _DIVERGED:
         return HistoryDiverged(
             f"PostgreSQL at {address} has lost events (failover, restore): one that was read or appended is not there {detail}"

@@ -14,13 +14,23 @@ from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.failures import check_reason, diverged
 from eventcore.stores.judging import has_keys, last_appended, verdicts, with_known_keys, with_new_keys
-from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, rows_per_stream, window
-from eventcore.stores.postgres.arguments import append_arguments, conditions, key_arguments
+from eventcore.stores.paging import (
+    LAST_POSITION,
+    MAX_PAGE,
+    PAGE_BYTES,
+    REFUSED_BYTES,
+    REFUSED_ROWS,
+    SEARCH_WINDOW,
+    rows_per_stream,
+    window,
+)
+from eventcore.stores.postgres.arguments import NO_KEYS, append_arguments, conditions, key_arguments, streams_of
 from eventcore.stores.postgres.connections import Pool, one_try
 from eventcore.stores.postgres.errors import KeysKnown
 from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
 from eventcore.stores.values import (
     START,
+    AppendHints,
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -30,9 +40,11 @@ from eventcore.stores.values import (
     LogPage,
     Purpose,
     Redaction,
+    Refused,
     Snapshot,
     StateKey,
     Verdict,
+    Verdicts,
     Versions,
 )
 from eventcore.stores.watching import SeenRedactions
@@ -44,13 +56,9 @@ _WARM_UP: Final = 1.0
 _by_position: Final = attrgetter("position")
 
 _APPEND: Final = """
-    SELECT head, verdicts, waited FROM {schema}.append_batch(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
-    )
-"""
-_APPEND_ONCE: Final = """
-    SELECT head, verdicts, waited, known FROM {schema}.append_events_once(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26
+    SELECT * FROM {schema}.append_requests(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
+        $27, $28, $29
     )
 """
 _FIND_KEYS: Final = """
@@ -81,6 +89,8 @@ class PostgresLog:
         watch: watches the head position.
     """
 
+    append_hints = AppendHints(speculate=True, smallest_half=32)
+
     def __init__(self, appending: Pool, loading: Pool, reading: Pool, watch: PostgresHeadWatch) -> None:
         self._appending = appending
         self._loading = loading
@@ -93,8 +103,8 @@ class PostgresLog:
         self._redactions = SeenRedactions()
 
     async def append(self, requests: Sequence[AppendRequest]) -> Sequence[Verdict]:
-        """See ``EventLog.append``. One call of an SQL function checks and commits the batch. When it finds that idempotency
-        keys are known, a second one does so for the other requests.
+        """See ``EventLog.append``. One call of an SQL function checks and commits the batch, and returns what refused requests'
+        streams hold. When it finds that idempotency keys are known, a second one does so for the other requests.
 
         When the answer is lost, the call is repeated over a new connection until the deadline. The function then first looks
         whether the earlier call was committed. If the earlier call reaches the server after its repetition, it is refused,
@@ -110,13 +120,13 @@ class PostgresLog:
         while True:
             new = with_new_keys(requests, known)
             try:
-                decided = await self._append(new, key_arguments(new)) if new else ()
+                decided = await self._append(new, key_arguments(new)) if new else Verdicts(())
             except KeysKnown as error:
                 known.update(error.keys)
                 continue
-            return with_known_keys(requests, known, decided)
+            return Verdicts(with_known_keys(requests, known, decided), decided.refused)
 
-    async def _append(self, requests: Sequence[AppendRequest], keys: tuple[Any, ...] = ()) -> Sequence[Verdict]:
+    async def _append(self, requests: Sequence[AppendRequest], keys: tuple[Any, ...] = NO_KEYS) -> Verdicts:
         arguments = (*append_arguments(requests), self._redactions.at_most)
         # Every repetition names the same event. A newer one, read meanwhile, could be lost in a failover, and the repetition
         # would then fail although the first call has committed the batch.
@@ -126,9 +136,9 @@ class PostgresLog:
         while True:
             try:
                 row = await self._call_append(arguments, seen, deadline, settling=settling, keys=keys)
-                head, judged, waited = row[:3]
-                if keys and row[3]:
-                    raise KeysKnown(row[3])
+                head, judged, waited, known, redactions = row[:5]
+                if known:
+                    raise KeysKnown(known)
             except KeysKnown:
                 raise
             except HistoryDiverged:
@@ -156,13 +166,31 @@ class PostgresLog:
             self._counters.bytes_written = (self._counters.bytes_written or 0) + size
             # The function returns no verdicts when it has accepted every request.
             found: Sequence[Verdict] = verdicts(requests, [True] * len(requests), head) if judged is None else judged
+            refused = None if row[5] is None else self._refused(row, arguments)
+            self._redactions.appended(redactions)
             end = last_appended(requests, found)
             self._saw(end)
             self._watch.advance(end.position)
-            return found
+            return Verdicts(found, refused)
+
+    def _refused(self, row: Sequence[Any], arguments: tuple[Any, ...]) -> Refused:
+        """What the function has returned of the streams of refused requests."""
+        head, _, _, _, redactions, began, positions, numbers, *columns = row
+        streams, bases = streams_of(arguments)
+        of_rows: list[StreamId] = [streams[number - 1] for number in numbers or ()]
+        rows: dict[StreamId, list[StoredEvent]] = {}
+        for stored in self._stored(list(zip(positions or (), of_rows, *(column or () for column in columns), strict=True))):
+            rows.setdefault(StreamId(stored.stream_id), []).append(stored)
+        for stream, version, base in zip(streams, began, bases, strict=True):
+            # The last stream may not have fitted.
+            if stream in rows and len(rows[stream]) < version - base:
+                del rows[stream]
+        if newest := max([of_stream[-1] for of_stream in rows.values()], key=_by_position, default=None):
+            self._saw(Checkpoint(newest.position, newest.event_id))
+        return Refused(dict(zip(streams, began, strict=True)), rows, head, redactions)
 
     async def _call_append(
-        self, arguments: tuple[Any, ...], seen: Checkpoint, deadline: float, *, settling: bool, keys: tuple[Any, ...] = ()
+        self, arguments: tuple[Any, ...], seen: Checkpoint, deadline: float, *, settling: bool, keys: tuple[Any, ...] = NO_KEYS
     ) -> Sequence[Any]:
         async with self._appending.connection(deadline) as connection:
             seconds = one_try(deadline)
@@ -172,8 +200,17 @@ class PostgresLog:
             async with asyncio.timeout(seconds):
                 rows = await self._appending.rows(
                     connection,
-                    _APPEND_ONCE if keys else _APPEND,
-                    *(settling, lock_milliseconds, *arguments, seen.position, seen.event_id, *keys),
+                    _APPEND,
+                    *(
+                        settling,
+                        lock_milliseconds,
+                        *arguments,
+                        seen.position,
+                        seen.event_id,
+                        REFUSED_ROWS,
+                        REFUSED_BYTES,
+                        *keys,
+                    ),
                 )
         row: Sequence[Any] = rows[0]
         return row

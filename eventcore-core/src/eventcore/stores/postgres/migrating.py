@@ -19,7 +19,10 @@ from eventcore.stores.values import SCHEMA_VERSION, version_of
 logger: Final = own_logger("eventcore.stores.postgres")
 
 # The files that bring the schema to the version in their name, in this order, beginning with an empty schema.
-_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql")
+_MIGRATIONS: Final = (
+    *("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql"),
+    "6_refused_rows.sql",
+)
 _OLDEST_SERVER: Final = 150000
 _ABOUT: Final = """
     SELECT current_setting('server_version_num')::integer AS server_version, current_setting('server_version') AS release,

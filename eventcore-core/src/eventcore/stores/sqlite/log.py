@@ -25,6 +25,7 @@ from eventcore.stores.sqlite.statements import (
     scan,
 )
 from eventcore.stores.values import (
+    AppendHints,
     AppendRequest,
     BackendPage,
     Checkpoint,
@@ -54,6 +55,8 @@ class SqliteLog:
         follower: the connection for long reads of the global order.
     """
 
+    append_hints = AppendHints(speculate=True)
+
     def __init__(self, writer: ConnectionThread, reader: ConnectionThread, follower: ConnectionThread) -> None:
         self._writer = writer
         self._reader = reader
@@ -66,10 +69,13 @@ class SqliteLog:
         """See ``EventLog.append``."""
         job = append_with_keys if has_keys(requests) else append
         try:
-            verdicts = await self._writer.run(partial(job, requests, self._redactions.at_most))
+            redactions = self._redactions.at_most if self._redactions.is_known else None
+            verdicts = await self._writer.run(partial(job, requests, redactions))
         except EventsRedacted:
             self._redactions.forget()
             raise
+        if verdicts.redactions is not None:
+            self._redactions.appended(verdicts.redactions)
         self._watch.advance(last_appended(requests, verdicts).position)
         return verdicts
 

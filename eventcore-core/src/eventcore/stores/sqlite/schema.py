@@ -16,7 +16,10 @@ _APPLICATION_ID: Final = 0x65766374  # "evct"
 
 # The files that bring the schema to the version in their name, beginning with an empty file. A released one never changes.
 # Every statement can run again: another process may migrate the same file at the same time.
-_MIGRATIONS: Final = ("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql")
+_MIGRATIONS: Final = (
+    *("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql"),
+    "6_refused_rows.sql",
+)
 
 
 def prepare(connection: StoreConnection, path: str, synchronous: Synchronous, busy_timeout: float) -> None:

@@ -18,8 +18,16 @@ import msgspec
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.stores.failures import diverged
-from eventcore.stores.judging import base_versions, judge, key_records, verdicts, with_known_keys, with_new_keys
-from eventcore.stores.paging import MAX_PAGE, PAGE_BYTES, SEARCH_WINDOW, window
+from eventcore.stores.judging import (
+    base_versions,
+    judge,
+    key_records,
+    rows_to_return,
+    verdicts,
+    with_known_keys,
+    with_new_keys,
+)
+from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, REFUSED_BYTES, REFUSED_ROWS, SEARCH_WINDOW, window
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 from eventcore.stores.values import (
     START,
@@ -30,7 +38,8 @@ from eventcore.stores.values import (
     EventFilter,
     KeyRecord,
     LogPage,
-    Verdict,
+    Refused,
+    Verdicts,
     Versions,
 )
 from eventcore.stores.watching import redacted
@@ -177,6 +186,8 @@ _REMOVE_KEYS: Final = """
 """
 _MORE_REMOVED: Final = 16
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
+# Those of some streams that have a stored state.
+_WITH_STATE: Final = "SELECT DISTINCT stream_id FROM snapshots WHERE stream_id IN (SELECT value FROM json_each(:streams))"
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -193,40 +204,57 @@ _decode_versions: Final = cast("Callable[[bytes], dict[StreamId, int]]", msgspec
 _decode_rows: Final = msgspec.json.Decoder(list[StoredEvent]).decode
 
 
-def append(requests: Sequence[AppendRequest], redactions: int, connection: StoreConnection) -> Sequence[Verdict]:
+def append(requests: Sequence[AppendRequest], redactions: int | None, connection: StoreConnection) -> Verdicts:
     """See ``EventLog.append``.
+
+    Args:
+        requests: the requests.
+        redactions: the number of redactions that commands of this process have seen; ``None``: no command has read yet.
+        connection: the connection that appends.
 
     Raises:
         EventsRedacted: the store has more than ``redactions`` redactions.
     """
     base = base_versions(requests)
-    if all(judge(requests, base)) and any(request.events for request in requests):
+    if redactions is not None and all(judge(requests, base)) and any(request.events for request in requests):
         # The usual case: if no other process has written these streams, every request is accepted and one statement will do.
         rows = _rows(requests)
         cursor = connection.execute(_APPEND, {"new": rows, "base": _object(base), "redactions": redactions})
         if cursor.rowcount:
             _count_written(connection, rows)
-            return verdicts(requests, [True] * len(requests), (cursor.lastrowid or 0) - cursor.rowcount)
+            return Verdicts(verdicts(requests, [True] * len(requests), (cursor.lastrowid or 0) - cursor.rowcount))
     # Another process has written one of the streams, or a request contradicts one before it: decide each request by the
     # versions that the streams have under the write lock.
     with write_transaction(connection):
         return append_in_transaction(requests, redactions, connection)
 
 
-def append_in_transaction(requests: Sequence[AppendRequest], redactions: int, connection: StoreConnection) -> Sequence[Verdict]:
+def append_in_transaction(requests: Sequence[AppendRequest], redactions: int | None, connection: StoreConnection) -> Verdicts:
     """Decide each request by the versions that its streams have; to be called in a transaction that holds the write lock."""
-    if (found := count_redactions(connection)) > redactions:
+    found = count_redactions(connection)
+    if redactions is not None and found > redactions:
         raise redacted(found)
     base = base_versions(requests)
     began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
     accepted = judge(requests, began)
     winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
     first = head(connection)
+    refused = None if all(accepted) else _refused(base, began, connection)
     rows = _rows(winners) if any(request.events for request in winners) else ""
     if rows:
-        connection.execute(_APPEND, {"new": rows, "base": "{}", "redactions": redactions})
+        connection.execute(_APPEND, {"new": rows, "base": "{}", "redactions": found})
     _count_written(connection, rows)
-    return verdicts(requests, accepted, first)
+    return Verdicts(verdicts(requests, accepted, first), refused, found)
+
+
+def _refused(base: Versions, began: Versions, connection: StoreConnection) -> Refused:
+    after = rows_to_return(base, began)
+    if unread := [str(stream) for stream, version in after.items() if not version]:
+        for (stream,) in connection.execute(_WITH_STATE, {"streams": _encode(unread).decode()}):
+            after.pop(StreamId(stream.decode()))
+    page = read_streams(after, LAST_POSITION, REFUSED_ROWS, connection, REFUSED_BYTES)
+    complete = {stream: rows for stream, rows in page.rows.items() if after[stream] + len(rows) == began[stream]}
+    return Refused(began, complete, page.head, page.redactions)
 
 
 def _rows(requests: Sequence[AppendRequest]) -> str:
@@ -244,12 +272,12 @@ def _object(versions: Versions) -> str:
     return _encode({str(stream): version for stream, version in versions.items()}).decode()
 
 
-def read_streams(after: Versions, up_to: int, limit: int, connection: StoreConnection) -> BackendPage:
-    """See ``EventLog.read_streams``; without stored states."""
+def read_streams(after: Versions, up_to: int, limit: int, connection: StoreConnection, size: int = PAGE_BYTES) -> BackendPage:
+    """See ``EventLog.read_streams``; without stored states, and with at most ``size`` bytes (but a first event of any size)."""
     asked: dict[str, str | int] = {"after": _object(after), "up_to": up_to, "limit": limit}
     page, is_large = connection.execute(_READ, asked).fetchone()
     if is_large:
-        page, log = connection.execute(_READ_MEASURED, {**asked, "bytes": PAGE_BYTES}).fetchone()
+        page, log = connection.execute(_READ_MEASURED, {**asked, "bytes": size}).fetchone()
         found = _decode_page(_decode_found, page, connection)
         rows: dict[StreamId, list[StoredEvent]] = {stream: [] for stream in after}
         for row in _rows_of(log, connection):
@@ -354,12 +382,13 @@ def last_append(connection: StoreConnection) -> tuple[int, int | None]:
     return (0, None) if found is None else (found[0], found[1])
 
 
-def append_with_keys(requests: Sequence[AppendRequest], redactions: int, connection: StoreConnection) -> Sequence[Verdict]:
+def append_with_keys(requests: Sequence[AppendRequest], redactions: int | None, connection: StoreConnection) -> Verdicts:
     """See ``EventLog.append``, for a call in which a request has an idempotency key."""
     with write_transaction(connection):
         first = head(connection)
         known = find_keys([request.key.key for request in requests if request.key is not None], connection)
-        found = with_known_keys(requests, known, append_in_transaction(with_new_keys(requests, known), redactions, connection))
+        decided = append_in_transaction(with_new_keys(requests, known), redactions, connection)
+        found = Verdicts(with_known_keys(requests, known, decided), decided.refused, decided.redactions)
         if records := key_records(requests, found, first):
             _add_keys(records, connection)
         return found

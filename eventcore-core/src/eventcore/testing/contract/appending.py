@@ -249,6 +249,11 @@ class AppendContract(ContractFixtures):
         finally:
             await again.close(5.0)
 
+    async def test_a_backend_that_is_closed_is_closed_again_at_once(self, backend: Backend) -> None:
+        await backend.close(30.0)
+        async with asyncio.timeout(10.0):
+            await backend.close(30.0)
+
     async def test_data_without_an_event_class_is_kept_as_it_is(self, backend: Backend) -> None:
         new = new_event(A, 1, data=b'{"any":["thing",1]}', event_type="of.another.program", metadata=b'{"command_type":"X"}')
         await backend.log.append([AppendRequest({A: 0}, {A: 0}, [new])])

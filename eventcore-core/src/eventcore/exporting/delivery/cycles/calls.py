@@ -11,14 +11,16 @@ import msgspec
 
 from eventcore.exporting.context import GiveUp, Rejected, RetryLater, Signal
 from eventcore.exporting.delivery.cycles.chunks import ChunkSize
-from eventcore.exporting.delivery.hook_runner import HookFailed
+from eventcore.exporting.delivery.hook_runner import FarError, HookFailed, ProcessEnded
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground import describe_error, text_of, traceback_of
 
 METRIC_HOOKS: Final = ("export_counters", "export_gauges", "export_histograms")
 _NOTHING_REJECTED: Final = Rejected(0, "")
+# What these return is ignored.
+_RETURN_NOTHING: Final = ("start", "begin", "shutdown")
 # What converting a value raises when the value is bad. A backend that is down raises other things.
-DATA_ERRORS: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+_DATA_ERRORS: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
 @final
@@ -32,6 +34,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         outcome_unknown: whether the backend may have taken the data all the same.
         gives_up: whether the same data must not be sent again.
         unsupported: whether the backend takes nothing of this signal.
+        lost: whether spans that may have arrived are not sent again.
     """
 
     problem: str
@@ -40,6 +43,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     outcome_unknown: bool = False
     gives_up: bool = False
     unsupported: bool = False
+    lost: bool = False
 
 
 class OutOfTime(Exception):
@@ -83,6 +87,9 @@ class HookCalls:
 
     def begin(self, signal: Signal, attempt: int, deadline: float) -> None:
         """Begin a cycle, or begin it anew."""
+        if self._runner.handle.ended:
+            # The pipeline restarts it between two cycles; here, the process has ended since, or a flush tries again.
+            self._runner.call("start", max(min(self._timeout, deadline - time.monotonic()), 0.0), context=None)
         self._call("begin", deadline, signal=signal, attempt=attempt)
 
     def flush(self, signal: Signal, deadline: float) -> Rejected:
@@ -110,20 +117,11 @@ class HookCalls:
         An exception says that nothing was delivered. The outcome is unknown where the hook was cut,
         where it says so, and where it raised only after its time, unless it says what that means.
         """
-        if isinstance(error, GiveUp):
-            unsupported = _attribute(error, "unsupported") is True
-            return Failure(problem=text_of(error), gives_up=True, unsupported=unsupported)
-        if isinstance(error, RetryLater):
-            unknown = _attribute(error, "outcome_unknown") is True
-            return Failure(problem=text_of(error), after=_seconds(error), outcome_unknown=unknown)
         if isinstance(error, OutOfTime):
             # An exporter that does not learn of the next beginning keeps what it was given, and
             # delivers it with the next flush.
             return Failure(problem=text_of(error), outcome_unknown=self.delivers_at_flush and not self.can_begin)
-        if isinstance(error, HookFailed):
-            return Failure(problem=text_of(error), outcome_unknown=error.outcome_unknown or self._runner.overran)
-        trace = "" if isinstance(error, OSError) else traceback_of(error)
-        return Failure(problem=describe_error(error), traceback=trace, outcome_unknown=self._runner.overran)
+        return failure_of(error, overran=self._runner.overran)
 
     def blames_data(self, error: BaseException) -> bool:
         """Whether an exception of an export hook may come from a value in the chunk.
@@ -131,9 +129,7 @@ class HookCalls:
         Any unexpected exception may, where the hook only converts. Where it also sends, only those
         that converting raises may.
         """
-        if isinstance(error, (GiveUp, RetryLater, OutOfTime, HookFailed, OSError, MemoryError)):
-            return False
-        return isinstance(error, Exception if self.converts_only else DATA_ERRORS)
+        return may_be_data_error(error) if self.converts_only else is_data_error(error)
 
     def _call(self, hook: str, deadline: float, **arguments: object) -> Rejected:
         if hook not in self._implemented:
@@ -141,16 +137,54 @@ class HookCalls:
         left = min(self._timeout, deadline - time.monotonic())
         if left <= 0:
             raise OutOfTime(f"the cycle's time was used up before {hook}")
-        answer = self._runner.call(hook, left, **arguments)
-        # Not `isinstance`, which asks the answer for its `__class__`: that may be a plugin's property.
-        if type(answer) is Rejected:
-            return answer
-        if answer is None or hook == "begin":
-            return _NOTHING_REJECTED
-        raise HookFailed(
-            f"hook {hook} returned {_shown(answer)}; expected None when it has delivered, or Rejected(count, reason); raise "
-            "RetryLater or any other exception when it has not"
-        )
+        return checked_answer(hook, self._runner.call(hook, left, **arguments))
+
+
+def failure_of(error: BaseException, *, overran: bool = False) -> Failure:
+    """What an exception of a hook means; ``overran``: whether the hook raised it only after its time."""
+    if isinstance(error, GiveUp):
+        unsupported = _attribute(error, "unsupported") is True
+        return Failure(problem=text_of(error), gives_up=True, unsupported=unsupported)
+    if isinstance(error, RetryLater):
+        unknown = _attribute(error, "outcome_unknown") is True
+        return Failure(problem=text_of(error), after=_seconds(error), outcome_unknown=unknown)
+    if isinstance(error, HookFailed):
+        unknown = error.outcome_unknown or overran
+        return Failure(problem=text_of(error), outcome_unknown=unknown, lost=isinstance(error, ProcessEnded))
+    trace = error.traceback if isinstance(error, FarError) else "" if isinstance(error, OSError) else traceback_of(error)
+    return Failure(problem=describe_error(error), traceback=trace, outcome_unknown=overran)
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Whether converting a bad value raises such exceptions. A backend that is down raises others."""
+    if isinstance(error, FarError):
+        return error.is_data
+    return may_be_data_error(error) and isinstance(error, _DATA_ERRORS)
+
+
+def may_be_data_error(error: BaseException) -> bool:
+    """Whether a hook that only converts may have raised it because of a bad value."""
+    if isinstance(error, FarError):
+        return error.may_be_data
+    told = isinstance(error, (GiveUp, RetryLater, OutOfTime, HookFailed, OSError, MemoryError))
+    return isinstance(error, Exception) and not told
+
+
+def checked_answer(hook: str, answer: object) -> Rejected:
+    """What a hook has returned.
+
+    Raises:
+        HookFailed: it has returned nonsense.
+    """
+    # Not `isinstance`, which asks the answer for its `__class__`: that may be a plugin's property.
+    if type(answer) is Rejected:
+        return answer
+    if answer is None or hook in _RETURN_NOTHING:
+        return _NOTHING_REJECTED
+    raise HookFailed(
+        f"hook {hook} returned {_shown(answer)}; expected None when it has delivered, or Rejected(count, reason); raise "
+        "RetryLater or any other exception when it has not"
+    )
 
 
 def _shown(answer: object) -> str:

@@ -217,9 +217,10 @@ class Cycles:
 
     def _settle_spans(self, failure: Failure) -> bool:
         """Account for the batch of a failed cycle. Returns whether spans of it are not tried again."""
-        unknown = self._queue.fail(outcome_unknown=failure.outcome_unknown)
+        unknown = self._queue.fail(outcome_unknown=failure.outcome_unknown, again=not failure.lost)
         if unknown:
-            self._log(logging.WARNING, f"whether {unknown} spans arrived is unknown after two attempts: {failure.problem}")
+            attempts = "" if failure.lost else " after two attempts"
+            self._log(logging.WARNING, f"whether {unknown} spans arrived is unknown{attempts}: {failure.problem}")
         if failure.gives_up:
             return bool(self._queue.give_up("rejected"))
         age = self._queue.batch_age()

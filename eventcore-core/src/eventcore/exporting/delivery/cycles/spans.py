@@ -8,7 +8,7 @@ from typing import Final, final
 
 from eventcore.exporting.context import Rejected
 from eventcore.exporting.delivery.clock import CycleClock
-from eventcore.exporting.delivery.cycles.calls import DATA_ERRORS, BadChunk, HookCalls
+from eventcore.exporting.delivery.cycles.calls import BadChunk, HookCalls, is_data_error
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground import describe_error
 from eventcore.recording.spans import Span
@@ -35,6 +35,7 @@ class SpanCycle:
         self._calls = calls
         self._clock = clock
         self._size = calls.sizes["export_spans"]
+        self._packs_spans = pipeline.handle.packs_spans
         # Without a flush hook, an export hook that returned has delivered its spans: each chunk is
         # committed by itself.
         self._commits_chunks = not calls.delivers_at_flush
@@ -72,7 +73,7 @@ class SpanCycle:
         self._calls.begin("spans", self._queue.attempts(), deadline)
         answers: list[Rejected] = []
         begin = 0
-        while chunk := batch[begin : begin + self._size.items]:
+        while chunk := batch[begin : begin + (self._batch_limit if self._packs_spans else self._size.items)]:
             begin += len(chunk)
             answers.append(self._export_chunk(chunk, len(chunk) if self._commits_chunks else begin, deadline))
             if self._commits_chunks:
@@ -87,13 +88,17 @@ class SpanCycle:
     def _export_chunk(self, chunk: Sequence[Span], handed: int, deadline: float) -> Rejected:
         cpu = time.thread_time()
         try:
-            values = [span.data() for span in chunk]
+            values = self._values(chunk)
         except Exception as error:  # a value that an application gave may raise when it is read
             raise BadChunk(error) from error
         self._queue.hand(handed)
         return self._give(values, time.thread_time() - cpu, deadline)
 
-    def _give(self, values: Sequence[SpanData], preparation: float, deadline: float) -> Rejected:
+    def _values(self, spans: Sequence[Span]) -> Sequence[Span] | Sequence[SpanData]:
+        """What a hook gets. Where it runs in another process, that process freezes the spans."""
+        return spans if self._packs_spans else [span.data() for span in spans]
+
+    def _give(self, values: Sequence[Span] | Sequence[SpanData], preparation: float, deadline: float) -> Rejected:
         try:
             return self._calls.export("export_spans", values, len(values), deadline, preparation)
         except Exception as error:
@@ -131,7 +136,7 @@ class SpanCycle:
         if refused and works == 0:
             # Where none can be converted, the hook may be broken for a while. It is tried once more
             # before the spans are blamed.
-            if not (is_retry and self._calls.converts_only and isinstance(error, DATA_ERRORS)):
+            if not (is_retry and self._calls.converts_only and is_data_error(error)):
                 raise error
             refused = batch
         if not refused:
@@ -142,7 +147,7 @@ class SpanCycle:
     def _deliver_one(self, span: Span, deadline: float) -> None:
         """Try to convert a span. Where ``begin`` does not make the exporter drop it again, deliver it by itself."""
         try:
-            values = [span.data()]
+            values = self._values([span])
         except Exception as error:
             raise BadChunk(error) from error
         answers = [self._give(values, 0.0, deadline)]

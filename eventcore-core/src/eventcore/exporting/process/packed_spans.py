@@ -1,0 +1,159 @@
+"""Ended spans as tuples that another process can read: packed before they are frozen, and frozen there."""
+# ruff: noqa: SLF001  # a span is packed from its own slots, and made again by filling them
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, cast, final
+
+import msgspec
+
+from eventcore.recording.attributes import SpanLimits
+from eventcore.recording.spans import Span, SpanRing, _Details, span_class
+from eventcore.recording.trace_context import TraceContext
+from eventcore.recording.values import EVENTCORE, Scope, SpanData, SpanEvent, SpanLink
+
+PackedSpan: TypeAlias = tuple[Any, ...]
+
+
+def pack_span(span: Span) -> PackedSpan:
+    """The fields of an ended span, of types that MessagePack has where the application gave such.
+
+    Raises:
+        Exception: a field is not of the type that it should have. ``pack_frozen`` can then pack it.
+    """
+    name, scope, details = span.name, span.scope, span._details
+    if type(name) is not str or type(span.kind) is not str:
+        raise TypeError("a span's name and kind are packed only if they are texts")
+    return (
+        name,
+        span.kind,
+        # MessagePack has no integers of 128 bits.
+        span.trace_id.to_bytes(16, "big"),
+        span.span_id,
+        span.trace_flags,
+        span.tracestate,
+        span.parent_span_id,
+        span.start_time_ns,
+        span.end_time_ns,
+        span._attributes,
+        span.correlation_id,
+        span.causation_id,
+        None if scope is EVENTCORE else (scope.name, scope.version, scope.schema_url),
+        None if details is None else _pack_details(details),
+    )
+
+
+def pack_frozen(data: SpanData) -> PackedSpan:
+    """The same from the frozen value, which is plain whatever the application gave."""
+    details = _Details(
+        parent_is_remote=data.parent_is_remote,
+        events=list(data.events),
+        links=data.links,
+        status=data.status,
+        description=data.status_description,
+        dropped_attributes=data.dropped_attributes,
+        dropped_events=data.dropped_events,
+        dropped_links=data.dropped_links,
+    )
+    context = data.context
+    return (
+        data.name,
+        data.kind,
+        context.trace_id.to_bytes(16, "big"),
+        context.span_id,
+        context.trace_flags,
+        context.tracestate,
+        data.parent_span_id,
+        data.start_time_ns,
+        data.end_time_ns,
+        dict(data.attributes),
+        data.correlation_id,
+        data.causation_id,
+        msgspec.structs.astuple(data.scope),
+        _pack_details(details),
+    )
+
+
+def _pack_details(details: _Details) -> PackedSpan | None:
+    events, links = details.events, details.links
+    dropped = details.dropped_attributes or details.dropped_events or details.dropped_links
+    if not (events or links or dropped or details.parent_is_remote) and details.status == "unset":
+        return None
+    return (
+        details.parent_is_remote,
+        [(event.name, event.time_ns, event.attributes, event.dropped_attributes) for event in events],
+        [(*_pack_context(link.context), link.attributes, link.dropped_attributes) for link in links],
+        details.status,
+        details.description,
+        details.dropped_attributes,
+        details.dropped_events,
+        details.dropped_links,
+    )
+
+
+def _pack_context(context: TraceContext) -> PackedSpan:
+    return (
+        context.trace_id.to_bytes(16, "big"),
+        context.span_id,
+        context.trace_flags,
+        context.tracestate,
+        context.is_remote,
+    )
+
+
+@final
+class SpanUnpacker:
+    """Makes frozen values of packed spans, as ``Span.data`` makes them.
+
+    Args:
+        limits: the most that one span keeps.
+    """
+
+    def __init__(self, limits: SpanLimits) -> None:
+        self._ring = SpanRing(limits=limits)
+        self._classes: dict[Scope, type[Span]] = {}
+
+    def unpack(self, packed: PackedSpan) -> SpanData:
+        """The frozen value of one span."""
+        fields = packed
+        scope = EVENTCORE if fields[12] is None else Scope(*fields[12])
+        found = self._classes.get(scope)
+        if found is None:
+            found = self._classes[scope] = span_class(self._ring, scope)
+        span = found()
+        span.name, span.kind, trace_id, span.span_id, span.trace_flags, span.tracestate = fields[:6]
+        span.trace_id = int.from_bytes(trace_id, "big")
+        span.parent_span_id, span.start_time_ns, span.end_time_ns, span._attributes = fields[6:10]
+        span.correlation_id, span.causation_id = fields[10:12]
+        span._details = _Details() if fields[13] is None else _unpack_details(*fields[13])
+        return span.data()
+
+
+def _unpack_details(
+    parent_is_remote: bool,
+    events: Any,
+    links: Any,
+    status: Any,
+    description: str,
+    dropped_attributes: int,
+    dropped_events: int,
+    dropped_links: int,
+) -> _Details:
+    return _Details(
+        parent_is_remote=parent_is_remote,
+        events=[SpanEvent(name, time_ns, _attributes(items), dropped) for name, time_ns, items, dropped in events],
+        links=tuple(
+            SpanLink(TraceContext(int.from_bytes(trace, "big"), *context), _attributes(items), dropped)
+            for trace, *context, items, dropped in links
+        ),
+        status=status,
+        description=description,
+        dropped_attributes=dropped_attributes,
+        dropped_events=dropped_events,
+        dropped_links=dropped_links,
+    )
+
+
+def _attributes(pairs: Any) -> Any:
+    """The attributes as they were frozen: MessagePack makes lists of tuples."""
+    return tuple((name, tuple(value) if cast(object, type(value)) is list else value) for name, value in pairs)

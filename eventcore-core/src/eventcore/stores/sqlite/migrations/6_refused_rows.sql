@@ -1,0 +1,1 @@
+-- Version 6: nothing new in a file. PostgreSQL has a function that returns what refused requests' streams hold.
