@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from eventcore.exporting import Secret
-from eventcore.testing import ExporterSetup, Received, ReceivedPoint
+from eventcore.testing import Received, ReceivedPoint
+from tests.examples.servers import ExampleServer, ServerSetup
 from tests.real_parts.ports import free_ports
 from tests.real_parts.server import ServerProcess
 
@@ -22,7 +20,7 @@ PASSWORD = "p4ss-of-the-tests"
 USER = "writer"
 
 
-class InfluxServer:
+class InfluxServer(ExampleServer):
     """One server that demands a password, with a folder of its own.
 
     Args:
@@ -31,8 +29,7 @@ class InfluxServer:
     """
 
     def __init__(self, program: Path, directory: Path) -> None:
-        self._program = program
-        self._directory = directory
+        super().__init__(program, directory)
         self.port, self._backup = free_ports(2)
         self.start()
         self.query(f"CREATE USER {USER} WITH PASSWORD '{PASSWORD}' WITH ALL PRIVILEGES")
@@ -41,8 +38,7 @@ class InfluxServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start the server, also again after ``stop``, at the same address."""
+    def launch(self) -> ServerProcess:
         folder = self._directory
         env = {
             "HOME": str(folder),
@@ -56,16 +52,7 @@ class InfluxServer:
             "INFLUXDB_REPORTING_DISABLED": "true",
             "INFLUXDB_HTTP_LOG_ENABLED": "false",
         }
-        self._server = ServerProcess([str(self._program)], folder / "influxd.log", env, folder)
-        self._server.wait_until_ready(self._answers, 20)
-
-    def stop(self) -> None:
-        """Stop the server; its data stays."""
-        self._server.stop()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        os.kill(self._server.pid, number)
+        return ServerProcess([str(self._program)], folder / "influxd.log", env, folder)
 
     def query(self, text: str, database: str = "") -> list[dict[str, Any]]:
         """The series that a query returns.
@@ -82,7 +69,7 @@ class InfluxServer:
         series: list[dict[str, Any]] = result.get("series", [])
         return series
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/ping", timeout=2):
                 return True
@@ -90,7 +77,7 @@ class InfluxServer:
             return False
 
 
-class InfluxSetup(ExporterSetup):
+class InfluxSetup(ServerSetup):
     """Builds the exporter for a database of its own, and queries it."""
 
     secrets: ClassVar[Sequence[str]] = (PASSWORD,)
@@ -108,6 +95,7 @@ class InfluxSetup(ExporterSetup):
     }
 
     def __init__(self, server: InfluxServer, database: str) -> None:
+        super().__init__(server)
         self._server = server
         self._database = database
         server.query(f'CREATE DATABASE "{database}"')
@@ -129,22 +117,6 @@ class InfluxSetup(ExporterSetup):
 
     def label_name(self, name: str) -> str:
         return "time_" if name == "time" else name
-
-    @contextmanager
-    def outage(self) -> Iterator[None]:
-        self._server.stop()
-        try:
-            yield
-        finally:
-            self._server.start()
-
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        self._server.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._server.signal(signal.SIGCONT)
 
 
 def _point(series: Mapping[str, Any], values: Sequence[Any]) -> ReceivedPoint:

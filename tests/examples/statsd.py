@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from eventcore.exporting import MetricData
-from eventcore.testing import ExporterSetup, Received, ReceivedPoint
+from eventcore.testing import Received, ReceivedPoint
 from eventcore.testing.exporters.samples import BOUNDARIES
+from tests.examples.servers import ExampleServer, ServerSetup
 from tests.real_parts.ports import free_ports
 from tests.real_parts.server import ServerProcess
 from tests.real_parts.waiting import wait_until
@@ -24,8 +23,8 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _TYPE = re.compile(r"^# TYPE (\w+) (\w+)$")
 
 
-class StatsdServer:
-    """One server that listens on UDP and on a Unix socket.
+class StatsdServer(ExampleServer):
+    """One server that listens on UDP and on a Unix socket. A server that is started again begins with nothing.
 
     Args:
         program: the path of ``statsd_exporter``.
@@ -33,27 +32,16 @@ class StatsdServer:
     """
 
     def __init__(self, program: Path, directory: Path) -> None:
-        self._program = program
-        self._directory = directory
+        super().__init__(program, directory)
         self.socket_path = str(directory / "s")
         self.port, self._web = free_ports(2)
         self.start()
 
-    def start(self) -> None:
-        """Start the server, also again after ``stop``, at the same address. It begins with nothing."""
+    def launch(self) -> ServerProcess:
         command = [str(self._program), f"--web.listen-address=127.0.0.1:{self._web}", "--statsd.listen-tcp="]
         command += [f"--statsd.listen-udp=127.0.0.1:{self.port}", f"--statsd.listen-unixgram={self.socket_path}"]
         command += ["--statsd.event-flush-interval=5ms"]
-        self._server = ServerProcess(command, self._directory / "statsd.log", {}, self._directory)
-        self._server.wait_until_ready(self._answers, 20)
-
-    def stop(self) -> None:
-        """Stop the server; what it has got is gone."""
-        self._server.stop()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        os.kill(self._server.pid, number)
+        return ServerProcess(command, self._directory / "statsd.log", {}, self._directory)
 
     def page(self) -> str:
         """What the server has got, in the text format of Prometheus."""
@@ -61,7 +49,7 @@ class StatsdServer:
             text: str = response.read().decode()
         return text
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             return bool(self.page())
         except OSError:
@@ -81,7 +69,7 @@ def read_page(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], tuple[
     return found
 
 
-class StatsdSetup(ExporterSetup):
+class StatsdSetup(ServerSetup):
     """Builds the exporter for a server of its own, and reads the server's page."""
 
     adds_up: ClassVar[bool] = True
@@ -100,6 +88,7 @@ class StatsdSetup(ExporterSetup):
     }
 
     def __init__(self, server: StatsdServer, transport: Literal["udp", "unix"]) -> None:
+        super().__init__(server)
         self._server = server
         self._transport = transport
         # What servers had got that were stopped since: totals begin anew with each.
@@ -177,19 +166,8 @@ class StatsdSetup(ExporterSetup):
     @contextmanager
     def outage(self) -> Iterator[None]:
         self._before = self._settled()
-        self._server.stop()
-        try:
+        with super().outage():
             yield
-        finally:
-            self._server.start()
-
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        self._server.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._server.signal(signal.SIGCONT)
 
 
 class UdpSetup(StatsdSetup):

@@ -48,6 +48,11 @@ def _messages_in(module: str, tree: ast.Module) -> Iterator[tuple[Message, int]]
                 name = ast.unparse(value)
                 if "logger" in name.lower():
                     yield Message(LEVELS[method], loggers.get(name, OF_AN_EXPORTER), _text(text, tree)), node.lineno
+            # Where a handler may raise: `log_safely(logger, logging.WARNING, text)`.
+            case ast.Call(
+                func=ast.Name(id="log_safely"), args=[value, ast.Attribute(value=ast.Name(id="logging"), attr=level), text, *_]
+            ):
+                yield Message(level, loggers.get(ast.unparse(value), OF_AN_EXPORTER), _text(text, tree)), node.lineno
             # The workers of exporters: `self._log(logging.WARNING, text)`.
             case ast.Call(
                 func=ast.Attribute(attr="_log"), args=[ast.Attribute(value=ast.Name(id="logging"), attr=level), text, *_]

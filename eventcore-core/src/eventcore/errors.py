@@ -285,50 +285,39 @@ class HistoryDiverged(StoreError):
     """
 
 
-class UnknownEventType(StoreError):
+class _UnreadableEvent(StoreError):
+    """A stored event cannot be read. Says which one."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream_id: str | None = None,
+        version: int | None = None,
+        position: int | None = None,
+        event_type: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream_id = stream_id
+        self.version = version
+        self.position = position
+        self.event_type = event_type
+
+
+class UnknownEventType(_UnreadableEvent):
     """No class in this process can be used for the type of a stored event: none has it, or more than one has it.
 
     Attributes:
         stream_id, version, position, event_type: the stored event.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        stream_id: str | None = None,
-        version: int | None = None,
-        position: int | None = None,
-        event_type: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.stream_id = stream_id
-        self.version = version
-        self.position = position
-        self.event_type = event_type
 
-
-class CorruptEvent(StoreError):
+class CorruptEvent(_UnreadableEvent):
     """A stored event does not fit the class of its type. ``__cause__`` is what the class or the decoder raised.
 
     Attributes:
         stream_id, version, position, event_type: the stored event; ``None`` if the whole row cannot be read.
     """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        stream_id: str | None = None,
-        version: int | None = None,
-        position: int | None = None,
-        event_type: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.stream_id = stream_id
-        self.version = version
-        self.position = position
-        self.event_type = event_type
 
 
 class ProjectionError(StoreError):

@@ -189,7 +189,7 @@ class _Call:
 
     def __init__(self, instruments: StoreInstruments, operation: Operation, has_io: bool) -> None:
         self._instruments = instruments
-        self._operation = operation
+        self._operation: Final = operation
         self._has_io = has_io
         self._begun = perf_counter()
 

@@ -16,14 +16,13 @@ from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
 from eventcore.commands.keys import CommandKeys
 from eventcore.commands.retry import RetryPolicy
-from eventcore.commands.slots import Slots
 from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
 from eventcore.commands.streams.speculation import SpeculationMode, speculation_mode
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
 from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.events.fingerprint import fingerprint
 from eventcore.exporting.logs import bounded_logger
-from eventcore.ground import CommonTimeout
+from eventcore.ground import CommonTimeout, Slots
 from eventcore.recording import IdGenerator, TraceContext
 from eventcore.stores.base import EventLog, append_hints
 from eventcore.stores.values import CommandKey

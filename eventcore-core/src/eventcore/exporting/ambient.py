@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, Final, cast, final
 
-from eventcore.ground import describe_error, text_of, type_name
+from eventcore.ground import describe_error, log_safely, text_of, type_name
 from eventcore.recording.trace_context import TraceContext
 
 _COROUTINE: Final[type[Any]] = CoroutineType
@@ -142,10 +142,7 @@ class GuardedAmbient:
         """Note that an answer is ignored, and log the first one."""
         first, self.problem = not self.problem, f"{what} {problem}"
         if first:
-            try:
-                self._logger.warning("its ambient context is ignored: %s", self.problem)
-            except Exception:  # noqa: BLE001, S110  # a handler of the application; this may run within a command
-                pass
+            log_safely(self._logger, logging.WARNING, f"its ambient context is ignored: {self.problem}")
 
 
 def _shown(answer: object) -> str:

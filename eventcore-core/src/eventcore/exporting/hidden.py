@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Final, get_args
 
 from eventcore.exporting.context import HiddenKind
-from eventcore.ground import text_of
+from eventcore.ground import log_safely, text_of
 
 # So many instruments are kept, each with a name of so many characters.
 _MOST: Final = 10_000
@@ -35,9 +34,7 @@ class HiddenInstruments:
         self._count(instrument, kind)
         if instrument not in self._reasons and len(self._reasons) < _MOST:
             self._reasons[instrument] = reason
-            # A handler of the application may raise, which is no fault of the exporter.
-            with contextlib.suppress(Exception):
-                self._logger.warning("%r is not shown: %s", instrument, reason)
+            log_safely(self._logger, logging.WARNING, f"{instrument!r} is not shown: {reason}")
 
     def leave_out(self, instrument: str) -> None:
         """Note that the configuration leaves an instrument out, which is wanted and therefore not logged."""

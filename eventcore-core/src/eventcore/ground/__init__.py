@@ -2,10 +2,10 @@
 
 from eventcore.ground.backoff import backoff
 from eventcore.ground.breaker import Breaker, BreakerState
-from eventcore.ground.common_timeout import CommonTimeout
 from eventcore.ground.describing import (
     cut,
     describe_error,
+    log_safely,
     name_in_message,
     own_logger,
     shown,
@@ -17,6 +17,7 @@ from eventcore.ground.describing import (
 )
 from eventcore.ground.forking import around_fork, leave_to_parent
 from eventcore.ground.hints import did_you_mean
+from eventcore.ground.limits import CommonTimeout, Slots
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
 from eventcore.ground.tracebacks import forget_earlier_raises
@@ -29,6 +30,7 @@ __all__ = [
     "LoopSlices",
     "LoopYielder",
     "OwnedTask",
+    "Slots",
     "around_fork",
     "backoff",
     "cancel_and_wait",
@@ -38,6 +40,7 @@ __all__ = [
     "forget_earlier_raises",
     "in_background",
     "leave_to_parent",
+    "log_safely",
     "name_in_message",
     "own_logger",
     "shown",

@@ -10,6 +10,7 @@ values, too: for exceptions that come from work on an event.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import traceback
@@ -285,3 +286,9 @@ def own_logger(name: str) -> logging.Logger:
     if not any(isinstance(present, _NameInMessage) for present in logger.filters):
         logger.addFilter(_NameInMessage())
     return logger
+
+
+def log_safely(logger: logging.Logger, level: int, message: str, traceback: str = "") -> None:
+    """Log, also where a handler or a filter of the application raises, which is no fault of who logs."""
+    with contextlib.suppress(Exception):
+        logger.log(level, "%s\n%s" if traceback else "%s%s", message, traceback)

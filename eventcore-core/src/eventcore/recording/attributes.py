@@ -15,7 +15,7 @@ from eventcore.recording.values import Attributes, AttributeValue
 # Protocols and databases take integers of 64 bits.
 _LEAST: Final = -(2**63)
 _MOST: Final = 2**63 - 1
-_INTEGERS: Final = range(_LEAST, _MOST + 1)
+INTEGERS: Final = range(_LEAST, _MOST + 1)
 # The text of a larger container would take seconds to make.
 _LARGEST_SHOWN: Final = 1000
 _KINDS: Final = (str, bool, int, float)
@@ -131,7 +131,7 @@ def _freeze(value: Any, limit: int) -> AttributeValue:
     if kind is bool or kind is float:
         return cast(AttributeValue, value)
     if kind is int:
-        return value if value in _INTEGERS else text_of(value, limit)
+        return value if value in INTEGERS else text_of(value, limit)
     if kind is tuple or kind is list:
         return _freeze_sequence(value[:limit], limit)
     # Subclasses may have changed every method, so the value is taken by those of the plain type.

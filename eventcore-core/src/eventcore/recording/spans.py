@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 import msgspec
 
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
-from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count, plain_copy
+from eventcore.recording.attributes import INTEGERS, SpanLimits, choose, freeze, freeze_and_count, plain_copy
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
@@ -36,6 +36,7 @@ _RING_SIZE: Final = 65_536
 # Longer values are cut when they are set, others when the span is frozen. A constant, because a look-up costs more.
 _LONG_TEXT: Final = 1024
 _LONGEST_NAME: Final = 4096
+_PLAIN: Final = (str, float, bool)
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
@@ -237,9 +238,6 @@ class Span:
     def connect(self, own_io: bool = False) -> None:
         """Make this span, whose block has just been entered, current also in other tracing systems, until the block ends.
 
-        Code that runs for the span in another task or thread is called in a copy of the context
-        (``contextvars.copy_context``): there the span is current in all systems, and nothing has to be undone.
-
         Args:
             own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
         """
@@ -282,7 +280,9 @@ class Span:
         if ring is None:
             self._ignore()
             return
-        if type(value) is not str or len(value) > _LONG_TEXT:
+        kind: Any = type(value)
+        # Written out: most attributes of a command's span are numbers, and need no call.
+        if (value not in INTEGERS) if kind is int else (kind not in _PLAIN or (kind is str and len(value) > _LONG_TEXT)):  # type: ignore[arg-type]  # a text
             # Now and not at the end: until then, a value may change, or hold much memory.
             value = freeze(value, ring.max_text)
         attributes = self._attributes

@@ -177,10 +177,8 @@ class Tracer:
         above: TraceContext | Span | None = None
         if parent is not None:
             above = self._checked(parent)
-        if correlation_id is not None:
-            correlation_id = _id_text(correlation_id)
-        if causation_id is not None:
-            causation_id = _id_text(causation_id)
+        if correlation_id is not None or causation_id is not None:
+            correlation_id, causation_id = _id_text(correlation_id), _id_text(causation_id)
         if enclosing is not None:
             if correlation_id is None:
                 correlation_id = enclosing.correlation_id
@@ -192,11 +190,9 @@ class Tracer:
         elif above is None:
             above = ambient
         span = self._class()
-        span.name, span.kind = name, kind
+        span.name, span.kind, span._ambient = name, kind, ambient
         span.correlation_id, span.causation_id, span.log_fields = correlation_id, causation_id, log_fields
-        span._ambient = ambient
-        bits = self.ids.bits
-        span.span_id = bits(64) or 1
+        span.span_id = (bits := self.ids.bits)(64) or 1
         span._ring = span._attributes = span._details = span._token = None
         span.end_time_ns = span.start_time_ns = span._counter = 0
         if above is not None:
@@ -298,13 +294,15 @@ class SilentTracer(Tracer):
         name: str,
         *,
         kind: SpanKind = "internal",
-        attributes: Mapping[str, AttributeValue] | None = None,
-        links: Iterable[SpanLink | TraceContext] = _NO_LINKS,
         parent: TraceContext | Span | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
+        **_: Any,
     ) -> Span:
-        """A span with the identity of its parent; without a parent its context is not ``valid``."""
+        """A span with the identity of its parent; without a parent its context is not ``valid``.
+
+        Attributes and links are ignored.
+        """
         enclosing = _current.get()
         above = self._checked(parent) or enclosing or _NO_CONTEXT
         correlation_id, causation_id = _id_text(correlation_id), _id_text(causation_id)

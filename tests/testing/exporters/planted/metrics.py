@@ -248,3 +248,10 @@ class SendsTheServiceNameOnly(LineExporter):
     def send(self, content: Mapping[str, Any], timeout: float) -> None:
         self.resource = {"service.name": self.resource["service.name"]}
         super().send(content, timeout)
+
+
+@planted("test_a_label_whose_name_means_something_in_a_protocol_arrives")
+class KeepsALabelForItself(LineExporter):
+    def point(self, data: Any, point: Any) -> dict[str, Any]:
+        fields = super().point(data, point)
+        return fields | {"labels": {name: value for name, value in fields["labels"].items() if name != "le"}}

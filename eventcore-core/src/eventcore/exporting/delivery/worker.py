@@ -10,10 +10,10 @@ from typing import Final
 
 from eventcore.exporting.ambient import GuardedAmbient
 from eventcore.exporting.context import ExporterContext, Signal
-from eventcore.exporting.delivery.cycles import Cycles, Failure, log_safely
+from eventcore.exporting.delivery.cycles import Cycles, Failure
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.status import Request
-from eventcore.ground import describe_error, traceback_of
+from eventcore.ground import describe_error, log_safely, traceback_of
 from eventcore.recording.collector import Collector
 from eventcore.recording.values import Resource
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from math import isfinite
@@ -187,12 +185,6 @@ def checked_answer(hook: str, answer: object) -> Rejected:
         f"hook {hook} returned {_shown(answer)}; expected None when it has delivered, or Rejected(count, reason); raise "
         "RetryLater or any other exception when it has not"
     )
-
-
-def log_safely(logger: logging.Logger, level: int, message: str, traceback: str = "") -> None:
-    """Log, also where a handler or a filter of the application raises, which must not end the worker thread."""
-    with contextlib.suppress(Exception):
-        logger.log(level, "%s\n%s" if traceback else "%s%s", message, traceback)
 
 
 def _shown(answer: object) -> str:

@@ -11,11 +11,11 @@ import msgspec
 
 from eventcore.exporting.context import Rejected, Signal
 from eventcore.exporting.delivery.clock import CycleClock
-from eventcore.exporting.delivery.cycles.calls import Failure, HookCalls, log_safely
+from eventcore.exporting.delivery.cycles.calls import Failure, HookCalls
 from eventcore.exporting.delivery.cycles.metrics import MetricCycle
 from eventcore.exporting.delivery.cycles.spans import SpanCycle
 from eventcore.exporting.delivery.pipeline import Pipeline
-from eventcore.ground import text_of
+from eventcore.ground import log_safely, text_of
 from eventcore.recording.collector import Collector
 
 # A metrics cycle accepts a collection that began up to so many seconds before the cycle was due:

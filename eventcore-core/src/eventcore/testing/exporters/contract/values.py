@@ -97,6 +97,13 @@ class ValueContract(ContractFixtures):
             sample_histogram("many.labels.duration", measured, labels=names),
         )
 
+    def test_a_label_whose_name_means_something_in_a_protocol_arrives(self, trial: StartTrial) -> None:
+        # Prometheus puts the bounds of histograms there.
+        values = {("small",): 1, ("large",): 2}
+        self._deliver(
+            trial, sample_counter("sizes.total", values, labels=("le",)), sample_gauge("sizes.now", values, labels=("le",))
+        )
+
     def test_metrics_of_similar_names_stay_apart(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         names = ("orders", "orders.total", "orders.sum", "orders.count", "orders.created", "orders.x", "orders.x.y")
         metrics: list[MetricData] = [
