@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from eventcore.commands.slots import Slots
+from eventcore.commands.executor import Slots
 
 
 async def test_a_slot_is_given_to_those_who_wait_in_their_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -16,7 +17,6 @@ from eventcore.commands.command import Command, CommandResult
 from eventcore.commands.context import CommandType
 from eventcore.commands.keys import CommandKeys
 from eventcore.commands.retry import RetryPolicy
-from eventcore.commands.slots import Slots
 from eventcore.commands.streams.cache import DEFAULT_CACHE_BYTES
 from eventcore.commands.streams.speculation import SpeculationMode, speculation_mode
 from eventcore.errors import BusinessRuleViolation, CommandTimeout, ConcurrencyConflict, InvalidCommand, StoreUnavailable
@@ -38,6 +38,52 @@ _LATER: Final = 0.5
 _LATER_PART: Final = 0.05
 
 _Run: TypeAlias = Callable[[Execution, RetryPolicy], Awaitable[CommandResult]]
+
+
+@final
+class Slots:
+    """A bounded number of slots on one event loop: taking a free one costs no coroutine, unlike ``asyncio.Semaphore``.
+
+    Who takes one gives it back; those who wait get one in the order of their arrival.
+
+    Args:
+        count: how many there are.
+    """
+
+    __slots__ = ("_free", "_waiting")
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a slot; false if none is free, then wait for one."""
+        # While others wait, none is free: `give_back` passes slots on to them.
+        if self._free:
+            self._free -= 1
+            return True
+        return False
+
+    async def wait(self) -> None:
+        """Wait until a slot is given back, and take it."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            # The slot may have been passed on in the same iteration of the loop.
+            if not future.cancelled():
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """Give a slot back: to the first who waits, and has not given up."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+        self._free += 1
 
 
 @final
