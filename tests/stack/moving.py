@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Final
 
 from examples.observability.panels import BOARDS, Panel
@@ -41,8 +42,9 @@ def _moved(stack: Stack, panel: Panel, part: str, way: str, times: tuple[float, 
 
 
 def changed(way: str, earlier: Sequence[float], later: Sequence[float]) -> bool:
-    """Whether the values of a series rise or fall well beyond what they were."""
-    return max(later) > max(earlier) * _MORE if way == "rises" else min(later) < min(earlier) * _LESS
+    """Whether the values of a series rise well above all that they were, or fall well below what they mostly were."""
+    # A scrape that failed while all was well is a 0 among the earlier ones.
+    return max(later) > max(earlier) * _MORE if way == "rises" else min(later) < median(earlier) * _LESS
 
 
 def _series(stack: Stack, panel: Panel, part: str, start: float, end: float) -> Iterator[tuple[str, list[float]]]:

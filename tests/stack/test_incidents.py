@@ -53,8 +53,9 @@ def test_what_is_held_back_has_a_cause_among_what_is_sent(incident: Incident) ->
         ("rises", [1.0, 2.0], [2.0, 3.1], True),
         ("rises", [0.0], [0.0, 0.001], True),
         ("rises", [0.0], [0.0], False),
-        ("falls", [3.0, 2.0], [3.0, 1.4], False),
-        ("falls", [3.0, 2.0], [3.0, 1.3], True),
+        ("falls", [3.0, 2.0, 2.0], [3.0, 1.4], False),
+        ("falls", [3.0, 2.0, 2.0], [3.0, 1.3], True),
+        ("falls", [0.0, 2.0, 2.0], [0.0], True),
         ("falls", [0.0], [0.0], False),
     ],
 )
