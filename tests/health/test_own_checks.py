@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import threading
 import time
+from collections.abc import Coroutine
 
 import msgspec
 import pytest
@@ -67,6 +70,25 @@ async def test_a_check_that_blocks_its_thread_runs_once_and_does_not_block_the_l
     assert {each.status for each in found} == {"unhealthy"}
     assert found[-1].reason == "a run that began 0 s ago has not ended"
     assert len(runs) == 1
+
+
+async def test_a_coroutine_that_a_check_returns_too_late_is_closed(store: EventStore) -> None:
+    async def ask() -> None: ...
+
+    made: list[Coroutine[None, None, None]] = []
+    go_on = threading.Event()
+
+    def ask_late() -> Coroutine[None, None, None]:
+        assert go_on.wait(10)
+        made.append(ask())
+        return made[0]
+
+    store.add_health_check("late", ask_late, timeout=0.05)
+    assert (await check(store, "late")).status == "unhealthy"
+    go_on.set()
+    async with asyncio.timeout(10):
+        while not made or inspect.getcoroutinestate(made[0]) != inspect.CORO_CLOSED:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_check_that_wants_to_end_the_process_has_failed_and_nothing_ends(store: EventStore) -> None:

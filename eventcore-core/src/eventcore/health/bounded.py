@@ -124,7 +124,11 @@ class _Own:
             return _not_ended(self._begun)
         self._begun = monotonic()
         self._thread = in_background(self._guarded, f"eventcore-health-{self._name}")
-        result: Any = await asyncio.wrap_future(self._thread)
+        try:
+            result: Any = await asyncio.wrap_future(self._thread)
+        except asyncio.CancelledError:
+            self._thread.add_done_callback(_discard)
+            raise
         # A function that returns an awaitable, such as a lambda around a coroutine function.
         return await result if inspect.isawaitable(result) else result
 
@@ -133,6 +137,13 @@ class _Own:
             return self._check()
         except BaseException as error:  # noqa: BLE001  # in the event loop, SystemExit and StopIteration would do more than fail
             return unhealthy(describe_error(error))
+
+
+def _discard(late: Future[Any]) -> None:
+    """Close a coroutine that nobody waits for any more: Python warns of one that was never awaited."""
+    result = None if late.exception() else late.result()
+    if inspect.iscoroutine(result):
+        result.close()
 
 
 def _not_ended(begun: float) -> CheckResult:
