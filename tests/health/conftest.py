@@ -13,7 +13,7 @@ from tests.store.bank import Deposit, account
 
 # Soon, so that a test need not wait for what a service waits for.
 QUICK = HealthSettings(
-    keep=0.0, interval=0.1, limit=0.5, nobody_after=0.5, stalled_after=0.5, blocked_after=0.2, dead_after=0.6, append_after=0.2
+    keep=0.0, interval=0.1, limit=0.5, nobody_after=0.5, stalled_after=0.5, blocked_after=0.5, dead_after=0.6, append_after=0.2
 )
 
 

@@ -226,10 +226,10 @@ async def test_a_full_disk_below_a_sqlite_file_ends_readiness(
 
 async def test_a_callback_that_blocks_the_event_loop_degrades_for_half_a_minute(store: EventStore) -> None:
     await store.health()
-    time.sleep(0.8)  # noqa: ASYNC251  # that is the point
+    time.sleep(1.0)  # noqa: ASYNC251  # that is the point
     found = await check(store, "event_loop")
     assert found.status == "degraded"
-    assert found.reason.startswith("a callback blocked the event loop for 0.")
+    assert found.reason.startswith("a callback blocked the event loop for ")
     seconds = found.figures["blocked_seconds"]
     assert isinstance(seconds, float)
     assert seconds >= 0.5

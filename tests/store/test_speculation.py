@@ -120,6 +120,22 @@ class Follow(Command[set[StreamId]]):
             yield stream, Deposited(amount=1)
 
 
+class Echo(Command[set[StreamId]]):
+    """Writes to each stream that its events name."""
+
+    stream: StreamId
+
+    def initial_state(self) -> set[StreamId]:
+        return set()
+
+    def apply(self, state: set[StreamId], event: RecordedEvent) -> set[StreamId]:
+        return {*state, event.stream_id}
+
+    def handle(self, state: set[StreamId]) -> Iterable[tuple[StreamId, Event]]:
+        for stream in state or {self.stream}:
+            yield stream, Deposited(amount=1)
+
+
 class Total(StreamState, version=1, snapshot_every=2):
     total: int = 0
 
@@ -162,6 +178,14 @@ class TestForcedOn:
             assert measured("events.read", store="other", purpose="command") == 3
             for name in ("commands.retries", "commands.conflicts"):
                 assert measured(name, store="other") == 0
+
+    async def test_the_events_that_an_append_has_found_name_their_streams_by_stream_ids(
+        self, place: Place, telemetry: Telemetry
+    ) -> None:
+        async with place.store("one", telemetry) as one, place.store("other", telemetry) as other:
+            await one.execute(Deposit(account=A))
+            result = await other.execute(Echo(stream=A))
+            assert [(type(event.stream_id), event.version) for event in result.events] == [(StreamId, 2)]
 
     async def test_commands_of_one_batch_on_a_stream_that_exists_are_decided_again(
         self, place: Place, telemetry: Telemetry, measured: Measured

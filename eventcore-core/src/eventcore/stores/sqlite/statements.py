@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -199,8 +199,7 @@ class _Found(msgspec.Struct):
 
 
 _decode_found: Final = msgspec.json.Decoder(_Found).decode
-# The keys are stream ids, which were valid when they were written.
-_decode_versions: Final = cast("Callable[[bytes], dict[StreamId, int]]", msgspec.json.Decoder(dict[str, int]).decode)
+_decode_versions: Final = msgspec.json.Decoder(dict[str, int]).decode
 _decode_rows: Final = msgspec.json.Decoder(list[StoredEvent]).decode
 
 
@@ -235,7 +234,9 @@ def append_in_transaction(requests: Sequence[AppendRequest], redactions: int | N
     if redactions is not None and found > redactions:
         raise redacted(found)
     base = base_versions(requests)
-    began = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
+    versions = _decode_versions(connection.execute(_VERSIONS, {"base": _object(base)}).fetchone()[0])
+    # By the ids of the requests: those of the answer are plain texts.
+    began = {stream: versions[stream] for stream in base}
     accepted = judge(requests, began)
     winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
     first = head(connection)
