@@ -38,6 +38,7 @@ async def through_failover(directory: Path, load: Load) -> Findings:
                 crew.start("projector", 2, either)
                 await until(lambda: head(primary, database) > 0, "the first event")
                 await asyncio.sleep(load.seconds / 3)
+                behind = now()
                 await asyncio.to_thread(standby.fall_behind)
                 fork = head(standby, database)
                 await asyncio.sleep(load.seconds / 6)
@@ -47,7 +48,7 @@ async def through_failover(directory: Path, load: Load) -> Findings:
                 await asyncio.to_thread(primary.stop, signal.SIGKILL)
                 # Readers have by then read every event that the primary sent them before it was killed.
                 await asyncio.sleep(1)
-                failover = Failover(fork, now())
+                failover = Failover(fork, now(), behind)
                 lost = max(map(last_seen, logs))
                 await asyncio.to_thread(standby.promote)
                 # New events reach the positions of the lost ones: a reader that compared positions alone would go on.

@@ -41,6 +41,7 @@ class Redacted(msgspec.Struct, tag="redacted", frozen=True):
     """The text of an event was removed."""
 
     event_id: str
+    at: float
 
 
 Entry: TypeAlias = Begun | Acknowledged | Failed | Redacted
@@ -99,10 +100,10 @@ def read_commands(paths: Iterable[Path]) -> tuple[Mapping[str, Begun], Mapping[s
     return begun, ended
 
 
-def read_redacted(paths: Iterable[Path]) -> set[str]:
-    """Return the ids of the events whose text was removed."""
+def read_redacted(paths: Iterable[Path]) -> dict[str, float]:
+    """Return the ids of the events whose text was removed, each with the time when that was acknowledged."""
     entries = (_decode(line) for path in paths for line in path.read_bytes().split(b"\n")[:-1])
-    return {entry.event_id for entry in entries if isinstance(entry, Redacted)}
+    return {entry.event_id: entry.at for entry in entries if isinstance(entry, Redacted)}
 
 
 def now() -> float:

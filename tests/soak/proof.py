@@ -42,10 +42,15 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Failover(msgspec.Struct, frozen=True):
-    """A failover to a standby that lagged: a command acknowledged before ``at`` at a position above ``fork`` may be lost."""
+    """A failover to a standby that lagged.
+
+    A command acknowledged before ``at`` at a position above ``fork`` may be lost, and a redaction acknowledged between
+    ``behind``, when the standby began to lag, and ``at``.
+    """
 
     fork: int
     at: float
+    behind: float
 
 
 @final
@@ -167,13 +172,17 @@ def prove_dead_letters(found: Sequence[int], reached: int, findings: Findings) -
         findings.violated(f"unruly: the dead letters are {found[:20]}, expected {expected[:20]}")
 
 
-def prove_redacted(redacted: Iterable[str], rows: Iterable[Row], findings: Findings) -> None:
-    """The text of every event that was redacted is gone."""
+def prove_redacted(
+    redacted: Mapping[str, float], rows: Iterable[Row], findings: Findings, failover: Failover | None = None
+) -> None:
+    """The text of every event that was redacted is gone; ``redacted`` says when that was acknowledged."""
     texts = {row.event_id: row.text for row in rows}
     findings.counts["large events"] = sum(1 for text in texts.values() if text)
-    for event_id in redacted:
+    for event_id, at in redacted.items():
         findings.counts["redacted"] += 1
-        if texts.get(event_id):
+        if texts.get(event_id) and failover is not None and failover.behind < at < failover.at:
+            findings.counts["redacted, lost by the failover"] += 1
+        elif texts.get(event_id):
             findings.violated(f"{event_id}: was redacted, and has a text of {texts[event_id]} characters")
 
 

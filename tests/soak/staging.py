@@ -147,7 +147,7 @@ def prove(directory: Path, stored: Stored, findings: Findings, failover: Failove
     prove_commands(rows, begun, ended, findings, failover)
     for log in sorted([*directory.glob("reader-*.log"), *directory.glob("scanner-*.log")]):
         prove_seen(log.stem, list(read_seen(log)), rows, findings, failover)
-    prove_redacted(read_redacted(sorted(directory.glob("writer-*.log"))), rows, findings)
+    prove_redacted(read_redacted(sorted(directory.glob("writer-*.log"))), rows, findings, failover)
     prove_dead_letters(stored.dead_letters, stored.checkpoints.get("unruly", 0), findings)
     findings.counts["stored states of streams"] = stored.snapshots
     for name, expected in (

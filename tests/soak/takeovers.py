@@ -242,12 +242,13 @@ def _start(crew: Crew, url: str, servers: list[PostgresServer], network: Network
 
 async def _fail_over(primary: PostgresServer, standby: PostgresServer, database: str) -> Failover:
     """Kill the primary, and promote a standby that has not received the last second."""
+    behind = now()
     await asyncio.to_thread(standby.fall_behind)
     fork = await asyncio.to_thread(head, standby, database)
     await until(lambda: head(primary, database) > fork + 20, "events beyond the fork")
     await asyncio.to_thread(primary.stop, signal.SIGKILL)
     await asyncio.sleep(1)
-    failover = Failover(fork, now())
+    failover = Failover(fork, now(), behind)
     await asyncio.to_thread(standby.promote)
     await until(lambda: head(standby, database) > fork + 20, "new events after the promotion")
     # Workers find the new primary; leases that the standby has kept run out.

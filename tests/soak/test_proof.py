@@ -17,6 +17,7 @@ from tests.soak.proof import (
     prove_commands,
     prove_log,
     prove_outside,
+    prove_redacted,
     prove_seen,
     prove_tally,
 )
@@ -67,6 +68,11 @@ def tally(**table: tuple[int, int, int]) -> Prove:
     return lambda findings: prove_tally("tally", table, ROWS, findings)
 
 
+def redacted(at: float, rows: Sequence[Row] = ROWS, failover: Failover | None = None) -> Prove:
+    return lambda findings: prove_redacted({rows[0].event_id: at}, rows, findings, failover)
+
+
+FAILOVER = Failover(fork=3, at=11.0, behind=8.0)
 LOST = Acknowledged("three", [(4, f"{9:032x}", "b", 2)], 1, 10.0)
 
 
@@ -75,9 +81,11 @@ LOST = Acknowledged("three", [(4, f"{9:032x}", "b", 2)], 1, 10.0)
     [
         log(ROWS),
         commands(ROWS),
-        commands(ROWS, Failover(fork=3, at=11.0), three=LOST),
+        commands(ROWS, FAILOVER, three=LOST),
         seen(SEEN),
-        seen([*SEEN, (4, f"{9:032x}")], Failover(fork=3, at=11.0)),
+        seen([*SEEN, (4, f"{9:032x}")], FAILOVER),
+        redacted(9.0),
+        redacted(9.0, changed(1, text=1000), FAILOVER),
         outside([*SEEN[:2], *SEEN]),
         tally(a=(2, 14, 1 * 31 + 2), b=(1, 7, 3 % CHAIN)),
     ],
@@ -100,8 +108,17 @@ def test_right_rows_and_logs_have_no_violation(prove: Prove) -> None:
         pytest.param(commands(ROWS[2:]), "one: acknowledged as", id="acknowledged and lost"),
         pytest.param(commands(changed(1, event_id="f" * 32)), "one: acknowledged as", id="acknowledged as another event"),
         pytest.param(commands(ROWS, two=Failed("two", "Conflict", uncertain=False)), "two: refused", id="refused and stored"),
-        pytest.param(commands(ROWS, Failover(fork=3, at=9.0), three=LOST), "three: acknowledged", id="lost after the failover"),
-        pytest.param(commands(ROWS, Failover(fork=4, at=11.0), three=LOST), "three: acknowledged", id="lost before the fork"),
+        pytest.param(
+            commands(ROWS, Failover(fork=3, at=9.0, behind=8.0), three=LOST),
+            "three: acknowledged",
+            id="lost after the failover",
+        ),
+        pytest.param(
+            commands(ROWS, Failover(fork=4, at=11.0, behind=8.0), three=LOST), "three: acknowledged", id="lost before the fork"
+        ),
+        pytest.param(redacted(9.0, changed(1, text=1000)), "was redacted, and has a text of 1000", id="redacted in vain"),
+        pytest.param(redacted(7.0, changed(1, text=1000), FAILOVER), "was redacted", id="redacted before the standby lagged"),
+        pytest.param(redacted(12.0, changed(1, text=1000), FAILOVER), "was redacted", id="redacted after the failover"),
         pytest.param(seen(SEEN[1:]), "saw position 2 where 1 belongs", id="a reader that missed one"),
         pytest.param(seen([SEEN[0], *SEEN]), "saw position 1 where 2 belongs", id="a reader that saw one twice"),
         pytest.param(seen(SEEN[:2]), "has seen 2 of 3", id="a reader that did not get to the end"),

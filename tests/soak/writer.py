@@ -70,7 +70,7 @@ async def _redact(store: EventStore, log: LineLog, result: CommandResult, choice
             # After a failover, the event may be lost.
             with suppress(StoreUnavailable, CommandTimeout, StoreClosed, InvalidInput):
                 await store.redact(event.event_id, data=data, reason="soak")
-                log.add(Redacted(event.event_id))
+                log.add(Redacted(event.event_id, now()))
 
 
 async def _execute(store: EventStore, command: SoakCommand, choice: random.Random) -> CommandResult | None:
