@@ -225,7 +225,7 @@ class HealthMonitor:
         self._evaluated = len(own)
 
     def _known(self, store: CheckResult) -> dict[str, CheckResult]:
-        """The results for which nobody is asked."""
+        """The results of the checks that read values of this process, and ask no server."""
         known: dict[str, CheckResult] = {**self._store.waits(answers=store.status == "healthy"), **self._exporters.results()}
         if (watch := self._running.watch) is not None:
             known["event_loop"] = check_loop(watch, self.settings)

@@ -85,6 +85,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 def _end() -> None:
     """End the process at once: what the exporter has left behind, such as a thread, is not waited for."""
     for stream in (sys.stdout, sys.stderr):
+        # A stream may be closed, or its reader gone. The process ends in any case.
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(0)
@@ -108,7 +109,7 @@ class Child:
         self._stopping = threading.Event()
         self._unpacker = SpanUnpacker(hello.plan.limits)
         self._calls: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
-        # Made by the first call, which is `start`. The lock guards nothing but the making of futures.
+        # Made by the first call, which is `start`. The lock is held while a future is made, and at no other time.
         self._runner: HookRunner | None = None
         self._failed_begin: Outcome = None
         self._exports: dict[int, Future[None]] = {}

@@ -21,11 +21,11 @@ import msgspec
 
 from eventcore.exporting.context import ExporterContext, Secret
 from eventcore.exporting.process.channel import Channel, ChannelClosed
-from eventcore.ground import describe_error, in_background
+from eventcore.ground import describe_error, in_background, log_safely
 from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.values import Resource
 
-# What an interpreter reads before it can be told anything. Every other variable goes over the channel: the
+# Variables that the interpreter itself reads when it starts. Every other variable goes over the channel: the
 # environment of a process can be read by others of the same user, and may hold secrets.
 _EARLY: Final = ("LANG", "LC_", "LD_", "PYTHON", "MALLOC_", "GLIBC_TUNABLES", "SYSTEMROOT")
 _PROGRAM: Final = "from eventcore.exporting.process.child import main; main()"
@@ -242,9 +242,7 @@ class RunningProcess:
             logger = self._context.logger
             # By the exporter's logger also what others have logged: the number of its records is limited.
             source = "" if name == logger.name else f"{name}: "
-            # A handler of the application may raise anything, which is no fault of the exporter.
-            with contextlib.suppress(Exception):
-                logger.log(level, "%s%s", source, text)
+            log_safely(logger, level, f"{source}{text}")
         elif kind == "hidden":
             self._context.report_hidden(*rest)
         elif kind == "export_now":
