@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventcore.exporting.process.packed_spans import SpanUnpacker
-from eventcore.exporting.process.packing import pack_metrics, pack_spans, unpack_metrics, unpack_spans
+from eventcore.exporting.process.packing import pack_metrics, pack_spans, unpack_metrics
 from eventcore.recording import IdGenerator, RateSampler, Scope, Tracer
 from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.trace_context import TraceContext
@@ -62,7 +62,7 @@ def ended(tracer: Tracer, drawn: dict[str, Any]) -> None:
     span.end()
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(spans, max_size=4))
 def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]]) -> None:
     tracer = Tracer(RateSampler("all"), IdGenerator(), LIMITS)
@@ -73,7 +73,7 @@ def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]]) -> N
     recorded = tracer.ring.take_all()
     # Before `data` freezes them here, too.
     packed = pack_spans(recorded)
-    unpacked = unpack_spans(packed, SpanUnpacker(LIMITS))
+    unpacked = SpanUnpacker(LIMITS).unpack(packed)
     # Not `==`, for which `True`, `1` and `1.0` are the same.
     assert repr(unpacked) == repr([span.data() for span in recorded])
 
@@ -87,7 +87,7 @@ def test_a_span_that_holds_nonsense_costs_only_itself() -> None:
     tracer.span("third").end()
     broken.trace_id = "not an id"  # type: ignore[assignment]  # what an application may do
     recorded = tracer.ring.take_all()
-    unpacked = unpack_spans(pack_spans(recorded), SpanUnpacker(SpanLimits()))
+    unpacked = SpanUnpacker(SpanLimits()).unpack(pack_spans(recorded))
     assert [span.name for span in unpacked] == ["first", "second", "third"]
     assert unpacked == [span.data() for span in recorded]
 
@@ -125,7 +125,7 @@ metrics = st.tuples(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(metrics)
 def test_metrics_are_the_same_in_another_process(drawn: tuple[list[Any], list[Any], list[Any]]) -> None:
     for kind, values in zip(("counters", "gauges", "histograms"), drawn, strict=True):

@@ -33,7 +33,7 @@ from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.process.channel import Channel, ChannelClosed
 from eventcore.exporting.process.outcomes import Outcome, outcome_of, outcome_of_error
 from eventcore.exporting.process.packed_spans import SpanUnpacker
-from eventcore.exporting.process.packing import unpack_metrics, unpack_spans
+from eventcore.exporting.process.packing import unpack_metrics
 from eventcore.exporting.process.running import Hello
 from eventcore.exporting.registration import check_exporter
 from eventcore.ground import text_of, traceback_of
@@ -208,7 +208,7 @@ class Child:
         if hook == "flush":
             return {"signal": arguments[0]}
         if hook == "export_spans":
-            return {"spans": [span for part in arguments[0] for span in unpack_spans(part, self._unpacker)]}
+            return {"spans": [span for part in arguments[0] for span in self._unpacker.unpack(part)]}
         if hook.startswith("export_"):
             kind = hook.removeprefix("export_")
             return {kind: unpack_metrics(kind, arguments[0])}
