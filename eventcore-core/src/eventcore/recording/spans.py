@@ -56,15 +56,17 @@ class SpanRing:
         attached: the tracing systems in which commands and handlers make their span current. The tuple is replaced as a whole,
             so that reading it needs no lock.
         ignored: how many attributes, events and others came after the end of their span.
+        is_shared: whether several exporters take the spans, so that the frozen value of each is made once for all of them.
     """
 
-    __slots__ = ("attached", "capacity", "dropped", "ignored", "limits", "max_attributes", "max_text", "spans")
+    __slots__ = ("attached", "capacity", "dropped", "ignored", "is_shared", "limits", "max_attributes", "max_text", "spans")
 
     def __init__(self, capacity: int = _RING_SIZE, limits: SpanLimits | None = None) -> None:
         self.capacity = capacity
         self.spans: deque[Span] = deque()
         self.dropped = 0
         self.ignored = 0
+        self.is_shared = False
         self.limits = limits or SpanLimits()
         # One look-up instead of two where an attribute is set.
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
@@ -113,6 +115,9 @@ class _Details(msgspec.Struct):
     dropped_links: int = 0
     data: SpanData | None = None
 
+
+# Of spans that have none. Never changed.
+_NO_DETAILS: Final = _Details()
 
 # What undoes that a span is current: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
 _Reset: TypeAlias = "Token[Span | None]"
@@ -372,14 +377,23 @@ class Span:
             details.description = text_of(description, _LONGEST_NAME) if chosen == "error" else ""
 
     def data(self) -> SpanData:
-        """The frozen value of an ended span: made once, then shared by all exporters. Never raises."""
-        details = self._detailed()
-        if (data := details.data) is None:
-            try:
-                data = self._frozen(details, self.context)
-            except BaseException:  # noqa: BLE001  # an attribute of this object was set from outside
-                data = self._repaired(details)
-            details.data = data
+        """The frozen value of an ended span. Never raises.
+
+        It is kept only where several exporters take spans. A value that one exporter converts and drops again costs the
+        garbage collector nothing: thousands that wait to be acknowledged would make it visit them, and all else, again and again.
+        """
+        details = self._details
+        if details is None:
+            details = _NO_DETAILS
+        elif details.data is not None:
+            return details.data
+        try:
+            context = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
+            data = self._frozen(details, context)
+        except BaseException:  # noqa: BLE001  # an attribute of this object was set from outside
+            data = self._repaired(details)
+        if self._home.is_shared:
+            self._detailed().data = data
         return data
 
     def _frozen(self, details: _Details, context: TraceContext) -> SpanData:
