@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eventcore.exporting.process.packed_spans import SpanUnpacker
 from eventcore.exporting.process.packing import pack_metrics, pack_spans, unpack_metrics
-from eventcore.recording import IdGenerator, RateSampler, Scope, Tracer
+from eventcore.recording import IdGenerator, RateSampler, Scope, Span, SpanData, Tracer
 from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import CounterData, Exemplar, GaugeData, HistogramData, HistogramPoint, NumberPoint
@@ -63,9 +63,9 @@ def ended(tracer: Tracer, drawn: dict[str, Any]) -> None:
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(spans, max_size=4))
-def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]]) -> None:
-    tracer = Tracer(RateSampler("all"), IdGenerator(), LIMITS)
+@given(st.lists(spans, max_size=4), st.sampled_from([LIMITS, SpanLimits()]))
+def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]], limits: SpanLimits) -> None:
+    tracer = Tracer(RateSampler("all"), IdGenerator(), limits)
     tracer.sampler.follows_parent = False
     tracer.wanted = True
     for each in drawn:
@@ -73,8 +73,32 @@ def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]]) -> N
     recorded = tracer.ring.take_all()
     # Before `data` freezes them here, too.
     packed = pack_spans(recorded)
-    unpacked = SpanUnpacker(LIMITS).unpack(packed)
+    unpacked = SpanUnpacker(limits).unpack(packed)
     # Not `==`, for which `True`, `1` and `1.0` are the same.
+    assert repr(unpacked) == repr([span.data() for span in recorded])
+
+
+def test_only_spans_that_something_is_cut_of_are_frozen_in_the_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = Tracer(RateSampler("all"), IdGenerator(), LIMITS)
+    tracer.wanted = True
+    outer = tracer.span("outer", kind="client", attributes={"a": True, "b": 1, "c": -0.5}, correlation_id="order-7")
+    with outer, tracer.span("inner", links=[TraceContext(5, 6, 1)]) as inner:
+        inner.add_event("retry", {"reason": "version", "numbers": (1, 2)})
+        inner.set_status("error", "because")
+    tracer.span("cut", attributes={"a": "x" * 13}).end()
+    recorded = tracer.ring.take_all()
+    packed = pack_spans(recorded)
+    frozen: list[str] = []
+    data = Span.data
+
+    def noted(span: Span) -> SpanData:
+        frozen.append(span.name)
+        return data(span)
+
+    monkeypatch.setattr(Span, "data", noted)
+    unpacked = SpanUnpacker(LIMITS).unpack(packed)
+    assert frozen == ["cut"]
+    monkeypatch.undo()
     assert repr(unpacked) == repr([span.data() for span in recorded])
 
 

@@ -147,3 +147,25 @@ def test_a_span_carries_the_scope_that_made_it(tracer: Tracer) -> None:
     named, plain, again = ended(tracer)
     assert named.scope == again.scope == scope
     assert plain.scope.name == "eventcore"
+
+
+def test_attributes_that_are_given_away_are_those_that_are_set(tracer: Tracer) -> None:
+    given: dict[str, Any] = {"a": 1, "b": "x" * 5000, "c": [1, 2]}
+    with tracer.span("first") as span:
+        span.take_attributes(given)
+    with tracer.span("second", attributes={"a": 0, "z": 2.5}) as span:
+        span.take_attributes({"a": 1})
+    span.take_attributes({"late": 1})
+    first, second = ended(tracer)
+    assert dict(first.attributes) == {"a": 1, "b": "x" * 4095 + "…", "c": (1, 2)}
+    assert dict(second.attributes) == {"a": 1, "z": 2.5}
+    assert tracer.ring.ignored == 1
+
+
+def test_a_frozen_value_is_kept_for_several_exporters_only(tracer: Tracer) -> None:
+    tracer.span("ship", attributes={"a": 1}).end()
+    [span] = tracer.ring.take_all()
+    assert span.data() == span.data()
+    assert span.data() is not span.data()
+    tracer.ring.is_shared = True
+    assert span.data() is span.data()

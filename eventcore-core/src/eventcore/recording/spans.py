@@ -102,8 +102,11 @@ class _OwnIo:
 
 
 @final
-class _Details(msgspec.Struct):
-    """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
+class _Details(msgspec.Struct, gc=False):
+    """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path.
+
+    ``gc=False``: it holds frozen values only, which cannot refer to it.
+    """
 
     parent_is_remote: bool = False
     events: list[SpanEvent] = []
@@ -313,6 +316,13 @@ class Span:
         except BaseException:  # noqa: BLE001  # what is no mapping must not fail the operation that the span measures
             if self._ring is not None:
                 self._detailed().dropped_attributes += 1
+
+    def take_attributes(self, attributes: dict[str, AttributeValue]) -> None:
+        """Set several attributes of a dictionary that the caller gives away: it is not copied, and checked when it is frozen."""
+        if self._attributes is None and self._ring is not None:
+            self._attributes = attributes
+        else:
+            self.set_attributes(attributes)
 
     def add_event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         """Record an event that happens now; at most 128 are kept, and further ones are counted."""
