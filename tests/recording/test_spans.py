@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eventcore.recording import IdGenerator, RateSampler, Scope, SilentTracer, TraceContext, Tracer
+from eventcore.recording.values import SpanLink
 from tests.recording.spans import Other, ended
 
 
@@ -160,6 +161,22 @@ def test_attributes_that_are_given_away_are_those_that_are_set(tracer: Tracer) -
     assert dict(first.attributes) == {"a": 1, "b": "x" * 4095 + "…", "c": (1, 2)}
     assert dict(second.attributes) == {"a": 1, "z": 2.5}
     assert tracer.ring.ignored == 1
+
+
+def test_links_that_are_given_away_are_those_that_are_added_within_the_limit(tracer: Tracer) -> None:
+    links = [SpanLink(TraceContext(5, number, 1)) for number in range(1, 130)]
+    with tracer.span("few") as span:
+        span.take_links(links[:2])
+    with tracer.span("many") as span:
+        span.take_links(links)
+    with tracer.span("more") as span:
+        span.add_links(links[:1])
+        span.take_links(links[1:3])
+    span.take_links(links)
+    few, many, more = ended(tracer)
+    assert few.links == tuple(links[:2])
+    assert (many.links, many.dropped_links) == (tuple(links[:128]), 1)
+    assert more.links == tuple(links[:3])
 
 
 def test_a_frozen_value_is_kept_for_several_exporters_only(tracer: Tracer) -> None:

@@ -255,7 +255,7 @@ class Encoder:
 
     def _float(self, name: str) -> bytes:
         """An attribute with a float, but for the float itself: these are seldom the same twice."""
-        encoded = with_value(b"\x4a", self._keys.get(name) or self._key(name), 0.0)[:-_FLOAT.size]
+        encoded = with_value(b"\x4a", self._keys.get(name) or self._key(name), 0.0)[: -_FLOAT.size]
         if len(name) <= _LONGEST_TEXT:
             if len(self._floats) >= _MOST_ATTRIBUTES:
                 self._floats.clear()

@@ -100,9 +100,8 @@ class Execution(msgspec.Struct, eq=False):
             "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
             "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
         }
-        for name, seconds in zip(_PHASE_ATTRIBUTES, (*self.phases, self.backoff), strict=True):
-            if seconds:
-                attributes[name] = seconds
+        phases = zip(_PHASE_ATTRIBUTES, (*self.phases, self.backoff), strict=True)
+        attributes.update([phase for phase in phases if phase[1]])
         self.context.span.take_attributes(attributes)
 
     def add(self, phases: _Phases) -> None:
