@@ -11,7 +11,7 @@ import msgspec
 from eventcore.catalogue import CommandInstruments, CommandOutcome, CommandSeries
 from eventcore.commands.attempt import Attempt, Outcome
 from eventcore.commands.batching import Batcher
-from eventcore.commands.boundary import load_boundary
+from eventcore.commands.boundary import BoundaryState, boundary_at_once, load_boundary
 from eventcore.commands.command import CommandResult
 from eventcore.commands.context import CommandContext
 from eventcore.commands.keys import KeyKnown
@@ -156,9 +156,17 @@ class AttemptRunner:
             key = msgspec.structs.replace(key, attempts=execution.attempts)
         load = discover = decide = 0.0
         from_cache = execution.attempts == 1
+        needs = context.plan.streams(context.command)
         refusal: Refusal | None = None
         for _ in range(_MAX_LOADS):
-            boundary = await load_boundary(self._loader, self._states, context, from_cache=from_cache, refusal=refusal)
+            boundary: BoundaryState | None = None
+            look = True
+            if from_cache and context.plan.folds_at_once:
+                boundary, look = boundary_at_once(self._loader, context, needs), False
+            if boundary is None:
+                boundary = await load_boundary(
+                    self._loader, self._states, context, needs, from_cache=from_cache, refusal=refusal, look=look
+                )
             attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future(), key)
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
