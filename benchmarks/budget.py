@@ -110,7 +110,7 @@ def _table(server: MeasuredServer, watching: Observers, at_once: int, rounds: in
         tuple(_row(name, spent) for name, spent in turns.items()),
         notes=(
             server.about,
-            "loop: processor time of the thread of the event loop. threads: of all other threads of the process. server: of all "
+            "loop: processor time of the event loop's thread. threads: of all other threads of the process. server: of all "
             "its processes. calls of: commands in one append. server away: time within an append, for one command. "
             "idle: time of the loop's thread in which it did not run.",
         ),
@@ -123,9 +123,9 @@ def _row(name: str, turns: Sequence[_Spent]) -> Row:
 
     rate = of(lambda turn: turn.commands / turn.seconds)
     p50 = of(lambda turn: turn.p50)
-    loop, threads, server = (
-        of(lambda turn, of=what: getattr(turn, of) / turn.commands) for what in ("loop", "threads", "server")
-    )
+    loop = of(lambda turn: turn.loop / turn.commands)
+    threads = of(lambda turn: turn.threads / turn.commands)
+    server = of(lambda turn: turn.server / turn.commands)
     batch = of(lambda turn: turn.commands / max(1, turn.calls))
     away = of(lambda turn: turn.in_calls / turn.commands)
     idle = of(lambda turn: (turn.seconds - turn.loop) / turn.commands)

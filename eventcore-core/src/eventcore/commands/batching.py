@@ -116,7 +116,9 @@ class Batcher:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                await until_settled(self._queue, _MAX_COMMANDS)
+                # An iteration has passed since the first command woke this task: one that is still alone need not wait longer.
+                if len(self._queue) > 1:
+                    await until_settled(self._queue, _MAX_COMMANDS)
                 while self._queue or self._answers:
                     requests = await self._form()
                     if not self._answers:

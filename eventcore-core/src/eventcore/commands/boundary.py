@@ -135,7 +135,7 @@ async def load_boundary(
         if boundary is not None:
             boundary.load_seconds = perf_counter() - begun
             return boundary
-    return await _read(loader, states, context, needs, learn=from_cache and context.speculation.learns)
+    return await _read(loader, states, context, needs, learn=from_cache and context.speculation.looks())
 
 
 async def _unread(take: _Take, states: States, context: CommandContext, needs: Needs) -> tuple[BoundaryState | None, Needs]:

@@ -134,8 +134,9 @@ class CommandExecutor:
         raise alarms, so it leaves the block as a value and is raised behind it.
         """
         command_type = self._command_types.get(type(command)) or self._add_type(command)
-        check_id("correlation_id", correlation_id)
-        check_id("causation_id", causation_id)
+        if correlation_id is not None or causation_id is not None:
+            check_id("correlation_id", correlation_id)
+            check_id("causation_id", causation_id)
         checked_headers = check_headers(headers) if headers else {}
         key = None if idempotency_key is None else self._key(command, idempotency_key)
         series = command_type.series
