@@ -368,6 +368,9 @@ def _summary(chosen: Sequence[Mutant], codes: dict[str, int], seconds: float) ->
     print(f"{len(chosen)} mutants: {counts}; {seconds:.0f} s")
     for key in survived:
         print(f"survived: {key}\n    {explained.get(key, 'NOT EXPLAINED in survivors.toml')}")
+    there = {mutant.key for module in MODULES for mutant in mutants_of(module)}
+    for key in explained.keys() - there:
+        print(f"gone: {key}\n    no such code any more: take it out of survivors.toml")
     unexplained = [key for key in survived if key not in explained]
     return 1 if share < LEAST or unexplained else 0
 

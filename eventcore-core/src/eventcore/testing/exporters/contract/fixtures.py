@@ -322,9 +322,9 @@ class Trial:
             return isnan(expected) and isnan(got)
         if not isfinite(expected) or not isfinite(got):
             return bool(expected == got)
-        if isinstance(expected, int) and abs(expected) <= self.setup.largest_exact:
-            return bool(expected == got)
-        if isinstance(expected, int) and "large_integers" in self.setup.cannot:
+        if isinstance(expected, int):
+            if abs(expected) <= self.setup.largest_exact or "large_integers" not in self.setup.cannot:
+                return bool(expected == got)
             expected = float(expected)
         return bool(expected == got) or abs(expected - got) <= self.setup.tolerance * abs(expected)
 

@@ -49,20 +49,17 @@ class WorkerContract(ContractFixtures):
         with _telemetry(exporter_setup) as (telemetry, handle):
             if handle.interval is None:
                 self.needs(exporter_setup, "workers")
-            counter, gauge = (
-                telemetry.counter("worked.total", labels=("process",)),
-                telemetry.gauge("worked.now", labels=("process",)),
-            )
+            counter = telemetry.counter("worked.total", labels=("process",), exemplars=True)
+            gauge = telemetry.gauge("worked.now", labels=("process",))
             histogram = telemetry.histogram("worked.duration", unit="s", labels=("process",))
 
             def work(process: str) -> bool:
                 amount = _AMOUNTS[process]
-                counter.labels(process).add(amount)
                 gauge.labels(process).set(amount)
                 for _ in range(amount):
                     histogram.labels(process).record(0.25)
                 with telemetry.span(f"span of {process}"):
-                    pass
+                    counter.labels(process).add(amount)
                 return bool(telemetry.flush_blocking(exporter_setup.patience))
 
             def live(process: str) -> Callable[[Callable[[], None]], bool]:
@@ -123,6 +120,8 @@ def _problems(setup: ExporterSetup, handle: ExporterHandle) -> list[str]:
             values = [value_of(point) or 0 for point in points] or [0]
             if (got := sum(values) if adds else values[-1]) != amount:
                 problems.append(f"{name} of {process}: {got}; expected {amount}")
+            elif kind == "counters" and "exemplars" not in setup.cannot and not any(point.exemplars for point in points):
+                problems.append(f"{name} of {process}: the exemplar is missing")
     if "spans" in handle.kinds:
         names = [span.name for span in received.spans]
         wanted = [setup.text(f"span of {process}") for process in _AMOUNTS]
