@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
 from eventcore.recording.attributes import (
-    INTEGERS,
     NO_DETAILS,
     SpanDetails,
     SpanLimits,
@@ -41,10 +40,7 @@ from eventcore.recording.values import (
 )
 
 _RING_SIZE: Final = 65_536
-# Longer values are cut when they are set, others when the span is frozen. A constant, because a look-up costs more.
-_LONG_TEXT: Final = 1024
 _LONGEST_NAME: Final = 4096
-_PLAIN: Final = (str, float, bool)
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
@@ -63,11 +59,23 @@ class SpanRing:
         limits: the most that one span keeps.
         attached: the tracing systems in which commands and handlers make their span current. The tuple is replaced as a whole,
             so that reading it needs no lock.
+        only: the one of them when there is just one; ``None`` when there are several or none.
         ignored: how many attributes, events and others came after the end of their span.
         is_shared: whether several exporters take the spans, so that the frozen value of each is made once for all of them.
     """
 
-    __slots__ = ("attached", "capacity", "dropped", "ignored", "is_shared", "limits", "max_attributes", "max_text", "spans")
+    __slots__ = (
+        "_attached",
+        "capacity",
+        "dropped",
+        "ignored",
+        "is_shared",
+        "limits",
+        "max_attributes",
+        "max_text",
+        "only",
+        "spans",
+    )
 
     def __init__(self, capacity: int = _RING_SIZE, limits: SpanLimits | None = None) -> None:
         self.capacity = capacity
@@ -78,11 +86,21 @@ class SpanRing:
         self.limits = limits or SpanLimits()
         # One look-up instead of two where an attribute is set.
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
-        self.attached: tuple[AmbientContext, ...] = ()
+        self.attached = ()
+
+    @property
+    def attached(self) -> tuple[AmbientContext, ...]:
+        return self._attached
+
+    @attached.setter
+    def attached(self, others: tuple[AmbientContext, ...]) -> None:
+        # In this order: what finds `only` needs nothing else.
+        self.only: AmbientContext | None = others[0] if len(others) == 1 else None
+        self._attached = others
 
     def own_io(self) -> AbstractContextManager[None]:
         """Around eventcore's own calls to a database that have no span: an instrumented driver need not trace them."""
-        return _OwnIo(self.attached) if self.attached else _NO_OWN_IO
+        return _OwnIo(self._attached) if self._attached else _NO_OWN_IO
 
     def take_all(self) -> list[Span]:
         """Every span that has been appended, oldest first."""
@@ -236,8 +254,13 @@ class Span:
         Args:
             own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
         """
-        if self._home.attached and self.trace_id and type(token := self._token) is Token:
-            self._token = self._attach(token, own_io)
+        if (home := self._home)._attached and self.trace_id and type(token := self._token) is Token:
+            if (other := home.only) is None:
+                self._token = self._attach(token, own_io)
+            # Here and not in a function: each command does so.
+            elif not other.may_be_unused or other.in_use():
+                own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
+                self._token = token, other, other.attach(own, own_io)
 
     def enter(self) -> Entered:
         """Make this span current, also in other tracing systems, without beginning or ending it; ``leave`` undoes it.
@@ -246,17 +269,15 @@ class Span:
         context, with nothing but this code between them.
         """
         token = _current.set(self)
-        return self._attach(token, False) if self._home.attached and self.trace_id else token
+        return self._attach(token, False) if self._home._attached and self.trace_id else token
 
     def _attach(self, token: _Reset, own_io: bool) -> Entered:
         """Make the span, which is current since ``token``, current in the other tracing systems that are in use."""
-        attached = self._home.attached
-        if len(attached) == 1 and attached[0].may_be_unused and not attached[0].in_use():
+        used = [other for other in self._home._attached if _is_used(other)]
+        if not used:
             return token
         own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
-        if len(attached) == 1:
-            return token, attached[0], attached[0].attach(own, own_io)
-        return token, [(other, other.attach(own, own_io)) for other in attached if _is_used(other)]
+        return token, [(other, other.attach(own, own_io)) for other in used]
 
     @staticmethod
     def leave(entered: Entered) -> None:
@@ -271,18 +292,23 @@ class Span:
 
         Values are text, numbers, booleans and sequences of them. Anything else is kept as its text, cut at 4,096 characters.
         """
-        ring = self._ring
-        if ring is None:
+        if (ring := self._ring) is None:
             self._ignore()
             return
+        # Now and not at the end: until then, a value may change, or hold much memory. Written out, and with the numbers in
+        # place, because most attributes of a command's span are integers and short texts, which need no call.
+        given: Any = value
         kind: Any = type(value)
-        # Written out: most attributes of a command's span are numbers, and need no call.
-        if (value not in INTEGERS) if kind is int else (kind not in _PLAIN or (kind is str and len(value) > _LONG_TEXT)):  # type: ignore[arg-type]  # a text
-            # Now and not at the end: until then, a value may change, or hold much memory.
+        if kind is int:
+            if not -0x8000000000000000 <= given <= 0x7FFFFFFFFFFFFFFF:
+                value = freeze(value, ring.max_text)
+        elif kind is str:
+            if len(given) > 1024:
+                value = freeze(value, ring.max_text)
+        elif kind is not float and kind is not bool:
             value = freeze(value, ring.max_text)
-        attributes = self._attributes
         try:
-            if attributes is None:
+            if (attributes := self._attributes) is None:
                 self._attributes = {name: value}
             elif len(attributes) < ring.max_attributes or name in attributes:
                 attributes[name] = value
