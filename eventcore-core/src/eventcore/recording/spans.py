@@ -21,9 +21,11 @@ from eventcore.recording.attributes import (
     NO_DETAILS,
     SpanDetails,
     SpanLimits,
+    checked_link,
     choose,
     freeze,
     freeze_and_count,
+    is_success,
     plain_copy,
     repair,
 )
@@ -364,7 +366,7 @@ class Span:
         kept = list(details.links)
         try:
             for given in islice(cast(Iterable[object], links), _MAX_GIVEN):
-                link = _checked_link(given, ring.limits) if len(kept) < ring.limits.links else None
+                link = checked_link(given, ring.limits, Span) if len(kept) < ring.limits.links else None
                 if link is not None:
                     kept.append(link)
                 else:
@@ -456,7 +458,7 @@ class Span:
         return self._frozen(details, self.context)
 
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
+        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and is_success(error)):
             return
         # Commands and projections work on events, and what an exception says may repeat one.
         shown = error if self.log_fields is None else without_values(error)
@@ -496,30 +498,3 @@ def _disconnect(connected: _Connected) -> None:
 
 def _is_used(other: AmbientContext) -> bool:
     return not other.may_be_unused or other.in_use()
-
-
-def _is_success(error: SystemExit) -> bool:
-    try:
-        return error.code is None or (type(error.code) is int and error.code == 0)
-    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
-        return False
-
-
-def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
-    """The link with plain values; ``None`` when it is none, or its context names no span."""
-    context, attributes, dropped = given, cast(object, ()), 0
-    if type(given) is SpanLink:
-        context, attributes, dropped = given.context, given.attributes, given.dropped_attributes
-    # Not `isinstance`, which asks the object itself for its `__class__`.
-    if issubclass(type(context), Span):
-        context = cast(Span, context).context
-    if type(context) is not TraceContext or not context.valid:
-        return None
-    if type(attributes) is tuple and not attributes:
-        return SpanLink(context)
-    try:
-        items: object = dict(cast(Any, attributes))
-    except BaseException:  # noqa: BLE001  # a link of attributes that are no pairs is still a link
-        return SpanLink(context, (), dropped + 1)
-    frozen, left_out = freeze_and_count(items, limits.link_attributes, limits.text)
-    return SpanLink(context, frozen, dropped + left_out)
