@@ -149,16 +149,28 @@ class CommandExecutor:
         ) as span:
             execution = Execution(command_type.context(command, span, checked_headers), series, key=key)
             self._running += 1
-            run = self._attempts if key is None else self._once
+            retry = retry or _DEFAULT_RETRY
+            run: _Run | None = None if key is None else self._once
             timeout = self._timeout if timeout is None else timeout
             # Most commands have no timeout of their own and do not pay for one. What remains is one deadline for loading,
             # appending and retries together.
             limit = self._limit
             if timeout is not None and (limit is None or timeout < limit.seconds):
-                limit, run = None, partial(self._within, timeout, run)
+                limit, run = None, partial(self._within, timeout, run or self._attempts)
             task = None if limit is None else limit.begin()
             try:
-                answer = await run(execution, retry or _DEFAULT_RETRY)
+                if run is not None:
+                    answer = await run(execution, retry)
+                elif self._slots.take():
+                    # Nearly all commands: `_attempts`, without a coroutine of its own.
+                    try:
+                        execution.attempts = 1
+                        attempt = await self._runner.run(execution)
+                        answer = execution.result(attempt) if attempt is not None else await self._again(execution, retry)
+                    finally:
+                        self._slots.give_back()
+                else:
+                    answer = await self._attempts(execution, retry)
                 outcome = execution.success(answer)
             except BusinessRuleViolation as refusal:
                 answer, outcome = refusal, "rejected"
@@ -232,27 +244,32 @@ class CommandExecutor:
         if not self._slots.take():
             await self._slots.wait()
         try:
-            while True:
-                execution.attempts += 1
-                attempt = await self._runner.run(execution)
-                if attempt is not None:
-                    return execution.result(attempt)
-                if execution.attempts >= retry.attempts:
-                    execution.series.conflict("escaped", execution.attempts)
-                    raise ConcurrencyConflict(
-                        f"{execution.context.plan.name}: other writers changed its streams in each of {execution.attempts} "
-                        "attempts; try again later, or allow more with RetryPolicy(attempts=…)"
-                    )
-                execution.series.retry("version")
-                execution.context.span.add_event("retry", {"reason": "version", "attempt": execution.attempts})
-                if delay := retry.delay(execution.attempts):
-                    begun = perf_counter()
-                    await asyncio.sleep(delay)
-                    waited = perf_counter() - begun
-                    execution.backoff += waited
-                    execution.series.phase("backoff", waited)
+            execution.attempts += 1
+            attempt = await self._runner.run(execution)
+            return execution.result(attempt) if attempt is not None else await self._again(execution, retry)
         finally:
             self._slots.give_back()
+
+    async def _again(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
+        """Further attempts, after one that met a conflict."""
+        while True:
+            if execution.attempts >= retry.attempts:
+                execution.series.conflict("escaped", execution.attempts)
+                raise ConcurrencyConflict(
+                    f"{execution.context.plan.name}: other writers changed its streams in each of {execution.attempts} "
+                    "attempts; try again later, or allow more with RetryPolicy(attempts=…)"
+                )
+            execution.series.retry("version")
+            execution.context.span.add_event("retry", {"reason": "version", "attempt": execution.attempts})
+            if delay := retry.delay(execution.attempts):
+                begun = perf_counter()
+                await asyncio.sleep(delay)
+                waited = perf_counter() - begun
+                execution.backoff += waited
+                execution.series.phase("backoff", waited)
+            execution.attempts += 1
+            if (attempt := await self._runner.run(execution)) is not None:
+                return execution.result(attempt)
 
 
 def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
