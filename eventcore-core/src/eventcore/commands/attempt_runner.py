@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Final, TypeAlias, cast, final
 
 import msgspec
 
 from eventcore.catalogue import CommandInstruments, CommandOutcome, CommandSeries
-from eventcore.commands.attempt import Attempt, Outcome
+from eventcore.commands.attempt import Answer, Attempt, Outcome
 from eventcore.commands.batching import Batcher
 from eventcore.commands.boundary import BoundaryState, boundary_at_once, load_boundary
 from eventcore.commands.command import CommandResult
@@ -129,9 +130,11 @@ class AttemptRunner:
         self._loader = Loader(log, codec, cache, self._states)
         self._batcher = Batcher(log, cache, RefusedStreams(codec, cache))
         self._redactions = RedactionWatch(log, cache)
+        self._new_future: Callable[[], asyncio.Future[Answer]] = asyncio.Future
 
     def start(self) -> None:
         """Start the tasks on the running loop."""
+        self._new_future = asyncio.get_running_loop().create_future
         self._loader.start()
         self._batcher.start()
         self._snapshots.start()
@@ -173,7 +176,7 @@ class AttemptRunner:
                 boundary = await load_boundary(
                     self._loader, self._states, context, needs, from_cache=from_cache, refusal=refusal, look=look
                 )
-            attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future(), key)
+            attempt = Attempt(context, boundary, self._new_future(), key)
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
             submitted = perf_counter()

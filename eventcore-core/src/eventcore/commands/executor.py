@@ -119,7 +119,6 @@ class CommandExecutor:
     async def execute(
         self,
         command: Command[Any],
-        *,
         retry: RetryPolicy | None,
         timeout: float | None,
         parent: TraceContext | None,
