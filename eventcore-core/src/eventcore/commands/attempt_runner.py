@@ -170,8 +170,8 @@ class AttemptRunner:
         for _ in range(_MAX_LOADS):
             boundary: BoundaryState | None = None
             look = True
-            if from_cache and context.plan.folds_at_once:
-                boundary, look = boundary_at_once(self._loader, context, needs), False
+            if from_cache and not context.plan.discovers:
+                boundary, look = boundary_at_once(self._loader, self._states, context, needs), False
             if boundary is None:
                 boundary = await load_boundary(
                     self._loader, self._states, context, needs, from_cache=from_cache, refusal=refusal, look=look
