@@ -109,10 +109,19 @@ class Execution(msgspec.Struct, eq=False):
             }
         )
 
-    def add(self, phases: _Phases) -> None:
-        """Add the phases of an attempt after the first that had an answer."""
+    def answered(self, phases: _Phases, boundary: BoundaryState) -> None:
+        """Record an attempt that had an answer, with the seconds of its phases."""
+        series = self.series
+        load, discover, decide, append = phases
+        series.load(load)
+        if discover:
+            series.phase("discover", discover)
+        series.decide(decide)
+        series.append(append)
+        series.streams_read(len(boundary.versions))
+        (series.loaded_from_states if boundary.from_states else series.loaded)(boundary.events)
         before = self.phases
-        self.phases = cast(_Phases, tuple(map(sum, zip(before, phases, strict=True))))
+        self.phases = phases if self.attempts == 1 else cast(_Phases, tuple(map(sum, zip(before, phases, strict=True))))
 
     def phase_seconds(self) -> dict[str, float]:
         """The seconds of each phase that took any, over all attempts that had an answer."""
@@ -159,7 +168,7 @@ class AttemptRunner:
             StoreError: the store failed, or was closed.
             KeyKnown: the store knows the command's idempotency key.
         """
-        context, series = execution.context, execution.series
+        context = execution.context
         key = execution.key
         if key is not None:
             key = msgspec.structs.replace(key, attempts=execution.attempts)
@@ -196,18 +205,8 @@ class AttemptRunner:
                 # A command that is not appended would be read in any case.
                 was_appended = attempt.sent and (bool(attempt.events) or key is not None)
                 context.speculation.learn(right=boundary.assumes_empty or (bool(boundary.were_empty) and was_appended))
-            series.load(load)
-            if discover:
-                series.phase("discover", discover)
-            series.decide(decide)
             append = perf_counter() - submitted - attempt.decide_seconds
-            series.append(append)
-            if execution.attempts == 1:
-                execution.phases = (load, discover, decide, append)
-            else:
-                execution.add((load, discover, decide, append))
-            series.streams_read(len(boundary.versions))
-            (series.loaded_from_states if boundary.from_states else series.loaded)(boundary.events)
+            execution.answered((load, discover, decide, append), boundary)
             if answer is Outcome.COMMITTED:
                 return attempt
             if answer is Outcome.CONFLICT:

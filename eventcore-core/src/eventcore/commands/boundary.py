@@ -89,7 +89,7 @@ def boundary_at_once(loader: Loader, states: States, context: CommandContext, ne
             return None
         boundary.load_seconds = perf_counter() - begun
         return boundary
-    if (held := loader.events_from_cache(needs, speculate=context.speculation.active)) is None:
+    if (held := loader.cache.whole_streams(needs, FOLD_AT_ONCE, speculate=context.speculation.active)) is None:
         return None
     versions, events, assumes_empty = held
     head = 0
@@ -105,7 +105,7 @@ def boundary_at_once(loader: Loader, states: States, context: CommandContext, ne
     except BaseException:  # noqa: BLE001  # only what the command's code raises on streams that were read counts
         return None
     return BoundaryState(
-        *(state, versions, len(events), False, head, False, len(versions) == 1 or not events, loader.cache_epoch),
+        *(state, versions, len(events), False, head, False, len(versions) == 1 or not events, loader.cache.epoch),
         *(assumes_empty, None, perf_counter() - begun),
     )
 

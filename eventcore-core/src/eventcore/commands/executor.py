@@ -133,44 +133,23 @@ class CommandExecutor:
         raise alarms, so it leaves the block as a value and is raised behind it.
         """
         command_type = self._command_types.get(type(command)) or self._add_type(command)
-        if correlation_id is not None or causation_id is not None:
-            check_id("correlation_id", correlation_id)
-            check_id("causation_id", causation_id)
-        checked_headers = check_headers(headers) if headers else {}
+        checked_headers = _checked(correlation_id, causation_id, headers)
         key = None if idempotency_key is None else self._key(command, idempotency_key)
         series = command_type.series
         series.active(1)
         begun = perf_counter()
         outcome: CommandOutcome = "error"
-        answer: CommandResult | BusinessRuleViolation
         with self._telemetry.span(
             command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
             execution = Execution(command_type.context(command, span, checked_headers), series, key=key)
             self._running += 1
-            retry = retry or _DEFAULT_RETRY
-            run: _Run | None = None if key is None else self._once
-            timeout = self._timeout if timeout is None else timeout
-            # Most commands have no timeout of their own and do not pay for one. What remains is one deadline for loading,
-            # appending and retries together.
-            limit = self._limit
-            if timeout is not None and (limit is None or timeout < limit.seconds):
-                limit, run = None, partial(self._within, timeout, run or self._attempts)
+            limit, run = self._way(timeout, key)
             task = None if limit is None else limit.begin()
             try:
-                if run is not None:
-                    answer = await run(execution, retry)
-                elif self._slots.take():
-                    # Nearly all commands: `_attempts`, without a coroutine of its own.
-                    try:
-                        execution.attempts = 1
-                        attempt = await self._runner.run(execution)
-                        answer = execution.result(attempt) if attempt is not None else await self._again(execution, retry)
-                    finally:
-                        self._slots.give_back()
-                else:
-                    answer = await self._attempts(execution, retry)
-                outcome = execution.success(answer)
+                result = await run(execution, retry or _DEFAULT_RETRY)
+                outcome = execution.success(result)
+                answer: CommandResult | BusinessRuleViolation = result
             except BusinessRuleViolation as refusal:
                 answer, outcome = refusal, "rejected"
             except ConcurrencyConflict:
@@ -180,28 +159,37 @@ class CommandExecutor:
                 if limit is None or task is None or not limit.expired(task):
                     outcome = "cancelled"
                     raise
-                late = _no_answer(execution, limit.seconds)
-                series.failed(late)
-                raise late from error
+                raise _no_answer(execution, limit.seconds) from error
             except BaseException as error:
                 series.failed(error)
                 raise
             finally:
                 if limit is not None and task is not None:
                     limit.end(task)
-                self._running -= 1
-                if self._none_running is not None and not self._running:
-                    self._none_running.set()
-                seconds = perf_counter() - begun
-                series.ended(outcome, seconds, execution.attempts, span if span.recording else None)
-                if span.recording or seconds >= self._slow:
-                    self._describe(execution, outcome, seconds)
+                self._ended(execution, outcome, perf_counter() - begun)
         if isinstance(answer, BusinessRuleViolation):
             raise answer
         return answer
 
-    def _describe(self, execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
-        if execution.context.span.recording:
+    def _way(self, timeout: float | None, key: CommandKey | None) -> tuple[CommonTimeout | None, _Run]:
+        """Which limit of time a command has in common with others, and what runs it."""
+        run = self._attempts if key is None else self._once
+        timeout = self._timeout if timeout is None else timeout
+        # Most commands have no timeout of their own and do not pay for one. What remains is one deadline for loading,
+        # appending and retries together.
+        limit = self._limit
+        if timeout is not None and (limit is None or timeout < limit.seconds):
+            return None, partial(self._within, timeout, run)
+        return limit, run
+
+    def _ended(self, execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
+        self._running -= 1
+        if self._none_running is not None and not self._running:
+            self._none_running.set()
+        span = execution.context.span
+        recording = span.recording
+        execution.series.ended(outcome, seconds, execution.attempts, span if recording else None)
+        if recording:
             execution.set_span_attributes(outcome)
         if seconds >= self._slow:
             _log_slow(execution, outcome, seconds)
@@ -243,32 +231,27 @@ class CommandExecutor:
         if not self._slots.take():
             await self._slots.wait()
         try:
-            execution.attempts += 1
-            attempt = await self._runner.run(execution)
-            return execution.result(attempt) if attempt is not None else await self._again(execution, retry)
+            while True:
+                execution.attempts += 1
+                attempt = await self._runner.run(execution)
+                if attempt is not None:
+                    return execution.result(attempt)
+                if execution.attempts >= retry.attempts:
+                    execution.series.conflict("escaped", execution.attempts)
+                    raise ConcurrencyConflict(
+                        f"{execution.context.plan.name}: other writers changed its streams in each of {execution.attempts} "
+                        "attempts; try again later, or allow more with RetryPolicy(attempts=…)"
+                    )
+                execution.series.retry("version")
+                execution.context.span.add_event("retry", {"reason": "version", "attempt": execution.attempts})
+                if delay := retry.delay(execution.attempts):
+                    begun = perf_counter()
+                    await asyncio.sleep(delay)
+                    waited = perf_counter() - begun
+                    execution.backoff += waited
+                    execution.series.phase("backoff", waited)
         finally:
             self._slots.give_back()
-
-    async def _again(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
-        """Further attempts, after one that met a conflict."""
-        while True:
-            if execution.attempts >= retry.attempts:
-                execution.series.conflict("escaped", execution.attempts)
-                raise ConcurrencyConflict(
-                    f"{execution.context.plan.name}: other writers changed its streams in each of {execution.attempts} "
-                    "attempts; try again later, or allow more with RetryPolicy(attempts=…)"
-                )
-            execution.series.retry("version")
-            execution.context.span.add_event("retry", {"reason": "version", "attempt": execution.attempts})
-            if delay := retry.delay(execution.attempts):
-                begun = perf_counter()
-                await asyncio.sleep(delay)
-                waited = perf_counter() - begun
-                execution.backoff += waited
-                execution.series.phase("backoff", waited)
-            execution.attempts += 1
-            if (attempt := await self._runner.run(execution)) is not None:
-                return execution.result(attempt)
 
 
 def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
@@ -293,13 +276,24 @@ def _unfinished(execution: Execution) -> str:
     return "append without an answer" if execution.attempt.sent else "waiting for the batch before it"
 
 
+def _checked(correlation_id: str | None, causation_id: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The caller's headers, not shared with it, if they and the ids may be stored."""
+    if correlation_id is not None or causation_id is not None:
+        check_id("correlation_id", correlation_id)
+        check_id("causation_id", causation_id)
+    return check_headers(headers) if headers else {}
+
+
 def _no_answer(execution: Execution, seconds: float) -> StoreUnavailable:
+    """The error of a command that has met the common limit, which is counted."""
     consequence, sent = _consequence(execution)
-    return StoreUnavailable(
+    error = StoreUnavailable(
         f"{execution.context.plan.name} had no answer of the store within {seconds:g} s, all attempts together "
         f"({execution.attempts}); {consequence}",
         may_have_committed=sent,
     )
+    execution.series.failed(error)
+    return error
 
 
 def _consequence(execution: Execution) -> tuple[str, bool]:
