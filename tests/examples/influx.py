@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,6 +107,30 @@ class InfluxSetup(ServerSetup):
         from eventcore_influx import InfluxExporter
 
         return InfluxExporter(url=self._server.url, database=self._database, username=USER, password=Secret(PASSWORD))
+
+    @contextmanager
+    def busy(self, seconds: float) -> Iterator[None]:
+        # The server never asks for a pause: one that does takes its place.
+        class Busy(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(503)
+                self.send_header("Retry-After", f"{seconds:.0f}")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with self.outage():
+            server = ThreadingHTTPServer(("127.0.0.1", self._server.port), Busy)
+            answering = threading.Thread(target=server.serve_forever, args=(0.05,))
+            answering.start()
+            try:
+                yield
+            finally:
+                server.shutdown()
+                answering.join()
+                server.server_close()
 
     def received(self) -> Received:
         rows = self._server.query("SELECT * FROM /.*/ GROUP BY *", self._database)

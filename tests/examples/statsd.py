@@ -85,6 +85,7 @@ class StatsdSetup(ServerSetup):
         "min_max": "a difference of a histogram has none",
         "non_finite": "the protocol has no NaN and no infinity",
         "large_integers": "the server keeps floats",
+        "waits": "the protocol has no answers",
     }
 
     def __init__(self, server: StatsdServer, transport: Literal["udp", "unix"]) -> None:

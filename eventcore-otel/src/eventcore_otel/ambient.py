@@ -26,6 +26,7 @@ _SPAN: Final = otel_propagation._SPAN_KEY  # noqa: SLF001  # as above
 # Past `Context.__setitem__`, which refuses every change: here it is of a copy that nothing else has yet.
 
 _put: Final = dict[str, object].__setitem__
+_new: Final = object.__new__
 _FLAGS: Final = tuple(TraceFlags(flags) for flags in range(256))
 # Through the runtime: `opentelemetry.context.detach` logs a traceback where a task is left by another one.
 _RUNTIME: Final[Any] = otel_context._RUNTIME_CONTEXT  # noqa: SLF001  # as above
@@ -40,8 +41,7 @@ _reset: Final[Callable[[Token[Context]], None]] = _RUNTIME.detach if _VARIABLE i
 class CurrentSpan(NonRecordingSpan):
     """A span of eventcore as OpenTelemetry sees it. Its ``SpanContext`` is made when something asks for it: most never do."""
 
-    def __init__(self, context: TraceContext) -> None:
-        self.of = context
+    of: TraceContext
 
     def get_span_context(self) -> SpanContext:
         context = self.of
@@ -108,7 +108,10 @@ class OpenTelemetryContext:
             found = current.get(_AROUND)
             around = Context(found if isinstance(found, Context) else current)
         if context.span_id:
-            _put(around, _SPAN, CurrentSpan(context))
+            # Past `__init__`, which would be a call for each span.
+            span: Any = _new(CurrentSpan)
+            span.of = context
+            _put(around, _SPAN, span)
         return _set(around)
 
     def detach(self, token: Token[Context]) -> None:

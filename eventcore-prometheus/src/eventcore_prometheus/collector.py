@@ -111,7 +111,9 @@ class RegistryCollector:
                     self._owners.pop(name, None)
                     self._claimed[name] = family.kind
                 elif self._owners.setdefault(name, owner) == owner and family.created:
-                    source.hide(family.name.sample, f"the application's registry has this name already, from {owner}")
+                    # Under its name in code, as every other report.
+                    instrument = family.values[0].name if family.values else family.name.sample
+                    source.hide(instrument, f"the application's registry has this name already, from {owner}")
             if new.keys() & self._claimed.keys():
                 with contextlib.suppress(KeyError):  # the application has removed it
                     # The registry asks for names only when a collector is registered.
@@ -155,6 +157,8 @@ class RegistryCollector:
             # The registry does not say in public which collector has a name.
             owners: Mapping[str, object] = getattr(self._registry, "_names_to_collectors", {})
             name = next((name for name in probe.names() if name in owners), "")
+            if owners.get(name) is self:
+                return f"another instrument, which {name!r} belongs to"
             return f"the {type(owners[name]).__name__} {name!r}" if name else "another collector"
         self._registry.unregister(probe)
         return "" if family.created else self._standard_owner(family.name.family)

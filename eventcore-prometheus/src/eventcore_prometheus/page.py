@@ -162,7 +162,7 @@ class Page:
             return self._compressed[openmetrics]
 
     def dump(self) -> bytes:
-        """The page for another process, which reads it with ``load``; without the values."""
+        """The page for another process, which reads it with ``load_families``; without the values."""
         return msgspec.msgpack.encode(
             [
                 _Dumped(
@@ -178,15 +178,6 @@ class Page:
                 for each in self.families
             ]
         )
-
-    @classmethod
-    def load(cls, dumped: bytes) -> Page:
-        """The page that another process has dumped, without the values.
-
-        Raises:
-            msgspec.DecodeError: these are not the bytes of a page.
-        """
-        return put_together(load_families(dumped))
 
 
 def load_families(dumped: bytes) -> Iterator[Family]:

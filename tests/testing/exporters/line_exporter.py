@@ -116,13 +116,18 @@ class LineExporter(Exporter):
             connection.settimeout(timeout)
             sent = True
             connection.sendall(line)
-            answer = connection.recv(3)
+            answer = connection.recv(64)
         except OSError as error:
             self.disconnect()
             raise RetryLater(reason=f"{type(error).__name__}", outcome_unknown=sent) from error
         if answer != b"ok\n":
             self.disconnect()
-            raise RetryLater(reason="the connection ended", outcome_unknown=True)
+            raise self.refusal(answer)
+
+    def refusal(self, answer: bytes) -> RetryLater:
+        if answer.startswith(b"wait "):
+            return RetryLater(float(answer[5:]), "the server is busy")
+        return RetryLater(reason="the connection ended", outcome_unknown=True)
 
     def connect(self, timeout: float) -> socket.socket:
         if self.connection is None:
@@ -172,7 +177,7 @@ class AsyncLineExporter(LineExporter):
                 if answer != b"ok\n":
                     self.leave()
             if answer != b"ok\n":
-                raise RetryLater(reason="the connection ended", outcome_unknown=True)
+                raise self.refusal(answer)
         self.waiting[signal] = []
 
     @hookimpl
@@ -281,12 +286,23 @@ class LineSetup(ExporterSetup):
         finally:
             os.kill(self.process.pid, signal.SIGCONT)
 
+    @contextmanager
+    def busy(self, seconds: float) -> Iterator[None]:
+        marker = self.path.with_name("busy")
+        marker.write_text(f"{seconds}")
+        try:
+            yield
+        finally:
+            marker.unlink()
+
 
 def _point(fields: dict[str, Any]) -> ReceivedPoint:
     if isinstance(fields.get("value"), str):
         fields["value"] = float(fields["value"])
     if fields.get("buckets") is not None:
         fields["buckets"] = {float(bound): count for bound, count in fields["buckets"].items()}
+    if fields.get("quantiles") is not None:
+        fields["quantiles"] = {float(quantile): value for quantile, value in fields["quantiles"].items()}
     exemplars = [ReceivedExemplar(**each) for each in fields["exemplars"]]
     return ReceivedPoint(**fields | {"scope": Scope(**fields["scope"]), "exemplars": exemplars})
 

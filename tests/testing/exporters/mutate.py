@@ -4,7 +4,7 @@
 It fails if fewer than 80 % are killed, or if ``survivors.toml`` does not explain a survivor. The places are chosen by a hash
 of what stands there and a seed, so that a change of the code elsewhere leaves the choice as it is.
 
-    python -m tests.testing.exporters.mutate [--count 150] [--seed 1] [--only MODULE] [--list] [--timeout 20]
+    python -m tests.testing.exporters.mutate [--count 150] [--seed 1] [--only MODULE] [--survivors] [--list] [--timeout 20]
 
 Those that have survived before run first. On a machine that is busy with other things, give a longer timeout: a test that only
 was slow would count as a kill. Each mutant runs in a forked process, which imports the changed module in place of the file.
@@ -316,11 +316,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="a part of the names of modules")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived before")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     parser.add_argument("--timeout", type=float, default=20.0, help="seconds that one test of a mutant may take")
     options = parser.parse_args()
     explained = _explained()
     chosen = sorted(choose(options.count, options.seed, options.only), key=lambda mutant: mutant.key not in explained)
+    if options.survivors:
+        chosen = [mutant for mutant in chosen if mutant.key in explained]
     if options.list:
         print("\n".join(mutant.key for mutant in chosen))
         return 0
@@ -365,6 +368,9 @@ def _summary(chosen: Sequence[Mutant], codes: dict[str, int], seconds: float) ->
     print(f"{len(chosen)} mutants: {counts}; {seconds:.0f} s")
     for key in survived:
         print(f"survived: {key}\n    {explained.get(key, 'NOT EXPLAINED in survivors.toml')}")
+    there = {mutant.key for module in MODULES for mutant in mutants_of(module)}
+    for key in explained.keys() - there:
+        print(f"gone: {key}\n    no such code any more: take it out of survivors.toml")
     unexplained = [key for key in survived if key not in explained]
     return 1 if share < LEAST or unexplained else 0
 

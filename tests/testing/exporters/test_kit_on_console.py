@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from eventcore.exporting.console import ConsoleExporter
 from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedPoint, ReceivedSpan
+from eventcore.testing.exporters.contract import ValueContract
 
 _SCALES: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ROW: Final = re.compile(r"(?P<name>[a-z][a-z0-9_.]*)(?:\{(?P<labels>.*)\})?(?P<columns>(?: {2,}\S+(?: \S+)?)+)")
@@ -28,15 +30,17 @@ class ConsoleSetup(ExporterSetup):
     cannot: ClassVar = {
         **dict.fromkeys(("units", "descriptions", "start_times", "times", "min_max", "buckets"), _FOR_PEOPLE),
         **dict.fromkeys(("scopes", "exemplars", "resource"), _FOR_PEOPLE),
-        **dict.fromkeys(("large_integers", "precision"), "it prints three or four digits"),
+        "precision": "it prints three or four digits of a fraction",
         **dict.fromkeys(
             ("span_ids", "span_parents", "span_kinds", "span_times", "span_attributes", "span_events", "span_links"),
             _FOR_PEOPLE,
         ),
         "span_statuses": "it prints errors only",
-        **dict.fromkeys(("outages", "stalls"), "a stream of the process is never down"),
+        **dict.fromkeys(("outages", "stalls", "waits"), "a stream of the process is never down"),
     }
     tolerance = 0.006
+    quantiles = (0.5, 0.95, 0.99)
+    has_rates = True
 
     def __init__(self, path: Path, use: Callable[[], None]) -> None:
         self.path = path
@@ -70,15 +74,44 @@ def _point(kind: str, line: str) -> ReceivedPoint:
     labels = dict(pair.split("=", 1) for pair in re.split(r", (?=[a-z][a-z0-9_.]*=)", row["labels"])) if row["labels"] else {}
     first, *others = [column.strip() for column in re.split(r" {2,}", row["columns"]) if column.strip()]
     if kind != "histogram":
-        return ReceivedPoint(name=row["name"], labels=labels, kind=kind, value=_number(first))
+        rate = _number(others[0]) if others and others[0] != "-" else None
+        return ReceivedPoint(name=row["name"], labels=labels, kind=kind, value=_number(first), rate=rate)
     count = int(first.replace(",", ""))
     total = _number(others[0]) * count if count else 0.0
-    return ReceivedPoint(name=row["name"], labels=labels, kind=kind, count=count, sum=total)
+    quantiles = {q: _number(text) for q, text in zip(ConsoleSetup.quantiles, others[1:], strict=True) if text != "-"}
+    return ReceivedPoint(name=row["name"], labels=labels, kind=kind, count=count, sum=total, quantiles=quantiles)
 
 
 def _number(text: str) -> float:
     number, _, unit = text.replace(",", "").partition(" ")
+    if not unit and number.lstrip("-").isdecimal():
+        return int(number)
     return float(number) * _SCALES.get(unit, 1.0)
+
+
+class PlainTerminalSetup(ConsoleSetup):
+    """A terminal that has neither colours nor other characters than ASCII, and very long lines."""
+
+    def text(self, text: str) -> str:
+        return super().text(text).encode("ascii", "backslashreplace").decode()
+
+
+class Terminal(io.TextIOWrapper):
+    """Writes to a file, and says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class TestOnAPlainTerminal(ValueContract):
+    @pytest.fixture
+    def exporter_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConsoleSetup]:
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.setenv("COLUMNS", "100000")
+        with Terminal((tmp_path / "printed").open("wb"), encoding="ascii", newline="\n") as stream:
+            yield PlainTerminalSetup(tmp_path / "printed", lambda: monkeypatch.setattr(sys, "stdout", stream))
+            monkeypatch.undo()
 
 
 class TestConsole(ExporterContract):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final, cast
 
+import grpc
 import pytest
 
 from eventcore.exporting import Scope
@@ -23,6 +24,7 @@ from eventcore.testing import (
 )
 from eventcore.testing.exporters.contract import CycleContract, OutageContract
 from eventcore_otel import OpenTelemetryExporter
+from tests.otel.receiver import Receiver
 from tests.real_parts import DdapmTestAgent, Rotel
 from tests.real_parts.received import ReceivedPoint as OtlpPoint
 from tests.real_parts.received import ReceivedSpan as OtlpSpan
@@ -54,7 +56,7 @@ class OtlpSetup(ExporterSetup):
 class AgentSetup(OtlpSetup):
     """Reads back what the agent got, as JSON."""
 
-    cannot: ClassVar = dict.fromkeys(("outages", "stalls"), "all tests share the agent; rotel is stopped in its place")
+    cannot: ClassVar = dict.fromkeys(("outages", "stalls", "waits"), "all tests share the agent; rotel is stopped in its place")
 
 
 class RotelSetup(OtlpSetup):
@@ -81,6 +83,19 @@ class RotelSetup(OtlpSetup):
             yield
         finally:
             os.kill(self.rotel.pid, signal.SIGCONT)
+
+    @contextmanager
+    def busy(self, seconds: float) -> Iterator[None]:
+        # rotel never asks for a pause: a server that does takes its place.
+        refuse = Receiver.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", retry_after=seconds)
+        receiver = Receiver()
+        receiver.answers.extend([refuse] * 1000)
+        with self.outage():
+            receiver.start(int(self.rotel.grpc_endpoint.rpartition(":")[2]))
+            try:
+                yield
+            finally:
+                receiver.stop()
 
 
 def _point(point: OtlpPoint) -> ReceivedPoint:

@@ -8,17 +8,26 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any, ClassVar, Final
 
+import msgspec
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from eventcore.exporting import CounterData, MetricData, Secret
 from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedExemplar, ReceivedPoint
-from eventcore.testing.exporters.contract import ValueContract
+from eventcore.testing.exporters.contract import ValueContract, WorkerContract
 from eventcore_prometheus import PrometheusExporter
+from tests.real_parts.ports import free_ports
 
 TOKEN: Final = "pr0metheus-S3cr3t"
-_WORDS: Final = {"s": "_seconds", "Cel": "_celsius"}
+_WORDS: Final = {
+    "s": "_seconds",
+    "ms": "_milliseconds",
+    "By": "_bytes",
+    "By/s": "_bytes_per_second",
+    "Cel": "_celsius",
+}
 
 
 class PrometheusSetup(ExporterSetup):
@@ -34,6 +43,7 @@ class PrometheusSetup(ExporterSetup):
         "min_max": "Prometheus has no smallest and largest value of a histogram",
         "large_integers": "Prometheus keeps floats",
         "scopes": "the page has no scopes",
+        "workers": "each process answers for itself at a free port; TestWorkers has a port that they share",
     }
 
     accept: ClassVar[str] = "application/openmetrics-text;version=1.0.0"
@@ -46,7 +56,10 @@ class PrometheusSetup(ExporterSetup):
         return self.made[-1]
 
     def metric_name(self, data: MetricData) -> str:
-        name = data.name.replace(".", "_") + _WORDS.get(data.unit, "")
+        name, unit = data.name.replace(".", "_"), _WORDS.get(data.unit, "")
+        # A name that ends in its unit, in words or as its symbol, gets it once.
+        name = name.removesuffix(f"_{data.unit}") if "/" not in data.unit else name
+        name = name if not unit or name.endswith(unit) else name + unit
         return name if not isinstance(data, CounterData) or name.endswith("_total") else f"{name}_total"
 
     def unit(self, unit: str) -> str:
@@ -54,6 +67,10 @@ class PrometheusSetup(ExporterSetup):
 
     def label_name(self, name: str) -> str:
         return name.replace(".", "_")
+
+    def text(self, text: str) -> str:
+        # The format has no zero byte.
+        return text.replace("\0", "\ufffd")
 
     def parse(self, page: str) -> Iterable[Any]:
         families: Iterable[Any] = parse_openmetrics(page)  # type: ignore[no-untyped-call]  # it has no types
@@ -65,8 +82,12 @@ class PrometheusSetup(ExporterSetup):
         headers = {"Accept": self.accept, "Authorization": f"Bearer {TOKEN}"}
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
             page = answer.read().decode()
+        return self.read(page)
+
+    def read(self, page: str) -> Received:
+        """What a page shows."""
         families = list(self.parse(page))
-        [info] = [sample.labels for family in families for sample in family.samples if sample.name == "target_info"]
+        info, *_ = [sample.labels for family in families for sample in family.samples if sample.name == "target_info"]
         return Received([point for family in families for point in _points(family)], resource=info)
 
 
@@ -84,8 +105,51 @@ class TextSetup(PrometheusSetup):
         return parse_text(page)
 
 
+class WorkersSetup(TextSetup):
+    """Several processes share a port: the one that holds it shows what all of them have recorded."""
+
+    cannot: ClassVar = {name: reason for name, reason in TextSetup.cannot.items() if name != "workers"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        [self.port] = free_ports(1)
+
+    def make(self) -> object:
+        self.made.append(PrometheusExporter(port=self.port, tokens=[Secret(TOKEN)]))
+        return self.made[-1]
+
+    def read(self, page: str) -> Received:
+        received = super().read(page)
+        points = [
+            msgspec.structs.replace(point, labels={name: text for name, text in point.labels.items() if name != "worker"})
+            for point in received.points
+        ]
+        return Received(points, resource=received.resource)
+
+
+class OpenMetricsWorkersSetup(WorkersSetup):
+    """Scrapes the newer format."""
+
+    accept = PrometheusSetup.accept
+    parse = PrometheusSetup.parse
+
+
+class RegistrySetup(TextSetup):
+    """Asks a registry of ``prometheus_client`` to which the exporter adds its metrics."""
+
+    def make(self) -> object:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self.made.append(PrometheusExporter(port=None, registry=self.registry))
+        return self.made[-1]
+
+    def received(self) -> Received:
+        return self.read(generate_latest(self.registry).decode())
+
+
 def _points(family: Any) -> Iterable[ReceivedPoint]:
-    common = {"kind": family.type, "description": family.documentation, "unit": family.unit}
+    # A counter whose family has a name that OpenMetrics reserves for another one has no type there.
+    kind = "counter" if family.type == "unknown" else family.type
+    common = {"kind": kind, "description": family.documentation, "unit": family.unit}
     if family.type != "histogram":
         for sample in family.samples:
             exemplars = _exemplars(sample)
@@ -126,6 +190,21 @@ class TestTextFormat(ExporterContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
         return TextSetup()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("format_of", [WorkersSetup, OpenMetricsWorkersSetup], ids=["text", "OpenMetrics"])
+class TestWorkers(WorkerContract):
+    @pytest.fixture
+    def exporter_setup(self, format_of: type[PrometheusSetup]) -> PrometheusSetup:
+        return format_of()
+
+
+@pytest.mark.once
+class TestInARegistry(ValueContract):
+    @pytest.fixture
+    def exporter_setup(self) -> PrometheusSetup:
+        return RegistrySetup()
 
 
 @pytest.mark.once

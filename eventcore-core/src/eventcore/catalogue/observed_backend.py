@@ -14,7 +14,8 @@ from eventcore.catalogue.store import StoreInstruments
 from eventcore.errors import StoreError
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.recording import Span, SpanKind, TraceContext
+from eventcore.recording import Span, SpanKind
+from eventcore.recording.values import SpanLink
 from eventcore.stores.base import Backend, ProjectionLedger, append_hints
 from eventcore.stores.judging import last_appended
 from eventcore.stores.values import (
@@ -168,9 +169,11 @@ class ObservedLog:
             correlation_id, causation_id = parent.correlation_id, parent.causation_id
         call = _Call(self._instruments, operation, self._has_io)
         call.span = span = self._telemetry.span(
-            name, kind=_CLIENT, parent=parent, links=links, correlation_id=correlation_id, causation_id=causation_id
+            name, kind=_CLIENT, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         )
         if span.recording:
+            if links:
+                span.take_links([SpanLink(origin.context) for origin in links])
             span.set_attribute("db.system.name", self._system)
             span.set_attribute("db.operation.name", operation)
         return call
@@ -239,8 +242,8 @@ def _timed(instruments: StoreInstruments, operation: Operation, function: Functi
     return cast(FunctionT, timed)
 
 
-def _family(origins: Sequence[Span | None]) -> tuple[Span | None, list[TraceContext]]:
-    """The parent and the links of a call that serves several commands: the first sampled span, and the other sampled ones."""
+def _family(origins: Sequence[Span | None]) -> tuple[Span | None, list[Span]]:
+    """The parent of a call that serves several commands, and the spans to link: the first sampled one, and the others."""
     sampled: list[Span] = []
     first: Span | None = None
     for origin in origins:
@@ -253,5 +256,5 @@ def _family(origins: Sequence[Span | None]) -> tuple[Span | None, list[TraceCont
             if len(sampled) > _MAX_LINKS:
                 break
     if sampled:
-        return sampled[0], [span.context for span in sampled[1:]]
+        return sampled[0], sampled[1:]
     return first, []

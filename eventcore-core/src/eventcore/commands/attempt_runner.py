@@ -23,6 +23,7 @@ from eventcore.commands.streams.redaction_watch import RedactionWatch
 from eventcore.commands.streams.snapshots import SnapshotWriter
 from eventcore.commands.streams.speculation import Refusal, RefusedStreams
 from eventcore.events.codec import Codec
+from eventcore.recording.values import AttributeValue
 from eventcore.stores.base import EventLog
 from eventcore.stores.values import CommandKey
 
@@ -34,6 +35,7 @@ _SAVING: Final = 1.0
 
 _Phases: TypeAlias = tuple[float, float, float, float]
 _PHASES: Final = ("load", "discover", "decide", "append", "backoff")
+_PHASE_ATTRIBUTES: Final = tuple([f"eventcore.phase.{phase}" for phase in _PHASES])
 
 
 @final
@@ -98,16 +100,16 @@ class Execution(msgspec.Struct, eq=False):
     def set_span_attributes(self, outcome: CommandOutcome) -> None:
         """Describe the ended command in its span."""
         attempt = self.attempt
-        self.context.span.set_attributes(
-            {
-                "eventcore.command.type": self.context.plan.name,
-                "eventcore.attempts": self.attempts,
-                "eventcore.outcome": outcome,
-                "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
-                "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
-                **{f"eventcore.phase.{phase}": seconds for phase, seconds in self.phase_seconds().items()},
-            }
-        )
+        attributes: dict[str, AttributeValue] = {
+            "eventcore.command.type": self.context.plan.name,
+            "eventcore.attempts": self.attempts,
+            "eventcore.outcome": outcome,
+            "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
+            "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
+        }
+        phases = zip(_PHASE_ATTRIBUTES, (*self.phases, self.backoff), strict=True)
+        attributes.update([phase for phase in phases if phase[1]])
+        self.context.span.take_attributes(attributes)
 
     def answered(self, phases: _Phases, boundary: BoundaryState) -> None:
         """Record an attempt that had an answer, with the seconds of its phases."""

@@ -16,10 +16,17 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
-import msgspec
-
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
-from eventcore.recording.attributes import INTEGERS, SpanLimits, choose, freeze, freeze_and_count, plain_copy
+from eventcore.recording.attributes import (
+    NO_DETAILS,
+    SpanDetails,
+    SpanLimits,
+    choose,
+    freeze,
+    freeze_and_count,
+    plain_copy,
+    repair,
+)
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
@@ -33,10 +40,7 @@ from eventcore.recording.values import (
 )
 
 _RING_SIZE: Final = 65_536
-# Longer values are cut when they are set, others when the span is frozen. A constant, because a look-up costs more.
-_LONG_TEXT: Final = 1024
 _LONGEST_NAME: Final = 4096
-_PLAIN: Final = (str, float, bool)
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
@@ -55,24 +59,48 @@ class SpanRing:
         limits: the most that one span keeps.
         attached: the tracing systems in which commands and handlers make their span current. The tuple is replaced as a whole,
             so that reading it needs no lock.
+        only: the one of them when there is just one; ``None`` when there are several or none.
         ignored: how many attributes, events and others came after the end of their span.
+        is_shared: whether several exporters take the spans, so that the frozen value of each is made once for all of them.
     """
 
-    __slots__ = ("attached", "capacity", "dropped", "ignored", "limits", "max_attributes", "max_text", "spans")
+    __slots__ = (
+        "_attached",
+        "capacity",
+        "dropped",
+        "ignored",
+        "is_shared",
+        "limits",
+        "max_attributes",
+        "max_text",
+        "only",
+        "spans",
+    )
 
     def __init__(self, capacity: int = _RING_SIZE, limits: SpanLimits | None = None) -> None:
         self.capacity = capacity
         self.spans: deque[Span] = deque()
         self.dropped = 0
         self.ignored = 0
+        self.is_shared = False
         self.limits = limits or SpanLimits()
         # One look-up instead of two where an attribute is set.
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
-        self.attached: tuple[AmbientContext, ...] = ()
+        self.attached = ()
+
+    @property
+    def attached(self) -> tuple[AmbientContext, ...]:
+        return self._attached
+
+    @attached.setter
+    def attached(self, others: tuple[AmbientContext, ...]) -> None:
+        # In this order: what finds `only` needs nothing else.
+        self.only: AmbientContext | None = others[0] if len(others) == 1 else None
+        self._attached = others
 
     def own_io(self) -> AbstractContextManager[None]:
         """Around eventcore's own calls to a database that have no span: an instrumented driver need not trace them."""
-        return _OwnIo(self.attached) if self.attached else _NO_OWN_IO
+        return _OwnIo(self._attached) if self._attached else _NO_OWN_IO
 
     def take_all(self) -> list[Span]:
         """Every span that has been appended, oldest first."""
@@ -97,21 +125,6 @@ class _OwnIo:
     def __exit__(self, *_: object) -> None:
         for other, token in reversed(self._tokens):
             other.detach(token)
-
-
-@final
-class _Details(msgspec.Struct):
-    """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
-
-    parent_is_remote: bool = False
-    events: list[SpanEvent] = []
-    links: tuple[SpanLink, ...] = ()
-    status: SpanStatus = "unset"
-    description: str = ""
-    dropped_attributes: int = 0
-    dropped_events: int = 0
-    dropped_links: int = 0
-    data: SpanData | None = None
 
 
 # What undoes that a span is current: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
@@ -181,7 +194,7 @@ class Span:
     # Where the span goes when it ends; `None` when it is not recorded, and after the end.
     _ring: SpanRing | None
     _attributes: dict[str, AttributeValue] | None
-    _details: _Details | None
+    _details: SpanDetails | None
     _token: Entered | None
 
     @property
@@ -241,8 +254,13 @@ class Span:
         Args:
             own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
         """
-        if self._home.attached and self.trace_id and type(token := self._token) is Token:
-            self._token = self._attach(token, own_io)
+        if (home := self._home)._attached and self.trace_id and type(token := self._token) is Token:
+            if (other := home.only) is None:
+                self._token = self._attach(token, own_io)
+            # Here and not in a function: each command does so.
+            elif not other.may_be_unused or other.in_use():
+                own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
+                self._token = token, other, other.attach(own, own_io)
 
     def enter(self) -> Entered:
         """Make this span current, also in other tracing systems, without beginning or ending it; ``leave`` undoes it.
@@ -251,17 +269,15 @@ class Span:
         context, with nothing but this code between them.
         """
         token = _current.set(self)
-        return self._attach(token, False) if self._home.attached and self.trace_id else token
+        return self._attach(token, False) if self._home._attached and self.trace_id else token
 
     def _attach(self, token: _Reset, own_io: bool) -> Entered:
         """Make the span, which is current since ``token``, current in the other tracing systems that are in use."""
-        attached = self._home.attached
-        if len(attached) == 1 and attached[0].may_be_unused and not attached[0].in_use():
+        used = [other for other in self._home._attached if _is_used(other)]
+        if not used:
             return token
         own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
-        if len(attached) == 1:
-            return token, attached[0], attached[0].attach(own, own_io)
-        return token, [(other, other.attach(own, own_io)) for other in attached if _is_used(other)]
+        return token, [(other, other.attach(own, own_io)) for other in used]
 
     @staticmethod
     def leave(entered: Entered) -> None:
@@ -276,18 +292,23 @@ class Span:
 
         Values are text, numbers, booleans and sequences of them. Anything else is kept as its text, cut at 4,096 characters.
         """
-        ring = self._ring
-        if ring is None:
+        if (ring := self._ring) is None:
             self._ignore()
             return
+        # Now and not at the end: until then, a value may change, or hold much memory. Written out, and with the numbers in
+        # place, because most attributes of a command's span are integers and short texts, which need no call.
+        given: Any = value
         kind: Any = type(value)
-        # Written out: most attributes of a command's span are numbers, and need no call.
-        if (value not in INTEGERS) if kind is int else (kind not in _PLAIN or (kind is str and len(value) > _LONG_TEXT)):  # type: ignore[arg-type]  # a text
-            # Now and not at the end: until then, a value may change, or hold much memory.
+        if kind is int:
+            if not -0x8000000000000000 <= given <= 0x7FFFFFFFFFFFFFFF:
+                value = freeze(value, ring.max_text)
+        elif kind is str:
+            if len(given) > 1024:
+                value = freeze(value, ring.max_text)
+        elif kind is not float and kind is not bool:
             value = freeze(value, ring.max_text)
-        attributes = self._attributes
         try:
-            if attributes is None:
+            if (attributes := self._attributes) is None:
                 self._attributes = {name: value}
             elif len(attributes) < ring.max_attributes or name in attributes:
                 attributes[name] = value
@@ -308,6 +329,13 @@ class Span:
         except BaseException:  # noqa: BLE001  # what is no mapping must not fail the operation that the span measures
             if self._ring is not None:
                 self._detailed().dropped_attributes += 1
+
+    def take_attributes(self, attributes: dict[str, AttributeValue]) -> None:
+        """Set the attributes of a dictionary that the caller gives away: it is not copied, and checked when it is frozen."""
+        if self._attributes is None and self._ring is not None:
+            self._attributes = attributes
+        else:
+            self.set_attributes(attributes)
 
     def add_event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         """Record an event that happens now; at most 128 are kept, and further ones are counted."""
@@ -345,6 +373,14 @@ class Span:
             details.dropped_links += 1
         details.links = tuple(kept)
 
+    def take_links(self, links: list[SpanLink]) -> None:
+        """Set the first links of a span: to spans of this process, without attributes, so that they need no check."""
+        if self._details is not None or len(links) > self._home.limits.links:
+            self.add_links(links)
+        elif self._ring is not None:
+            details = self._detailed()
+            details.links = tuple(links)
+
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as the event ``exception``, with the attributes of OpenTelemetry's semantic conventions."""
         if self._ring is None:
@@ -372,17 +408,19 @@ class Span:
             details.description = text_of(description, _LONGEST_NAME) if chosen == "error" else ""
 
     def data(self) -> SpanData:
-        """The frozen value of an ended span: made once, then shared by all exporters. Never raises."""
-        details = self._detailed()
+        """The frozen value of an ended span; never raises. Kept for several exporters only: garbage collections visit it."""
+        details = self._details or NO_DETAILS
         if (data := details.data) is None:
             try:
-                data = self._frozen(details, self.context)
+                data = self._frozen(details, TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate))
             except BaseException:  # noqa: BLE001  # an attribute of this object was set from outside
                 data = self._repaired(details)
-            details.data = data
+            if self._home.is_shared:
+                details = self._detailed()
+                details.data = data
         return data
 
-    def _frozen(self, details: _Details, context: TraceContext) -> SpanData:
+    def _frozen(self, details: SpanDetails, context: TraceContext) -> SpanData:
         limits, name, kind = self._home.limits, self.name, self.kind
         given = self._attributes
         attributes, dropped = freeze_and_count(given, limits.attributes, limits.text) if given else ((), 0)
@@ -412,20 +450,9 @@ class Span:
             details.parent_is_remote,
         )
 
-    def _repaired(self, details: _Details) -> SpanData:
+    def _repaired(self, details: SpanDetails) -> SpanData:
         """The value of a span to which something else than a text or a number was assigned."""
-        for name, bits in (("trace_id", 128), ("span_id", 64), ("trace_flags", 8)):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value < 1 << bits:
-                setattr(self, name, 1)
-        for name in ("parent_span_id", "start_time_ns", "end_time_ns"):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value < 1 << 64:
-                setattr(self, name, 0)
-        self.tracestate = ""
-        for name in ("correlation_id", "causation_id"):
-            if getattr(self, name) is not None:
-                setattr(self, name, text_of(getattr(self, name)))
+        repair(self)
         return self._frozen(details, self.context)
 
     def _fail(self, error: BaseException) -> None:
@@ -441,9 +468,9 @@ class Span:
         if self.end_time_ns:
             self._home.ignored += 1
 
-    def _detailed(self) -> _Details:
+    def _detailed(self) -> SpanDetails:
         if self._details is None:
-            self._details = _Details()
+            self._details = SpanDetails()
         return self._details
 
 

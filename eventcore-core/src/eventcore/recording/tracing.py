@@ -132,14 +132,24 @@ class Tracer:
         self.ring = SpanRing(limits=limits)
         # False while no exporter takes spans: spans then only carry the context.
         self.wanted = False
-        # Asked when a span begins. The tuple is replaced as a whole, so reading it needs no lock.
-        self.ambient: tuple[AmbientContext, ...] = ()
+        self.ambient = ()
         self._follows_parent = sampler.follows_parent
         self._class = span_class(self.ring, EVENTCORE)
         self._classes = {EVENTCORE: self._class}
         # Spares a call for each trace.
         self._samples_all = sampler.samples_all
         self._warned = False
+
+    @property
+    def ambient(self) -> tuple[AmbientContext, ...]:
+        """The other tracing systems, which are asked when a span begins. Replaced as a whole, so reading it needs no lock."""
+        return self._others
+
+    @ambient.setter
+    def ambient(self, others: tuple[AmbientContext, ...]) -> None:
+        # In this order: what finds `_only` needs nothing else.
+        self._only: AmbientContext | None = others[0] if len(others) == 1 else None
+        self._others = others
 
     @staticmethod
     def current() -> Span | None:
@@ -172,7 +182,17 @@ class Tracer:
             correlation_id: one id for everything that follows from one request; inherited when left out.
             causation_id: the id of the message that caused this operation; inherited when left out.
         """
-        enclosing, ambient = _current.get(), _ask(self.ambient, parent) if self.ambient else None
+        enclosing, ambient = _current.get(), None
+        if self._others:
+            # Not `isinstance`, which asks the object itself for its `__class__`.
+            if parent is not None and issubclass(type(parent), Span):
+                # It was begun in another task: what was current there is around its children, and not what is current here.
+                begun: Any = parent
+                ambient = begun._ambient
+            elif (only := self._only) is not None:
+                ambient = only.current()
+            else:
+                ambient = _ask(self._others)
         log_fields = None if enclosing is None else enclosing.log_fields
         above: TraceContext | Span | None = None
         if parent is not None:
@@ -242,18 +262,8 @@ class Tracer:
         return None
 
 
-def _ask(others: tuple[AmbientContext, ...], parent: Any = None) -> TraceContext | None:
-    """The current span of the first tracing system that has one.
-
-    A span as ``parent`` was begun in another task. What was current there is around its children, too, and not what is current
-    here.
-    """
-    # Not `isinstance`, which asks the object itself for its `__class__`.
-    if parent is not None and issubclass(type(parent), Span):
-        ambient: TraceContext | None = parent._ambient
-        return ambient
-    if len(others) == 1:
-        return others[0].current()
+def _ask(others: tuple[AmbientContext, ...]) -> TraceContext | None:
+    """The current span of the first tracing system that has one."""
     for other in others:
         if (context := other.current()) is not None:
             return context

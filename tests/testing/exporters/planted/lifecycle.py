@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from eventcore.exporting import ExporterContext, Secret, Signal, hookimpl
@@ -136,3 +138,40 @@ class EndsAtAFork(LineExporter):
         if self.ended:
             raise RuntimeError("the connection was closed for a fork")
         super().send(content, timeout)
+
+
+@planted("test_a_forked_child_lets_go_of_what_its_parent_listens_on")
+class KeepsItsPortInTheChild(LineExporter):
+    listener: socket.socket | None = None
+
+    @hookimpl
+    def start(self, context: ExporterContext) -> None:
+        super().start(context)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    @hookimpl
+    def shutdown(self, timeout: float) -> None:
+        super().shutdown(timeout)
+        if self.listener is not None:
+            self.listener.close()
+
+
+@planted("test_a_parent_and_its_forked_workers_deliver_side_by_side")
+class LetsTheNewestProcessDeliver(LineExporter):
+    def __init__(self, port: int, token: Secret) -> None:
+        super().__init__(port, token)
+        self.newest = Path(tempfile.gettempdir()) / f"eventcore-newest-{os.getpid()}-{port}"
+
+    @hookimpl
+    def start(self, context: ExporterContext) -> None:
+        super().start(context)
+        self.newest.write_text(f"{os.getpid()}")
+
+    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+        if self.newest.read_text() == f"{os.getpid()}":
+            super().send(content, timeout)
+
+    @hookimpl
+    def shutdown(self, timeout: float) -> None:
+        super().shutdown(timeout)
+        self.newest.unlink(missing_ok=True)

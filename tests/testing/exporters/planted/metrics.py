@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from eventcore.exporting import ExporterContext, Secret, Signal, hookimpl
-from tests.testing.exporters.line_exporter import DeltaLineExporter, LineExporter
+from tests.testing.exporters.line_exporter import DeltaLineExporter, LineExporter, LineSetup
 from tests.testing.exporters.planted.table import planted
 
 
@@ -255,3 +255,125 @@ class KeepsALabelForItself(LineExporter):
     def point(self, data: Any, point: Any) -> dict[str, Any]:
         fields = super().point(data, point)
         return fields | {"labels": {name: value for name, value in fields["labels"].items() if name != "le"}}
+
+
+class LineSetupWithEstimates(LineSetup):
+    """The backend shows quantiles and rates, too."""
+
+    quantiles: ClassVar[Sequence[float]] = (0.5, 0.99)
+    has_rates: ClassVar[bool] = True
+
+
+class Estimating(LineExporter):
+    """Computes both as it should."""
+
+    setup = LineSetupWithEstimates
+
+    def __init__(self, port: int, token: Secret) -> None:
+        super().__init__(port, token)
+        self.before: dict[Any, tuple[float, int]] = {}
+
+    def point(self, data: Any, point: Any) -> dict[str, Any]:
+        fields = super().point(data, point)
+        if fields["kind"] == "histogram" and point.count:
+            fields["quantiles"] = {q: self.quantile(data, point, q) for q in (0.5, 0.99)}
+        if fields["kind"] == "counter":
+            fields["rate"] = self.rate(data, point)
+        return fields
+
+    def quantile(self, data: Any, point: Any, quantile: float) -> float:
+        """The value whose rank it is, taken for the middle of its bucket."""
+        bounds = [point.min, *data.boundaries, point.max]
+        buckets = [index for index, count in enumerate(point.buckets) for _ in range(count)]
+        index = buckets[min(len(buckets) - 1, int(quantile * len(buckets)))]
+        return float(min(point.max, max(point.min, (bounds[index] + bounds[index + 1]) / 2)))
+
+    def rate(self, data: Any, point: Any) -> float | None:
+        key = data.name, point.labels
+        value, since = self.before.get(key, (0, point.start_time_ns))
+        if since < point.start_time_ns:
+            value, since = 0, point.start_time_ns
+        self.before[key] = point.value, point.time_ns
+        return float((point.value - value) * 1e9 / (point.time_ns - since)) if point.time_ns > since else None
+
+
+@planted("test_quantiles_lie_where_the_values_are")
+class TakesTheBucketBelow(Estimating):
+    def quantile(self, data: Any, point: Any, quantile: float) -> float:
+        return super().quantile(data, point, quantile) / 10
+
+
+@planted("test_quantiles_lie_where_the_values_are")
+class LosesTheLastQuantile(Estimating):
+    def point(self, data: Any, point: Any) -> dict[str, Any]:
+        fields = super().point(data, point)
+        fields.get("quantiles", {}).pop(0.99, None)
+        return fields
+
+
+@planted("test_a_rate_is_the_increase_per_second")
+class ComputesNegativeRates(Estimating):
+    def rate(self, data: Any, point: Any) -> float | None:
+        key = data.name, point.labels
+        value, since = self.before.get(key, (0, point.start_time_ns))
+        self.before[key] = point.value, point.time_ns
+        return float((point.value - value) * 1e9 / (point.time_ns - since))
+
+
+@planted("test_whole_and_broken_large_and_small_numbers_arrive")
+class RoundsLargeTotals(LineExporter):
+    def point(self, data: Any, point: Any) -> dict[str, Any]:
+        fields = super().point(data, point)
+        large = isinstance(fields["value"], int) and abs(fields["value"]) >= 10_000_000_000
+        return fields | ({"value": round(fields["value"], -2)} if large else {})
+
+
+@planted("test_a_name_that_ends_in_its_unit_arrives")
+class CutsTheUnitOffTheName(LineExporter):
+    def point(self, data: Any, point: Any) -> dict[str, Any]:
+        return super().point(data, point) | {"name": data.name.removesuffix(f".{data.unit}")}
+
+
+class WordsBesideTotals(LineExporter):
+    """Its backend has one name for `sold` and `sold.total`: what comes first has it, and the other one is reported."""
+
+    def __init__(self, port: int, token: Secret) -> None:
+        super().__init__(port, token)
+        self.owners: dict[str, str] = {}
+
+    def add_metrics(self, metrics: Sequence[Any]) -> None:
+        shown = []
+        for data in metrics:
+            owner = self.owners.setdefault(data.name.removesuffix(".total"), data.name)
+            if owner == data.name:
+                shown.append(data)
+            else:
+                self.context.report_hidden(data.name, f"{owner!r} has this name", "collision")
+        super().add_metrics(shown)
+
+
+@planted("test_the_names_of_eventcore_are_kept_for_eventcore")
+class GivesItsNameToTheFirst(WordsBesideTotals):
+    pass
+
+
+@planted("test_names_that_another_one_reserves_stay_apart_when_they_come_later")
+class LosesTheMetricThatComesLater(LineExporter):
+    def add_metrics(self, metrics: Sequence[Any]) -> None:
+        super().add_metrics([data for data in metrics if not data.name.endswith(".created")])
+
+
+class OneTextSetup(LineSetup):
+    """The backend has no zero byte."""
+
+    def text(self, text: str) -> str:
+        return text.replace("\0", "\ufffd")
+
+
+@planted("test_texts_that_are_one_for_the_backend_are_added")
+class ShowsTheLastOfTwo(LineExporter):
+    setup = OneTextSetup
+
+    def point(self, data: Any, point: Any) -> dict[str, Any]:
+        fields = super().point(data, point)
+        return fields | {"labels": {name: text.replace("\0", "\ufffd") for name, text in fields["labels"].items()}}

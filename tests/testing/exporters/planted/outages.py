@@ -136,3 +136,16 @@ class _SecretiveSetup(LineSetup):
 @planted("test_a_setting_that_is_a_secret_has_its_text_in_the_setup")
 class DeclaresNoSecrets(LineExporter):
     setup: ClassVar = _SecretiveSetup
+
+
+@planted("test_a_backend_that_asks_for_a_pause_gets_it")
+class ForgetsThePause(LineExporter):
+    def refusal(self, answer: bytes) -> RetryLater:
+        return RetryLater(reason="refused")
+
+
+@planted("test_a_backend_that_asks_for_a_pause_gets_it")
+class TakesSecondsForMilliseconds(LineExporter):
+    def refusal(self, answer: bytes) -> RetryLater:
+        asked = super().refusal(answer)
+        return RetryLater((asked.after or 0.0) / 1000, asked.reason)

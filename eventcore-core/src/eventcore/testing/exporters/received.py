@@ -39,6 +39,8 @@ class ReceivedPoint(msgspec.Struct, frozen=True, kw_only=True):
         start_time_ns, time_ns: when the series began, and when it had this value.
         scope: which part of the program recorded it.
         exemplars: in any order.
+        quantiles: of a histogram: estimates by the quantile from 0 to 1; see ``ExporterSetup.quantiles``.
+        rate: of a counter: its increase per second since the point before; see ``ExporterSetup.has_rates``.
     """
 
     name: str
@@ -56,6 +58,8 @@ class ReceivedPoint(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int | None = None
     scope: Scope | None = None
     exemplars: Sequence[ReceivedExemplar] | None = None
+    quantiles: Mapping[float, float] | None = None
+    rate: float | None = None
 
 
 @final

@@ -27,8 +27,8 @@ LIMITS: Final[Mapping[str, str]] = MappingProxyType(
         "negative_sums": "the backend has no sum and count of a histogram whose values may be negative",
         "buckets": "the backend does not keep the buckets of a histogram",
         "non_finite": "the backend does not take NaN and infinity: the exporter leaves such points out",
-        "large_integers": "the backend rounds integers beyond 2**53",
-        "precision": "the backend keeps a few digits of each number: `tolerance` says how far it may be off",
+        "large_integers": "the backend rounds integers beyond `largest_exact`",
+        "precision": "the backend keeps a few digits of a number with a fraction: `tolerance` says how far it may be off",
         "scopes": "the backend does not keep which part of a program recorded something",
         "exemplars": "the backend does not keep exemplars",
         "resource": "the backend does not keep the attributes of what sends to it, such as `service.name`",
@@ -44,6 +44,8 @@ LIMITS: Final[Mapping[str, str]] = MappingProxyType(
         "outages": "the receiver cannot be stopped and started again: `outage` is not overridden",
         "stalls": "the receiver cannot be made to accept and never answer: `stall` is not overridden",
         "forks": "the exporter cannot run in a forked child",
+        "workers": "a scrape of one process does not show what its forked workers recorded",
+        "waits": "the receiver cannot be made to ask for a pause: `busy` is not overridden, or the protocol has no such answer",
     }
 )
 """What may be declared in ``ExporterSetup.cannot``, each with what the declaration says."""
@@ -60,7 +62,11 @@ class ExporterSetup(ABC):
         cannot: what this backend cannot take, of ``LIMITS``, each with the reason. The tests of it are skipped and show the
             reason; a test fails if a kind is declared for which the exporter has a hook, or a name is unknown.
         secrets: the texts of the secrets that ``make`` gives to the exporter. They must be in no ``repr``, log or report.
-        tolerance: how far a number may be off, as a share of it; for a backend with the limit ``"precision"``.
+        tolerance: how far a number with a fraction may be off, as a share of it; for a backend with the limit ``"precision"``.
+        largest_exact: whole numbers up to it must arrive as they are; larger ones, too, without the limit ``"large_integers"``.
+        quantiles: which quantiles, from 0 to 1, the backend shows of each histogram that has values. Each must lie where the
+            values are.
+        has_rates: whether the backend shows the rate of a counter, computed by the exporter.
         patience: seconds within which a backend that works must have got what was delivered.
         adds_up: whether the backend adds the differences of a delta exporter up, so that ``received`` returns totals.
 
@@ -79,6 +85,9 @@ class ExporterSetup(ABC):
     cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
     secrets: ClassVar[Sequence[str]] = ()
     tolerance: ClassVar[float] = 1e-12
+    largest_exact: ClassVar[int] = 2**53
+    quantiles: ClassVar[Sequence[float]] = ()
+    has_rates: ClassVar[bool] = False
     adds_up: ClassVar[bool] = False
     patience: ClassVar[float] = 10.0
 
@@ -110,6 +119,16 @@ class ExporterSetup(ABC):
         raise NotImplementedError(
             f"{type(self).__name__}.stall: override it so that the receiver accepts and never answers, until the end of the "
             "context; or declare cannot = {'stalls': 'why'}"
+        )
+
+    def busy(self, seconds: float) -> AbstractContextManager[object]:
+        """Let the receiver refuse everything until the context is left, and ask to wait for ``seconds`` each time.
+
+        Protocols call it ``Retry-After`` or ``RetryInfo``.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.busy: override it so that the receiver refuses everything and asks to wait for {seconds:g} "
+            "seconds, until the end of the context; or declare cannot = {'waits': 'why'}"
         )
 
     def metric_name(self, data: MetricData) -> str:

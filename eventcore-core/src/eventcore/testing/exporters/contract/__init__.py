@@ -6,6 +6,7 @@ from eventcore.testing.exporters.contract.lifecycle import LifecycleContract
 from eventcore.testing.exporters.contract.outages import OutageContract
 from eventcore.testing.exporters.contract.spans import SpanContract
 from eventcore.testing.exporters.contract.values import ValueContract
+from eventcore.testing.exporters.contract.workers import WorkerContract
 
 __all__ = [
     "CycleContract",
@@ -15,10 +16,13 @@ __all__ = [
     "OutageContract",
     "SpanContract",
     "ValueContract",
+    "WorkerContract",
 ]
 
 
-class ExporterContract(ValueContract, SpanContract, CycleContract, LifecycleContract, OutageContract, HygieneContract):
+class ExporterContract(
+    ValueContract, SpanContract, CycleContract, LifecycleContract, WorkerContract, OutageContract, HygieneContract
+):
     """Tests of what eventcore expects of an exporter. Inherit it and override the fixture ``exporter_setup``.
 
     Each test puts a new exporter into a pipeline of core, with sample data, and compares what the backend has got. It needs

@@ -18,7 +18,7 @@ from eventcore.testing.exporters.received import Received, ReceivedExemplar, Rec
 from eventcore.testing.exporters.recording import received_point, received_span
 from eventcore.testing.exporters.setup import LIMITS, ExporterSetup
 
-_LARGEST_EXACT: Final = 2**53
+_NOT_COMPARED: Final = ("name", "labels", "quantiles", "rate")
 _KINDS: Final[dict[str, type[MetricData]]] = {
     "counters": CounterData,
     "gauges": GaugeData,
@@ -72,13 +72,21 @@ class Trial:
         self.is_pulled = self.hooks.interval is None
         self.totals: dict[str, MetricData] = {}
         self.reports: list[ExporterReport] = []
+        self._created: dict[str, int] = {}
 
     # What happens
 
     def record(self, *metrics: MetricData) -> None:
         """Set the values that the next cycle exports, of the kinds that the exporter takes."""
         taken = tuple(_KINDS[kind] for kind in self.hooks.kinds if kind in _KINDS)
-        mine = [data for data in metrics if isinstance(data, taken)]
+        # As core numbers instruments in the order in which they are made.
+        mine = [
+            data
+            if data.created
+            else msgspec.structs.replace(data, created=self._created.setdefault(data.name, len(self._created) + 1))
+            for data in metrics
+            if isinstance(data, taken)
+        ]
         self.totals.update((data.name, data) for data in mine)
         self.delivery.record(*mine)
 
@@ -131,6 +139,10 @@ class Trial:
             missing = sorted(wanted - {span.name for span in self.setup.received().spans})
             raise AssertionError(f"{len(missing)} of {len(wanted)} spans did not arrive, for example {missing[:3]}")
         self.check_no_span_more_than(most)
+
+    def shown(self) -> list[MetricData]:
+        """The metrics as they were recorded last, without those that the exporter has reported as hidden."""
+        return [data for data in self.totals.values() if data.name not in self.delivery.pipeline.hidden]
 
     def check_no_point_twice(self) -> None:
         """Check that no cycle has brought a point twice: a failed one must leave nothing behind."""
@@ -262,12 +274,33 @@ class Trial:
             full, found = (msgspec.structs.replace(each, sum=None, count=None) for each in (full, found))
         skipped = {field for limit, fields in _POINT_FIELDS.items() if limit in self.setup.cannot for field in fields}
         for field in msgspec.structs.fields(ReceivedPoint):
-            if field.name in ("name", "labels", *skipped):
+            if field.name in _NOT_COMPARED or field.name in skipped:
                 continue
             expected, got = getattr(full, field.name), getattr(found, field.name)
             same = self._are_same_exemplars if field.name == "exemplars" else self._is_same
             if not same(expected, got):
                 yield f"{field.name} is {got!r}; expected {expected!r}"
+        if isinstance(data, HistogramData) and isinstance(point, HistogramPoint) and point.count:
+            for quantile in self.setup.quantiles:
+                yield from self._quantile_problems(data.boundaries, point, quantile, (found.quantiles or {}).get(quantile))
+
+    def _quantile_problems(
+        self, boundaries: Sequence[float], point: HistogramPoint, quantile: float, got: float | None
+    ) -> Iterator[str]:
+        """An estimate must lie between the bounds of the buckets of the two values around it, and within all values."""
+        if got is None:
+            yield f"the quantile {quantile} is missing"
+            return
+        assert point.min is not None
+        assert point.max is not None
+        rank = int(quantile * point.count)
+        bounds = (point.min, *boundaries), (*boundaries, point.max)
+        buckets = [index for index, count in enumerate(point.buckets) for _ in range(count)]
+        low = max(point.min, bounds[0][buckets[max(0, rank - 1)]])
+        high = min(point.max, bounds[1][buckets[min(rank, point.count - 1)]])
+        slack = self.setup.tolerance * max(abs(low), abs(high))
+        if not low - slack <= got <= high + slack:
+            yield f"the quantile {quantile} is {got!r}; expected between {low} and {high}"
 
     def _are_same_exemplars(self, expected: Sequence[ReceivedExemplar], got: Sequence[ReceivedExemplar] | None) -> bool:
         def order(exemplar: ReceivedExemplar) -> tuple[str, str]:
@@ -289,7 +322,9 @@ class Trial:
             return isnan(expected) and isnan(got)
         if not isfinite(expected) or not isfinite(got):
             return bool(expected == got)
-        if isinstance(expected, int) and abs(expected) > _LARGEST_EXACT and "large_integers" in self.setup.cannot:
+        if isinstance(expected, int):
+            if abs(expected) <= self.setup.largest_exact or "large_integers" not in self.setup.cannot:
+                return bool(expected == got)
             expected = float(expected)
         return bool(expected == got) or abs(expected - got) <= self.setup.tolerance * abs(expected)
 

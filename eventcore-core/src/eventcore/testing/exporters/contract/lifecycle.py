@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
-import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +18,7 @@ from eventcore.exporting.forking import ForkGuard
 from eventcore.exporting.registration import check_exporter
 from eventcore.telemetry import Telemetry
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial
+from eventcore.testing.exporters.contract.processes import Child
 from eventcore.testing.exporters.delivery import PATIENCE, delivering, wait_for
 from eventcore.testing.exporters.samples import exporter_context, sample_collection, sample_counter, sample_gauge, sample_spans
 from eventcore.testing.exporters.setup import LIMITS, ExporterSetup
@@ -200,7 +198,7 @@ class LifecycleContract(ContractFixtures):
                 work("child", 4)
                 return bool(telemetry.shutdown_blocking(exporter_setup.patience))
 
-            code = _in_child(child, exporter_setup.patience)
+            code = Child(child).wait(exporter_setup.patience)
             assert code == 0, "the exporter of a forked child must deliver what the child has recorded"
             work("parent", 8)
             report = telemetry.flush_blocking(exporter_setup.patience)
@@ -251,29 +249,3 @@ def _opened() -> tuple[int, int]:
     """How many threads and open files the process has; files only where the system tells."""
     folder = Path("/proc/self/fd")
     return threading.active_count(), len(list(folder.iterdir())) if folder.exists() else 0
-
-
-def _in_child(work: Callable[[], bool], patience: float) -> int:
-    """Run ``work`` in a forked child. Returns its exit code, 0 when ``work`` returned true; -9 when it did not end in time."""
-    with warnings.catch_warnings():
-        # Python 3.12 and later warn of threads at a fork. Core waits for the hooks, and replaces its locks in the child.
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        child = os.fork()
-    if not child:
-        code = 1
-        try:
-            code = 0 if work() else 1
-        finally:
-            os._exit(code)
-    status: list[int] = []
-
-    def has_ended() -> bool:
-        process, code = os.waitpid(child, os.WNOHANG)
-        status.append(code)
-        return process == child
-
-    if not wait_for(has_ended, patience + 2.0):
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return -signal.SIGKILL
-    return os.waitstatus_to_exitcode(status[-1])

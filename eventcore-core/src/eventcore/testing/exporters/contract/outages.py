@@ -8,12 +8,16 @@ from typing import Final
 
 import pytest
 
+from eventcore.exporting import RetryLater
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial, Trial
 from eventcore.testing.exporters.samples import sample_collection, sample_counter, sample_spans
 from eventcore.testing.exporters.setup import ExporterSetup
 
 _LATE: Final = 0.7
 """Seconds that a busy machine may add to a deadline."""
+
+_PAUSE: Final = 1.0
+"""Seconds that a busy backend asks for. Some protocols have whole seconds only."""
 
 
 class OutageContract(ContractFixtures):
@@ -88,6 +92,32 @@ class OutageContract(ContractFixtures):
             flushed.join(0.4)
         flushed.join()
         tested.deliver()
+        tested.expect(*tested.totals.values())
+        tested.expect_spans(tested.delivery.offered)
+        self._end(tested)
+
+    def test_a_backend_that_asks_for_a_pause_gets_it(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        tested = self._pushed(trial)
+        self.needs(exporter_setup, "waits")
+        self._deliver_some(tested, "before")
+        spans, metrics = sample_spans(5, "busy"), tuple(sample_collection())
+        with exporter_setup.busy(_PAUSE):
+            tested.end_spans(spans)
+            tested.record(*metrics)
+            report = tested.flush(_PAUSE / 2)
+        assert not report.delivered, f"a flush must not say that it has delivered while the backend refuses: {report}"
+        errors = [call.error for call in tested.hooks.calls if call.error is not None]
+        assert errors, "what the backend refuses must be an error of a hook"
+        for error in errors:
+            assert isinstance(error, RetryLater), (
+                f"a backend that asks for a pause is no fault: raise RetryLater, not {error!r}"
+            )
+            after = error.after or 0.0
+            assert _PAUSE <= after < _PAUSE + 1.0, (
+                f"pass on what the backend asks for: RetryLater(after={_PAUSE:g}), not {after:g}"
+            )
+        report = tested.flush(max(exporter_setup.patience, 3 * _PAUSE))
+        assert report.delivered, f"after the pause everything must be delivered: {report}"
         tested.expect(*tested.totals.values())
         tested.expect_spans(tested.delivery.offered)
         self._end(tested)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from math import inf, nan
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import pytest
 
 from eventcore.exporting import Exemplar, MetricData
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial, Trial
+from eventcore.testing.exporters.delivery import wait_for
 from eventcore.testing.exporters.samples import (
     SCOPES,
     sample_collection,
@@ -124,6 +126,91 @@ class ValueContract(ContractFixtures):
             assert repr(other) in reason, f"the reason must name the instrument that has the name: {reason}"
         wanted = [data for data in metrics if data.name not in hidden]
         tested.expect(*wanted)
+
+    def test_names_that_another_one_reserves_stay_apart_when_they_come_later(
+        self, exporter_setup: ExporterSetup, trial: StartTrial
+    ) -> None:
+        self.needs(exporter_setup, "counters")
+        # OpenMetrics reserves `made_created` for the counter `made`.
+        tested = self._deliver(trial, sample_counter("sent", {(): 1}, labels=()), sample_counter("made", {(): 2}, labels=()))
+        tested.record(sample_counter("made.created", {(): 3}, labels=()), sample_gauge("sent.created", {(): 4}, labels=()))
+        tested.deliver()
+        # A name may turn out to be taken when the backend asks for it.
+        wait_for(lambda: not tested.differences(exporter_setup.received(), tested.shown()), exporter_setup.patience)
+        hidden = tested.delivery.pipeline.hidden
+        assert set(hidden) <= {"sent.created", "made.created"}, f"what was shown before must stay: {hidden}"
+        tested.expect(*tested.shown())
+
+    def test_a_name_that_ends_in_its_unit_arrives(self, trial: StartTrial) -> None:
+        ends = {"wait.s": "s", "size.by": "By", "age.seconds": "s", "memory.bytes": "By", "speed.by.s": "By/s"}
+        self._deliver(trial, *(sample_gauge(name, {(): 1.5}, labels=(), unit=unit) for name, unit in ends.items()))
+
+    def test_the_names_of_eventcore_are_kept_for_eventcore(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "counters")
+        # The application's counter comes first. Dashboards and alerts need the other one.
+        tested = trial()
+        tested.record(sample_counter("eventcore.commands", {(): 100}, labels=(), unit="{command}"))
+        tested.deliver()
+        ours = sample_counter("eventcore.commands.total", {(): 7}, labels=(), unit="{command}")
+        tested.record(ours)
+        tested.deliver()
+        assert "eventcore.commands.total" not in tested.delivery.pipeline.hidden, (
+            "where two names become one, eventcore's own instrument is shown, and the application's is reported as hidden"
+        )
+        tested.expect(ours)
+
+    def test_texts_that_are_one_for_the_backend_are_added(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "counters")
+        times: dict[str, Any] = {"start_time_ns": time.time_ns() - 10**9, "time_ns": time.time_ns()}
+        texts = {"a\x00b": 1, "a\ufffdb": 2, "plain": 4}
+        tested = trial()
+        tested.record(
+            sample_counter("texts.total", {(text,): value for text, value in texts.items()}, **times),
+            sample_histogram("texts.duration", {(text,): [0.25] * value for text, value in texts.items()}, **times),
+        )
+        tested.deliver()
+        # Series that the backend tells apart arrive as they are.
+        added: dict[str, int] = {}
+        for text, value in texts.items():
+            added[exporter_setup.text(text)] = added.get(exporter_setup.text(text), 0) + value
+        shown = {text: next(each for each in texts if exporter_setup.text(each) == text) for text in added}
+        totals = {(shown[text],): value for text, value in added.items()}
+        tested.expect(
+            sample_counter("texts.total", totals, **times),
+            sample_histogram("texts.duration", {labels: [0.25] * value for labels, value in totals.items()}, **times),
+        )
+
+    def test_quantiles_lie_where_the_values_are(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "histograms")
+        if not exporter_setup.quantiles:
+            pytest.skip("the setup declares no quantiles")
+        values = {
+            ("one",): (0.3,),
+            ("narrow",): (0.01, 0.02, 0.03),
+            ("low",): (0.001, 0.002),
+            ("high",): (6.0, 7.0, 9.0),
+            ("spread",): (0.001, 0.01, 0.1, 1.0, 10.0),
+        }
+        self._deliver(trial, sample_histogram(values=values))
+
+    def test_a_rate_is_the_increase_per_second(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "counters")
+        if not exporter_setup.has_rates:
+            pytest.skip("the setup declares no rates")
+        second = 10**9
+        tested, now = trial(), time.time_ns()
+        # The third cycle follows soon, and in the last one the series has begun anew.
+        for value, begun, until, rate in ((50, -100, 0, None), (80, -100, 10, 3), (85, -100, 10.5, 10), (10, 15, 20, 2)):
+            times: dict[str, Any] = {"start_time_ns": now + int(begun * second), "time_ns": now + int(until * second)}
+            counter = sample_counter(values={("FR",): value}, **times)
+            tested.record(counter)
+            tested.deliver()
+            tested.expect(counter)
+            name = exporter_setup.metric_name(counter)
+            shown = [point.rate for point in exporter_setup.received().points if point.name == name][-1]
+            assert rate is None or shown == pytest.approx(rate, rel=exporter_setup.tolerance), (
+                f"the rate is {shown}; expected {rate} per second"
+            )
 
     def test_whole_and_broken_large_and_small_numbers_arrive(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         numbers = (0, 1, -1, 0.1, 1e-9, 123456.789, 1234567.0, -1234567.25, 1e21, 2**31, 2**53 + 1, -(2**40))
