@@ -167,6 +167,7 @@ class ValueContract(ContractFixtures):
         tested.record(
             sample_counter("texts.total", {(text,): value for text, value in texts.items()}, **times),
             sample_histogram("texts.duration", {(text,): [0.25] * value for text, value in texts.items()}, **times),
+            alone := sample_counter("zero.total", {("a\x00b",): 1, ("plain",): 2}, **times),
         )
         tested.deliver()
         # Series that the backend tells apart arrive as they are.
@@ -178,6 +179,7 @@ class ValueContract(ContractFixtures):
         tested.expect(
             sample_counter("texts.total", totals, **times),
             sample_histogram("texts.duration", {labels: [0.25] * value for labels, value in totals.items()}, **times),
+            alone,
         )
 
     def test_quantiles_lie_where_the_values_are(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
