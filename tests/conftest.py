@@ -89,6 +89,11 @@ _MARKED: Final = {
         "prometheus/test_listener.py",
         "prometheus/test_scraping.py",
         "recording/test_collector.py",
+        # How soon a store finds out that its server does not answer, and what it does then.
+        "health/test_opening.py",
+        "postgres/test_postgres_breaker.py",
+        "postgres/test_postgres_connections.py",
+        "postgres/test_postgres_outages.py",
         # Leases that run out, and how soon another process takes over.
         "projections/test_crashes.py",
         "projections/test_leadership.py",

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import asyncpg
+import psutil  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from eventcore import EventStore, open_store
@@ -20,6 +21,7 @@ from eventcore.stores.postgres.schema import lock_key
 from tests.postgres.backends import OpenBackend, Server, as_soon_as_it_answers, request
 from tests.postgres.proxy import Proxy
 from tests.projections.models import Seen
+from tests.real_parts.postgres import PostgresServer
 from tests.store.bank import Deposit, account
 
 Sessions = Callable[[], Awaitable[int]]
@@ -147,6 +149,36 @@ async def test_a_call_that_is_given_up_leaves_no_statement_behind(
                 while await observer.fetchval(waiting, database):
                     await asyncio.sleep(0.01)
     await observer.close()
+
+
+def processes(postmaster: psutil.Process, database: str) -> int:
+    """How many processes of a server serve a database, or are about to."""
+    found = 0
+    for child in postmaster.children():
+        # One that has just ended.
+        with suppress(psutil.Error):
+            found += f" {database} " in " ".join(child.cmdline())
+    return found
+
+
+async def test_calls_that_are_given_up_while_they_connect_leave_no_more_sessions_than_pool_and_three(
+    server: Server, url: str, open_backend: OpenBackend, database: str
+) -> None:
+    """Sessions that begin slowly are in no view of the server; its processes show them."""
+    if not isinstance(server, PostgresServer):
+        pytest.skip("EVENTCORE_TEST_POSTGRES names a server whose processes are not seen")
+    backend = await open_backend(f"{url}?pool=1&timeout=6&options=-c%20post_auth_delay%3D1")
+    postmaster = psutil.Process(int((server.data / "postmaster.pid").read_text().splitlines()[0]))
+    most_found = 0
+    async with locked(url):
+        for _ in range(20):
+            with suppress(TimeoutError, StoreUnavailable):
+                async with asyncio.timeout(0.1):
+                    await backend.log.head_position()
+            # One of them holds the lock.
+            most_found = max(most_found, processes(postmaster, database) - 1)
+    assert 2 <= most_found <= 4
+    assert await as_soon_as_it_answers(backend.log.head_position) == 0
 
 
 async def test_a_statement_whose_process_was_killed_ends_after_the_timeout(

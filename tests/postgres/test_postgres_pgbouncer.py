@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from eventcore import RetryPolicy, open_store
-from eventcore.errors import InvalidStoreUrl, StoreError
+from eventcore.errors import CommandTimeout, InvalidStoreUrl, StoreError
 from eventcore.stores import START, EventFilter
 from eventcore.stores.urls import backend_from_url
 from tests.postgres.backends import OpenBackend, Server, everything, request
@@ -128,7 +128,7 @@ async def test_a_prepared_statement_that_another_session_has_says_which_switch_i
     ignored = "statement_timeout, lock_timeout, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count"
     pgbouncer = start_pgbouncer(own(server), f"ignore_startup_parameters = {ignored}")
     url = pgbouncer.url(database).removesuffix("?statement_cache=off")
-    failures: set[str] = set()
+    failures: set[StoreError] = set()
 
     async def use(number: int) -> None:
         try:
@@ -136,8 +136,10 @@ async def test_a_prepared_statement_that_another_session_has_says_which_switch_i
                 for turn in range(20):
                     await store.execute(Deposit(account=account(f"{number}-{turn}")))
         except StoreError as error:
-            failures.add(str(error))
+            failures.add(error)
 
     await asyncio.gather(*(use(number) for number in range(8)))
-    assert failures
-    assert all("add statement_cache=off to the store URL" in failure for failure in failures), failures
+    # A session that others use, too, may also give no answer at all.
+    answered = {str(failure) for failure in failures if not isinstance(failure, CommandTimeout)}
+    assert answered
+    assert all("add statement_cache=off to the store URL" in failure for failure in answered), answered

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -42,7 +43,11 @@ SETTINGS: Final = "timeout=5&sslmode=disable"
 CONNECTIONS: Final = "200"
 """The most connections that a server takes. It keeps those of processes that are killed or cut off, which make new ones."""
 
+# Seconds in which a reader or a projection must come further; and in which all must have come to the end.
 _CATCH_UP: Final = 60.0
+_CATCH_UP_ALL: Final = 900.0
+# Events in a minute that count as progress.
+_PROGRESS: Final = 100
 _TAIL: Final = 4096
 
 
@@ -123,10 +128,28 @@ async def all_caught_up(
     end = await asyncio.to_thread(head)
     logs = [member.log for member in crew.of("reader", "scanner")]
     try:
-        await until(lambda: all(last_seen(log) >= end for log in logs), f"readers at {end}", _CATCH_UP)
-        await until(lambda: min(checkpoints()) >= end, f"projections at {end}", _CATCH_UP)
+        await come_to(end, lambda: min(map(last_seen, logs), default=end), "readers")
+        await come_to(end, lambda: min(checkpoints()), "projections")
     except TimeoutError as error:
         findings.violated(str(error))
+
+
+async def come_to(end: int, reached: Callable[[], int], who: str) -> None:
+    """Wait until a position is reached; on a slow machine for as long as there is progress.
+
+    Raises:
+        TimeoutError: none for a minute, or not reached in a quarter of an hour.
+    """
+    deadline = monotonic() + _CATCH_UP_ALL
+    while (before := await asyncio.to_thread(reached)) < end:
+        if monotonic() > deadline:
+            raise TimeoutError(f"not within {_CATCH_UP_ALL:g} s: {who} at {end}")
+        further = min(end, before + _PROGRESS)
+        await until(partial(_is_at, reached, further), f"{who} at {end}", _CATCH_UP)
+
+
+def _is_at(reached: Callable[[], int], position: int) -> bool:
+    return reached() >= position
 
 
 def last_seen(path: Path) -> int:

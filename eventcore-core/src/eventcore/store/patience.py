@@ -26,6 +26,7 @@ async def open_patiently(open_once: Callable[[], Awaitable[None]], timeout: floa
     monitor.phase = "opening"
     deadline = monotonic() + timeout
     attempt = 0
+    failure: StoreUnavailable | None = None
     while True:
         attempt += 1
         # Without `open_timeout`, the one attempt has the timeout of the URL.
@@ -38,7 +39,9 @@ async def open_patiently(open_once: Callable[[], Awaitable[None]], timeout: floa
         except TimeoutError:
             if not limit.expired():
                 raise
-            failure = StoreUnavailable(f"the server gave no answer until the end of open_timeout ({timeout:g} s)")
+            # What an earlier attempt found out says more than the end of the last one.
+            earlier = "" if failure is None else f"{failure}; the last attempt found that "
+            failure = StoreUnavailable(f"{earlier}the server gave no answer until the end of open_timeout ({timeout:g} s)")
         monitor.problem = str(failure)
         pause = backoff(attempt, _FIRST_PAUSE, _MAX_PAUSE)
         if monotonic() + pause >= deadline:

@@ -3,7 +3,8 @@
 **How many.** The store never has more than ``PostgresSettings.limit`` connections on the server. A connection counts from the
 attempt to open it until the server has ended its side of it: a call that timed out leaves a statement running there, which
 waits perhaps for a lock. So such a connection is *ended* in a task of its own: the server is asked to cancel the statement,
-and its answer is awaited. If none comes, the session is terminated by its number, over another connection.
+and its answer is awaited. If none comes, the session is terminated by its number, over another connection. An attempt to
+connect that its call has given up goes on for a while, since only a connection that exists can be ended.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Connector:
         self._allowed = asyncio.Semaphore(settings.limit)
         self._waiting = 0
         self._checking = asyncio.Lock()
-        self._ending: set[OwnedTask[None]] = set()
+        self._ending: set[OwnedTask[Any]] = set()
         self._remaining: set[OwnedTask[None]] = set()
         self._is_open = False
         self._is_closed = False
@@ -93,6 +94,11 @@ class Connector:
         self._is_closed = True
         await asyncio.gather(*(cancel_and_wait(task) for task in (*self._ending, *self._remaining)))
 
+    @property
+    def _end_timeout(self) -> float:
+        """Seconds in which a server that is there confirms the end of a connection."""
+        return max(0.05, min(_END_TIMEOUT, _END_PART * self.settings.timeout))
+
     async def once(self, timeout: float) -> Connection:
         """A new connection, by one attempt of at most ``timeout`` seconds. It counts towards the limit.
 
@@ -101,35 +107,27 @@ class Connector:
             InvalidStoreUrl: asyncpg or the server cannot use the URL.
         """
         await self._allow(monotonic() + timeout)
-        try:
-            return await self._connect(timeout)
-        except BaseException:
-            self._gone()
-            raise
+        return await self._connect(timeout)
 
     async def patiently(self, deadline: float) -> Connection:
         """A new connection, by repeated attempts until ``deadline`` (of ``time.monotonic``). Raises as ``once`` does."""
         begun = monotonic()
-        await self._allow(deadline)
         attempt = 1
-        try:
-            while True:
-                seconds = max(0.05, min(_CONNECT_TIMEOUT, deadline - monotonic()))
-                try:
-                    return await self._connect(seconds)
-                except StoreUnavailable as error:
-                    pause = backoff(attempt, _FIRST_DELAY, _MAX_DELAY)
-                    if monotonic() + pause >= deadline:
-                        # A short attempt without answer proves nothing; a refused one does.
-                        long_enough = seconds >= min(_AWAY_AFTER, _AWAY_PART * self.settings.timeout)
-                        if is_away(error.__cause__) and (long_enough or not isinstance(error.__cause__, TimeoutError)):
-                            self.breaker.trip(str(error), begun)
-                        raise
-                await asyncio.sleep(pause)
-                attempt += 1
-        except BaseException:
-            self._gone()
-            raise
+        while True:
+            await self._allow(deadline)
+            seconds = max(0.05, min(_CONNECT_TIMEOUT, deadline - monotonic()))
+            try:
+                return await self._connect(seconds)
+            except StoreUnavailable as error:
+                pause = backoff(attempt, _FIRST_DELAY, _MAX_DELAY)
+                if monotonic() + pause >= deadline:
+                    # A short attempt without answer proves nothing; a refused one does.
+                    long_enough = seconds >= min(_AWAY_AFTER, _AWAY_PART * self.settings.timeout)
+                    if is_away(error.__cause__) and (long_enough or not isinstance(error.__cause__, TimeoutError)):
+                        self.breaker.trip(str(error), begun)
+                    raise
+            await asyncio.sleep(pause)
+            attempt += 1
 
     @property
     def is_short(self) -> bool:
@@ -150,7 +148,7 @@ class Connector:
         pid = None if connection.is_closed() else connection.get_server_pid()
         confirmed = False
         try:
-            confirmed = await close(connection, max(0.05, min(_END_TIMEOUT, _END_PART * self.settings.timeout)))
+            confirmed = await close(connection, self._end_timeout)
         finally:
             # Behind pgbouncer there is nothing to wait for: it limits the connections to the server itself.
             if confirmed or pid is None or not self.settings.statement_cache or not self._is_open:
@@ -236,15 +234,10 @@ class Connector:
         self.counters.connections_used = (self.counters.connections_used or 0) + 1
 
     async def _connect(self, timeout: float) -> Connection:
+        """Connect within ``timeout`` seconds. The place that was allowed for the connection is given back if that fails."""
         settings = self.settings
         try:
-            connection = await connect(
-                settings.dsn,
-                timeout,
-                statement_cache=settings.statement_cache,
-                server_settings=settings.server_settings,
-                keep_alive=settings.timeout,
-            )
+            connection = await self._attempt(timeout)
         except (InvalidConfiguration, ValueError):
             # The message of asyncpg may contain a part of the password.
             raise InvalidStoreUrl(
@@ -263,6 +256,35 @@ class Connector:
             raise reason from error
         self.counters.connection_problem = None
         return connection
+
+    async def _attempt(self, timeout: float) -> Connection:
+        """Attempt to connect. If it is given up, it goes on for as long as a server that is there takes to end a connection.
+
+        A server process that begins is seen by nobody: it cannot be asked to end, and finds out late that nobody waits for it.
+        """
+        settings = self.settings
+        opening = connect(
+            settings.dsn,
+            timeout + self._end_timeout,
+            statement_cache=settings.statement_cache,
+            server_settings=settings.server_settings,
+            keep_alive=settings.timeout,
+        )
+        attempt = spawn(opening, "eventcore-postgres-connect")
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(attempt)
+        except BaseException:
+            self._ending.add(attempt)
+            attempt.add_done_callback(self._given_up)
+            raise
+
+    def _given_up(self, attempt: OwnedTask[Connection]) -> None:
+        self._ending.discard(attempt)
+        if attempt.cancelled() or attempt.exception() is not None:
+            self._gone()
+        else:
+            self.end(attempt.result(), monotonic())
 
 
 @final
