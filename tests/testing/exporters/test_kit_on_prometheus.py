@@ -134,6 +134,7 @@ class WorkersSetup(TextSetup):
 class OpenMetricsWorkersSetup(WorkersSetup):
     """Scrapes the newer format."""
 
+    cannot: ClassVar = {name: reason for name, reason in PrometheusSetup.cannot.items() if name != "workers"}
     accept = PrometheusSetup.accept
     parse = PrometheusSetup.parse
 

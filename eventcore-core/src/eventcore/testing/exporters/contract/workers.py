@@ -17,6 +17,7 @@ from eventcore.testing.exporters.contract.fixtures import ContractFixtures
 from eventcore.testing.exporters.contract.processes import Child
 from eventcore.testing.exporters.delivery import wait_for
 from eventcore.testing.exporters.received import ReceivedPoint
+from eventcore.testing.exporters.recording import RecordingExporter
 from eventcore.testing.exporters.samples import sample_counter, sample_gauge, sample_histogram
 from eventcore.testing.exporters.setup import ExporterSetup
 
@@ -49,6 +50,8 @@ class WorkerContract(ContractFixtures):
         with _telemetry(exporter_setup) as (telemetry, handle):
             if handle.interval is None:
                 self.needs(exporter_setup, "workers")
+            # Spans are recorded, and exemplars with them, where an exporter takes them.
+            telemetry.register_exporter(RecordingExporter(), name="beside")
             # An exporter that adds a label for each process may call it so.
             counter = telemetry.counter("worked.total", labels=("worker",), exemplars=True)
             gauge = telemetry.gauge("worked.now", labels=("worker",))
