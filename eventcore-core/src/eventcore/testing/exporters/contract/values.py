@@ -309,6 +309,11 @@ class ValueContract(ContractFixtures):
         marked = [
             _with_exemplars(counter, (Exemplar(2.5, now, (1 << 127) + 2, 9),)),
             _with_exemplars(histogram, seen),
+            # A whole number, and below zero.
+            _with_exemplars(
+                sample_histogram("balance.change", {(): (-3.0,)}, boundaries=(-5.0, 0.0), unit="", labels=()),
+                (Exemplar(-3, now, 11, 12),),
+            ),
         ]
         self._deliver(trial, *marked)
 
