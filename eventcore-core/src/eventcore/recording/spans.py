@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
-from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
+from eventcore.ground import cut, describe_error, is_success, text_of, traceback_of, type_name, without_values
 from eventcore.recording.attributes import (
     NO_DETAILS,
     SpanDetails,
@@ -25,6 +25,7 @@ from eventcore.recording.attributes import (
     freeze,
     freeze_and_count,
     plain_copy,
+    plain_link,
     repair,
 )
 from eventcore.recording.trace_context import AmbientContext, TraceContext
@@ -446,7 +447,7 @@ class Span:
         return self._frozen(details, self.context)
 
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
+        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and is_success(error)):
             return
         # Commands and projections work on events, and what an exception says may repeat one.
         shown = error if self.log_fields is None else without_values(error)
@@ -484,13 +485,6 @@ def _disconnect(connected: _Connected) -> None:
         other.detach(token)
 
 
-def _is_success(error: SystemExit) -> bool:
-    try:
-        return error.code is None or (type(error.code) is int and error.code == 0)
-    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
-        return False
-
-
 def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
     """The link with plain values; ``None`` when it is none, or its context names no span."""
     context, attributes, dropped = given, cast(object, ()), 0
@@ -499,13 +493,4 @@ def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
     # Not `isinstance`, which asks the object itself for its `__class__`.
     if issubclass(type(context), Span):
         context = cast(Span, context).context
-    if type(context) is not TraceContext or not context.valid:
-        return None
-    if type(attributes) is tuple and not attributes:
-        return SpanLink(context)
-    try:
-        items: object = dict(cast(Any, attributes))
-    except BaseException:  # noqa: BLE001  # a link of attributes that are no pairs is still a link
-        return SpanLink(context, (), dropped + 1)
-    frozen, left_out = freeze_and_count(items, limits.link_attributes, limits.text)
-    return SpanLink(context, frozen, dropped + left_out)
+    return plain_link(context, attributes, dropped, limits) if type(context) is TraceContext and context.valid else None
