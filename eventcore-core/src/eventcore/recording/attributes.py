@@ -203,16 +203,8 @@ def _freeze_sequence(items: Any, limit: int) -> AttributeValue:
     return tuple(text_of(item, limit) for item in frozen)
 
 
-def checked_link(given: object, limits: SpanLimits, span_class: type[Any]) -> SpanLink | None:
-    """The link with plain values; ``None`` when it is none, or its context names no span."""
-    context, attributes, dropped = given, cast(object, ()), 0
-    if type(given) is SpanLink:
-        context, attributes, dropped = given.context, given.attributes, given.dropped_attributes
-    # Not `isinstance`, which asks the object itself for its `__class__`.
-    if issubclass(type(context), span_class):
-        context = cast(Any, context).context
-    if type(context) is not TraceContext or not context.valid:
-        return None
+def plain_link(context: TraceContext, attributes: object, dropped: int, limits: SpanLimits) -> SpanLink:
+    """A link whose attributes are plain and bounded; ``dropped`` of them are left out already."""
     if type(attributes) is tuple and not attributes:
         return SpanLink(context)
     try:
@@ -221,11 +213,3 @@ def checked_link(given: object, limits: SpanLimits, span_class: type[Any]) -> Sp
         return SpanLink(context, (), dropped + 1)
     frozen, left_out = freeze_and_count(items, limits.link_attributes, limits.text)
     return SpanLink(context, frozen, dropped + left_out)
-
-
-def is_success(error: SystemExit) -> bool:
-    """Whether the program exits because its work is done."""
-    try:
-        return error.code is None or (type(error.code) is int and error.code == 0)
-    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
-        return False
