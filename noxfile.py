@@ -194,7 +194,7 @@ class Failures:
     def of(self, *command: str) -> None:
         """Run pytest, and keep what fails. Later runs follow also after a failure, so that one session shows every fault."""
         # pytest keeps there which tests have failed, and at its end a list of all.
-        kept = Path(self._session.create_tmp()) / "cache"
+        kept = ROOT / ".nox" / "failures" / self._session.name
         shutil.rmtree(kept, ignore_errors=True)
         with contextlib.suppress(CommandFailed):
             self._session.run(*command, "-o", f"cache_dir={kept}", success_codes=[0, 1])

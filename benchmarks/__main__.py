@@ -23,6 +23,7 @@ _PARTS = {
     "peers": ("benchmarks.peers", "peers"),
     "postgres": ("benchmarks.postgres_throughput", "postgres_throughput"),
     "unseen": ("benchmarks.unseen_streams", "unseen_streams"),
+    "budget": ("benchmarks.budget", "budget"),
     "readers": ("benchmarks.readers", "readers"),
     "conditions": ("benchmarks.conditions", "conditions"),
     "traces": ("benchmarks.every_trace", "every_trace"),

@@ -32,8 +32,8 @@ _THREADS: Final = "in threads"
 _PROCESS: Final = "with a process"
 # What lets an exporter deliver all spans: a budget for converting them, and a queue for some seconds of them.
 _PIPELINES: Final[dict[str, dict[str, Any]]] = {
-    _THREADS: {"span_interval": 0.2, "cpu_budget": 1.0, "span_queue": 500_000},
-    _PROCESS: {"span_interval": 0.2, "process": True, "span_queue": 500_000},
+    _THREADS: {"span_interval": 0.1, "cpu_budget": 1.0, "span_queue": 500_000},
+    _PROCESS: {"span_interval": 0.1, "process": True, "span_queue": 500_000},
 }
 _TARGETS: Final = {_THREADS: 0.6, _PROCESS: 0.8}
 
@@ -71,7 +71,7 @@ def every_trace(effort: Effort) -> Table:
             "in time: the share that it had when the load ended.",
             "CPU: processor time of the store's process for one command. That of the exporter's process is not part of it.",
             "in threads: with cpu_budget = 1. with a process: process = true. Both with room for 500,000 spans, and "
-            "span_interval = 0.2.",
+            "span_interval = 0.1.",
             f"Load of the machine: {begun:.1f} before, {os.getloadavg()[0]:.1f} after.",
         ),
     )

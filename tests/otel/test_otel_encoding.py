@@ -149,7 +149,15 @@ def test_what_the_encoder_keeps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(encoding, "_MOST_LABELS", 100)
     encoder = Encoder()
     for n in range(2000):
-        attributes = (("stream", f"s{n}"), (f"name{n}", "v"), ("n", n), ("long", "x" * 1000 + str(n)))
+        odd = (f"{n}" + "x" * 200, 0.5)
+        attributes = (
+            ("stream", f"s{n}"),
+            (f"name{n}", "v"),
+            ("n", n),
+            ("long", "x" * 1000 + str(n)),
+            (f"ratio{n}", n / 7),
+            odd,
+        )
         assert encoder.spans([span(n + 1, attributes=attributes)])
         assert encoder.counters([counter("c", {f"k{n}": n})])
         encoder.begin_metrics()

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventcore.exporting.process.packed_spans import SpanUnpacker
-from eventcore.exporting.process.packing import pack_metrics, pack_spans, unpack_metrics, unpack_spans
-from eventcore.recording import IdGenerator, RateSampler, Scope, Tracer
+from eventcore.exporting.process.packing import pack_metrics, pack_spans, unpack_metrics
+from eventcore.recording import IdGenerator, RateSampler, Scope, Span, SpanData, Tracer
 from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import CounterData, Exemplar, GaugeData, HistogramData, HistogramPoint, NumberPoint
@@ -62,10 +62,10 @@ def ended(tracer: Tracer, drawn: dict[str, Any]) -> None:
     span.end()
 
 
-@settings(max_examples=50)
-@given(st.lists(spans, max_size=4))
-def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]]) -> None:
-    tracer = Tracer(RateSampler("all"), IdGenerator(), LIMITS)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(spans, max_size=4), st.sampled_from([LIMITS, SpanLimits()]))
+def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]], limits: SpanLimits) -> None:
+    tracer = Tracer(RateSampler("all"), IdGenerator(), limits)
     tracer.sampler.follows_parent = False
     tracer.wanted = True
     for each in drawn:
@@ -73,8 +73,32 @@ def test_spans_are_the_same_in_another_process(drawn: list[dict[str, Any]]) -> N
     recorded = tracer.ring.take_all()
     # Before `data` freezes them here, too.
     packed = pack_spans(recorded)
-    unpacked = unpack_spans(packed, SpanUnpacker(LIMITS))
+    unpacked = SpanUnpacker(limits).unpack(packed)
     # Not `==`, for which `True`, `1` and `1.0` are the same.
+    assert repr(unpacked) == repr([span.data() for span in recorded])
+
+
+def test_only_spans_that_something_is_cut_of_are_frozen_in_the_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = Tracer(RateSampler("all"), IdGenerator(), LIMITS)
+    tracer.wanted = True
+    outer = tracer.span("outer", kind="client", attributes={"a": True, "b": 1, "c": -0.5}, correlation_id="order-7")
+    with outer, tracer.span("inner", links=[TraceContext(5, 6, 1)]) as inner:
+        inner.add_event("retry", {"reason": "version", "numbers": (1, 2)})
+        inner.set_status("error", "because")
+    tracer.span("cut", attributes={"a": "x" * 13}).end()
+    recorded = tracer.ring.take_all()
+    packed = pack_spans(recorded)
+    frozen: list[str] = []
+    data = Span.data
+
+    def noted(span: Span) -> SpanData:
+        frozen.append(span.name)
+        return data(span)
+
+    monkeypatch.setattr(Span, "data", noted)
+    unpacked = SpanUnpacker(LIMITS).unpack(packed)
+    assert frozen == ["cut"]
+    monkeypatch.undo()
     assert repr(unpacked) == repr([span.data() for span in recorded])
 
 
@@ -87,7 +111,7 @@ def test_a_span_that_holds_nonsense_costs_only_itself() -> None:
     tracer.span("third").end()
     broken.trace_id = "not an id"  # type: ignore[assignment]  # what an application may do
     recorded = tracer.ring.take_all()
-    unpacked = unpack_spans(pack_spans(recorded), SpanUnpacker(SpanLimits()))
+    unpacked = SpanUnpacker(SpanLimits()).unpack(pack_spans(recorded))
     assert [span.name for span in unpacked] == ["first", "second", "third"]
     assert unpacked == [span.data() for span in recorded]
 
@@ -125,7 +149,7 @@ metrics = st.tuples(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(metrics)
 def test_metrics_are_the_same_in_another_process(drawn: tuple[list[Any], list[Any], list[Any]]) -> None:
     for kind, values in zip(("counters", "gauges", "histograms"), drawn, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eventcore.recording import IdGenerator, RateSampler, Scope, SilentTracer, TraceContext, Tracer
+from eventcore.recording.values import SpanLink
 from tests.recording.spans import Other, ended
 
 
@@ -147,3 +148,41 @@ def test_a_span_carries_the_scope_that_made_it(tracer: Tracer) -> None:
     named, plain, again = ended(tracer)
     assert named.scope == again.scope == scope
     assert plain.scope.name == "eventcore"
+
+
+def test_attributes_that_are_given_away_are_those_that_are_set(tracer: Tracer) -> None:
+    given: dict[str, Any] = {"a": 1, "b": "x" * 5000, "c": [1, 2]}
+    with tracer.span("first") as span:
+        span.take_attributes(given)
+    with tracer.span("second", attributes={"a": 0, "z": 2.5}) as span:
+        span.take_attributes({"a": 1})
+    span.take_attributes({"late": 1})
+    first, second = ended(tracer)
+    assert dict(first.attributes) == {"a": 1, "b": "x" * 4095 + "…", "c": (1, 2)}
+    assert dict(second.attributes) == {"a": 1, "z": 2.5}
+    assert tracer.ring.ignored == 1
+
+
+def test_links_that_are_given_away_are_those_that_are_added_within_the_limit(tracer: Tracer) -> None:
+    links = [SpanLink(TraceContext(5, number, 1)) for number in range(1, 130)]
+    with tracer.span("few") as span:
+        span.take_links(links[:2])
+    with tracer.span("many") as span:
+        span.take_links(links)
+    with tracer.span("more") as span:
+        span.add_links(links[:1])
+        span.take_links(links[1:3])
+    span.take_links(links)
+    few, many, more = ended(tracer)
+    assert few.links == tuple(links[:2])
+    assert (many.links, many.dropped_links) == (tuple(links[:128]), 1)
+    assert more.links == tuple(links[:3])
+
+
+def test_a_frozen_value_is_kept_for_several_exporters_only(tracer: Tracer) -> None:
+    tracer.span("ship", attributes={"a": 1}).end()
+    [span] = tracer.ring.take_all()
+    assert span.data() == span.data()
+    assert span.data() is not span.data()
+    tracer.ring.is_shared = True
+    assert span.data() is span.data()

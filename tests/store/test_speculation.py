@@ -394,6 +394,24 @@ def test_speculation_begins_above_95_percent_and_stops_below_90() -> None:
         assert not often.active, "90 % are not enough to begin"
 
 
+def test_few_commands_are_looked_at_while_their_streams_clearly_are_not_empty() -> None:
+    learned = Speculation("learn")
+    looked = 0
+    for _ in range(1000):
+        if learned.looks():
+            learned.learn(right=False)
+            looked += 1
+    assert 64 <= looked <= 64 + 1000 // 16
+    # Streams are empty from now on: it takes about as many commands as if each had been looked at.
+    begun = 0
+    while not learned.active:
+        if learned.looks():
+            learned.learn(right=True)
+        begun += 1
+        assert begun < 300
+    assert not any(Speculation("off").looks() for _ in range(100))
+
+
 async def test_a_mode_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTCORE_SPECULATION", "sometimes")
     with pytest.raises(ValueError, match="EVENTCORE_SPECULATION='sometimes'; expected one of learn, on, off"):

@@ -32,7 +32,19 @@ from eventcore.exporting import (
     SpanKind,
     SpanLink,
 )
-from eventcore_otel.protobuf import VARINTS, count_field, delimited, key_value, text, text_field, timestamp, varint
+from eventcore_otel.protobuf import (
+    VARINTS,
+    count_field,
+    delimited,
+    key_field,
+    key_value,
+    text,
+    text_field,
+    timestamp,
+    varint,
+    with_text,
+    with_value,
+)
 
 Encoded: TypeAlias = "list[tuple[Group, list[bytes]]]"
 
@@ -47,10 +59,15 @@ _STATUS: Final = {"ok": b"\x18\x01", "error": b"\x18\x02"}
 # Trace id, span id, start, end, flags.
 _SPAN: Final = Struct("<2s16s2s8scQcQ2sI")
 _LINK: Final = Struct("<2s16s2s8scI")
+# The same with the tag and the length of the link before it: all that a link without attributes has.
+_PLAIN_LINK: Final = Struct("<4s16s2s8scI")
+_PLAIN_LINK_BEGINS: Final = bytes((0x6A, _LINK.size, 0x0A, 0x10))
+_PARENT: Final = Struct(">2sQ")
 _INT_POINT: Final = Struct("<cQcQcq")
 _DOUBLE_POINT: Final = Struct("<cQcQcd")
 _HISTOGRAM_POINT: Final = Struct("<cQcQcQ")
 _DOUBLE: Final = Struct("<cd")
+_FLOAT: Final = Struct("<d")
 _EXEMPLAR: Final = Struct("<cQ2s8s2s16s")
 
 # The context of a link, or of a span's parent, is one of this or of another process: bits 8 and 9 of the flags.
@@ -124,6 +141,8 @@ class Encoder:
         self._attributes: dict[type, dict[tuple[str, AttributeValue], bytes]] = {str: {}, int: {}, bool: {}}
         self._kept: Counter[str] = Counter()
         self._names: dict[str, bytes] = {}
+        self._keys: dict[str, bytes] = {}
+        self._floats: dict[str, bytes] = {}
         self._number_labels: dict[Labels, bytes] = {}
         self._histogram_labels: dict[Labels, bytes] = {}
         self._bucket_structs: dict[int, Struct] = {}
@@ -187,10 +206,15 @@ class Encoder:
             fixed = _SPAN.pack(b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x39", start, b"\x41", end, b"\x85\x01", flags)
         fields = [fixed, self._names.get(span.name) or self._name(span.name), _KINDS[span.kind]]
         if span.parent_span_id:
-            fields.append(b"\x22\x08" + span.parent_span_id.to_bytes(8, "big"))
-        attributes = self._attributes
+            fields.append(_PARENT.pack(b"\x22\x08", span.parent_span_id))
+        attributes, floats = self._attributes, self._floats
         for attribute in span.attributes:
-            known = attributes.get(type(attribute[1]))
+            value = attribute[1]
+            kind = type(value)
+            if kind is float:
+                fields.append((floats.get(attribute[0]) or self._float(attribute[0])) + _FLOAT.pack(value))
+                continue
+            known = attributes.get(kind)
             fields.append((known is not None and known.get(attribute)) or self._attribute(attribute))
         if span.correlation_id is not None or span.causation_id is not None:
             self._add_ids(fields, span)
@@ -220,10 +244,29 @@ class Encoder:
             self._names[name] = encoded
         return encoded
 
+    def _key(self, name: str) -> bytes:
+        """The name of an attribute."""
+        encoded = key_field(name)
+        if len(name) <= _LONGEST_TEXT:
+            if len(self._keys) >= _MOST_ATTRIBUTES:
+                self._keys.clear()
+            self._keys[name] = encoded
+        return encoded
+
+    def _float(self, name: str) -> bytes:
+        """An attribute with a float, but for the float itself: these are seldom the same twice."""
+        encoded = with_value(b"\x4a", self._keys.get(name) or self._key(name), 0.0)[: -_FLOAT.size]
+        if len(name) <= _LONGEST_TEXT:
+            if len(self._floats) >= _MOST_ATTRIBUTES:
+                self._floats.clear()
+            self._floats[name] = encoded
+        return encoded
+
     def _attribute(self, attribute: tuple[str, AttributeValue]) -> bytes:
         """An attribute of a span, which is kept if it may come again."""
         name, value = attribute
-        encoded = key_value(b"\x4a", name, value)
+        key = self._keys.get(name) or self._key(name)
+        encoded = with_text(b"\x4a", key, value) if type(value) is str else with_value(b"\x4a", key, value)
         known = self._attributes.get(type(value))
         if known is None or len(encoded) > 2 * _LONGEST_TEXT or self._kept[name] >= _MOST_VALUES:
             return encoded
@@ -249,7 +292,7 @@ class Encoder:
         names = [name for name, _ in span.attributes]
         for name, value in ((_CORRELATION_ID, span.correlation_id), (_CAUSATION_ID, span.causation_id)):
             if value is not None and name not in names:
-                fields.append(key_value(b"\x4a", name, value))
+                fields.append(with_text(b"\x4a", self._keys.get(name) or self._key(name), value))
 
     def _event(self, event: SpanEvent) -> bytes:
         fields = (
@@ -264,6 +307,8 @@ class Encoder:
         context = link.context
         flags = context.trace_flags | (_REMOTE if context.is_remote else _LOCAL)
         ids = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+        if not (link.attributes or link.dropped_attributes or context.tracestate):
+            return _PLAIN_LINK.pack(_PLAIN_LINK_BEGINS, ids[0], b"\x12\x08", ids[1], b"\x35", flags)
         fields = (
             _LINK.pack(b"\x0a\x10", ids[0], b"\x12\x08", ids[1], b"\x35", flags),
             text_field(b"\x1a", context.tracestate),

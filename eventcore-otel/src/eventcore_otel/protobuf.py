@@ -56,9 +56,28 @@ def timestamp(nanoseconds: int) -> int:
     return min(max(0, nanoseconds), _LARGEST_UINT64)
 
 
+def key_field(name: str) -> bytes:
+    """The field of a ``KeyValue`` that holds the name of an attribute."""
+    return delimited(b"\x0a", text(name))
+
+
 def key_value(tag: bytes, name: str, value: AttributeValue) -> bytes:
     """A field that holds a ``KeyValue``: one attribute."""
-    return delimited(tag, delimited(b"\x0a", text(name)) + delimited(b"\x12", _any_value(value)))
+    return with_value(tag, key_field(name), value)
+
+
+def with_value(tag: bytes, key: bytes, value: AttributeValue) -> bytes:
+    """The same, of the field that ``key_field`` has made."""
+    return delimited(tag, key + delimited(b"\x12", _any_value(value)))
+
+
+def with_text(tag: bytes, key: bytes, value: str) -> bytes:
+    """The same for a text. Written out, because texts that are new each time are the largest part of what a span costs."""
+    content = value.encode("utf-8", "backslashreplace")
+    size, around = len(content), len(key)
+    if size + around <= 123:  # then each of the three lengths is one byte
+        return b"".join((tag, VARINTS[around + size + 4], key, b"\x12", VARINTS[size + 2], b"\x0a", VARINTS[size], content))
+    return delimited(tag, key + delimited(b"\x12", delimited(b"\x0a", content)))
 
 
 def _any_value(value: AttributeValue) -> bytes:

@@ -17,8 +17,9 @@ from eventcore.telemetry import Telemetry
 _FOLD_AT: Final = 256
 
 _Append: TypeAlias = Callable[[float], None]
-# Of one outcome: append to durations, which also counts the command; append to attempts; the durations that wait.
-_Ended: TypeAlias = tuple[_Append, _Append, list[float]]
+# Of one outcome: append to durations, which also counts the command; append to attempts; the durations that wait; offer an
+# exemplar of the duration.
+_Ended: TypeAlias = tuple[_Append, _Append, list[float], Callable[[float, Span], None]]
 
 
 @final
@@ -78,13 +79,13 @@ class CommandSeries:
 
     def ended(self, outcome: CommandOutcome, seconds: float, attempts: int, span: Span | None = None) -> None:
         """Record a command that ended after ``seconds``; its ``span``, if it is sampled, becomes the duration's exemplar."""
-        duration, attempted, waiting = self._ended.get(outcome) or self._bind(outcome)
+        duration, attempted, waiting, offer = self._ended.get(outcome) or self._bind(outcome)
         duration(seconds)
         if attempts:
             attempted(attempts)
         self.active(-1)
         if span is not None:
-            self._instruments.duration.labels(*self._labels, outcome).offer(seconds, span)
+            offer(seconds, span)
         if len(waiting) >= _FOLD_AT:
             for buffer in self._buffers:
                 buffer.fold()
@@ -123,7 +124,7 @@ class CommandSeries:
                 append = _and_count(append, total)
             else:
                 total.count(duration)
-        bound = self._ended[outcome] = (append, attempts.append, duration.values)
+        bound = self._ended[outcome] = (append, attempts.append, duration.values, cell.offer)
         return bound
 
     def _buffer(self, cell: UpDownCounterCell | HistogramCell) -> Buffer:

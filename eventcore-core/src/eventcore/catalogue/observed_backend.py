@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from itertools import chain
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast, final
@@ -13,7 +14,8 @@ from eventcore.catalogue.store import StoreInstruments
 from eventcore.errors import StoreError
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
-from eventcore.recording import Span, SpanKind, TraceContext
+from eventcore.recording import Span, SpanKind
+from eventcore.recording.values import SpanLink
 from eventcore.stores.base import Backend, ProjectionLedger, append_hints
 from eventcore.stores.judging import last_appended
 from eventcore.stores.values import (
@@ -83,8 +85,7 @@ class ObservedLog:
         """See ``EventLog.append``. Committed events are counted, also when their commands no longer wait for them."""
         instruments = self._instruments
         instruments.batch.record(float(len(requests)))
-        for request in requests:
-            instruments.active.touch(request.base)
+        instruments.active.touch(chain.from_iterable([request.base for request in requests]))
         with self._call("append", "append events", [request.origin for request in requests]) as span:
             # No generator as context manager: for each command it would take a microsecond.
             waiting = self._backend_instruments.append_begins()
@@ -168,9 +169,11 @@ class ObservedLog:
             correlation_id, causation_id = parent.correlation_id, parent.causation_id
         call = _Call(self._instruments, operation, self._has_io)
         call.span = span = self._telemetry.span(
-            name, kind=_CLIENT, parent=parent, links=links, correlation_id=correlation_id, causation_id=causation_id
+            name, kind=_CLIENT, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         )
         if span.recording:
+            if links:
+                span.take_links([SpanLink(origin.context) for origin in links])
             span.set_attribute("db.system.name", self._system)
             span.set_attribute("db.operation.name", operation)
         return call
@@ -239,8 +242,8 @@ def _timed(instruments: StoreInstruments, operation: Operation, function: Functi
     return cast(FunctionT, timed)
 
 
-def _family(origins: Sequence[Span | None]) -> tuple[Span | None, list[TraceContext]]:
-    """The parent and the links of a call that serves several commands: the first sampled span, and the other sampled ones."""
+def _family(origins: Sequence[Span | None]) -> tuple[Span | None, list[Span]]:
+    """The parent of a call that serves several commands, and the spans to link: the first sampled one, and the others."""
     sampled: list[Span] = []
     first: Span | None = None
     for origin in origins:
@@ -253,5 +256,5 @@ def _family(origins: Sequence[Span | None]) -> tuple[Span | None, list[TraceCont
             if len(sampled) > _MAX_LINKS:
                 break
     if sampled:
-        return sampled[0], [span.context for span in sampled[1:]]
+        return sampled[0], sampled[1:]
     return first, []

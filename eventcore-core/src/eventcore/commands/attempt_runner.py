@@ -11,7 +11,7 @@ import msgspec
 from eventcore.catalogue import CommandInstruments, CommandOutcome, CommandSeries
 from eventcore.commands.attempt import Attempt, Outcome
 from eventcore.commands.batching import Batcher
-from eventcore.commands.boundary import load_boundary
+from eventcore.commands.boundary import BoundaryState, boundary_at_once, load_boundary
 from eventcore.commands.command import CommandResult
 from eventcore.commands.context import CommandContext
 from eventcore.commands.keys import KeyKnown
@@ -22,6 +22,7 @@ from eventcore.commands.streams.redaction_watch import RedactionWatch
 from eventcore.commands.streams.snapshots import SnapshotWriter
 from eventcore.commands.streams.speculation import Refusal, RefusedStreams
 from eventcore.events.codec import Codec
+from eventcore.recording.values import AttributeValue
 from eventcore.stores.base import EventLog
 from eventcore.stores.values import CommandKey
 
@@ -33,6 +34,7 @@ _SAVING: Final = 1.0
 
 _Phases: TypeAlias = tuple[float, float, float, float]
 _PHASES: Final = ("load", "discover", "decide", "append", "backoff")
+_PHASE_ATTRIBUTES: Final = tuple([f"eventcore.phase.{phase}" for phase in _PHASES])
 
 
 @final
@@ -73,10 +75,16 @@ class Execution(msgspec.Struct, eq=False):
         if attempt.later_events:
             series.conflict("chained")
         own_copy = self.context.codec.own_copy
+        if len(attempt.events) == 1:
+            (new,) = attempt.events
+            event = own_copy(new.recorded, new.data)
+            series.emitted(1)
+            series.streams_written(1)
+            return CommandResult(self.attempts, (event,), event.position)
         events = tuple([own_copy(new.recorded, new.data) for new in attempt.events])
         if events:
             series.emitted(len(events))
-            series.streams_written(1 if len(events) == 1 else len({event.stream_id for event in events}))
+            series.streams_written(len({event.stream_id for event in events}))
             return CommandResult(self.attempts, events, events[-1].position)
         # The last event that the command has seen: read from the store, or applied while it waited.
         position = max([attempt.boundary.head, *(event.position for event in attempt.later_events)])
@@ -91,21 +99,21 @@ class Execution(msgspec.Struct, eq=False):
     def set_span_attributes(self, outcome: CommandOutcome) -> None:
         """Describe the ended command in its span."""
         attempt = self.attempt
-        self.context.span.set_attributes(
-            {
-                "eventcore.command.type": self.context.plan.name,
-                "eventcore.attempts": self.attempts,
-                "eventcore.outcome": outcome,
-                "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
-                "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
-                **{f"eventcore.phase.{phase}": seconds for phase, seconds in self.phase_seconds().items()},
-            }
-        )
+        attributes: dict[str, AttributeValue] = {
+            "eventcore.command.type": self.context.plan.name,
+            "eventcore.attempts": self.attempts,
+            "eventcore.outcome": outcome,
+            "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
+            "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
+        }
+        phases = zip(_PHASE_ATTRIBUTES, (*self.phases, self.backoff), strict=True)
+        attributes.update([phase for phase in phases if phase[1]])
+        self.context.span.take_attributes(attributes)
 
     def add(self, phases: _Phases) -> None:
-        """Add the phases of an attempt that had an answer."""
+        """Add the phases of an attempt after the first that had an answer."""
         before = self.phases
-        self.phases = phases if self.attempts == 1 else cast(_Phases, tuple(map(sum, zip(before, phases, strict=True))))
+        self.phases = cast(_Phases, tuple(map(sum, zip(before, phases, strict=True))))
 
     def phase_seconds(self) -> dict[str, float]:
         """The seconds of each phase that took any, over all attempts that had an answer."""
@@ -156,9 +164,17 @@ class AttemptRunner:
             key = msgspec.structs.replace(key, attempts=execution.attempts)
         load = discover = decide = 0.0
         from_cache = execution.attempts == 1
+        needs = context.plan.streams(context.command)
         refusal: Refusal | None = None
         for _ in range(_MAX_LOADS):
-            boundary = await load_boundary(self._loader, self._states, context, from_cache=from_cache, refusal=refusal)
+            boundary: BoundaryState | None = None
+            look = True
+            if from_cache and context.plan.folds_at_once:
+                boundary, look = boundary_at_once(self._loader, context, needs), False
+            if boundary is None:
+                boundary = await load_boundary(
+                    self._loader, self._states, context, needs, from_cache=from_cache, refusal=refusal, look=look
+                )
             attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future(), key)
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
@@ -185,7 +201,10 @@ class AttemptRunner:
             series.decide(decide)
             append = perf_counter() - submitted - attempt.decide_seconds
             series.append(append)
-            execution.add((load, discover, decide, append))
+            if execution.attempts == 1:
+                execution.phases = (load, discover, decide, append)
+            else:
+                execution.add((load, discover, decide, append))
             series.streams_read(len(boundary.versions))
             (series.loaded_from_states if boundary.from_states else series.loaded)(boundary.events)
             if answer is Outcome.COMMITTED:

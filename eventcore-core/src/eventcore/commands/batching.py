@@ -116,7 +116,9 @@ class Batcher:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                await until_settled(self._queue, _MAX_COMMANDS)
+                # An iteration has passed since the first command woke this task: one that is still alone need not wait longer.
+                if len(self._queue) > 1:
+                    await until_settled(self._queue, _MAX_COMMANDS)
                 while self._queue or self._answers:
                     requests = await self._form()
                     if not self._answers:
@@ -167,13 +169,14 @@ class Batcher:
                 attempt.future.set_result(Outcome.RELOAD)
                 continue
             boundary = attempt.boundary
-            expected = boundary.versions.copy()
+            # Nothing changes them any more: the attempt is decided once.
+            expected = boundary.versions
             events = attempt.decide(now_ns)
             # A command that fails keeps no idempotency key.
             key = attempt.key if attempt.failure is None else None
             # A decision without events needs no append if its state is one moment of the store. If it builds on events of this
             # batch, it must wait for their verdict. An idempotency key must be stored.
-            if not events and key is None and base == expected:
+            if not events and key is None and (base is expected or base == expected):
                 if not boundary.read_from_store:
                     attempt.future.set_result(Outcome.RELOAD)
                     continue
@@ -207,8 +210,9 @@ class Batcher:
         versions = attempt.boundary.versions
         missed: list[RecordedEvent] = []
         advanced = 0
+        version_of = self._cache.version
         for stream, version in versions.items():
-            if self._cache.version(stream) > version:
+            if version_of(stream) > version:
                 tail = self._cache.tail(stream, version)
                 if tail is None:
                     return None
@@ -220,9 +224,12 @@ class Batcher:
         if advanced and len(versions) > 1:
             # Another process may have changed the streams that did not advance.
             attempt.boundary.one_snapshot = False
+        if not missed and (not chains or chains.keys().isdisjoint(versions)):
+            # Nearly all commands: they have missed nothing.
+            return versions
         base = versions.copy()
         uncommitted: _Chain = []
-        for stream, version in base.items() if chains else ():
+        for stream, version in base.items():
             if (chain := chains.get(stream)) is None:
                 continue
             chain_base = chain[0][1].version - 1
@@ -250,7 +257,9 @@ class Batcher:
         """
         for attempt, request, verdict in zip(self._batch, requests, verdicts, strict=True):
             result: Answer = Outcome.COMMITTED
-            if isinstance(verdict, StoreError):
+            if type(verdict) is int and verdict > 0:
+                self._learn(request, verdict)
+            elif isinstance(verdict, StoreError):
                 result = own_copy(verdict)
             elif verdict is Outcome.RELOAD:
                 result = Outcome.RELOAD
@@ -266,8 +275,6 @@ class Batcher:
                 attempt.context.span.add_event("append refused", {"reason": "version", "from_cache": result is Outcome.RELOAD})
             elif verdict == KNOWN_KEY:
                 result = Outcome.REPEATED
-            elif verdict > 0:
-                self._learn(request, verdict)
             self._answers.append((attempt.future, result))
         self._batch = []
         self._cache.appending = ()
@@ -298,16 +305,20 @@ class Batcher:
         """Give committed events their positions, from ``first``, and add them to the cache."""
         # The events are frozen and may be changed here only: until now, only commands of this batch have seen them, and their
         # `apply` must not keep their position, which was 0. Events of an earlier epoch must not come back into the cache.
-        if len(request.events) == 1:
-            # Most commands write one event.
-            (new,) = request.events
-            event = new.recorded
-            _set_position(event, "position", first)
-            if self._epoch == self._cache.epoch:
-                self._cache.extend(event.stream_id, (event,), (self._cache.sizes.of(event, len(new.data)),), event.version - 1)
+        cache = self._cache
+        size_of, metadata = cache.sizes.of, None
+        written = [new.recorded.stream_id for new in request.events]
+        if len(written) == 1 or len(written) == len(set(written)):
+            # Most commands write one event to a stream.
+            is_valid = self._epoch == cache.epoch
+            for position, new in enumerate(request.events, first):
+                event = new.recorded
+                _set_position(event, "position", position)
+                if is_valid:
+                    cache.append(event, size_of(event, len(new.data), metadata))
+                    metadata = event.metadata
             return
         by_stream: dict[StreamId, tuple[list[RecordedEvent], list[int]]] = {}
-        size_of, metadata = self._cache.sizes.of, None
         for position, new in enumerate(request.events, first):
             event = new.recorded
             _set_position(event, "position", position)
@@ -315,6 +326,6 @@ class Batcher:
             events.append(event)
             sizes.append(size_of(event, len(new.data), metadata))
             metadata = event.metadata
-        if self._epoch == self._cache.epoch:
+        if self._epoch == cache.epoch:
             for stream, (events, sizes) in by_stream.items():
-                self._cache.extend(stream, events, sizes, events[0].version - 1)
+                cache.extend(stream, events, sizes, events[0].version - 1)

@@ -72,8 +72,42 @@ class BoundaryState(msgspec.Struct, eq=False):
     discover_seconds: float = 0.0
 
 
+def boundary_at_once(loader: Loader, context: CommandContext, needs: Needs) -> BoundaryState | None:
+    """The boundary of a command that folds few cached events itself, and discovers nothing: what most commands need.
+
+    It is what ``load_boundary`` gives, without a coroutine. ``None``: load it.
+    """
+    begun = perf_counter()
+    if (held := loader.events_from_cache(needs, speculate=context.speculation.active)) is None:
+        return None
+    versions, events, assumes_empty = held
+    head = 0
+    try:
+        state = context.command.initial_state()
+        if events:
+            apply = context.command.apply
+            for event in events:
+                state = apply(state, event)
+            head = events[-1].position
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException:  # noqa: BLE001  # only what the command's code raises on streams that were read counts
+        return None
+    return BoundaryState(
+        *(state, versions, len(events), False, head, False, len(versions) == 1 or not events, loader.cache_epoch),
+        *(assumes_empty, None, perf_counter() - begun),
+    )
+
+
 async def load_boundary(
-    loader: Loader, states: States, context: CommandContext, *, from_cache: bool, refusal: Refusal | None = None
+    loader: Loader,
+    states: States,
+    context: CommandContext,
+    needs: Needs,
+    *,
+    from_cache: bool,
+    refusal: Refusal | None = None,
+    look: bool = True,
 ) -> BoundaryState:
     """Load the streams that a command names, then those that it discovers, and fold their events.
 
@@ -81,18 +115,19 @@ async def load_boundary(
         loader: reads streams, or takes them from the cache.
         states: the codecs of stream states.
         context: the command.
+        needs: the streams that its fields name.
         from_cache: read nothing if the cache holds all that is needed, or if what it lacks may be taken for empty (see
             ``eventcore.commands.streams.speculation``). The state is then not confirmed.
         refusal: what an append has found when it refused the command. Nothing is read if that is all that is needed.
+        look: whether to look into the cache; false: ``boundary_at_once`` did, and found that the streams must be read.
 
     Raises:
         InvalidCommand: discovery does not end, or the command has no stream.
     """
-    needs = context.plan.streams(context.command)
     take: _Take | None = None
     if refusal is not None:
         take = partial(loader.from_refusal, refused=refusal.found, cache_epoch=refusal.cache_epoch)
-    elif from_cache:
+    elif from_cache and look:
         take = partial(loader.from_cache, speculate=context.speculation.active)
     if take is not None:
         begun = perf_counter()
@@ -100,7 +135,7 @@ async def load_boundary(
         if boundary is not None:
             boundary.load_seconds = perf_counter() - begun
             return boundary
-    return await _read(loader, states, context, needs, learn=from_cache and context.speculation.learns)
+    return await _read(loader, states, context, needs, learn=from_cache and context.speculation.looks())
 
 
 async def _unread(take: _Take, states: States, context: CommandContext, needs: Needs) -> tuple[BoundaryState | None, Needs]:

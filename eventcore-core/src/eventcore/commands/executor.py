@@ -134,8 +134,9 @@ class CommandExecutor:
         raise alarms, so it leaves the block as a value and is raised behind it.
         """
         command_type = self._command_types.get(type(command)) or self._add_type(command)
-        check_id("correlation_id", correlation_id)
-        check_id("causation_id", causation_id)
+        if correlation_id is not None or causation_id is not None:
+            check_id("correlation_id", correlation_id)
+            check_id("causation_id", causation_id)
         checked_headers = check_headers(headers) if headers else {}
         key = None if idempotency_key is None else self._key(command, idempotency_key)
         series = command_type.series
@@ -148,22 +149,38 @@ class CommandExecutor:
         ) as span:
             execution = Execution(command_type.context(command, span, checked_headers), series, key=key)
             self._running += 1
+            run = self._attempts if key is None else self._once
+            timeout = self._timeout if timeout is None else timeout
+            # Most commands have no timeout of their own and do not pay for one. What remains is one deadline for loading,
+            # appending and retries together.
+            limit = self._limit
+            if timeout is not None and (limit is None or timeout < limit.seconds):
+                limit, run = None, partial(self._within, timeout, run)
+            task = None if limit is None else limit.begin()
             try:
-                answer = await self._limited(timeout, execution, retry or _DEFAULT_RETRY)
+                answer = await run(execution, retry or _DEFAULT_RETRY)
                 outcome = execution.success(answer)
             except BusinessRuleViolation as refusal:
                 answer, outcome = refusal, "rejected"
             except ConcurrencyConflict:
                 outcome = "conflict"
                 raise
-            except asyncio.CancelledError:
-                outcome = "cancelled"
-                raise
+            except asyncio.CancelledError as error:
+                if limit is None or task is None or not limit.expired(task):
+                    outcome = "cancelled"
+                    raise
+                late = _no_answer(execution, limit.seconds)
+                series.failed(late)
+                raise late from error
             except BaseException as error:
                 series.failed(error)
                 raise
             finally:
-                self._one_less_running()
+                if limit is not None and task is not None:
+                    limit.end(task)
+                self._running -= 1
+                if self._none_running is not None and not self._running:
+                    self._none_running.set()
                 seconds = perf_counter() - begun
                 series.ended(outcome, seconds, execution.attempts, span if span.recording else None)
                 if span.recording or seconds >= self._slow:
@@ -178,11 +195,6 @@ class CommandExecutor:
         if seconds >= self._slow:
             _log_slow(execution, outcome, seconds)
 
-    def _one_less_running(self) -> None:
-        self._running -= 1
-        if not self._running and self._none_running is not None:
-            self._none_running.set()
-
     def _add_type(self, command: Command[Any]) -> CommandType:
         cls = type(command)
         if not isinstance(command, Command):
@@ -195,17 +207,6 @@ class CommandExecutor:
     def _key(self, command: Command[Any], key: str) -> CommandKey:
         check_id("idempotency_key", key)
         return CommandKey(key, fingerprint(command), 0, self._idempotency_ttl)
-
-    def _limited(self, timeout: float | None, execution: Execution, retry: RetryPolicy) -> Awaitable[CommandResult]:
-        run = self._attempts if execution.key is None else self._once
-        timeout = self._timeout if timeout is None else timeout
-        # Most commands have no timeout of their own and do not pay for one.
-        limit = self._limit
-        if timeout is not None and (limit is None or timeout < limit.seconds):
-            return self._within(timeout, run, execution, retry)
-        if limit is not None:
-            return self._within_call(limit, run, execution, retry)
-        return run(execution, retry)
 
     async def _within(self, timeout: float, run: _Run, execution: Execution, retry: RetryPolicy) -> CommandResult:
         limit = asyncio.timeout(timeout)
@@ -220,23 +221,6 @@ class CommandExecutor:
             raise CommandTimeout(
                 f"{execution.context.plan.name} had no answer within {timeout} s; {consequence}", may_have_committed=sent
             ) from error
-
-    async def _within_call(self, limit: CommonTimeout, run: _Run, execution: Execution, retry: RetryPolicy) -> CommandResult:
-        """All attempts within the time that one call to the store may take: one deadline for loading, appending and retries."""
-        task = limit.begin()
-        try:
-            return await run(execution, retry)
-        except asyncio.CancelledError as error:
-            if not limit.expired(task):
-                raise
-            consequence, sent = _consequence(execution)
-            raise StoreUnavailable(
-                f"{execution.context.plan.name} had no answer of the store within {limit.seconds:g} s, all attempts together "
-                f"({execution.attempts}); {consequence}",
-                may_have_committed=sent,
-            ) from error
-        finally:
-            limit.end(task)
 
     async def _once(self, execution: Execution, retry: RetryPolicy) -> CommandResult:
         """Like ``_attempts``, for a command with an idempotency key."""
@@ -291,6 +275,15 @@ def _unfinished(execution: Execution) -> str:
     if execution.attempt is None:
         return "load without an answer"
     return "append without an answer" if execution.attempt.sent else "waiting for the batch before it"
+
+
+def _no_answer(execution: Execution, seconds: float) -> StoreUnavailable:
+    consequence, sent = _consequence(execution)
+    return StoreUnavailable(
+        f"{execution.context.plan.name} had no answer of the store within {seconds:g} s, all attempts together "
+        f"({execution.attempts}); {consequence}",
+        may_have_committed=sent,
+    )
 
 
 def _consequence(execution: Execution) -> tuple[str, bool]:

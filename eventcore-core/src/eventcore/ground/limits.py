@@ -27,9 +27,9 @@ class CommonTimeout:
 
     def begin(self) -> asyncio.Task[Any]:
         """Start the timeout of the current task, which has none yet. Returns the task, for ``expired`` and ``end``."""
-        task = asyncio.current_task()
-        assert task is not None
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
         deadline = loop.time() + self.seconds
         self._running[task] = (deadline, task.cancelling())
         if self._timer is None:

@@ -1,17 +1,26 @@
-"""Attributes and texts of spans: whatever an application gives becomes a plain, bounded value."""
+"""Attributes, texts and details of spans: whatever an application gives becomes a plain, bounded value."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 import msgspec
 from msgspec import Meta
 
 from eventcore.ground import cut, text_of, type_name
-from eventcore.recording.values import Attributes, AttributeValue
+from eventcore.recording.values import Attributes, AttributeValue, SpanData, SpanEvent, SpanLink, SpanStatus
 
+# Fields of a span: so many bits, and what stands for any other value.
+_INTEGER_FIELDS: Final = {
+    "trace_id": (128, 1),
+    "span_id": (64, 1),
+    "trace_flags": (8, 1),
+    "parent_span_id": (64, 0),
+    "start_time_ns": (64, 0),
+    "end_time_ns": (64, 0),
+}
 # Protocols and databases take integers of 64 bits.
 _LEAST: Final = -(2**63)
 _MOST: Final = 2**63 - 1
@@ -53,6 +62,28 @@ class SpanLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DEFAULT: Final = SpanLimits()
+
+
+@final
+class SpanDetails(msgspec.Struct, gc=False):
+    """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path.
+
+    ``gc=False``: what it holds cannot refer to it.
+    """
+
+    parent_is_remote: bool = False
+    events: list[SpanEvent] = []
+    links: tuple[SpanLink, ...] = ()
+    status: SpanStatus = "unset"
+    description: str = ""
+    dropped_attributes: int = 0
+    dropped_events: int = 0
+    dropped_links: int = 0
+    data: SpanData | None = None
+
+
+# Of spans that have none. Never changed.
+NO_DETAILS: Final = SpanDetails()
 
 
 def freeze_attributes(attributes: Mapping[str, Any], limit: int = _DEFAULT.attributes, text: int = _DEFAULT.text) -> Attributes:
@@ -117,6 +148,18 @@ def freeze(value: object, limit: int = _DEFAULT.text) -> AttributeValue:
         return _freeze(value, limit)
     except BaseException:  # noqa: BLE001  # of a class that pretends to be another one, for example
         return f"<{type_name(type(value))} that cannot be shown>"
+
+
+def repair(span: object) -> None:
+    """Replace what was assigned to a field of a span and is no integer of its size, or no text."""
+    for name, (bits, instead) in _INTEGER_FIELDS.items():
+        value = getattr(span, name)
+        if type(value) is not int or not 0 <= value < 1 << bits:
+            setattr(span, name, instead)
+    for name in ("correlation_id", "causation_id"):
+        if getattr(span, name) is not None:
+            setattr(span, name, text_of(getattr(span, name)))
+    setattr(span, "tracestate", "")  # noqa: B010  # any object with these fields
 
 
 def choose(value: object, choices: Mapping[str, ChoiceT]) -> ChoiceT | None:

@@ -16,10 +16,17 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
-import msgspec
-
 from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
-from eventcore.recording.attributes import SpanLimits, choose, freeze, freeze_and_count, plain_copy
+from eventcore.recording.attributes import (
+    NO_DETAILS,
+    SpanDetails,
+    SpanLimits,
+    choose,
+    freeze,
+    freeze_and_count,
+    plain_copy,
+    repair,
+)
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
@@ -54,17 +61,20 @@ class SpanRing:
             so that reading it needs no lock.
         only: the one of them when there is just one, and no other system is asked for its span; else ``None``.
         ignored: how many attributes, events and others came after the end of their span.
+        is_shared: whether several exporters take the spans, so that the frozen value of each is made once for all of them.
     """
 
-    __slots__ = ("attached", "capacity", "dropped", "ignored", "limits", "max_attributes", "max_text", "only", "spans")
+    __slots__ = (
+        "attached", "capacity", "dropped", "ignored", "is_shared", "limits", "max_attributes", "max_text", "only", "spans",
+    )  # fmt: skip
 
     def __init__(self, capacity: int = _RING_SIZE, limits: SpanLimits | None = None) -> None:
         self.capacity = capacity
         self.spans: deque[Span] = deque()
         self.dropped = 0
         self.ignored = 0
+        self.is_shared = False
         self.limits = limits or SpanLimits()
-        # One look-up instead of two where an attribute is set.
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
         self.attached: tuple[AmbientContext, ...] = ()
         self.only: AmbientContext | None = None
@@ -91,28 +101,12 @@ class _OwnIo:
     def __enter__(self) -> None:
         current = _current.get()
         context = _NO_SPAN if current is None or not current.trace_id else current.context
-        self._tokens = [
-            (each, each.attach(context, True)) for each in self._attached if not each.may_be_unused or each.in_use()
-        ]
+        used = [each for each in self._attached if not each.may_be_unused or each.in_use()]
+        self._tokens = [(each, each.attach(context, True)) for each in used]
 
     def __exit__(self, *_: object) -> None:
         for other, token in reversed(self._tokens):
             other.detach(token)
-
-
-@final
-class _Details(msgspec.Struct):
-    """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path."""
-
-    parent_is_remote: bool = False
-    events: list[SpanEvent] = []
-    links: tuple[SpanLink, ...] = ()
-    status: SpanStatus = "unset"
-    description: str = ""
-    dropped_attributes: int = 0
-    dropped_events: int = 0
-    dropped_links: int = 0
-    data: SpanData | None = None
 
 
 # What undoes that a span is current: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
@@ -182,7 +176,7 @@ class Span:
     # Where the span goes when it ends; `None` when it is not recorded, and after the end.
     _ring: SpanRing | None
     _attributes: dict[str, AttributeValue] | None
-    _details: _Details | None
+    _details: SpanDetails | None
     _token: Entered | None
 
     @property
@@ -243,9 +237,9 @@ class Span:
             own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
         """
         if (home := self._home).attached and self.trace_id and type(token := self._token) is Token:
+            # Here and not in a function: each command does so. A system that has named its current span is in use.
             if (other := home.only) is None:
                 self._token = self._attach(token, own_io)
-            # Here and not in a function: each command does so. A system that has named its current span is in use.
             elif self._ambient is not None or not other.may_be_unused or other.in_use():
                 own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
                 self._token = token, other, other.attach(own, own_io)
@@ -315,6 +309,13 @@ class Span:
             if self._ring is not None:
                 self._detailed().dropped_attributes += 1
 
+    def take_attributes(self, attributes: dict[str, AttributeValue]) -> None:
+        """Set the attributes of a dictionary that the caller gives away: it is not copied, and checked when it is frozen."""
+        if self._attributes is None and self._ring is not None:
+            self._attributes = attributes
+        else:
+            self.set_attributes(attributes)
+
     def add_event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         """Record an event that happens now; at most 128 are kept, and further ones are counted."""
         if (ring := self._ring) is None:
@@ -351,6 +352,14 @@ class Span:
             details.dropped_links += 1
         details.links = tuple(kept)
 
+    def take_links(self, links: list[SpanLink]) -> None:
+        """Set the first links of a span: to spans of this process, without attributes, so that they need no check."""
+        if self._details is not None or len(links) > self._home.limits.links:
+            self.add_links(links)
+        elif self._ring is not None:
+            details = self._detailed()
+            details.links = tuple(links)
+
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as the event ``exception``, with the attributes of OpenTelemetry's semantic conventions."""
         if self._ring is None:
@@ -378,17 +387,19 @@ class Span:
             details.description = text_of(description, _LONGEST_NAME) if chosen == "error" else ""
 
     def data(self) -> SpanData:
-        """The frozen value of an ended span: made once, then shared by all exporters. Never raises."""
-        details = self._detailed()
+        """The frozen value of an ended span; never raises. Kept for several exporters only: garbage collections visit it."""
+        details = self._details or NO_DETAILS
         if (data := details.data) is None:
             try:
-                data = self._frozen(details, self.context)
+                data = self._frozen(details, TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate))
             except BaseException:  # noqa: BLE001  # an attribute of this object was set from outside
                 data = self._repaired(details)
-            details.data = data
+            if self._home.is_shared:
+                details = self._detailed()
+                details.data = data
         return data
 
-    def _frozen(self, details: _Details, context: TraceContext) -> SpanData:
+    def _frozen(self, details: SpanDetails, context: TraceContext) -> SpanData:
         limits, name, kind = self._home.limits, self.name, self.kind
         given = self._attributes
         attributes, dropped = freeze_and_count(given, limits.attributes, limits.text) if given else ((), 0)
@@ -418,20 +429,9 @@ class Span:
             details.parent_is_remote,
         )
 
-    def _repaired(self, details: _Details) -> SpanData:
+    def _repaired(self, details: SpanDetails) -> SpanData:
         """The value of a span to which something else than a text or a number was assigned."""
-        for name, bits in (("trace_id", 128), ("span_id", 64), ("trace_flags", 8)):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value < 1 << bits:
-                setattr(self, name, 1)
-        for name in ("parent_span_id", "start_time_ns", "end_time_ns"):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value < 1 << 64:
-                setattr(self, name, 0)
-        self.tracestate = ""
-        for name in ("correlation_id", "causation_id"):
-            if getattr(self, name) is not None:
-                setattr(self, name, text_of(getattr(self, name)))
+        repair(self)
         return self._frozen(details, self.context)
 
     def _fail(self, error: BaseException) -> None:
@@ -447,9 +447,9 @@ class Span:
         if self.end_time_ns:
             self._home.ignored += 1
 
-    def _detailed(self) -> _Details:
+    def _detailed(self) -> SpanDetails:
         if self._details is None:
-            self._details = _Details()
+            self._details = SpanDetails()
         return self._details
 
 

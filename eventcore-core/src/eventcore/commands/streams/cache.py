@@ -179,6 +179,7 @@ class StreamCache:
 
     def __init__(self, budget: int = DEFAULT_CACHE_BYTES) -> None:
         self._budget = budget
+        self._largest = budget // _LARGEST_PART
         self._held = 0
         self._streams: OrderedDict[StreamId, _CachedStream] = OrderedDict()
         self.sizes: Final = EventSizes()
@@ -197,7 +198,7 @@ class StreamCache:
     @property
     def largest(self) -> int:
         """Bytes of the largest stream that is held whole, and of the largest state."""
-        return self._budget // _LARGEST_PART
+        return self._largest
 
     def forget(self, epoch: int) -> None:
         """Empty the cache: the store has gone back in time, or events were redacted.
@@ -227,6 +228,17 @@ class StreamCache:
         """All events of a stream that are known; ``None`` if the cache lacks its beginning."""
         cached = self._streams.get(stream)
         if cached is None:
+            return None
+        cached.is_folded_whole = True
+        if cached.start:
+            return None
+        self._streams.move_to_end(stream)
+        return cached.events if not cached.blocks else cached.behind(0)
+
+    def whole(self, stream: StreamId) -> tuple[RecordedEvent, ...] | None:
+        """What ``events`` gives of a stream that the cache ``knows``; ``None`` of any other."""
+        cached = self._streams.get(stream)
+        if cached is None or (cached.contested_until and cached.contested_until > time.monotonic()):
             return None
         cached.is_folded_whole = True
         if cached.start:
@@ -264,16 +276,28 @@ class StreamCache:
             return None
         return cached.behind(after)
 
-    def extend(self, stream: StreamId, events: Sequence[RecordedEvent], sizes: Sequence[int], after: int) -> None:
-        """Add the events behind version ``after``, with their bytes. Events that are already known are not replaced."""
+    def append(self, event: RecordedEvent, size: int) -> None:
+        """``extend`` by one event."""
+        stream = event.stream_id
         cached = self._streams.get(stream)
-        if cached is not None and cached.version == after and len(events) == 1 and cached.add_one(events[0], sizes[0]):
-            # Nearly all calls: a command wrote one event.
+        if cached is None:
+            if size <= self._largest:
+                # At the end, so it is the most recently used one.
+                self._streams[stream] = _CachedStream(event.version - 1, event.version, (), 0, (event,), size)
+                self._held += _STREAM_BYTES + size
+                if self._held > self._budget:
+                    self._evict()
+                return
+        elif cached.version == event.version - 1 and cached.add_one(event, size):
             self._streams.move_to_end(stream)
-            self._held += sizes[0]
+            self._held += size
             if self._held > self._budget:
                 self._evict()
             return
+        self.extend(stream, (event,), (size,), event.version - 1)
+
+    def extend(self, stream: StreamId, events: Sequence[RecordedEvent], sizes: Sequence[int], after: int) -> None:
+        """Add the events behind version ``after``, with their bytes. Events that are already known are not replaced."""
         cached = self._entry(stream, after)
         held = cached.total
         if after == 0 < cached.start <= len(events):

@@ -31,6 +31,9 @@ _VARIABLE: Final = "EVENTCORE_SPECULATION"
 # second one. In between it stays as it is, so that it does not begin and stop all the time.
 _BEGIN_ABOVE: Final = 0.95
 _STOP_BELOW: Final = 0.90
+# Below this share, only one of so many commands is looked at; after one for which a guess were right, the whole window.
+_CLEARLY_NOT: Final = 0.5
+_ONE_OF: Final = 16
 # The share is the mean of so many commands, the newest ones with more weight; and of at least so many.
 _WINDOW: Final = 64
 _AT_LEAST: Final = 16
@@ -58,18 +61,37 @@ class Speculation:
         learns: whether that may change.
     """
 
-    __slots__ = ("_count", "_share", "active", "learns")
+    __slots__ = ("_count", "_share", "_to_look", "_unseen", "active", "learns")
 
     def __init__(self, mode: SpeculationMode) -> None:
         self.active = mode == "on"
         self.learns: Final = mode == "learn"
         self._share = 0.0
         self._count = 0
+        self._to_look = _WINDOW
+        self._unseen = 0
+
+    def looks(self) -> bool:
+        """Whether to look at the next command that is read: whether the streams unknown to the cache are empty.
+
+        While they clearly are not, most commands need not pay for it.
+        """
+        if self._to_look:
+            return self.learns
+        self._unseen += 1
+        if self._unseen < _ONE_OF:
+            return False
+        self._unseen = 0
+        return self.learns
 
     def learn(self, *, right: bool) -> None:
         """Note a command that named streams unknown to the cache: whether they were empty, and it wrote to the store."""
-        if not self.learns:
+        if not self.learns or (right and self._share == 1.0 and self._count == _WINDOW):
             return
+        if right or self._share >= _CLEARLY_NOT:
+            self._to_look = _WINDOW
+        elif self._to_look:
+            self._to_look -= 1
         if self._count < _WINDOW:
             self._count += 1
         self._share += (right - self._share) / self._count

@@ -66,9 +66,12 @@ class Distributor:
             dropped = self._ring.dropped
             lost, self._ring_dropped = dropped - self._ring_dropped, dropped
             if spans or lost:
-                for pipeline in self._pipelines():
+                pipelines, kept = self._pipelines(), self._kept()
+                takers = sum(each.takes_spans and not each.handle.packs_spans for each in pipelines) + len(kept)
+                self._ring.is_shared = takers > 1
+                for pipeline in pipelines:
                     pipeline.offer(spans, lost)
-                for queue in self._kept():
+                for queue in kept:
                     queue.offer(spans, lost)
 
     def _run(self) -> None:

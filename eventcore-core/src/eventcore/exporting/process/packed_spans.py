@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, cast, final
+from typing import Annotated, Any, Final, TypeAlias, cast, final
 
 import msgspec
+from msgspec import Meta
 
-from eventcore.recording.attributes import SpanLimits
-from eventcore.recording.spans import Span, SpanRing, _Details, span_class
+from eventcore.recording.attributes import INTEGERS, SpanDetails, SpanLimits
+from eventcore.recording.spans import _LONGEST_NAME, Span, SpanRing, span_class
 from eventcore.recording.trace_context import TraceContext
-from eventcore.recording.values import EVENTCORE, Scope, SpanData, SpanEvent, SpanLink
+from eventcore.recording.values import EVENTCORE, Scope, SpanData, SpanEvent, SpanKind, SpanLink, SpanStatus
 
 PackedSpan: TypeAlias = tuple[Any, ...]
+# As `_pack_details` would write the details of a span that has none.
+_NO_DETAILS: Final[PackedSpan] = (False, (), (), "unset", "", 0, 0, 0)
 
 
 def pack_span(span: Span) -> PackedSpan:
@@ -45,7 +48,7 @@ def pack_span(span: Span) -> PackedSpan:
 
 def pack_frozen(data: SpanData) -> PackedSpan:
     """The same from the frozen value, which is plain whatever the application gave."""
-    details = _Details(
+    details = SpanDetails(
         parent_is_remote=data.parent_is_remote,
         events=list(data.events),
         links=data.links,
@@ -74,7 +77,7 @@ def pack_frozen(data: SpanData) -> PackedSpan:
     )
 
 
-def _pack_details(details: _Details) -> PackedSpan | None:
+def _pack_details(details: SpanDetails) -> PackedSpan | None:
     events, links = details.events, details.links
     dropped = details.dropped_attributes or details.dropped_events or details.dropped_links
     if not (events or links or dropped or details.parent_is_remote) and details.status == "unset":
@@ -105,17 +108,69 @@ def _pack_context(context: TraceContext) -> PackedSpan:
 class SpanUnpacker:
     """Makes frozen values of packed spans, as ``Span.data`` makes them.
 
+    msgspec checks the fields of a span while it decodes them: whether each has the type and the size that the frozen value may
+    have. A span that passes is made of its decoded fields. Any other one, such as a span with a text that is to be cut, is
+    made again as the store's process had it, and frozen by ``Span.data``.
+
     Args:
         limits: the most that one span keeps.
     """
 
     def __init__(self, limits: SpanLimits) -> None:
+        self._limits = limits
         self._ring = SpanRing(limits=limits)
         self._classes: dict[Scope, type[Span]] = {}
+        span: Any = _checked_types(limits)
+        self._checked: msgspec.msgpack.Decoder[list[PackedSpan]] = msgspec.msgpack.Decoder(list[span])
+        self._checked_one = msgspec.msgpack.Decoder(span)
+        self._apart = msgspec.msgpack.Decoder(list[msgspec.Raw])
+        self._unchecked = msgspec.msgpack.Decoder()
 
-    def unpack(self, packed: PackedSpan) -> SpanData:
-        """The frozen value of one span."""
-        fields = packed
+    def unpack(self, packed: bytes) -> list[SpanData]:
+        """The frozen values of the spans of one text of MessagePack."""
+        try:
+            found = self._checked.decode(packed)
+        except msgspec.ValidationError:
+            # Some of them, mostly one, have another type or size.
+            return [self._unpack_one(span) for span in self._apart.decode(packed)]
+        return [self._made(span) for span in found]
+
+    def _unpack_one(self, packed: msgspec.Raw) -> SpanData:
+        try:
+            return self._made(self._checked_one.decode(packed))
+        except msgspec.ValidationError:
+            return self._frozen(self._unchecked.decode(packed))
+
+    def _made(self, fields: PackedSpan) -> SpanData:
+        """The frozen value of fields that were checked."""
+        name, kind, trace, span_id, flags, state, parent, start, end, attributes, correlation, causation, scope, details = (
+            fields
+        )
+        remote, events, links, status, description, dropped, dropped_events, dropped_links = details or _NO_DETAILS
+        # In the order of the fields: their names would take half as long again.
+        return SpanData(
+            name,
+            kind,
+            TraceContext(int.from_bytes(trace, "big"), span_id, flags, state),
+            parent,
+            start,
+            end,
+            tuple(attributes.items()) if attributes else (),
+            tuple([SpanEvent(*event) for event in events]),
+            tuple([_made_link(link) for link in links]),
+            status,
+            description,
+            correlation,
+            causation,
+            dropped,
+            dropped_events,
+            dropped_links,
+            EVENTCORE if scope is None else Scope(*scope),
+            remote,
+        )
+
+    def _frozen(self, fields: PackedSpan) -> SpanData:
+        """The frozen value of any fields."""
         scope = EVENTCORE if fields[12] is None else Scope(*fields[12])
         found = self._classes.get(scope)
         if found is None:
@@ -125,8 +180,30 @@ class SpanUnpacker:
         span.trace_id = int.from_bytes(trace_id, "big")
         span.parent_span_id, span.start_time_ns, span.end_time_ns, span._attributes = fields[6:10]
         span.correlation_id, span.causation_id = fields[10:12]
-        span._details = _Details() if fields[13] is None else _unpack_details(*fields[13])
+        span._details = SpanDetails() if fields[13] is None else _unpack_details(*fields[13])
         return span.data()
+
+
+def _checked_types(limits: SpanLimits) -> Any:
+    """The type of a packed span whose frozen value has the same fields."""
+    text: Any = Annotated[str, Meta(max_length=limits.text)]
+    name: Any = Annotated[str, Meta(max_length=_LONGEST_NAME)]
+    number: Any = Annotated[int, Meta(ge=INTEGERS[0], le=INTEGERS[-1])]
+    attributes: Any = Annotated[dict[text, text | number | float | bool], Meta(max_length=limits.attributes)]
+    # Attributes of events and links were frozen when they were given.
+    pairs: Any = tuple[tuple[str, str | int | float | bool | tuple[str | int | float | bool, ...]], ...]
+    event: Any = tuple[str, int, pairs, int]
+    link: Any = tuple[bytes, int, int, str, bool, pairs, int]
+    details: Any = tuple[bool, list[event], list[link], SpanStatus, str, int, int, int]
+    scope: Any = tuple[str, str, str]
+    ids = bytes, int, int, str, int
+    fields = name, SpanKind, *ids, int, int, attributes | None, name | None, name | None, scope | None, details | None
+    return tuple.__class_getitem__(fields)
+
+
+def _made_link(fields: PackedSpan) -> SpanLink:
+    trace, span_id, flags, state, remote, attributes, dropped = fields
+    return SpanLink(TraceContext(int.from_bytes(trace, "big"), span_id, flags, state, remote), attributes, dropped)
 
 
 def _unpack_details(
@@ -138,8 +215,8 @@ def _unpack_details(
     dropped_attributes: int,
     dropped_events: int,
     dropped_links: int,
-) -> _Details:
-    return _Details(
+) -> SpanDetails:
+    return SpanDetails(
         parent_is_remote=parent_is_remote,
         events=[SpanEvent(name, time_ns, _attributes(items), dropped) for name, time_ns, items, dropped in events],
         links=tuple(

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from eventcore.exporting.process.packed_spans import SpanUnpacker, pack_frozen, pack_span
+from eventcore.exporting.process.packed_spans import pack_frozen, pack_span
 from eventcore.recording.spans import Span
 from eventcore.recording.values import (
     EVENTCORE,
@@ -24,7 +24,6 @@ from eventcore.recording.values import (
     MetricData,
     NumberPoint,
     Scope,
-    SpanData,
 )
 
 Packed: TypeAlias = list[Any] | tuple[Any, ...]
@@ -40,11 +39,6 @@ def pack_spans(spans: Sequence[Span]) -> bytes:
         return msgspec.msgpack.encode([pack_span(span) for span in spans])
     except Exception:  # noqa: BLE001  # an application may have set anything: then the frozen values are packed
         return msgspec.msgpack.encode([pack_frozen(span.data()) for span in spans])
-
-
-def unpack_spans(packed: bytes, unpacker: SpanUnpacker) -> list[SpanData]:
-    """The frozen values of the spans, as ``Span.data`` makes them."""
-    return [unpacker.unpack(fields) for fields in msgspec.msgpack.decode(packed)]
 
 
 def pack_metrics(metrics: Sequence[MetricData]) -> bytes:

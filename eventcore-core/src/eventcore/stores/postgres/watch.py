@@ -45,7 +45,8 @@ class PostgresHeadWatch:
         self._head = 0
         # Whether the server was polled since the task started. Before that, `_head` is only what this process has appended.
         self._polled = False
-        self._changed = asyncio.Event()
+        # Made by the first caller that waits: most appends wake nobody.
+        self._changed: asyncio.Event | None = None
         self._failure: StoreError | None = None
         self._task: OwnedTask[None] | None = None
 
@@ -64,10 +65,10 @@ class PostgresHeadWatch:
         try:
             async with asyncio.timeout(timeout):
                 while self._head <= position:
-                    await self._changed.wait()
+                    await self._change()
         except TimeoutError:
             while not self._polled and self._failure is None:
-                await self._changed.wait()
+                await self._change()
             if self._failure is not None:
                 raise own_copy(self._failure) from None
         return self._head
@@ -89,10 +90,16 @@ class PostgresHeadWatch:
         self._failure = failure
         self._wake()
 
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        await self._changed.wait()
+
     def _wake(self) -> None:
         # A set event wakes all callers that wait now; later callers wait for a new one.
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def _run(self) -> None:
         while True:

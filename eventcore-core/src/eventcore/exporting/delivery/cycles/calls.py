@@ -10,7 +10,7 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.exporting.context import GiveUp, Rejected, RetryLater, Signal
-from eventcore.exporting.delivery.cycles.chunks import SPAN_SLICE, ChunkSize
+from eventcore.exporting.delivery.cycles.chunks import ChunkSize
 from eventcore.exporting.delivery.hook_runner import FarError, HookFailed, ProcessEnded
 from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground import describe_error, text_of, traceback_of
@@ -76,7 +76,8 @@ class HookCalls:
         self._runner = pipeline.runner
         self._timeout = pipeline.settings.export_timeout
         self._implemented = pipeline.handle.implemented
-        self.sizes = {hook: ChunkSize() for hook in METRIC_HOOKS} | {"export_spans": ChunkSize(slice=SPAN_SLICE)}
+        self.sizes = {hook: ChunkSize() for hook in METRIC_HOOKS}
+        self.sizes["export_spans"] = ChunkSize.of_spans(pipeline.settings.cpu_budget)
         self.can_begin = "begin" in self._implemented
         self.delivers_at_flush = "flush" in self._implemented
         self.converts_only = self.can_begin and self.delivers_at_flush

@@ -18,8 +18,9 @@ from eventcore.recording.values import MetricData
 
 # After each chunk the thread pauses for seven times as long as the chunk took, within limits: it
 # takes an eighth of a processor while it works. A shorter pause does not let the event loop finish
-# a turn; a longer one only delays the export.
-_PAUSE_FACTOR: Final = 7
+# a turn; a longer one only delays the export. Where the settings allow spans a larger share of a
+# processor, the pauses between their chunks are as much shorter.
+_PAUSE_FACTOR: Final = 7.0
 _SHORTEST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.005
 
@@ -40,11 +41,18 @@ class ChunkSize(msgspec.Struct):
         items: spans or points of the next chunk.
         cost: processor seconds that one item takes, as a moving average.
         slice: processor seconds that one call may take.
+        pause_factor: how many times as long as a chunk took the thread pauses after it.
     """
 
     items: int = _FIRST_CHUNK
     cost: float = _FIRST_COST
     slice: float = THREAD_SLICE
+    pause_factor: float = _PAUSE_FACTOR
+
+    @classmethod
+    def of_spans(cls, cpu_budget: float) -> ChunkSize:
+        """The size of a chunk of spans, whose conversion may use this share of one processor."""
+        return cls(slice=SPAN_SLICE, pause_factor=min(_PAUSE_FACTOR, 1 / cpu_budget - 1))
 
     def learn(self, items: int, cpu_seconds: float) -> None:
         """Adapt to a call that converted ``items`` in ``cpu_seconds`` of processor time."""
@@ -58,7 +66,7 @@ class ChunkSize(msgspec.Struct):
         # Without a pause once two thirds of the time have passed: a cycle that misses its deadline
         # delivers nothing.
         if deadline - now >= (now - begun) / 2:
-            time.sleep(min(max(_PAUSE_FACTOR * self.items * self.cost, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+            time.sleep(min(max(self.pause_factor * self.items * self.cost, _SHORTEST_PAUSE), _LONGEST_PAUSE))
 
 
 def metric_chunks(metrics: Sequence[MetricData], size: ChunkSize) -> Iterator[tuple[list[MetricData], int]]:

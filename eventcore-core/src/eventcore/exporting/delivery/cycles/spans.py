@@ -14,6 +14,9 @@ from eventcore.ground import describe_error
 from eventcore.recording.spans import Span
 from eventcore.recording.values import SpanData
 
+# Spans that are freed at once, which takes about half a millisecond, and the seconds of a pause between two such slices.
+_RELEASED: Final = 256
+_RELEASE_PAUSE: Final = 0.001
 # So many spans of a batch that cannot be converted are tried one by one before the others: where
 # none of them can be, the spans are probably not to blame.
 _SAMPLE: Final = 8
@@ -53,13 +56,17 @@ class SpanCycle:
             self._queue.token.full_because = "budget" if affordable < limit else "queue_full"
             limit = max(1, min(limit, affordable))
         batch = self._queue.take(limit)
+        count = len(batch)
         is_retry = self._queue.attempts() > 1
         try:
-            return len(batch), self._export(batch, deadline)
+            answers = self._export(batch, deadline)
         except BadChunk as bad:
             # The hook has raised: nothing that the exporter still holds counts as handed.
             self._queue.fail(outcome_unknown=False)
             tried, refused = self._refuse_bad(deadline, bad.error, is_retry=is_retry)
+        else:
+            _release(batch)
+            return count, answers
         if not self._queue.in_flight:
             return tried, [refused]
         try:
@@ -154,3 +161,13 @@ class SpanCycle:
         if not self._calls.converts_only:
             answers.append(self._calls.flush("spans", deadline))
             self._queue.settle([span], exported=not any(answer.count for answer in answers))
+
+
+def _release(batch: list[Span]) -> None:
+    """Let go of spans that were delivered, some at a time.
+
+    The last one to hold a span frees it, and what it holds. Freeing a large batch at once would hold the GIL for milliseconds.
+    """
+    while len(batch) > _RELEASED:
+        del batch[-_RELEASED:]
+        time.sleep(_RELEASE_PAUSE)
