@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Final, TypeAlias, cast, final
 
 import msgspec
 
 from eventcore.catalogue import CommandInstruments, CommandOutcome, CommandSeries
-from eventcore.commands.attempt import Attempt, Outcome
+from eventcore.commands.attempt import Answer, Attempt, Outcome
 from eventcore.commands.batching import Batcher
 from eventcore.commands.boundary import BoundaryState, boundary_at_once, load_boundary
 from eventcore.commands.command import CommandResult
@@ -110,10 +111,19 @@ class Execution(msgspec.Struct, eq=False):
         attributes.update([phase for phase in phases if phase[1]])
         self.context.span.take_attributes(attributes)
 
-    def add(self, phases: _Phases) -> None:
-        """Add the phases of an attempt after the first that had an answer."""
+    def answered(self, phases: _Phases, boundary: BoundaryState) -> None:
+        """Record an attempt that had an answer, with the seconds of its phases."""
+        series = self.series
+        load, discover, decide, append = phases
+        series.load(load)
+        if discover:
+            series.phase("discover", discover)
+        series.decide(decide)
+        series.append(append)
+        series.streams_read(len(boundary.versions))
+        (series.loaded_from_states if boundary.from_states else series.loaded)(boundary.events)
         before = self.phases
-        self.phases = cast(_Phases, tuple(map(sum, zip(before, phases, strict=True))))
+        self.phases = phases if self.attempts == 1 else cast(_Phases, tuple(map(sum, zip(before, phases, strict=True))))
 
     def phase_seconds(self) -> dict[str, float]:
         """The seconds of each phase that took any, over all attempts that had an answer."""
@@ -131,9 +141,11 @@ class AttemptRunner:
         self._loader = Loader(log, codec, cache, self._states)
         self._batcher = Batcher(log, cache, RefusedStreams(codec, cache))
         self._redactions = RedactionWatch(log, cache)
+        self._new_future: Callable[[], asyncio.Future[Answer]] = asyncio.Future
 
     def start(self) -> None:
         """Start the tasks on the running loop."""
+        self._new_future = asyncio.get_running_loop().create_future
         self._loader.start()
         self._batcher.start()
         self._snapshots.start()
@@ -158,7 +170,7 @@ class AttemptRunner:
             StoreError: the store failed, or was closed.
             KeyKnown: the store knows the command's idempotency key.
         """
-        context, series = execution.context, execution.series
+        context = execution.context
         key = execution.key
         if key is not None:
             key = msgspec.structs.replace(key, attempts=execution.attempts)
@@ -169,13 +181,13 @@ class AttemptRunner:
         for _ in range(_MAX_LOADS):
             boundary: BoundaryState | None = None
             look = True
-            if from_cache and context.plan.folds_at_once:
-                boundary, look = boundary_at_once(self._loader, context, needs), False
+            if from_cache and not context.plan.discovers:
+                boundary, look = boundary_at_once(self._loader, self._states, context, needs), False
             if boundary is None:
                 boundary = await load_boundary(
                     self._loader, self._states, context, needs, from_cache=from_cache, refusal=refusal, look=look
                 )
-            attempt = Attempt(context, boundary, asyncio.get_running_loop().create_future(), key)
+            attempt = Attempt(context, boundary, self._new_future(), key)
             # Set before the wait: a timeout reads from it whether the append was sent.
             execution.attempt = attempt
             submitted = perf_counter()
@@ -195,18 +207,8 @@ class AttemptRunner:
                 # A command that is not appended would be read in any case.
                 was_appended = attempt.sent and (bool(attempt.events) or key is not None)
                 context.speculation.learn(right=boundary.assumes_empty or (bool(boundary.were_empty) and was_appended))
-            series.load(load)
-            if discover:
-                series.phase("discover", discover)
-            series.decide(decide)
             append = perf_counter() - submitted - attempt.decide_seconds
-            series.append(append)
-            if execution.attempts == 1:
-                execution.phases = (load, discover, decide, append)
-            else:
-                execution.add((load, discover, decide, append))
-            series.streams_read(len(boundary.versions))
-            (series.loaded_from_states if boundary.from_states else series.loaded)(boundary.events)
+            execution.answered((load, discover, decide, append), boundary)
             if answer is Outcome.COMMITTED:
                 return attempt
             if answer is Outcome.CONFLICT:

@@ -72,13 +72,24 @@ class BoundaryState(msgspec.Struct, eq=False):
     discover_seconds: float = 0.0
 
 
-def boundary_at_once(loader: Loader, context: CommandContext, needs: Needs) -> BoundaryState | None:
-    """The boundary of a command that folds few cached events itself, and discovers nothing: what most commands need.
+def boundary_at_once(loader: Loader, states: States, context: CommandContext, needs: Needs) -> BoundaryState | None:
+    """The boundary of a command that discovers nothing, and for which the cache has what there is: what most commands need.
 
     It is what ``load_boundary`` gives, without a coroutine. ``None``: load it.
     """
     begun = perf_counter()
-    if (held := loader.events_from_cache(needs, speculate=context.speculation.active)) is None:
+    if not context.plan.folds:
+        if (loaded := loader.from_cache(needs, speculate=context.speculation.active)) is None:
+            return None
+        try:
+            boundary = _with_states(states, context, needs, loaded)
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # noqa: BLE001  # as below
+            return None
+        boundary.load_seconds = perf_counter() - begun
+        return boundary
+    if (held := loader.cache.whole_streams(needs, FOLD_AT_ONCE, speculate=context.speculation.active)) is None:
         return None
     versions, events, assumes_empty = held
     head = 0
@@ -94,7 +105,7 @@ def boundary_at_once(loader: Loader, context: CommandContext, needs: Needs) -> B
     except BaseException:  # noqa: BLE001  # only what the command's code raises on streams that were read counts
         return None
     return BoundaryState(
-        *(state, versions, len(events), False, head, False, len(versions) == 1 or not events, loader.cache_epoch),
+        *(state, versions, len(events), False, head, False, len(versions) == 1 or not events, loader.cache.epoch),
         *(assumes_empty, None, perf_counter() - begun),
     )
 
@@ -200,40 +211,53 @@ async def _read(loader: Loader, states: States, context: CommandContext, needs: 
 
 async def _folded(states: States, context: CommandContext, needs: Needs, loaded: Loaded) -> BoundaryState:
     # This is the caller's task: the command's span is current, also in other tracing systems.
-    plan = context.plan
+    if not context.plan.folds:
+        return _with_states(states, context, needs, loaded)
     versions = {stream: one.version for stream, one in loaded.streams.items()}
     head = loaded.head
     # The cache may have learned newer events of one stream while the snapshot of the others was read.
     one_snapshot = len(versions) == 1 or all(one.position <= head for one in loaded.streams.values())
-    state: Any = None
-    events, from_states = 0, False
-    if plan.folds:
-        if loaded.fold is not None:
-            state, events = loaded.fold.state, loaded.fold.events
+    if loaded.fold is not None:
+        state, events = loaded.fold.state, loaded.fold.events
+    else:
+        together = _together(loaded)
+        events = len(together)
+        if events <= FOLD_AT_ONCE:
+            # Without a coroutine for what nearly all commands need.
+            apply, state = context.command.apply, context.command.initial_state()
+            for event in together:
+                state = apply(state, event)
         else:
-            together = _together(loaded)
-            events = len(together)
-            if events <= FOLD_AT_ONCE:
-                # Without a coroutine for what nearly all commands need.
-                apply, state = context.command.apply, context.command.initial_state()
-                for event in together:
-                    state = apply(state, event)
-            else:
-                state = await fold_all(context.command, together)
-            if together:
-                head = max(head, together[-1].position)
-    elif plan.has_states:
-        state = StreamStates()
-        for stream, need in needs.items():
-            if not isinstance(need, str):
-                one = loaded.streams[stream]
-                state[stream] = states.copy(stream, need, one.base, one.events, loaded.cache_epoch)
-                events += len(one.events) + one.folded
-                from_states = from_states or (one.base is not None and not one.folded)
-                head = max(head, one.position)
+            state = await fold_all(context.command, together)
+        if together:
+            head = max(head, together[-1].position)
     return BoundaryState(
-        *(state, versions, events, from_states, head, loaded.read_from_store, one_snapshot, loaded.cache_epoch),
+        *(state, versions, events, False, head, loaded.read_from_store, one_snapshot, loaded.cache_epoch),
         loaded.assumes_empty,
+    )
+
+
+def _with_states(states: States, context: CommandContext, needs: Needs, loaded: Loaded) -> BoundaryState:
+    """The boundary of a command that folds nothing itself."""
+    head = before = loaded.head
+    versions: dict[StreamId, int] = {}
+    state: StreamStates | None = StreamStates() if context.plan.has_states else None
+    events, from_states, one_snapshot = 0, False, True
+    for stream, one in loaded.streams.items():
+        versions[stream] = one.version
+        position = one.position
+        if position > before:
+            one_snapshot = False
+        need = needs[stream]
+        if state is not None and not isinstance(need, str):
+            state[stream] = states.copy(stream, need, one.base, one.events, loaded.cache_epoch)
+            events += len(one.events) + one.folded
+            from_states = from_states or (one.base is not None and not one.folded)
+            if position > head:
+                head = position
+    return BoundaryState(
+        *(state, versions, events, from_states, head, loaded.read_from_store, one_snapshot or len(versions) == 1),
+        *(loaded.cache_epoch, loaded.assumes_empty),
     )
 
 

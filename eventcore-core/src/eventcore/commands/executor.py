@@ -119,7 +119,6 @@ class CommandExecutor:
     async def execute(
         self,
         command: Command[Any],
-        *,
         retry: RetryPolicy | None,
         timeout: float | None,
         parent: TraceContext | None,
@@ -134,32 +133,23 @@ class CommandExecutor:
         raise alarms, so it leaves the block as a value and is raised behind it.
         """
         command_type = self._command_types.get(type(command)) or self._add_type(command)
-        if correlation_id is not None or causation_id is not None:
-            check_id("correlation_id", correlation_id)
-            check_id("causation_id", causation_id)
-        checked_headers = check_headers(headers) if headers else {}
+        checked_headers = _checked(correlation_id, causation_id, headers)
         key = None if idempotency_key is None else self._key(command, idempotency_key)
         series = command_type.series
         series.active(1)
         begun = perf_counter()
         outcome: CommandOutcome = "error"
-        answer: CommandResult | BusinessRuleViolation
         with self._telemetry.span(
             command_type.span_name, parent=parent, correlation_id=correlation_id, causation_id=causation_id
         ) as span:
             execution = Execution(command_type.context(command, span, checked_headers), series, key=key)
             self._running += 1
-            run = self._attempts if key is None else self._once
-            timeout = self._timeout if timeout is None else timeout
-            # Most commands have no timeout of their own and do not pay for one. What remains is one deadline for loading,
-            # appending and retries together.
-            limit = self._limit
-            if timeout is not None and (limit is None or timeout < limit.seconds):
-                limit, run = None, partial(self._within, timeout, run)
+            limit, run = self._way(timeout, key)
             task = None if limit is None else limit.begin()
             try:
-                answer = await run(execution, retry or _DEFAULT_RETRY)
-                outcome = execution.success(answer)
+                result = await run(execution, retry or _DEFAULT_RETRY)
+                outcome = execution.success(result)
+                answer: CommandResult | BusinessRuleViolation = result
             except BusinessRuleViolation as refusal:
                 answer, outcome = refusal, "rejected"
             except ConcurrencyConflict:
@@ -169,28 +159,37 @@ class CommandExecutor:
                 if limit is None or task is None or not limit.expired(task):
                     outcome = "cancelled"
                     raise
-                late = _no_answer(execution, limit.seconds)
-                series.failed(late)
-                raise late from error
+                raise _no_answer(execution, limit.seconds) from error
             except BaseException as error:
                 series.failed(error)
                 raise
             finally:
                 if limit is not None and task is not None:
                     limit.end(task)
-                self._running -= 1
-                if self._none_running is not None and not self._running:
-                    self._none_running.set()
-                seconds = perf_counter() - begun
-                series.ended(outcome, seconds, execution.attempts, span if span.recording else None)
-                if span.recording or seconds >= self._slow:
-                    self._describe(execution, outcome, seconds)
+                self._ended(execution, outcome, perf_counter() - begun)
         if isinstance(answer, BusinessRuleViolation):
             raise answer
         return answer
 
-    def _describe(self, execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
-        if execution.context.span.recording:
+    def _way(self, timeout: float | None, key: CommandKey | None) -> tuple[CommonTimeout | None, _Run]:
+        """Which limit of time a command has in common with others, and what runs it."""
+        run = self._attempts if key is None else self._once
+        timeout = self._timeout if timeout is None else timeout
+        # Most commands have no timeout of their own and do not pay for one. What remains is one deadline for loading,
+        # appending and retries together.
+        limit = self._limit
+        if timeout is not None and (limit is None or timeout < limit.seconds):
+            return None, partial(self._within, timeout, run)
+        return limit, run
+
+    def _ended(self, execution: Execution, outcome: CommandOutcome, seconds: float) -> None:
+        self._running -= 1
+        if self._none_running is not None and not self._running:
+            self._none_running.set()
+        span = execution.context.span
+        recording = span.recording
+        execution.series.ended(outcome, seconds, execution.attempts, span if recording else None)
+        if recording:
             execution.set_span_attributes(outcome)
         if seconds >= self._slow:
             _log_slow(execution, outcome, seconds)
@@ -277,13 +276,24 @@ def _unfinished(execution: Execution) -> str:
     return "append without an answer" if execution.attempt.sent else "waiting for the batch before it"
 
 
+def _checked(correlation_id: str | None, causation_id: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The caller's headers, not shared with it, if they and the ids may be stored."""
+    if correlation_id is not None or causation_id is not None:
+        check_id("correlation_id", correlation_id)
+        check_id("causation_id", causation_id)
+    return check_headers(headers) if headers else {}
+
+
 def _no_answer(execution: Execution, seconds: float) -> StoreUnavailable:
+    """The error of a command that has met the common limit, which is counted."""
     consequence, sent = _consequence(execution)
-    return StoreUnavailable(
+    error = StoreUnavailable(
         f"{execution.context.plan.name} had no answer of the store within {seconds:g} s, all attempts together "
         f"({execution.attempts}); {consequence}",
         may_have_committed=sent,
     )
+    execution.series.failed(error)
+    return error
 
 
 def _consequence(execution: Execution) -> tuple[str, bool]:

@@ -20,7 +20,6 @@ class CommandPlan:
         name: the name of the class.
         discovers: whether the class defines ``discover_streams``.
         folds: whether the class folds events itself, in ``initial_state`` and ``apply``.
-        folds_at_once: whether the events of the streams that the fields name are all that it folds.
         has_states: whether the state is a mapping of streams to their ``StreamState``. If neither, the command decides without
             a state.
 
@@ -44,7 +43,6 @@ class CommandPlan:
             )
         self.folds: Final = bool(methods)
         self.discovers: Final = cls.discover_streams is not base.discover_streams
-        self.folds_at_once: Final = self.folds and not self.discovers
         types = field_types(cls)
         # What the command needs of a stream that has no state of its own.
         self.default: Final[Need] = EVENTS if self.folds else VERSION

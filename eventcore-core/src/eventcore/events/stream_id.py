@@ -10,6 +10,8 @@ from eventcore.errors import InvalidStreamId
 _MAX_LENGTH: Final = 255
 # White space, control characters and surrogates cannot be stored or shown everywhere; the rest are the wildcards of patterns.
 _FORBIDDEN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff*?\[\]]")
+_search: Final = _FORBIDDEN.search
+_new: Final = str.__new__
 
 
 @final
@@ -30,6 +32,9 @@ white space, control characters or any of * ? [ ]
     __slots__ = ()
 
     def __new__(cls, text: str) -> StreamId:
+        if type(text) is str and 0 < len(text) <= _MAX_LENGTH and _search(text) is None:
+            # Nearly all calls, and at least one for each command.
+            return _new(cls, text)
         if type(text) is cls:
             return text
         if not isinstance(text, str):

@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
-from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
+from eventcore.ground import cut, describe_error, is_success, text_of, traceback_of, type_name, without_values
 from eventcore.recording.attributes import (
     NO_DETAILS,
     SpanDetails,
@@ -25,6 +25,7 @@ from eventcore.recording.attributes import (
     freeze,
     freeze_and_count,
     plain_copy,
+    plain_link,
     repair,
 )
 from eventcore.recording.trace_context import AmbientContext, TraceContext
@@ -65,8 +66,17 @@ class SpanRing:
     """
 
     __slots__ = (
-        "attached", "capacity", "dropped", "ignored", "is_shared", "limits", "max_attributes", "max_text", "only", "spans",
-    )  # fmt: skip
+        "attached",
+        "capacity",
+        "dropped",
+        "ignored",
+        "is_shared",
+        "limits",
+        "max_attributes",
+        "max_text",
+        "only",
+        "spans",
+    )
 
     def __init__(self, capacity: int = _RING_SIZE, limits: SpanLimits | None = None) -> None:
         self.capacity = capacity
@@ -75,6 +85,7 @@ class SpanRing:
         self.ignored = 0
         self.is_shared = False
         self.limits = limits or SpanLimits()
+        # One look-up instead of two where an attribute is set.
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
         self.attached: tuple[AmbientContext, ...] = ()
         self.only: AmbientContext | None = None
@@ -101,8 +112,9 @@ class _OwnIo:
     def __enter__(self) -> None:
         current = _current.get()
         context = _NO_SPAN if current is None or not current.trace_id else current.context
-        used = [each for each in self._attached if not each.may_be_unused or each.in_use()]
-        self._tokens = [(each, each.attach(context, True)) for each in used]
+        self._tokens = [
+            (each, each.attach(context, True)) for each in self._attached if not each.may_be_unused or each.in_use()
+        ]
 
     def __exit__(self, *_: object) -> None:
         for other, token in reversed(self._tokens):
@@ -237,9 +249,9 @@ class Span:
             own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
         """
         if (home := self._home).attached and self.trace_id and type(token := self._token) is Token:
-            # Here and not in a function: each command does so. A system that has named its current span is in use.
             if (other := home.only) is None:
                 self._token = self._attach(token, own_io)
+            # Here and not in a function: each command does so. A system that has named its current span is in use.
             elif self._ambient is not None or not other.may_be_unused or other.in_use():
                 own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
                 self._token = token, other, other.attach(own, own_io)
@@ -435,7 +447,7 @@ class Span:
         return self._frozen(details, self.context)
 
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
+        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and is_success(error)):
             return
         # Commands and projections work on events, and what an exception says may repeat one.
         shown = error if self.log_fields is None else without_values(error)
@@ -473,13 +485,6 @@ def _disconnect(connected: _Connected) -> None:
         other.detach(token)
 
 
-def _is_success(error: SystemExit) -> bool:
-    try:
-        return error.code is None or (type(error.code) is int and error.code == 0)
-    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
-        return False
-
-
 def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
     """The link with plain values; ``None`` when it is none, or its context names no span."""
     context, attributes, dropped = given, cast(object, ()), 0
@@ -488,13 +493,4 @@ def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
     # Not `isinstance`, which asks the object itself for its `__class__`.
     if issubclass(type(context), Span):
         context = cast(Span, context).context
-    if type(context) is not TraceContext or not context.valid:
-        return None
-    if type(attributes) is tuple and not attributes:
-        return SpanLink(context)
-    try:
-        items: object = dict(cast(Any, attributes))
-    except BaseException:  # noqa: BLE001  # a link of attributes that are no pairs is still a link
-        return SpanLink(context, (), dropped + 1)
-    frozen, left_out = freeze_and_count(items, limits.link_attributes, limits.text)
-    return SpanLink(context, frozen, dropped + left_out)
+    return plain_link(context, attributes, dropped, limits) if type(context) is TraceContext and context.valid else None

@@ -201,14 +201,7 @@ class EventStore(HasHealth):
             check_seconds("timeout", timeout)
         try:
             return await self._executor.execute(
-                command,
-                retry=retry,
-                timeout=timeout,
-                parent=parent,
-                correlation_id=correlation_id,
-                causation_id=causation_id,
-                headers=headers,
-                idempotency_key=idempotency_key,
+                command, retry, timeout, parent, correlation_id, causation_id, headers, idempotency_key
             )
         except BaseException as error:
             forget_earlier_raises(error)

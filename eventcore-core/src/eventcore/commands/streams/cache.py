@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Final, final
 
 import msgspec
@@ -32,6 +33,7 @@ _STATE_BYTES: Final = 320
 # Seconds after an append of another writer was seen during which the cache does not answer for that stream: it would most
 # likely be behind, and each decision on it would cost a refused append.
 _CONTESTED: Final = 1.0
+_by_position: Final = attrgetter("position")
 
 
 @final
@@ -245,6 +247,40 @@ class StreamCache:
             return None
         self._streams.move_to_end(stream)
         return cached.events if not cached.blocks else cached.behind(0)
+
+    def whole_streams(
+        self, streams: Iterable[StreamId], most: int, *, speculate: bool
+    ) -> tuple[dict[StreamId, int], Sequence[RecordedEvent], bool] | None:
+        """All that a command needs that folds the events of some streams: the version of each, the events of all in order of
+        position, and whether a stream is taken for empty.
+
+        Args:
+            streams: the streams.
+            most: the largest number of events.
+            speculate: take streams of which the cache holds nothing for empty.
+
+        Returns ``None`` if a stream is incomplete or contested by another writer, or if there are more events.
+        """
+        versions: dict[StreamId, int] = {}
+        found: Sequence[RecordedEvent] = ()
+        assumes_empty = several = False
+        for stream in streams:
+            events = self.whole(stream)
+            if events is None:
+                if not speculate or stream in self._streams:
+                    return None
+                versions[stream] = 0
+                assumes_empty = True
+                continue
+            versions[stream] = len(events)
+            if not found:
+                found = events
+            elif events:
+                found = (*found, *events)
+                several = True
+        if len(found) > most:
+            return None
+        return versions, sorted(found, key=_by_position) if several else found, assumes_empty
 
     def state(self, stream: StreamId, state_type: type[StreamState]) -> KeptState | None:
         """The state of a stream, from which ``tail`` leads to its highest known version."""

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from typing import Any, Final, final
 
 import msgspec
@@ -44,7 +43,6 @@ _DECODE_AT_ONCE: Final = 500
 _MAX_LOADS: Final = 5
 _NOTHING: Final[Mapping[StreamId, type[StreamState]]] = {}
 _EMPTY: Final = LoadedStream(0)
-_by_position: Final = attrgetter("position")
 _CLOSED: Final = StoreClosed("the store was closed while the command was reading")
 
 
@@ -61,6 +59,7 @@ class Loader:
     def __init__(self, log: EventLog, codec: Codec, cache: StreamCache, states: States) -> None:
         self._log = log
         self._codec = codec
+        self.cache: Final = cache
         self._cache = cache
         self._states = states
         self._queue: deque[Request] = deque()
@@ -88,40 +87,6 @@ class Loader:
     def unknown(self, needs: Needs) -> list[StreamId]:
         """The streams of which the cache holds nothing."""
         return [stream for stream in needs if self._cache.is_unknown(stream)]
-
-    @property
-    def cache_epoch(self) -> int:
-        """The epoch of the cache."""
-        return self._cache.epoch
-
-    def events_from_cache(
-        self, needs: Needs, *, speculate: bool
-    ) -> tuple[dict[StreamId, int], Sequence[RecordedEvent], bool] | None:
-        """What ``from_cache`` gives, for a command that folds all events itself: the version of each stream, the events of all
-        streams in order of position, and whether a stream is taken for empty. ``None`` also if there are many events.
-        """
-        cache = self._cache
-        versions: dict[StreamId, int] = {}
-        found: Sequence[RecordedEvent] = ()
-        assumes_empty = False
-        several = False
-        for stream in needs:
-            events = cache.whole(stream)
-            if events is None:
-                if not speculate or not cache.is_unknown(stream):
-                    return None
-                versions[stream] = 0
-                assumes_empty = True
-                continue
-            versions[stream] = len(events)
-            if not found:
-                found = events
-            elif events:
-                found = (*found, *events)
-                several = True
-        if len(found) > FOLD_AT_ONCE:
-            return None
-        return versions, sorted(found, key=_by_position) if several else found, assumes_empty
 
     def from_cache(self, needs: Needs, *, speculate: bool = False) -> Loaded | None:
         """The cached streams; ``None`` if one of them is incomplete or contested by another writer.
