@@ -39,6 +39,7 @@ class ConsoleSetup(ExporterSetup):
             _FOR_PEOPLE,
         ),
         "span_statuses": "it prints errors only",
+        "span_states": _FOR_PEOPLE,
         **dict.fromkeys(("outages", "stalls", "waits"), "a stream of the process is never down"),
     }
     tolerance = 0.006

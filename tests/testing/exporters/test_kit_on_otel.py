@@ -137,6 +137,7 @@ def _span(span: OtlpSpan) -> ReceivedSpan:
         status=cast(Any, span.status),
         status_description=span.status_message,
         scope=_scope(span),
+        tracestate=span.tracestate,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eventcore.exporting import Rejected, Secret, Signal, hookimpl
+from eventcore.exporting import Rejected, Secret, Signal, SpanData, hookimpl
 from tests.testing.exporters.line_exporter import LineExporter
 from tests.testing.exporters.planted.table import planted
 
@@ -101,3 +101,9 @@ class SendsRootsOfTheBatch(LineExporter):
     def export_spans(self, spans: Sequence[Any], timeout: float) -> None:
         known = {span.context.span_id for span in spans}
         super().export_spans([span for span in spans if span.parent_span_id not in known], timeout)
+
+
+@planted("test_a_span_arrives_with_every_field")
+class LosesTheTracestate(LineExporter):
+    def span(self, span: SpanData) -> dict[str, Any]:
+        return super().span(span) | {"tracestate": ""}

@@ -92,6 +92,7 @@ class ReceivedSpan(msgspec.Struct, frozen=True, kw_only=True):
         attributes: by name; sequences are tuples. Further ones, which the exporter adds, are allowed.
         events, links: in the order of the span.
         scope: which part of the program recorded it.
+        tracestate: what other systems along the trace have noted.
     """
 
     name: str
@@ -107,6 +108,7 @@ class ReceivedSpan(msgspec.Struct, frozen=True, kw_only=True):
     status: SpanStatus | None = None
     status_description: str | None = None
     scope: Scope | None = None
+    tracestate: str | None = None
 
 
 @final

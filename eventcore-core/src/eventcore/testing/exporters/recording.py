@@ -231,6 +231,7 @@ def received_span(span: SpanData) -> ReceivedSpan:
         status=span.status,
         status_description=span.status_description,
         scope=span.scope,
+        tracestate=span.context.tracestate,
     )
 
 

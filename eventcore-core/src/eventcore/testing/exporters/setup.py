@@ -39,6 +39,7 @@ LIMITS: Final[Mapping[str, str]] = MappingProxyType(
         "span_attributes": "the backend does not keep attributes of spans, or not their types",
         "span_events": "the backend does not keep events of spans",
         "span_links": "the backend does not keep links of spans",
+        "span_states": "the backend does not keep the `tracestate` of spans",
         "span_statuses": "the backend does not keep the status of spans",
         "acknowledgements": "the backend does not say that it got something, as with UDP: what it misses is lost",
         "outages": "the receiver cannot be stopped and started again: `outage` is not overridden",

@@ -34,6 +34,7 @@ _SPAN_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "span_events": ("events",),
     "span_links": ("links",),
     "span_statuses": ("status", "status_description"),
+    "span_states": ("tracestate",),
     "scopes": ("scope",),
 }
 _POINT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
