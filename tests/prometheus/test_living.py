@@ -47,7 +47,7 @@ async def test_a_family_of_the_application_keeps_its_name_and_its_owner_is_named
     found = await shown(registry)
     assert (found["logins_total"], found["orders_total"]) == (2, 3)
     (pipeline,) = running.telemetry.exporters()
-    assert "the application's registry has this name already, from the Counter 'logins'" in pipeline.hidden["logins_total"]
+    assert "the application's registry has this name already, from the Counter 'logins'" in pipeline.hidden["logins"]
     assert pipeline.hidden_instruments.counts()["collision"] == 1
     text = await asyncio.to_thread(lambda: generate_latest(registry).decode())
     assert text.count("# TYPE logins_total counter") == 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from eventcore.exporting import TraceContext, hookimpl
 from eventcore.recording import Tracer
+from eventcore.telemetry import Telemetry
 from tests.recording.spans import Other, ended
 
 
@@ -98,3 +101,53 @@ def test_a_thread_that_serves_many_spans_sees_each_while_it_is_entered(tracer: T
 
     with ThreadPoolExecutor(1) as pool:
         assert all(pool.submit(serve).result())
+
+
+class Named:
+    """A system that has a current span, and attaches none."""
+
+    def current(self) -> TraceContext:
+        return TraceContext(1, 2, 1)
+
+
+class Unused:
+    """A system that is not in use."""
+
+    attached = 0
+
+    def current(self) -> None:
+        return None
+
+    def in_use(self) -> bool:
+        return False
+
+    def attach(self, context: TraceContext, own_io: bool) -> None:
+        self.attached += 1
+
+    def detach(self, token: None) -> None: ...
+
+
+class Connecting:
+    """An exporter that connects a system."""
+
+    def __init__(self, system: object) -> None:
+        self._system = system
+
+    @hookimpl
+    def ambient_context(self) -> object:
+        return self._system
+
+    @hookimpl
+    def export_spans(self, spans: object) -> None: ...
+
+
+def test_a_system_that_is_not_in_use_is_left_alone_where_another_one_names_the_parent() -> None:
+    telemetry, unused = Telemetry(config=os.devnull, exporters=[]), Unused()
+    telemetry.register_exporter(Connecting(Named()), name="named")
+    telemetry.register_exporter(Connecting(unused), name="unused")
+    assert telemetry.flush_blocking(10)
+    with telemetry.span("execute") as span:
+        span.connect()
+        assert span.parent_span_id == 2
+    telemetry.shutdown_blocking(10)
+    assert unused.attached == 0

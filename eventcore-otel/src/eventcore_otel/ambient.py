@@ -105,8 +105,8 @@ class OpenTelemetryContext:
                 _put(around, key, value)
             _put(around, _AROUND, current)
         else:
-            found = current.get(_AROUND)
-            around = Context(found if isinstance(found, Context) else current)
+            found: Any = current.get(_AROUND)
+            around = Context(current if found is None else found)
         if context.span_id:
             # Past `__init__`, which would be a call for each span.
             span: Any = _new(CurrentSpan)

@@ -118,6 +118,10 @@ class WorkersSetup(TextSetup):
         self.made.append(PrometheusExporter(port=self.port, tokens=[Secret(TOKEN)]))
         return self.made[-1]
 
+    def label_name(self, name: str) -> str:
+        # The exporter's own label has this name.
+        return "exported_worker" if name == "worker" else super().label_name(name)
+
     def read(self, page: str) -> Received:
         received = super().read(page)
         points = [
@@ -130,6 +134,7 @@ class WorkersSetup(TextSetup):
 class OpenMetricsWorkersSetup(WorkersSetup):
     """Scrapes the newer format."""
 
+    cannot: ClassVar = {name: reason for name, reason in PrometheusSetup.cannot.items() if name != "workers"}
     accept = PrometheusSetup.accept
     parse = PrometheusSetup.parse
 

@@ -125,7 +125,8 @@ class ConsoleExporter:
     def _table(self, titles: list[str], rows: list[list[str]]) -> list[str]:
         if not rows:
             return []
-        shown = [titles, *rows[: self._rows]]
+        # As they are printed: on a terminal without Unicode, escapes are longer than what they stand for.
+        shown = [titles, *([self._encodable(row[0]), *row[1:]] for row in rows[: self._rows])]
         widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
         # On a terminal, long names are broken, so that the numbers stay under their titles.
         names = [_broken(row[0], self._columns() - sum(widths[1:]) - 2 * len(widths[1:])) for row in shown]
@@ -160,10 +161,13 @@ class ConsoleExporter:
     def _print(self, lines: list[str]) -> None:
         stream = getattr(sys, self._stream)
         if stream is not None:
-            encoding = stream.encoding or "utf-8"
             # A single write, so that other threads cannot write between the lines.
-            stream.write("\n".join([*lines, ""]).encode(encoding, "backslashreplace").decode(encoding))
+            stream.write(self._encodable("\n".join([*lines, ""])))
             stream.flush()
+
+    def _encodable(self, text: str) -> str:
+        encoding = getattr(getattr(sys, self._stream), "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def quantile(point: HistogramPoint, boundaries: Sequence[float], q: float) -> float | None:

@@ -5,6 +5,7 @@ from eventcore.ground.breaker import Breaker, BreakerState
 from eventcore.ground.describing import (
     cut,
     describe_error,
+    is_success,
     log_safely,
     name_in_message,
     own_logger,
@@ -39,6 +40,7 @@ __all__ = [
     "did_you_mean",
     "forget_earlier_raises",
     "in_background",
+    "is_success",
     "leave_to_parent",
     "log_safely",
     "name_in_message",

@@ -292,3 +292,11 @@ def log_safely(logger: logging.Logger, level: int, message: str, traceback: str 
     """Log, also where a handler or a filter of the application raises, which is no fault of who logs."""
     with contextlib.suppress(Exception):
         logger.log(level, "%s\n%s" if traceback else "%s%s", message, traceback)
+
+
+def is_success(error: SystemExit) -> bool:
+    """Whether a program ends well by this error: with code 0, or none."""
+    try:
+        return error.code is None or (type(error.code) is int and error.code == 0)
+    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
+        return False

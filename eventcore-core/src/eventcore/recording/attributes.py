@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from eventcore.ground import cut, text_of, type_name
+from eventcore.recording.trace_context import TraceContext
 from eventcore.recording.values import Attributes, AttributeValue, SpanData, SpanEvent, SpanLink, SpanStatus
 
 # Fields of a span: so many bits, and what stands for any other value.
@@ -200,3 +201,15 @@ def _freeze_sequence(items: Any, limit: int) -> AttributeValue:
         if all(type(item) is kind for item in frozen):
             return cast(AttributeValue, tuple(frozen))
     return tuple(text_of(item, limit) for item in frozen)
+
+
+def plain_link(context: TraceContext, attributes: object, dropped: int, limits: SpanLimits) -> SpanLink:
+    """A link whose attributes are plain and bounded; ``dropped`` of them are left out already."""
+    if type(attributes) is tuple and not attributes:
+        return SpanLink(context)
+    try:
+        items: object = dict(cast(Any, attributes))
+    except BaseException:  # noqa: BLE001  # a link of attributes that are no pairs is still a link
+        return SpanLink(context, (), dropped + 1)
+    frozen, left_out = freeze_and_count(items, limits.link_attributes, limits.text)
+    return SpanLink(context, frozen, dropped + left_out)

@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
 
-from eventcore.ground import cut, describe_error, text_of, traceback_of, type_name, without_values
+from eventcore.ground import cut, describe_error, is_success, text_of, traceback_of, type_name, without_values
 from eventcore.recording.attributes import (
     NO_DETAILS,
     SpanDetails,
@@ -25,6 +25,7 @@ from eventcore.recording.attributes import (
     freeze,
     freeze_and_count,
     plain_copy,
+    plain_link,
     repair,
 )
 from eventcore.recording.trace_context import AmbientContext, TraceContext
@@ -59,13 +60,13 @@ class SpanRing:
         limits: the most that one span keeps.
         attached: the tracing systems in which commands and handlers make their span current. The tuple is replaced as a whole,
             so that reading it needs no lock.
-        only: the one of them when there is just one; ``None`` when there are several or none.
+        only: the one of them when there is just one, and no other system is asked for its span; else ``None``.
         ignored: how many attributes, events and others came after the end of their span.
         is_shared: whether several exporters take the spans, so that the frozen value of each is made once for all of them.
     """
 
     __slots__ = (
-        "_attached",
+        "attached",
         "capacity",
         "dropped",
         "ignored",
@@ -86,21 +87,12 @@ class SpanRing:
         self.limits = limits or SpanLimits()
         # One look-up instead of two where an attribute is set.
         self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
-        self.attached = ()
-
-    @property
-    def attached(self) -> tuple[AmbientContext, ...]:
-        return self._attached
-
-    @attached.setter
-    def attached(self, others: tuple[AmbientContext, ...]) -> None:
-        # In this order: what finds `only` needs nothing else.
-        self.only: AmbientContext | None = others[0] if len(others) == 1 else None
-        self._attached = others
+        self.attached: tuple[AmbientContext, ...] = ()
+        self.only: AmbientContext | None = None
 
     def own_io(self) -> AbstractContextManager[None]:
         """Around eventcore's own calls to a database that have no span: an instrumented driver need not trace them."""
-        return _OwnIo(self._attached) if self._attached else _NO_OWN_IO
+        return _OwnIo(self.attached) if self.attached else _NO_OWN_IO
 
     def take_all(self) -> list[Span]:
         """Every span that has been appended, oldest first."""
@@ -120,7 +112,9 @@ class _OwnIo:
     def __enter__(self) -> None:
         current = _current.get()
         context = _NO_SPAN if current is None or not current.trace_id else current.context
-        self._tokens = [(other, other.attach(context, True)) for other in self._attached if _is_used(other)]
+        self._tokens = [
+            (each, each.attach(context, True)) for each in self._attached if not each.may_be_unused or each.in_use()
+        ]
 
     def __exit__(self, *_: object) -> None:
         for other, token in reversed(self._tokens):
@@ -254,11 +248,11 @@ class Span:
         Args:
             own_io: whether the block is eventcore's own call to a database, which an instrumented driver need not trace again.
         """
-        if (home := self._home)._attached and self.trace_id and type(token := self._token) is Token:
+        if (home := self._home).attached and self.trace_id and type(token := self._token) is Token:
             if (other := home.only) is None:
                 self._token = self._attach(token, own_io)
-            # Here and not in a function: each command does so.
-            elif not other.may_be_unused or other.in_use():
+            # Here and not in a function: each command does so. A system that has named its current span is in use.
+            elif self._ambient is not None or not other.may_be_unused or other.in_use():
                 own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
                 self._token = token, other, other.attach(own, own_io)
 
@@ -269,11 +263,11 @@ class Span:
         context, with nothing but this code between them.
         """
         token = _current.set(self)
-        return self._attach(token, False) if self._home._attached and self.trace_id else token
+        return self._attach(token, False) if self._home.attached and self.trace_id else token
 
     def _attach(self, token: _Reset, own_io: bool) -> Entered:
         """Make the span, which is current since ``token``, current in the other tracing systems that are in use."""
-        used = [other for other in self._home._attached if _is_used(other)]
+        used = [other for other in self._home.attached if not other.may_be_unused or other.in_use()]
         if not used:
             return token
         own = TraceContext(self.trace_id, self.span_id, self.trace_flags, self.tracestate)
@@ -295,17 +289,14 @@ class Span:
         if (ring := self._ring) is None:
             self._ignore()
             return
-        # Now and not at the end: until then, a value may change, or hold much memory. Written out, and with the numbers in
-        # place, because most attributes of a command's span are integers and short texts, which need no call.
+        # Now and not at the end: until then, a value may change, or hold much memory. Written out: most need no call.
         given: Any = value
         kind: Any = type(value)
-        if kind is int:
-            if not -0x8000000000000000 <= given <= 0x7FFFFFFFFFFFFFFF:
-                value = freeze(value, ring.max_text)
-        elif kind is str:
-            if len(given) > 1024:
-                value = freeze(value, ring.max_text)
-        elif kind is not float and kind is not bool:
+        if not (
+            -0x8000000000000000 <= given <= 0x7FFFFFFFFFFFFFFF
+            if kind is int
+            else (len(given) <= 1024 if kind is str else kind is float or kind is bool)
+        ):
             value = freeze(value, ring.max_text)
         try:
             if (attributes := self._attributes) is None:
@@ -456,7 +447,7 @@ class Span:
         return self._frozen(details, self.context)
 
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and _is_success(error)):
+        if isinstance(error, (GeneratorExit, CancelledError)) or (isinstance(error, SystemExit) and is_success(error)):
             return
         # Commands and projections work on events, and what an exception says may repeat one.
         shown = error if self.log_fields is None else without_values(error)
@@ -494,17 +485,6 @@ def _disconnect(connected: _Connected) -> None:
         other.detach(token)
 
 
-def _is_used(other: AmbientContext) -> bool:
-    return not other.may_be_unused or other.in_use()
-
-
-def _is_success(error: SystemExit) -> bool:
-    try:
-        return error.code is None or (type(error.code) is int and error.code == 0)
-    except BaseException:  # noqa: BLE001  # an attribute of a foreign class
-        return False
-
-
 def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
     """The link with plain values; ``None`` when it is none, or its context names no span."""
     context, attributes, dropped = given, cast(object, ()), 0
@@ -513,13 +493,4 @@ def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
     # Not `isinstance`, which asks the object itself for its `__class__`.
     if issubclass(type(context), Span):
         context = cast(Span, context).context
-    if type(context) is not TraceContext or not context.valid:
-        return None
-    if type(attributes) is tuple and not attributes:
-        return SpanLink(context)
-    try:
-        items: object = dict(cast(Any, attributes))
-    except BaseException:  # noqa: BLE001  # a link of attributes that are no pairs is still a link
-        return SpanLink(context, (), dropped + 1)
-    frozen, left_out = freeze_and_count(items, limits.link_attributes, limits.text)
-    return SpanLink(context, frozen, dropped + left_out)
+    return plain_link(context, attributes, dropped, limits) if type(context) is TraceContext and context.valid else None

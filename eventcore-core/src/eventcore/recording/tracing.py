@@ -182,17 +182,7 @@ class Tracer:
             correlation_id: one id for everything that follows from one request; inherited when left out.
             causation_id: the id of the message that caused this operation; inherited when left out.
         """
-        enclosing, ambient = _current.get(), None
-        if self._others:
-            # Not `isinstance`, which asks the object itself for its `__class__`.
-            if parent is not None and issubclass(type(parent), Span):
-                # It was begun in another task: what was current there is around its children, and not what is current here.
-                begun: Any = parent
-                ambient = begun._ambient
-            elif (only := self._only) is not None:
-                ambient = only.current()
-            else:
-                ambient = _ask(self._others)
+        enclosing, ambient = _current.get(), self._ask(parent) if self._others else None
         log_fields = None if enclosing is None else enclosing.log_fields
         above: TraceContext | Span | None = None
         if parent is not None:
@@ -231,6 +221,15 @@ class Tracer:
             if links is not _NO_LINKS:
                 span.add_links(links)
         return span
+
+    def _ask(self, parent: Any) -> TraceContext | None:
+        """The current span of the other tracing systems. Called only where there is one: most have none."""
+        # Not `isinstance`, which asks the object itself for its `__class__`.
+        if parent is not None and issubclass(type(parent), Span):
+            # It was begun in another task: what was current there is around its children, and not what is current here.
+            ambient: TraceContext | None = parent._ambient
+            return ambient
+        return only.current() if (only := self._only) is not None else _ask(self._others)
 
     def _decide(self, above: TraceContext | Span) -> int:
         """The flags of a child when the sampler does not follow the parent."""

@@ -149,3 +149,17 @@ class TakesSecondsForMilliseconds(LineExporter):
     def refusal(self, answer: bytes) -> RetryLater:
         asked = super().refusal(answer)
         return RetryLater((asked.after or 0.0) / 1000, asked.reason)
+
+
+@planted("test_an_exporter_goes_on_after_calls_that_nobody_answered")
+class StaysClosedAfterACallWithoutAnswer(LineExporter):
+    failed = False
+
+    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+        if self.failed:
+            raise RetryLater(reason="the connection is closed")
+        try:
+            super().send(content, timeout)
+        except RetryLater as error:
+            self.failed = error.outcome_unknown
+            raise

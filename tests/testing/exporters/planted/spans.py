@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eventcore.exporting import Rejected, Secret, Signal, hookimpl
@@ -93,3 +93,11 @@ class TakesTheFirstScopeForAll(LineExporter):
         if signal == "spans":
             self.waiting[signal] = [span | {"scope": self.waiting[signal][0]["scope"]} for span in self.waiting[signal]]
         super().flush(signal, timeout)
+
+
+@planted("test_children_arrive_with_their_parents_in_any_order")
+class SendsRootsOfTheBatch(LineExporter):
+    @hookimpl
+    def export_spans(self, spans: Sequence[Any], timeout: float) -> None:
+        known = {span.context.span_id for span in spans}
+        super().export_spans([span for span in spans if span.parent_span_id not in known], timeout)

@@ -265,6 +265,8 @@ class ExporterManager:
             ambient = tuple(found for pipeline in active if (found := pipeline.status.ambient))
             self._tracer.ambient = ambient
             self._tracer.ring.attached = tuple(each for each in ambient if each.attaches)
+            # Of several, the one that names a span need not be the one that attaches it.
+            self._tracer.ring.only = ambient[0] if len(ambient) == 1 and ambient[0].attaches else None
 
 
 def _checked(timeout: float) -> float:

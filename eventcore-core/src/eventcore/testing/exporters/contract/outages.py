@@ -80,6 +80,27 @@ class OutageContract(ContractFixtures):
         tested.check_account(report)
         tested.check_no_span_more_than(2)
 
+    def test_an_exporter_goes_on_after_calls_that_nobody_answered(
+        self, exporter_setup: ExporterSetup, trial: StartTrial
+    ) -> None:
+        self.needs(exporter_setup, "stalls")
+        tested = self._pushed(trial, export_timeout=0.8)
+        self._deliver_some(tested, "before")
+        with exporter_setup.stall():
+            tested.end_spans(sample_spans(3, "unanswered"))
+            tested.record(*sample_collection())
+            # Longer than a hook may take: whatever it has waited with must not be used again.
+            tested.flush(1.2)
+            if "acknowledgements" not in exporter_setup.cannot:
+                assert [call for call in tested.hooks.calls if call.error is not None], "a call that nobody answers must fail"
+        later = sample_spans(5, "later")
+        tested.end_spans(later)
+        tested.record(sample_counter("later.total", {("x",): 3}))
+        tested.flush()
+        tested.expect(*tested.totals.values())
+        tested.expect_spans(later, most=2)
+        self._end(tested)
+
     def test_a_slow_backend_gets_everything_once(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "stalls")
         tested = self._pushed(trial)

@@ -24,6 +24,15 @@ class SpanContract(ContractFixtures):
         now = time.time_ns()
         self._arrives(trial(), SpanData("root", "internal", TraceContext(1 << 127, 1, 1), 0, now, now))
 
+    def test_children_arrive_with_their_parents_in_any_order(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        self.needs(exporter_setup, "spans")
+        parent = sample_span("parent", parent_span_id=0)
+        child = sample_span("child", context=_of(parent, 1), parent_span_id=parent.context.span_id)
+        grandchild = sample_span("grandchild", context=_of(parent, 2), parent_span_id=child.context.span_id)
+        # Its parent ends later, or belongs to another process.
+        stranger = sample_span("stranger", context=_of(parent, 3), parent_span_id=77)
+        self._arrives(trial(), grandchild, child, stranger, parent)
+
     def test_every_kind_and_status_of_a_span_arrives(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "spans")
         tested = trial()
@@ -101,3 +110,8 @@ class SpanContract(ContractFixtures):
         tested.expect_spans(spans)
         problems = [f"{span.name}: {problem}" for span in spans for problem in tested.span_differences(span)]
         assert not problems, "the backend must have the span as it was recorded:\n  " + "\n  ".join(problems)
+
+
+def _of(span: SpanData, number: int) -> TraceContext:
+    """The identity of another span of the same trace."""
+    return TraceContext(span.context.trace_id, span.context.span_id ^ number, 1)

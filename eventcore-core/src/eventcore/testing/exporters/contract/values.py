@@ -167,6 +167,7 @@ class ValueContract(ContractFixtures):
         tested.record(
             sample_counter("texts.total", {(text,): value for text, value in texts.items()}, **times),
             sample_histogram("texts.duration", {(text,): [0.25] * value for text, value in texts.items()}, **times),
+            alone := sample_counter("zero.total", {("a\x00b",): 1, ("plain",): 2}, **times),
         )
         tested.deliver()
         # Series that the backend tells apart arrive as they are.
@@ -178,6 +179,7 @@ class ValueContract(ContractFixtures):
         tested.expect(
             sample_counter("texts.total", totals, **times),
             sample_histogram("texts.duration", {labels: [0.25] * value for labels, value in totals.items()}, **times),
+            alone,
         )
 
     def test_quantiles_lie_where_the_values_are(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
@@ -307,6 +309,11 @@ class ValueContract(ContractFixtures):
         marked = [
             _with_exemplars(counter, (Exemplar(2.5, now, (1 << 127) + 2, 9),)),
             _with_exemplars(histogram, seen),
+            # A whole number, and below zero.
+            _with_exemplars(
+                sample_histogram("balance.change", {(): (-3.0,)}, boundaries=(-5.0, 0.0), unit="", labels=()),
+                (Exemplar(-3, now, 11, 12),),
+            ),
         ]
         self._deliver(trial, *marked)
 

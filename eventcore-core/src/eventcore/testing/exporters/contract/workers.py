@@ -17,6 +17,7 @@ from eventcore.testing.exporters.contract.fixtures import ContractFixtures
 from eventcore.testing.exporters.contract.processes import Child
 from eventcore.testing.exporters.delivery import wait_for
 from eventcore.testing.exporters.received import ReceivedPoint
+from eventcore.testing.exporters.recording import RecordingExporter
 from eventcore.testing.exporters.samples import sample_counter, sample_gauge, sample_histogram
 from eventcore.testing.exporters.setup import ExporterSetup
 
@@ -49,9 +50,12 @@ class WorkerContract(ContractFixtures):
         with _telemetry(exporter_setup) as (telemetry, handle):
             if handle.interval is None:
                 self.needs(exporter_setup, "workers")
-            counter = telemetry.counter("worked.total", labels=("process",), exemplars=True)
-            gauge = telemetry.gauge("worked.now", labels=("process",))
-            histogram = telemetry.histogram("worked.duration", unit="s", labels=("process",))
+            # Spans are recorded, and exemplars with them, where an exporter takes them.
+            telemetry.register_exporter(RecordingExporter(), name="beside")
+            # An exporter that adds a label for each process may call it so.
+            counter = telemetry.counter("worked.total", labels=("worker",), exemplars=True)
+            gauge = telemetry.gauge("worked.now", labels=("worker",))
+            histogram = telemetry.histogram("worked.duration", unit="s", labels=("worker",))
 
             def work(process: str) -> bool:
                 amount = _AMOUNTS[process]
@@ -104,7 +108,7 @@ def _problems(setup: ExporterSetup, handle: ExporterHandle) -> list[str]:
     """What of the processes is missing or wrong in the backend."""
     received = setup.received()
     problems: list[str] = []
-    labels: dict[str, Any] = {"labels": ("process",)}
+    labels: dict[str, Any] = {"labels": ("worker",)}
     samples: dict[str, tuple[Any, Callable[[ReceivedPoint], Any]]] = {
         "counters": (sample_counter("worked.total", {}, unit="", **labels), lambda point: point.value),
         "gauges": (sample_gauge("worked.now", {}, unit="", **labels), lambda point: point.value),
@@ -115,7 +119,7 @@ def _problems(setup: ExporterSetup, handle: ExporterHandle) -> list[str]:
             continue
         name, adds = setup.metric_name(data), kind != "gauges" and handle.temporality != "cumulative" and not setup.adds_up
         for process, amount in _AMOUNTS.items():
-            key = setup.label_name("process")
+            key = setup.label_name("worker")
             points = [point for point in received.points if point.name == name and point.labels.get(key) == setup.text(process)]
             values = [value_of(point) or 0 for point in points] or [0]
             if (got := sum(values) if adds else values[-1]) != amount:
