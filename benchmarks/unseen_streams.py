@@ -107,7 +107,9 @@ def _not_fresh(server: MeasuredServer, rounds: int, seconds: float) -> Table:
     """Streams that have an event, and that the process has never seen."""
     database = server.database()
     asyncio.run(_open(database))
-    count = int(30_000 * seconds)
+    count = int(200_000 * seconds)
+    # Goes on from turn to turn: streams of an earlier turn would have one more event to read than those of the turn before.
+    numbers = itertools.count(1)
     database.sql(
         "INSERT INTO eventcore.events SELECT n, 'order-' || n, 1, md5(n::text), 'ItemAdded', "
         """convert_to('{"number":1,"item":"lamp","price":4900}', 'UTF8'), convert_to('{}', 'UTF8'), 1700000000000000000 """
@@ -117,7 +119,6 @@ def _not_fresh(server: MeasuredServer, rounds: int, seconds: float) -> Table:
 
     def turn(mode: _Mode) -> float:
         # Each turn opens a store anew, which has seen none of them.
-        numbers = itertools.count(1)
         database.settle()
         with _speculation(mode), silent() as telemetry:
             load, _ = asyncio.run(
