@@ -89,10 +89,9 @@ class OutageContract(ContractFixtures):
         with exporter_setup.stall():
             tested.end_spans(sample_spans(3, "unanswered"))
             tested.record(*sample_collection())
-            # Longer than a hook may take: whatever it has waited with must not be used again.
+            # Longer than a hook may take: whatever it has waited with must not be used again. A call may also succeed, where
+            # the operating system keeps what the receiver has not taken.
             tested.flush(1.2)
-            if "acknowledgements" not in exporter_setup.cannot:
-                assert [call for call in tested.hooks.calls if call.error is not None], "a call that nobody answers must fail"
         later = sample_spans(5, "later")
         tested.end_spans(later)
         tested.record(sample_counter("later.total", {("x",): 3}))
