@@ -11,8 +11,9 @@ Variables:
 ``EVENTCORE_TEST_PROCESSES=1``
     How many processes of a session run tests side by side. Fewer than three leave processor time to another session.
 ``EVENTCORE_REPEAT_FAILED=10``
-    ``tests`` repeats as many failed tests, if no more have failed, once, alone, at the end. Those that pass then are printed as
-    unsteady, and the session does not fail because of them. Without this variable, each failure counts.
+    ``tests``, ``build``, ``authors`` and ``core_alone`` repeat as many failed tests, if no more have failed, once, alone, at the
+    end. Those that pass then are printed as unsteady, and the session does not fail because of them. Without this variable, each
+    failure counts.
 """
 
 import contextlib
@@ -220,6 +221,13 @@ class Failures:
             session.warn("unsteady, to be mended; these failed beside others and passed alone:\n  " + "\n  ".join(failed))
 
 
+def run_pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest once; a few failures may be repeated."""
+    found = Failures(session)
+    found.of("pytest", *arguments)
+    found.settle()
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the three distributions, check their metadata, and run the tests that go through the wheels.
@@ -237,7 +245,7 @@ def build(session: nox.Session) -> None:
         *("test_distributions.py", "test_imports.py", "test_public_surface.py"),
         *("cli/test_cli.py", "end_to_end/test_store_to_wire.py"),
     )
-    session.run("pytest", *(session.posargs or (f"tests/{name}" for name in through_wheels)))
+    run_pytest(session, *(session.posargs or (f"tests/{name}" for name in through_wheels)))
 
 
 @nox.session
@@ -250,7 +258,7 @@ def authors(session: nox.Session) -> None:
     install(session, *BUILDING, *TESTING, "httpx", "mypy", "pip", "ruff")
     install_wheels(session, build_distributions(session, ("eventcore-core", *EXAMPLES)))
     install_parts(session, "statsd-exporter")
-    session.run("pytest", *(session.posargs or ["tests/examples", "-n", "2", "--dist", "loadfile"]))
+    run_pytest(session, *(session.posargs or ["tests/examples", "-n", "2", "--dist", "loadfile"]))
 
 
 @nox.session
@@ -262,8 +270,8 @@ def core_alone(session: nox.Session) -> None:
     install(session, "-e", "./eventcore-core", *TESTING)
     absent = f"import importlib.util as u; found = [n for n in {OPTIONAL_PACKAGES} if u.find_spec(n)]; assert not found, found"
     session.run("python", "-c", absent, silent=True)
-    session.run(
-        "pytest", *(session.posargs or ["tests/test_core_alone.py", "tests/test_imports.py", "tests/test_public_surface.py"])
+    run_pytest(
+        session, *(session.posargs or ["tests/test_core_alone.py", "tests/test_imports.py", "tests/test_public_surface.py"])
     )
 
 
