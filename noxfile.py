@@ -11,9 +11,9 @@ Variables:
 ``EVENTCORE_TEST_PROCESSES=1``
     How many processes of a session run tests side by side. Fewer than three leave processor time to another session.
 ``EVENTCORE_REPEAT_FAILED=10``
-    ``tests``, ``build``, ``authors`` and ``core_alone`` repeat as many failed tests, if no more have failed, once, alone, at the
-    end. Those that pass then are printed as unsteady, and the session does not fail because of them. Without this variable, each
-    failure counts.
+    ``tests``, ``build``, ``authors`` and ``core_alone`` repeat as many failed tests, if no more have failed, once, alone, at
+    the end. Those that pass then are printed as unsteady, and the session does not fail because of them. Without this variable,
+    each failure counts.
 """
 
 import contextlib
