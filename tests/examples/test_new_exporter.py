@@ -27,8 +27,14 @@ def run(*command: str | Path, cwd: Path, site: Path | None = None) -> str:
     return done.stdout
 
 
+def processor_time() -> float:
+    """Seconds of all processes that this one has started and waited for, and of those that they have."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def test_a_new_exporter_is_built_installed_checked_and_green(tmp_path: Path) -> None:
-    begun = time.monotonic()
+    begun, used = time.monotonic(), processor_time()
     python = sys.executable
     run(python, "-m", "eventcore", "new-exporter", "my_backend", cwd=tmp_path)
     project, site = tmp_path / "eventcore-my-backend", tmp_path / "site"
@@ -47,4 +53,7 @@ def test_a_new_exporter_is_built_installed_checked_and_green(tmp_path: Path) -> 
     tested = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project, site=site)
     assert " passed" in tested
     assert " failed" not in tested
-    assert time.monotonic() - begun < 60 or os.environ.get("EVENTCORE_SLOW_MACHINE") == "1", f"{time.monotonic() - begun:.0f} s"
+    # On a machine that has nothing else to do, less than a minute passes. Beside other tests, only this tells it.
+    used = processor_time() - used
+    print(f"{time.monotonic() - begun:.0f} s, of them {used:.0f} s of processor time")
+    assert used < 60
