@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 
@@ -65,6 +66,26 @@ async def test_a_server_that_accepts_and_never_answers_does_not_make_opening_lon
             async with open_store(f"postgresql://u@127.0.0.1:{port}/d?timeout=20", exporters="none", open_timeout=0.5):
                 pass
         assert time.monotonic() - begun < 5
+
+
+async def test_what_an_earlier_attempt_found_is_named_when_the_last_one_has_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """At first nothing listens; then something does, and never answers."""
+    [port] = free_ports(1)
+
+    async def open_it() -> None:
+        async with open_store(f"postgresql://u@127.0.0.1:{port}/d", exporters="none", open_timeout=3):
+            pass
+
+    opening = asyncio.create_task(open_it())
+    async with asyncio.timeout(10):
+        while not any("is not there yet" in record.getMessage() for record in caplog.records):
+            await asyncio.sleep(0.01)
+    with socket.create_server(("127.0.0.1", port)):
+        expected = (
+            r"no PostgreSQL server can be reached .*; the last attempt found that the server gave no answer until the end"
+        )
+        with pytest.raises(StoreUnavailable, match=expected):
+            await opening
 
 
 async def test_a_negative_open_timeout_is_refused() -> None:

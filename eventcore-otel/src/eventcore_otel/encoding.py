@@ -237,30 +237,16 @@ class Encoder:
         return b"".join((b"\x12", VARINTS[size] if size < 4096 else varint(size), body))
 
     def _name(self, name: str) -> bytes:
-        encoded = delimited(b"\x2a", text(name))
-        if len(name) <= _LONGEST_TEXT:
-            if len(self._names) >= _MOST_ATTRIBUTES:
-                self._names.clear()
-            self._names[name] = encoded
-        return encoded
+        return _keep(self._names, name, delimited(b"\x2a", text(name)))
 
     def _key(self, name: str) -> bytes:
         """The name of an attribute."""
-        encoded = key_field(name)
-        if len(name) <= _LONGEST_TEXT:
-            if len(self._keys) >= _MOST_ATTRIBUTES:
-                self._keys.clear()
-            self._keys[name] = encoded
-        return encoded
+        return _keep(self._keys, name, key_field(name))
 
     def _float(self, name: str) -> bytes:
         """An attribute with a float, but for the float itself: these are seldom the same twice."""
         encoded = with_value(b"\x4a", self._keys.get(name) or self._key(name), 0.0)[: -_FLOAT.size]
-        if len(name) <= _LONGEST_TEXT:
-            if len(self._floats) >= _MOST_ATTRIBUTES:
-                self._floats.clear()
-            self._floats[name] = encoded
-        return encoded
+        return _keep(self._floats, name, encoded)
 
     def _attribute(self, attribute: tuple[str, AttributeValue]) -> bytes:
         """An attribute of a span, which is kept if it may come again."""
@@ -374,6 +360,15 @@ class Encoder:
                 self._bucket_structs.clear()
             found = self._bucket_structs[key] = Struct(f"<{number}{kind}")
         return found
+
+
+def _keep(kept: dict[str, bytes], name: str, encoded: bytes) -> bytes:
+    """Keep what a name is encoded as, unless it is long; return it."""
+    if len(name) <= _LONGEST_TEXT:
+        if len(kept) >= _MOST_ATTRIBUTES:
+            kept.clear()
+        kept[name] = encoded
+    return encoded
 
 
 def encode_resource(attributes: Attributes, schema_url: str = "") -> bytes:

@@ -229,19 +229,17 @@ class StreamCache:
     def events(self, stream: StreamId) -> tuple[RecordedEvent, ...] | None:
         """All events of a stream that are known; ``None`` if the cache lacks its beginning."""
         cached = self._streams.get(stream)
-        if cached is None:
-            return None
-        cached.is_folded_whole = True
-        if cached.start:
-            return None
-        self._streams.move_to_end(stream)
-        return cached.events if not cached.blocks else cached.behind(0)
+        return None if cached is None else self._used(stream, cached)
 
     def whole(self, stream: StreamId) -> tuple[RecordedEvent, ...] | None:
         """What ``events`` gives of a stream that the cache ``knows``; ``None`` of any other."""
         cached = self._streams.get(stream)
         if cached is None or (cached.contested_until and cached.contested_until > time.monotonic()):
             return None
+        return self._used(stream, cached)
+
+    def _used(self, stream: StreamId, cached: _CachedStream) -> tuple[RecordedEvent, ...] | None:
+        """All events of a stream, which was used now; ``None`` if the cache lacks its beginning."""
         cached.is_folded_whole = True
         if cached.start:
             return None

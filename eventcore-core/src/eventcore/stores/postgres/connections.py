@@ -260,7 +260,7 @@ class Connector:
     async def _attempt(self, timeout: float) -> Connection:
         """Attempt to connect. If it is given up, it goes on for as long as a server that is there takes to end a connection.
 
-        A server process that begins is seen by nobody: it cannot be asked to end, and finds out late that nobody waits for it.
+        Until it has succeeded, the number of the server's process is not known. So nobody can end that process before.
         """
         settings = self.settings
         opening = connect(

@@ -45,7 +45,7 @@ class PostgresHeadWatch:
         self._head = 0
         # Whether the server was polled since the task started. Before that, `_head` is only what this process has appended.
         self._polled = False
-        # Made by the first caller that waits: most appends wake nobody.
+        # The first caller that waits makes it. Most appends find none, and have nobody to wake.
         self._changed: asyncio.Event | None = None
         self._failure: StoreError | None = None
         self._task: OwnedTask[None] | None = None
