@@ -11,7 +11,7 @@ from eventcore.catalogue.metrics import BackendMetrics
 from eventcore.catalogue.outages import Outages
 from eventcore.errors import StoreUnavailable
 from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn, text_of
-from eventcore.recording import CallbackHandle
+from eventcore.recording import CallbackHandle, HistogramCell
 from eventcore.stores.base import Backend
 from eventcore.stores.sampling import CANCELLED_WAIT, BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
@@ -33,6 +33,7 @@ class BackendInstruments(BackendMetrics):
         self._counters.own_io = telemetry.own_io
         self._system = backend.system
         self._pool_wait = self.pool_wait.labels(store)
+        self._lock_waits: dict[str, HistogramCell] = {}
         self._head: int | None = None
         self._last_append: float | None = None
         self._size: int | None = None
@@ -156,6 +157,8 @@ class BackendInstruments(BackendMetrics):
 
     def _waited(self, wait: Wait, lock: str, seconds: float) -> None:
         if wait == "lock":
-            self.lock_wait.labels(self._store, lock, self._system).record(seconds)
+            if (cell := self._lock_waits.get(lock)) is None:
+                cell = self._lock_waits[lock] = self.lock_wait.labels(self._store, lock, self._system)
+            cell.record(seconds)
         else:
             self._pool_wait.record(seconds)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
+from types import TracebackType
 from typing import Any, Final, final
 
 from eventcore.errors import StoreClosed, StoreUnavailable
-from eventcore.ground import Breaker
+from eventcore.ground import Breaker, Slots
 from eventcore.stores.postgres.connections.connecting import Connecting
 from eventcore.stores.postgres.connections.ending import Ending
 from eventcore.stores.postgres.connections.places import Places
@@ -45,13 +46,13 @@ class Pool:
         self._places = places
         self._connecting = connecting
         self._ending = ending
-        self._slots = asyncio.Semaphore(size)
+        self._slots = Slots(size)
         self._free: list[Connection] = []
         self._is_open = False
 
     def open(self) -> None:
         """Accept calls on the running event loop."""
-        self._slots = asyncio.Semaphore(self._size)
+        self._slots = Slots(self._size)
         self._free = []
         self._is_open = True
 
@@ -73,7 +74,8 @@ class Pool:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.05, deadline - monotonic())):
                 for _ in range(self._size):
-                    await self._slots.acquire()
+                    if not self._slots.take():
+                        await self._slots.wait()
         while self.end_one():
             pass
 
@@ -113,34 +115,31 @@ class Pool:
         """
         return await connection.fetch(for_schema(sql, self.settings.schema), *arguments)
 
-    @asynccontextmanager
-    async def connection(self, deadline: float, *, probing: bool = False) -> AsyncGenerator[Connection]:
+    def connection(self, deadline: float, *, probing: bool = False) -> AbstractAsyncContextManager[Connection]:
         """A connection for one call or transaction, ready by ``deadline``. Errors of asyncpg are raised as ``StoreError``.
 
         Raises:
             StoreUnavailable: ``may_have_committed`` is true when a statement was sent and its answer was lost.
         """
+        return _Use(self, deadline, probing)
+
+    async def begin_use(self, deadline: float, *, probing: bool) -> Connection:
+        """Take a slot and a connection; ``end_use`` gives both back."""
         await self._slot(deadline, probing=probing)
         try:
-            connection = await self._open(deadline)
-            began = monotonic()
-            try:
-                # A handler's own statements inside of it are traced: its span is entered without `own_io`.
-                with self.counters.own_io():
-                    yield connection
-            except FAILURES as error:
-                if leaves_connection_usable(error):
-                    self._give_back(connection, began)
-                else:
-                    self._ending.end(connection, began)
-                raise explained(error, self.settings.address) from error
-            except BaseException:
-                # A cancelled call may leave a statement running on the connection.
-                self._ending.end(connection, began)
-                raise
+            return await self._open(deadline)
+        except BaseException:
+            self._slots.give_back()
+            raise
+
+    def end_use(self, connection: Connection, began: float, error: BaseException | None) -> None:
+        """Keep a connection for the next call, or end it if ``error`` leaves its state unknown."""
+        if error is None or (isinstance(error, FAILURES) and leaves_connection_usable(error)):
             self._give_back(connection, began)
-        finally:
-            self._slots.release()
+        else:
+            # A cancelled call may leave a statement running on the connection.
+            self._ending.end(connection, began)
+        self._slots.give_back()
 
     async def _slot(self, deadline: float, *, probing: bool) -> None:
         self.check_open()
@@ -148,14 +147,11 @@ class Pool:
         if not probing:
             self._check_breaker()
         try:
-            if self._slots.locked():
+            waited = not self._slots.take()
+            if waited:
                 with self._places.noted_wait(begun):
                     async with asyncio.timeout(max(0.0, deadline - begun)):
-                        await self._slots.acquire()
-                waited = True
-            else:
-                await self._slots.acquire()
-                waited = False
+                        await self._slots.wait()
         except TimeoutError as error:
             self._places.count_timeout()
             self._observe_wait(begun)
@@ -169,7 +165,7 @@ class Pool:
             raise
         self._observe_wait(begun)
         if waited and not probing and self._breaker.is_open:
-            self._slots.release()
+            self._slots.give_back()
             self._check_breaker()
 
     def _check_breaker(self) -> None:
@@ -216,6 +212,34 @@ class Pool:
         self.counters.connections_idle = (self.counters.connections_idle or 0) + 1
         self.counters.connections_used = (self.counters.connections_used or 0) - 1
         self._free.append(connection)
+
+
+@final
+class _Use:
+    """The use of a connection by one call. A generator as context manager would cost as much as all else that a pool does."""
+
+    __slots__ = ("_began", "_connection", "_deadline", "_io", "_pool", "_probing")
+
+    def __init__(self, pool: Pool, deadline: float, probing: bool) -> None:
+        self._pool = pool
+        self._deadline = deadline
+        self._probing = probing
+
+    async def __aenter__(self) -> Connection:
+        pool = self._pool
+        self._connection = connection = await pool.begin_use(self._deadline, probing=self._probing)
+        self._began = monotonic()
+        # A handler's own statements inside of it are traced: its span is entered without `own_io`.
+        self._io = pool.counters.own_io()
+        self._io.__enter__()
+        return connection
+
+    async def __aexit__(self, cls: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._io.__exit__(cls, error, at)
+        pool = self._pool
+        pool.end_use(self._connection, self._began, error)
+        if isinstance(error, FAILURES):
+            raise explained(error, pool.settings.address) from error
 
 
 def one_try(deadline: float) -> float:
