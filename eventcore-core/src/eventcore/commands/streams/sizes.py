@@ -94,7 +94,7 @@ def memory_of(value: Any, depth: int = 0) -> int:
             sample += islice(cast(Mapping[Any, Any], value).values(), _MEMBERS)
         members = sum(memory_of(part, depth + 1) for part in sample)
         return size + members * len(collection) // max(1, min(_MEMBERS, len(collection)))
-    elif (fields := dataclass_fields(type(value))) is not None:
+    elif (fields := dataclass_fields(value.__class__)) is not None:
         inside = [getattr(value, field.name) for field in fields]
         size += getsizeof(value.__dict__) if hasattr(value, "__dict__") else 0
     else:

@@ -86,7 +86,7 @@ def without_secrets(text: str, arguments: Mapping[str, Any], settings: Settings)
             pending += value
         elif isinstance(value, msgspec.Struct):
             pending += msgspec.structs.asdict(value).values()
-        elif (fields := dataclass_fields(type(value))) is not None:
+        elif (fields := dataclass_fields(value.__class__)) is not None:
             pending += (getattr(value, field.name, None) for field in fields)
     # The longest first: one secret may contain another.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
