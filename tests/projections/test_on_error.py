@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import traceback
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 
@@ -175,6 +176,85 @@ async def test_a_handler_that_raises_cancelled_error_by_itself_has_failed(store:
     await deposit(store, 1)
     with pytest.raises(ProjectionFailed, match="tried once: CancelledError"):
         await store.run(Giving())
+
+
+async def cancelled_by_itself() -> None:
+    task = asyncio.create_task(asyncio.sleep(10))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+def raiser(error: BaseException) -> Callable[[], Coroutine[object, None, None]]:
+    async def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("then", "fail"),
+    [
+        pytest.param("dead_letter", cancelled_by_itself, id="cancelled"),
+        pytest.param("stop", cancelled_by_itself, id="cancelled-stop"),
+        pytest.param("dead_letter", raiser(GeneratorExit()), id="generator-exit"),
+        pytest.param("dead_letter", raiser(BaseExceptionGroup("both", [asyncio.CancelledError(), ValueError()])), id="group"),
+    ],
+)
+async def test_a_handler_with_a_transaction_that_raises_a_cancellation_by_itself_has_failed(
+    store: EventStore, url: str, run: Run, then: str, fail: Callable[[], Coroutine[object, None, None]]
+) -> None:
+    seen: list[int] = []
+
+    class Giving(Projection):
+        name = "giving"
+        on_error = policy(then, retries=0)
+
+        async def handle(self, event: RecordedEvent, transaction: object) -> None:
+            if event.position == 1:
+                await fail()
+            seen.append(event.position)
+
+    class GivingInThread(Giving):
+        def handle(self, event: RecordedEvent, transaction: object) -> None:  # type: ignore[override]  # either is allowed
+            if event.position == 1:
+                asyncio.run(fail())
+            seen.append(event.position)
+
+    giving = GivingInThread() if url.startswith("sqlite") else Giving()
+    await deposit(store, 2)
+    if then == "stop":
+        with pytest.raises(ProjectionFailed, match="position 1, tried once: "):
+            await store.run(giving)
+        assert seen == []
+    else:
+        running = run(store, giving)
+        await store.wait_for(giving, 2)
+        assert not running.done()
+        assert seen == [2]
+        assert [letter.position for letter in await store.dead_letters(giving)] == [1]
+
+
+async def test_a_handler_with_a_transaction_that_is_cancelled_from_outside_has_not_failed(store: EventStore, url: str) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("a handler in the writer thread cannot be cancelled")
+    inside = asyncio.Event()
+
+    class Waiting(Projection):
+        name = "waiting"
+        on_error = policy("dead_letter", retries=0)
+
+        async def handle(self, event: RecordedEvent, transaction: object) -> None:
+            inside.set()
+            await asyncio.sleep(60)
+
+    await deposit(store, 1)
+    running = asyncio.create_task(store.run(Waiting()))
+    await asyncio.wait_for(inside.wait(), 10)
+    running.cancel()
+    await asyncio.wait([running], timeout=10)
+    assert running.cancelled()
+    assert await store.dead_letters("waiting") == []
 
 
 async def test_events_before_one_that_fails_are_not_applied_again(store: EventStore, run: Run) -> None:

@@ -142,6 +142,7 @@ class Handler:
         arguments, events_per_call = self._arguments(events)
         hold = self.hold
         more = (hold.token,) if self._definition.fenced else ()
+        task = asyncio.current_task()
         applied = 0
         begun = now = perf_counter()
         slice_end = now + _SLICE
@@ -154,9 +155,8 @@ class Handler:
                     result = call(argument, *more)
                     if result is not None and isawaitable(result):
                         await result
-                except (Exception, asyncio.CancelledError) as error:
-                    # A handler may raise CancelledError by itself. Only when this task is being cancelled it is not a failure.
-                    if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                except BaseException as error:
+                    if not _is_failure(error, task):
                         raise
                     forget_earlier_raises(error)
                     if isinstance(error, (StoreUnavailable, StoreClosed)):
@@ -193,19 +193,24 @@ class Handler:
                     for index, argument in enumerate(arguments):  # noqa: B007  # read when a call fails
                         if (result := call(argument, transaction)) is not None:
                             _refuse_awaitable(result)
-            except Exception as error:
+            except BaseException as error:
+                # No task can be cancelled while it is in this call.
+                if not _is_failure(error, None):
+                    raise
                 forget_earlier_raises(error)
                 raise HandlerFailed(0, None if batched else index) from error
             finally:
                 self._record(begun, len(events))
 
         async def apply_async(transaction: Any) -> None:
-            begun, index = perf_counter(), 0
+            begun, index, task = perf_counter(), 0, asyncio.current_task()
             try:
                 with current:
                     for index, argument in enumerate(arguments):  # noqa: B007  # read when a call fails
                         await call(argument, transaction)
-            except Exception as error:
+            except BaseException as error:
+                if not _is_failure(error, task):
+                    raise
                 forget_earlier_raises(error)
                 raise HandlerFailed(0, None if batched else index) from error
             finally:
@@ -238,9 +243,34 @@ class _CurrentSpan:
             self._span.leave(self._entered)
 
 
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _is_failure(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether a handler has failed by ``error``, which it may have raised by itself.
+
+    ``CancelledError`` is no failure while ``task`` is being cancelled, and ``GeneratorExit`` none when the coroutine is closed,
+    which happens outside of its task. ``SystemExit``, ``KeyboardInterrupt`` and a group that holds one of these never are.
+
+    Args:
+        error: what the call of the handler has raised.
+        task: the task in which the handler runs; ``None`` if nothing can end its call from outside.
+    """
+    match error:
+        case Exception():
+            return True
+        case BaseExceptionGroup():
+            return all(_is_failure(inner, task) for inner in error.exceptions)
+        case asyncio.CancelledError():
+            return task is None or task.cancelling() == 0
+        case GeneratorExit():
+            return task is None or _running_task() is task
+        case _:
+            return False
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        return None
 
 
 def _refuse_awaitable(result: object) -> None:
