@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, final, overload
 
 from eventcore.catalogue import CATALOGUE, Instruments, ObservedBackend, observe_exporters
@@ -20,6 +19,7 @@ from eventcore.health.monitor import HealthMonitor
 from eventcore.health.settings import HealthSettings
 from eventcore.projections import Projection, ProjectionHost, projection_key
 from eventcore.recording import TraceContext
+from eventcore.store.closing import Closing
 from eventcore.store.patience import open_patiently
 from eventcore.stores import Backend, DeadLetter, EventFilter, ProjectionRecord, Redaction, StreamPattern
 from eventcore.stores.failures import check_reason
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from eventcore.projections import RetriedDeadLetters
 
 _CLOSE_TIMEOUT: Final = 10.0
-# Seconds that each step of closing gets, even if the steps before it have used up the timeout.
-_SHORTEST_STEP: Final = 0.1
 
 SLOW_COMMAND: Final = 1.0
 """Seconds from which on a command is logged as slow, by default."""
@@ -88,7 +86,10 @@ class EventStore(HasHealth):
         self._used = False
         self._forked = False
         self._closing: asyncio.Task[None] | None = None
-        self._stop_yielding: Callable[[], None] = lambda: None
+        self._parts = Closing(
+            *(self._monitor, self._instruments, self._projections, self._executor, self._backend),
+            telemetry if owns_telemetry else None,
+        )
         around_fork(self, after_in_child=EventStore._forget_parent)
 
     async def __aenter__(self) -> EventStore:
@@ -111,7 +112,7 @@ class EventStore(HasHealth):
         self._executor.start()
         self._instruments.store.opened()
         self._instruments.backend.opened()
-        self._stop_yielding = self.telemetry.yield_from_loop()
+        self._parts.stop_yielding = self.telemetry.yield_from_loop()
         self._loop = asyncio.get_running_loop()
         self._monitor.opened()
         return self
@@ -126,37 +127,26 @@ class EventStore(HasHealth):
 
         Args:
             timeout: seconds for all of it, by default ``close_timeout``. Commands that have not ended by then fail.
+
+        Raises:
+            WrongEventLoop: the store was opened on another event loop. Nothing is changed. But once that loop is closed, the
+                store's threads and files are released from any loop.
+            ValueError: ``timeout`` is not a number of seconds, 0 or more.
         """
-        if self._loop is not None:
-            self._loop = None
-            self._closing = asyncio.ensure_future(self._close(self._limits[1] if timeout is None else timeout))
+        seconds = self._limits[1] if timeout is None else timeout
+        check_seconds("timeout", seconds, or_0=True)
+        loop, closing = self._loop, self._closing
+        if closing is not None and (not closing.done() or closing.cancelled()):
+            loop = closing.get_loop()
+        if loop is not None and loop is not asyncio.get_running_loop():
+            if not loop.is_closed():
+                raise self._wrong_loop()
+            self._loop, self._closing = None, asyncio.ensure_future(self._parts.release(seconds))
+        elif self._loop is not None:
+            self._loop, self._closing = None, asyncio.ensure_future(self._parts.run(seconds))
         if self._closing is not None:
             # Shielded: if this caller is cancelled, closing goes on, and another call can wait for it.
             await asyncio.shield(self._closing)
-
-    async def _close(self, timeout: float) -> None:
-        deadline = monotonic() + timeout
-
-        def remaining() -> float:
-            return max(_SHORTEST_STEP, deadline - monotonic())
-
-        try:
-            await self._monitor.stop()
-            await self._instruments.backend.stop()
-            # Projections and commands use the backend, so both end before it. Side by side: a handler that does not end leaves
-            # the commands their time.
-            async with asyncio.TaskGroup() as ending:
-                ending.create_task(self._projections.close(timeout))
-                ending.create_task(self._executor.close(timeout))
-            await self._backend.close(remaining())
-        finally:
-            self._instruments.closed()
-            self._monitor.closed()
-            try:
-                if self._owns_telemetry:
-                    await self.telemetry.shutdown(remaining())
-            finally:
-                self._stop_yielding()
 
     async def execute(
         self,
@@ -488,7 +478,10 @@ class EventStore(HasHealth):
         if self._loop is None:
             raise self._not_open()
         if asyncio.get_running_loop() is not self._loop:
-            raise WrongEventLoop(
-                f"the store {self.name!r} was opened on another event loop; open one on each loop, or hand the call over with "
-                "asyncio.run_coroutine_threadsafe"
-            )
+            raise self._wrong_loop()
+
+    def _wrong_loop(self) -> WrongEventLoop:
+        return WrongEventLoop(
+            f"the store {self.name!r} was opened on another event loop; open one on each loop, or hand the call over with "
+            "asyncio.run_coroutine_threadsafe"
+        )

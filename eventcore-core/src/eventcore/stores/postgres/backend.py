@@ -42,6 +42,7 @@ class PostgresBackend:
     def __init__(self, settings: PostgresSettings, *, migrate: bool = True) -> None:
         self.counters = BackendCounters(breaker="closed")
         self._migrate = migrate
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._breaker = Breaker(self._probe, self._breaker_changed)
         self._connections = Connections(settings, self.counters, self._breaker)
         # Several pools, so that appends never wait for reads, reads of commands never for projections, and leases never for
@@ -71,6 +72,7 @@ class PostgresBackend:
         """
         settings = self._connections.settings
         deadline = monotonic() + settings.timeout
+        self._loop = asyncio.get_running_loop()
         self._connections.open()
         try:
             # One attempt to connect: an application that starts with a wrong address must hear of it at once.
@@ -86,7 +88,12 @@ class PostgresBackend:
             raise
 
     async def close(self, timeout: float) -> None:
-        """Finish the calls that are running, then close all connections."""
+        """Finish the calls that are running, then close all connections.
+
+        Once the event loop of the connections is closed, they cannot be closed: they end when nothing refers to them any more.
+        """
+        if self._loop is not None and self._loop.is_closed():
+            return
         deadline = monotonic() + timeout
         await self._watch.close()
         await self._connections.close(max(0.05, deadline - monotonic()))
