@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Any
 
 import asyncpg
 import msgspec
 import pytest
 
-from eventcore.errors import LeadershipLost
+from eventcore import OnError, Projection, RecordedEvent, open_store
+from eventcore.errors import LeadershipLost, StoreUnavailable
 from eventcore.stores import START, Backend, Checkpoint, DeadLetter, Lease, ProjectionRecord
 from tests.postgres.backends import OpenBackend, new_event, request
 from tests.postgres.proxy import Proxy
+from tests.store.bank import Deposit, account
 
 ONE = Checkpoint(1, "1" * 32)
 TWO = Checkpoint(2, "2" * 32)
@@ -190,3 +193,50 @@ async def test_a_handler_may_be_a_plain_function_and_use_savepoints(backend: Bac
     await backend.ledger.commit_checkpoint(lease, ONE, TWO, apply=pay)
     assert len(seen) == 1
     assert await connection.fetchval("SELECT amount FROM balances") == 5
+
+
+@pytest.mark.parametrize(("pool", "count"), [(1, 1), (1, 2), (2, 2), (4, 4)])
+async def test_handlers_read_the_store_while_their_transactions_hold_connections(url: str, pool: int, count: int) -> None:
+    class Reading(Projection):
+        on_error = OnError(retries=0)
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+            self.found: list[int] = []
+
+        async def handle(self, event: RecordedEvent, transaction: Any) -> None:
+            await transaction.fetchval("SELECT 1")
+            assert await store.head_position() == 3
+            self.found += [found.position async for found in store.read(event.stream_id)]
+
+    async with open_store(f"{url}?pool={pool}&timeout=4", exporters=[]) as store:
+        for _ in range(3):
+            await store.execute(Deposit(account=account("a")))
+        # The names of classes, since a name belongs to one projection.
+        projections = [type(f"Reading{n}", (Reading,), {"name": f"reading-{n}"})(n) for n in range(count)]
+        running = [asyncio.create_task(store.run(projection)) for projection in projections]
+        begun = monotonic()
+        for projection in projections:
+            await store.wait_for(projection, 3, timeout=20)
+        assert monotonic() - begun < 4, "a handler waited for a connection until the timeout"
+        assert [projection.found for projection in projections] == [[1, 2, 3] * 3] * count
+        assert not any(task.done() for task in running)
+
+
+async def test_handlers_that_wait_for_a_transaction_fail_with_advice(
+    backend: Backend, url: str, open_backend: OpenBackend
+) -> None:
+    other = await open_backend(f"{url}?pool=1&timeout=0.5")
+    lease = await leased(other)
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def apply(transaction: Any) -> None:
+        inside.set()
+        await leave.wait()
+
+    first = asyncio.create_task(other.ledger.commit_checkpoint(lease, START, ONE, (), apply))
+    await asyncio.wait_for(inside.wait(), 10)
+    with pytest.raises(StoreUnavailable, match=r"the transactions of 1 handlers of projections.* raise pool in the store URL"):
+        await other.ledger.remove_dead_letter(letter(), apply)
+    leave.set()
+    await asyncio.wait_for(first, 10)

@@ -8,6 +8,7 @@ from typing import Final, final
 
 from eventcore.ground import Breaker, BreakerState
 from eventcore.stores.postgres.connections import Connections
+from eventcore.stores.postgres.connections.reading import ReadingPool
 from eventcore.stores.postgres.ledger import PostgresLedger
 from eventcore.stores.postgres.log import PostgresLog
 from eventcore.stores.postgres.migrating import prepare
@@ -49,10 +50,11 @@ class PostgresBackend:
         # the handlers of projections. Their sizes add up to `settings.limit`.
         self._appending = self._connections.pool(1)
         self._loading = self._connections.pool(1)
-        self._reading = self._connections.pool(settings.pool)
+        reading = self._connections.pool(settings.pool)
+        self._reading = ReadingPool(reading, settings.pool, self._loading)
         # Listens for new events, and serves short calls that must not wait for long ones, such as those for leases.
         self._listening = self._connections.pool(1)
-        self._watch = PostgresHeadWatch(self._listening, self._reading)
+        self._watch = PostgresHeadWatch(self._listening, reading)
         self.log = PostgresLog(self._appending, self._loading, self._reading, self._watch)
         self.ledger = PostgresLedger(self._reading, self._listening, settings)
 

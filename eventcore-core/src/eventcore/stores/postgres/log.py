@@ -26,6 +26,7 @@ from eventcore.stores.paging import (
 )
 from eventcore.stores.postgres.arguments import NO_KEYS, append_arguments, conditions, key_arguments, streams_of
 from eventcore.stores.postgres.connections import Pool, one_try
+from eventcore.stores.postgres.connections.reading import ReadingPool
 from eventcore.stores.postgres.errors import KeysKnown
 from eventcore.stores.postgres.watch import HEAD, PostgresHeadWatch
 from eventcore.stores.values import (
@@ -91,7 +92,7 @@ class PostgresLog:
 
     append_hints = AppendHints(speculate=True, smallest_half=32)
 
-    def __init__(self, appending: Pool, loading: Pool, reading: Pool, watch: PostgresHeadWatch) -> None:
+    def __init__(self, appending: Pool, loading: Pool, reading: ReadingPool, watch: PostgresHeadWatch) -> None:
         self._appending = appending
         self._loading = loading
         self._reading = reading
@@ -241,6 +242,7 @@ class PostgresLog:
     ) -> BackendPage:
         """See ``EventLog.read_streams``."""
         # Only commands have versions from earlier reads, in the stream cache.
+        pool: Pool | ReadingPool
         seen, pool = (self._newest_seen, self._loading) if purpose == "command" else (START, self._reading)
         last = LAST_POSITION if up_to is None else up_to
         keys = [None if version else snapshots.get(stream) for stream, version in after.items()] if snapshots else []

@@ -14,6 +14,7 @@ import msgspec
 from eventcore.errors import StoreUnavailable
 from eventcore.stores.failures import lost_event, refusal, still_running, taken_over
 from eventcore.stores.postgres.connections import Pool
+from eventcore.stores.postgres.connections.reading import ReadingPool
 from eventcore.stores.postgres.driver import Connection, PostgresError, transaction
 from eventcore.stores.postgres.ledger.transaction import PostgresTransaction
 from eventcore.stores.postgres.schema import for_schema
@@ -96,12 +97,12 @@ class PostgresLedger:
     """Implements ``ProjectionLedger``.
 
     Args:
-        pool: the pool whose connections it uses.
+        pool: the connections that it uses.
         leasing: the pool for leases, so that a renewal never waits for a handler that uses a connection of the other one.
         settings: the settings of the store.
     """
 
-    def __init__(self, pool: Pool, leasing: Pool, settings: PostgresSettings) -> None:
+    def __init__(self, pool: ReadingPool, leasing: Pool, settings: PostgresSettings) -> None:
         self._pool = pool
         self._leasing = leasing
         self._schema = settings.schema
@@ -204,7 +205,7 @@ class PostgresLedger:
     async def _in_transaction(self, work: Callable[[Connection], Awaitable[None]]) -> bool:
         """Run ``work`` in a transaction; whether it was committed. Only beginning and committing have a timeout here."""
         rolled_back: _RolledBack | None = None
-        async with self._pool.connection(self._pool.deadline()) as connection:
+        async with self._pool.for_handler() as connection:
             try:
                 async with asyncio.timeout(self._timeout) as limit, transaction(connection):
                     limit.reschedule(None)
