@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import threading
@@ -27,7 +28,7 @@ from eventcore.exporting import (
 )
 from eventcore.exporting.configuration.discovery import GROUP, FoundPlugin
 from eventcore.exporting.configuration.sources import from_tables
-from eventcore.exporting.process import ChildPlan, ProcessHandle
+from eventcore.exporting.process import ChildPlan, ProcessHandle, child
 from eventcore.exporting.registration import check_exporter
 from eventcore.recording.attributes import SpanLimits
 
@@ -116,6 +117,12 @@ class Probe(Exporter):
         if fault == "hangs":
             self._write(hangs=True)
             time.sleep(600)
+
+        if fault == "holds the GIL":
+            child._MOST_SILENT = 1.0  # type: ignore[misc]  # that of this process, which is too long for a test
+            self._write(hangs=True)
+            time.sleep(2.5)  # the main thread looks each second
+            ctypes.PyDLL(None).sleep(600)
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:

@@ -24,6 +24,7 @@ from eventcore.exporting.delivery import Pipeline
 from eventcore.exporting.delivery.handle import ExporterHandle
 from eventcore.exporting.process.packing import pack_spans
 from eventcore.exporting.registration import check_exporter
+from eventcore.ground import in_background
 from eventcore.recording import Exemplar, Span
 from tests.pipeline.conftest import FAST, Bench, eventually
 from tests.pipeline.probing import Probe, in_a_process, written
@@ -166,6 +167,47 @@ def test_a_process_whose_hook_hangs_is_ended_at_the_deadline_of_shutdown(bench: 
     assert not report
     assert account(pipeline) == (0, 0, 7, 0)
     eventually(lambda: not is_running(pid))
+
+
+def test_a_process_that_is_stopped_and_reads_nothing_is_killed_at_the_deadline_of_shutdown(
+    bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "probe"
+    pipeline = add(bench, in_a_process(path))
+    handle: Any = pipeline.handle
+    process, pid = handle._process, pid_of(pipeline)
+    os.kill(pid, signal.SIGSTOP)
+    # More than the buffers of the sockets hold.
+    with bench.tracer.span("big") as span:
+        for _ in range(20):
+            span.add_event("large", {f"text{number}": "x" * 1000 for number in range(100)})
+    eventually(process._channel._sending.locked)
+    begun = time.monotonic()
+    report = in_background(lambda: bench.manager.shutdown(2.0), "shutdown").result(15.0)
+    assert time.monotonic() - begun < 6.0
+    assert not report
+    eventually(lambda: not is_running(pid))
+
+
+def test_a_process_whose_hook_never_gives_up_the_gil_ends_by_itself(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "probe"
+    pipeline = add(bench, in_a_process(path, fault="holds the GIL"))
+    pid = pid_of(pipeline)
+    bench.end_spans(1)
+    eventually(lambda: written(path, "hangs"))
+    eventually(lambda: not is_running(pid), 20)
+    eventually(lambda: f"the exporter's process {pid} ended with exit code 1" in pipeline.problem, 20)
+
+
+def test_what_python_ignores_in_its_path_does_not_keep_the_process_from_starting(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [tmp_path, b"/nowhere", *sys.path])
+    path = tmp_path / "probe"
+    add(bench, in_a_process(path))
+    bench.end_spans(3)
+    assert bench.manager.flush(20.0)
+    assert written(path, "pid")[0] != os.getpid()
 
 
 def test_the_process_ends_when_the_stores_process_is_killed_and_a_forked_child_has_its_own(tmp_path: Path) -> None:

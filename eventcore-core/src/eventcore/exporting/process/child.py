@@ -7,6 +7,7 @@ down, when the channel is closed, and when the store's process has ended.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -43,6 +44,9 @@ from eventcore.ground import text_of, traceback_of
 _LOOK: Final = 1.0
 # So many such looks at most before the first message.
 _FIRST_LOOKS: Final = 60
+# Seconds after which the process ends by itself when its main thread does not get the GIL: a hook holds it, and the main thread
+# would not see that the store's process has ended.
+_MOST_SILENT: Final = 30.0
 # Seconds for the `shutdown` hook when the store's process has ended.
 _LAST_SECONDS: Final = 1.0
 # Objects that are made before the garbage collector looks at the young ones; Python's own default is 700 to 2,000.
@@ -85,6 +89,16 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     """Not ``SIG_IGN``, which programs that the exporter starts would inherit."""
 
 
+def _end_unless_called_again(seconds: float) -> None:
+    """End the process with exit code 1 after ``seconds``, by a thread that needs no GIL; it writes where each thread is.
+
+    Not by ``PR_SET_PDEATHSIG``: that kills the process at once, without a last ``shutdown``, and when the thread ends that has
+    started the process, too.
+    """
+    with open(os.devnull, "w") if sys.stderr is None else contextlib.nullcontext(sys.stderr) as file:
+        faulthandler.dump_traceback_later(seconds, file=file, exit=True)
+
+
 def _end() -> None:
     """End the process at once: what the exporter has left behind, such as a thread, is not waited for."""
     for stream in (sys.stdout, sys.stderr):
@@ -122,8 +136,12 @@ class Child:
 
     def read_messages(self) -> None:
         """Read until the exporter has been shut down, or the store's process has ended."""
+        looked_at = -inf
         try:
             while not self._ended.is_set() and os.getppid() == self._hello.parent:
+                if (now := time.monotonic()) >= looked_at + _LOOK:
+                    looked_at = now
+                    _end_unless_called_again(_MOST_SILENT)
                 if (message := self._channel.receive()) is not None:
                     self._take(message)
         except ChannelClosed:

@@ -13,7 +13,7 @@ from eventcore.exporting.process.channel import ChannelClosed
 from eventcore.exporting.process.outcomes import settle
 from eventcore.exporting.process.packing import pack_metrics, pack_spans
 from eventcore.exporting.process.running import ChildPlan, RunningProcess
-from eventcore.ground import leave_to_parent
+from eventcore.ground import in_background, leave_to_parent
 from eventcore.recording.spans import Span
 
 # Hooks of the instance in the store's process, which is never started: another tracing system is used there.
@@ -160,9 +160,11 @@ class ProcessHandle(ExporterHandle):
         if (process := self._process) is None:
             return None
         deadline = time.monotonic() + timeout
+        process.kill_at(deadline)
         outcome = None
         if not process.talking.acquire(blocking=False):
-            process.shut_down_beside(timeout)
+            # It may be the sending that the other thread cannot end.
+            in_background(lambda: process.shut_down_beside(timeout), "eventcore-shutdown-beside")
             # The thread that waits for the other hook then finds that the process has ended.
             process.wait(deadline - time.monotonic())
             return None

@@ -215,6 +215,13 @@ class RunningProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
 
+    def kill_at(self, deadline: float) -> None:
+        """Kill the process at ``deadline`` (``time.monotonic``) if it runs then, also while every other thread waits for it.
+
+        A process that is stopped, and reads nothing, blocks a thread that sends, and others that want to.
+        """
+        in_background(lambda: self.wait(deadline - time.monotonic()), "eventcore-exporter-deadline")
+
     def close(self) -> str:
         """End the process if it runs, and close the channel. Returns how the process has ended."""
         self._channel.close()
@@ -276,7 +283,12 @@ def _hello(plan: ChildPlan, context: ExporterContext) -> Hello:
 
 
 def _import_path() -> list[str]:
-    return [entry or os.getcwd() for entry in sys.path]
+    """The entries of ``sys.path`` that Python does not ignore, as this process finds them."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = ""
+    return [found for entry in sys.path if isinstance(entry, str) and (found := entry or here)]
 
 
 def _early_environment() -> dict[str, str]:
