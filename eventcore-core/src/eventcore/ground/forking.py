@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from functools import cache, partial
+from itertools import count
+from typing import Any, TypeVar, final
 
 T = TypeVar("T")
+
+_React = Callable[[Any], None] | None
 
 
 def around_fork(
@@ -27,19 +32,46 @@ def around_fork(
         owner: the object that has something to do; it is not kept alive.
         before, after_in_parent, after_in_child: must not raise, and must not refer to ``owner`` except by their argument.
     """
-    # Python has no way to remove a fork handler, so the handlers must not keep the owner alive.
-    reference = weakref.ref(owner)
+    _handlers().add(owner, before, after_in_parent, after_in_child)
 
-    def handler(react: Callable[[T], None] | None) -> Callable[[], None]:
-        def handle() -> None:
-            if react is not None and (found := reference()) is not None:
-                react(found)
 
-        return handle
+@final
+class _Handlers:
+    """The functions of all owners, of which each is forgotten with its owner.
 
-    os.register_at_fork(
-        before=handler(before), after_in_parent=handler(after_in_parent), after_in_child=handler(after_in_child)
-    )
+    Python has no way to remove a fork handler, so one set of handlers is registered for all owners.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = count()
+        # By number, so in the order in which they were added. Any thread changes it, by one operation at a time.
+        self._entries: dict[int, tuple[weakref.ref[Any], tuple[_React, _React, _React]]] = {}
+        os.register_at_fork(
+            before=partial(self._call, 0, reverse=True),
+            after_in_parent=partial(self._call, 1),
+            after_in_child=partial(self._call, 2),
+        )
+
+    def add(self, owner: object, before: _React, after_in_parent: _React, after_in_child: _React) -> None:
+        number, entries = next(self._numbers), self._entries
+        reference = weakref.ref(owner, lambda _: entries.pop(number, None))
+        entries[number] = (reference, (before, after_in_parent, after_in_child))
+
+    def _call(self, which: int, *, reverse: bool = False) -> None:
+        entries = list(self._entries.values())
+        for reference, functions in reversed(entries) if reverse else entries:
+            react, owner = functions[which], reference()
+            if react is not None and owner is not None:
+                try:
+                    react(owner)
+                except Exception:  # noqa: BLE001  # as Python does with its handlers: the others are called all the same
+                    sys.excepthook(*sys.exc_info())
+
+
+@cache
+def _handlers() -> _Handlers:
+    """Made by the first call: importing this module registers nothing. When two threads make one each, both serve."""
+    return _Handlers()
 
 
 def leave_to_parent(resource: object) -> None:
