@@ -64,8 +64,8 @@ class _Handlers:
             if react is not None and owner is not None:
                 try:
                     react(owner)
-                except Exception:  # noqa: BLE001  # as Python does with its handlers: the others are called all the same
-                    sys.excepthook(*sys.exc_info())
+                except Exception as error:  # noqa: BLE001  # as Python does with its handlers: the others are called all the same
+                    sys.excepthook(type(error), error, error.__traceback__)
 
 
 @cache
