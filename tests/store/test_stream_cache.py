@@ -55,6 +55,20 @@ def add(cache: StreamCache, stream: StreamId, count: int, data: Event) -> None:
     cache.extend(stream, found, [cache.sizes.of(event, length) for event, length in zip(found, lengths, strict=True)], 0)
 
 
+def test_all_events_of_a_stream_share_one_id_whoever_has_made_it() -> None:
+    """The garbage collector visits each id, and counts it when it decides about a full collection."""
+    cache = StreamCache()
+    for first, count in ((1, 2), (3, 100)):
+        # An equal id that is another object.
+        found, lengths = events(StreamId("one"), count, Noted(text="x"), first - 1)
+        cache.extend(StreamId("one"), found, lengths, first - 1)
+    cache.append(events(StreamId("one"), 1, Noted(text="x"), 102)[0][0], 10)
+    held = cache.events(StreamId("one"))
+    assert held is not None
+    assert len(held) == 103
+    assert {id(event.stream_id) for event in held} == {id(held[0].stream_id)}
+
+
 @pytest.mark.parametrize(
     ("data", "per_stream", "streams"),
     [
