@@ -80,12 +80,17 @@ def pack_frozen(data: SpanData) -> PackedSpan:
 def _pack_details(details: SpanDetails) -> PackedSpan | None:
     events, links = details.events, details.links
     dropped = details.dropped_attributes or details.dropped_events or details.dropped_links
-    if not (events or links or dropped or details.parent_is_remote) and details.status == "unset":
+    linked = details.linked
+    if not (events or links or linked or dropped or details.parent_is_remote) and details.status == "unset":
         return None
     return (
         details.parent_is_remote,
         [(event.name, event.time_ns, event.attributes, event.dropped_attributes) for event in events],
-        [(*_pack_context(link.context), link.attributes, link.dropped_attributes) for link in links],
+        [(*_pack_context(link.context), link.attributes, link.dropped_attributes) for link in links]
+        + [
+            (span.trace_id.to_bytes(16, "big"), span.span_id, span.trace_flags, span.tracestate, False, (), 0)
+            for span in linked
+        ],
         details.status,
         details.description,
         details.dropped_attributes,
@@ -180,6 +185,7 @@ class SpanUnpacker:
         span.trace_id = int.from_bytes(trace_id, "big")
         span.parent_span_id, span.start_time_ns, span.end_time_ns, span._attributes = fields[6:10]
         span.correlation_id, span.causation_id = fields[10:12]
+        span._is_plain = None
         span._details = SpanDetails() if fields[13] is None else _unpack_details(*fields[13])
         return span.data()
 
