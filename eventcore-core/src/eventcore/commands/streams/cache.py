@@ -147,7 +147,7 @@ class _CachedStream(msgspec.Struct, gc=False):
         Each command makes an equal one of its own. The garbage collector would visit one for each event, and begin a full
         collection far more often: it does so when the number of objects has grown by a quarter.
         """
-        if self.events and events[0].stream_id is not (known := self.events[-1].stream_id):
+        if events and self.events and events[0].stream_id is not (known := self.events[-1].stream_id):
             for event in events:
                 _set_field(event, "stream_id", known)
 
