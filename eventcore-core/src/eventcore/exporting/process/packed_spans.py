@@ -151,18 +151,28 @@ class SpanUnpacker:
         name, kind, trace, span_id, flags, state, parent, start, end, attributes, correlation, causation, scope, details = (
             fields
         )
+        context = TraceContext(int.from_bytes(trace, "big"), span_id, flags, state)
+        items = tuple(attributes.items()) if attributes else ()
+        if details is None and scope is None:
+            # Most spans.
+            return SpanData(name, kind, context, parent, start, end, items, correlation_id=correlation, causation_id=causation)
         remote, events, links, status, description, dropped, dropped_events, dropped_links = details or _NO_DETAILS
         # In the order of the fields: their names would take half as long again.
         return SpanData(
             name,
             kind,
-            TraceContext(int.from_bytes(trace, "big"), span_id, flags, state),
+            context,
             parent,
             start,
             end,
-            tuple(attributes.items()) if attributes else (),
+            items,
             tuple([SpanEvent(*event) for event in events]),
-            tuple([_made_link(link) for link in links]),
+            tuple(
+                [
+                    SpanLink(TraceContext(int.from_bytes(trace, "big"), span_id, flags, state, is_remote), items, left_out)
+                    for trace, span_id, flags, state, is_remote, items, left_out in links
+                ]
+            ),
             status,
             description,
             correlation,
@@ -205,11 +215,6 @@ def _checked_types(limits: SpanLimits) -> Any:
     ids = bytes, int, int, str, int
     fields = name, SpanKind, *ids, int, int, attributes | None, name | None, name | None, scope | None, details | None
     return tuple.__class_getitem__(fields)
-
-
-def _made_link(fields: PackedSpan) -> SpanLink:
-    trace, span_id, flags, state, remote, attributes, dropped = fields
-    return SpanLink(TraceContext(int.from_bytes(trace, "big"), span_id, flags, state, remote), attributes, dropped)
 
 
 def _unpack_details(

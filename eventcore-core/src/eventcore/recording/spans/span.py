@@ -430,11 +430,17 @@ def _disconnect(connected: _Connected) -> None:
 
 def _links(details: SpanDetails) -> tuple[SpanLink, ...]:
     """The links of a span. A span that is linked to may have been changed since: then it has no context, and no link."""
-    links = list(details.links)
-    for span in details.linked:
-        with suppress(Exception):
-            links.append(SpanLink(span.context))
-    return tuple(links)
+    linked = details.linked
+    try:
+        return details.links + tuple(
+            [SpanLink(TraceContext(span.trace_id, span.span_id, span.trace_flags, span.tracestate)) for span in linked]
+        )
+    except Exception:  # noqa: BLE001  # an attribute of a span was set from outside
+        links = list(details.links)
+        for span in linked:
+            with suppress(Exception):
+                links.append(SpanLink(span.context))
+        return tuple(links)
 
 
 def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
