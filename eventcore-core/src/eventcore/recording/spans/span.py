@@ -224,7 +224,7 @@ class Span:
         if not (
             -0x8000000000000000 <= given <= 0x7FFFFFFFFFFFFFFF
             if kind is int
-            else (len(given) <= _SHORT if kind is str else kind is float or kind is bool)
+            else (len(given) <= 1024 if kind is str else kind is float or kind is bool)
         ):
             value = freeze(value, ring.max_text)
         try:
