@@ -199,8 +199,7 @@ class AttemptRunner:
             discover += boundary.discover_seconds
             decide += attempt.decide_seconds
             if answer is Outcome.RELOAD:
-                # Nothing of it was stored, whatever ends the command from now on.
-                attempt.sent = False
+                attempt.sent = False  # nothing of it was stored, whatever ends the command from now on
                 if boundary.assumes_empty:
                     context.speculation.learn(right=False)
                 from_cache, refusal = False, attempt.refusal
