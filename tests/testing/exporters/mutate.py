@@ -366,11 +366,12 @@ def _summary(chosen: Sequence[Mutant], codes: dict[str, int], seconds: float) ->
     share = 1 - len(survived) / len(chosen)
     counts = f"{len(chosen) - len(survived)} killed ({share:.0%}), {len(survived)} survived"
     print(f"{len(chosen)} mutants: {counts}; {seconds:.0f} s")
-    # They count as survivors in the share that is demanded. This is how many of the others are killed.
+    # In the share that is demanded, these count as survivors. Beside it: how many of the others are killed.
     same = sum(explained.get(key, "").startswith("equivalent") for key in survived)
     others = len(chosen) - same
     if same and others:
-        print(f"without the {same} in which nothing differs for a backend: {1 - (len(survived) - same) / others:.0%} of {others}")
+        of_others = 1 - (len(survived) - same) / others
+        print(f"without {same} in which nothing differs for a backend: {of_others:.0%} of {others} killed")
     for key in survived:
         print(f"survived: {key}\n    {explained.get(key, 'NOT EXPLAINED in survivors.toml')}")
     there = {mutant.key for module in MODULES for mutant in mutants_of(module)}
