@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -43,7 +42,9 @@ def _field_names(value: Any) -> Iterable[str] | None:
     if isinstance(value, msgspec.Struct):
         return value.__struct_fields__
     cls: Any = value.__class__
-    if dataclasses.is_dataclass(cls):
+    if hasattr(cls, "__dataclass_fields__"):
+        import dataclasses  # takes a millisecond, and a process without dataclasses has not imported it
+
         return [field.name for field in dataclasses.fields(cls)]
     attributes = getattr(cls, "__attrs_attrs__", None)
     return None if attributes is None else [attribute.name for attribute in attributes]

@@ -5,6 +5,7 @@ from eventcore.ground.breaker import Breaker, BreakerState
 from eventcore.ground.describing import (
     cut,
     describe_error,
+    did_you_mean,
     is_success,
     log_safely,
     name_in_message,
@@ -17,7 +18,6 @@ from eventcore.ground.describing import (
     without_values,
 )
 from eventcore.ground.forking import around_fork, leave_to_parent
-from eventcore.ground.hints import did_you_mean
 from eventcore.ground.limits import CommonTimeout, Slots
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background

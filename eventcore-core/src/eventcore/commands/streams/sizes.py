@@ -6,7 +6,6 @@ Walking through an event costs as much as decoding it. So one event of 256 is me
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from sys import getsizeof
@@ -94,7 +93,9 @@ def memory_of(value: Any, depth: int = 0) -> int:
             sample += islice(cast(Mapping[Any, Any], value).values(), _MEMBERS)
         members = sum(memory_of(part, depth + 1) for part in sample)
         return size + members * len(collection) // max(1, min(_MEMBERS, len(collection)))
-    elif dataclasses.is_dataclass(value):
+    elif hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # takes a millisecond, and a process without dataclasses has not imported it
+
         inside = [getattr(value, field.name) for field in dataclasses.fields(value)]
         size += getsizeof(value.__dict__) if hasattr(value, "__dict__") else 0
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
 import typing
@@ -87,8 +86,8 @@ def without_secrets(text: str, arguments: Mapping[str, Any], settings: Settings)
             pending += value
         elif isinstance(value, msgspec.Struct):
             pending += msgspec.structs.asdict(value).values()
-        elif dataclasses.is_dataclass(value):
-            pending += (getattr(value, field.name, None) for field in dataclasses.fields(value))
+        elif fields := getattr(type(value), "__dataclass_fields__", None):
+            pending += (getattr(value, name, None) for name in fields)
     # The longest first: one secret may contain another.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, _MASK)

@@ -1,0 +1,26 @@
+"""Public names of a package that are imported when they are first used, and not with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+
+def when_used(package: str, **modules: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package (PEP 562) that imports some of its names when they are first used.
+
+    Args:
+        package: the ``__name__`` of the package.
+        modules: the module of each name.
+
+    >>> when_used("here", sha256="hashlib")("sha256")(b"").hexdigest()[:8]
+    'e3b0c442'
+    """
+
+    def __getattr__(name: str) -> Any:
+        if (module := modules.get(name)) is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(module), name)
+
+    return __getattr__
