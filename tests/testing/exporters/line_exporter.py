@@ -220,23 +220,23 @@ class AsyncLineExporter(LineExporter):
         self.resource = dict(context.resource.attributes)
 
     @hookimpl
-    async def flush(self, signal: Signal, timeout: float) -> None:
-        if waiting := self.waiting[signal]:
-            line = self.line_of({signal: waiting})
-            answer = b""
-            try:
-                reader, writer = self.streams = self.streams or await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(line)
-                answer = await reader.readline()
-            except OSError as error:
-                raise RetryLater(reason=type(error).__name__, outcome_unknown=self.streams is not None) from error
-            finally:
-                # Also when the hook is cancelled at its timeout: the answer to this line would be read for the next one.
-                if answer != b"ok\n":
-                    self.leave()
-            if answer != b"ok\n":
-                raise self.refusal(answer)
-        self.waiting[signal] = []
+    async def flush(self, signal: Signal, timeout: float) -> Any:
+        waiting, self.waiting[signal] = self.waiting[signal], []
+        if not waiting:
+            return None
+        self.look_for_token()
+        answer = b""
+        try:
+            reader, writer = self.streams = self.streams or await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(self.line_of({signal: waiting}))
+            answer = await reader.readline()
+        except OSError as error:
+            raise RetryLater(reason=type(error).__name__, outcome_unknown=self.streams is not None) from error
+        finally:
+            # Also when the hook is cancelled at its timeout: the answer to this line would be read for the next one.
+            if not answer.endswith(b"\n"):
+                self.leave()
+        return self.outcome(answer)
 
     @hookimpl
     async def shutdown(self, timeout: float) -> None:  # type: ignore[override]  # a hook may be either
