@@ -10,6 +10,7 @@ import pytest
 
 from eventcore.exporting import RetryLater
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial, Trial
+from eventcore.testing.exporters.delivery import wait_for
 from eventcore.testing.exporters.samples import sample_collection, sample_counter, sample_spans
 from eventcore.testing.exporters.setup import ExporterSetup
 
@@ -61,12 +62,18 @@ class OutageContract(ContractFixtures):
         self.needs(exporter_setup, "stalls")
         tested = self.pushed(trial, export_timeout=0.6)
         self.deliver_some(tested, "before")
+        delivers = "flush" if "flush" in tested.hooks.implemented else "export"
         with exporter_setup.stall():
+            ended = len(tested.hooks.calls)
             tested.record(*sample_collection())
             tested.end_spans(sample_spans(20, "stalled"))
             begun = time.monotonic()
             report = tested.flush(0.3)
             assert time.monotonic() - begun < 0.3 + _LATE, f"a flush must return within its timeout: {report}"
+            # Only then the shutdown: it also ends a hook that waits longer than it may.
+            assert wait_for(lambda: any(call.hook.startswith(delivers) for call in tested.hooks.calls[ended:]), 0.6 + _LATE), (
+                f"hook {delivers} must return within its timeout of 0.6 s: pass the timeout on to every call"
+            )
             begun = time.monotonic()
             report = tested.shutdown(1.2)
             took = time.monotonic() - begun
