@@ -25,8 +25,7 @@ from eventcore.exporting.configuration import (
 )
 from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Report
-from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger
-from eventcore.ground.importing import when_used
+from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger, when_used
 from eventcore.recording import (
     Collection,
     Collector,

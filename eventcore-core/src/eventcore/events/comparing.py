@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from eventcore.ground import dataclass_fields
+
 
 def says_the_same(one: Any, other: Any) -> bool:
     """Whether two values are equal, where times with a time zone are compared in UTC.
@@ -42,10 +44,8 @@ def _field_names(value: Any) -> Iterable[str] | None:
     if isinstance(value, msgspec.Struct):
         return value.__struct_fields__
     cls: Any = value.__class__
-    if hasattr(cls, "__dataclass_fields__"):
-        import dataclasses  # takes a millisecond, and a process without dataclasses has not imported it
-
-        return [field.name for field in dataclasses.fields(cls)]
+    if (fields := dataclass_fields(cls)) is not None:
+        return [field.name for field in fields]
     attributes = getattr(cls, "__attrs_attrs__", None)
     return None if attributes is None else [attribute.name for attribute in attributes]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventcore.ground.importing import when_used
+from eventcore.ground import when_used
 from eventcore.health.bounded import HealthCheck
 from eventcore.health.settings import HealthSettings
 from eventcore.health.values import CheckResult, Figure, Health, HealthStatus

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventcore.ground.importing import when_used
+from eventcore.ground import when_used
 from eventcore.logs.masking import MaskFilter, mask_secrets
 
 if TYPE_CHECKING:

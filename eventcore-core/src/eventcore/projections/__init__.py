@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventcore.ground.importing import when_used
+from eventcore.ground import when_used
 from eventcore.projections.definition import projection_key
 from eventcore.projections.host import ProjectionHost
 from eventcore.projections.projection import OnError, Projection

@@ -14,6 +14,7 @@ from typing import Any, Final, cast, final
 import msgspec
 
 from eventcore.events import Event, EventMetadata, RecordedEvent
+from eventcore.ground import dataclass_fields
 
 _SAMPLE_EVERY: Final = 256
 # Members of a collection that are measured; the others are taken to be like them.
@@ -93,10 +94,8 @@ def memory_of(value: Any, depth: int = 0) -> int:
             sample += islice(cast(Mapping[Any, Any], value).values(), _MEMBERS)
         members = sum(memory_of(part, depth + 1) for part in sample)
         return size + members * len(collection) // max(1, min(_MEMBERS, len(collection)))
-    elif hasattr(type(value), "__dataclass_fields__"):
-        import dataclasses  # takes a millisecond, and a process without dataclasses has not imported it
-
-        inside = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    elif (fields := dataclass_fields(value.__class__)) is not None:
+        inside = [getattr(value, field.name) for field in fields]
         size += getsizeof(value.__dict__) if hasattr(value, "__dict__") else 0
     else:
         return size

@@ -8,7 +8,7 @@ from eventcore.exporting.delivery.handle import ExporterHandle, PluginOrigin
 from eventcore.exporting.delivery.manager import ExporterManager
 from eventcore.exporting.delivery.report import ExporterReport, ExporterState, PipelineStats, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
-from eventcore.ground.importing import when_used
+from eventcore.ground import when_used
 
 if TYPE_CHECKING:
     from eventcore.exporting.delivery.pipeline import Pipeline
