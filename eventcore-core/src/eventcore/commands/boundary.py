@@ -12,10 +12,10 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands.context import CommandContext
-from eventcore.commands.fields import Needs
+from eventcore.commands.fields import VERSION, Needs
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States, fold_all
 from eventcore.commands.streams.loading import Loader
-from eventcore.commands.streams.requests import Loaded
+from eventcore.commands.streams.requests import Loaded, LoadedStream
 from eventcore.commands.streams.speculation import Refusal
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
@@ -229,14 +229,21 @@ class _Discovery:
         return None
 
 
-def _part(loaded: Loaded, needs: Needs) -> Loaded | None:
-    """Some of the streams that were loaded; ``None`` if one of them was not."""
+def _part(needs: Needs, *, loaded: Loaded, loaded_needs: Needs) -> Loaded | None:
+    """What is needed of the streams that were loaded; ``None`` if something else was needed of one of them, or nothing."""
     if loaded.fold is not None:
         # The events are not there any more, so they cannot be folded without those of some streams.
-        return loaded if needs.keys() == loaded.streams.keys() else None
-    if not needs.keys() <= loaded.streams.keys():
-        return None
-    return msgspec.structs.replace(loaded, streams={stream: loaded.streams[stream] for stream in needs})
+        return loaded if needs == loaded_needs else None
+    streams: dict[StreamId, LoadedStream] = {}
+    for stream, need in needs.items():
+        if loaded_needs.get(stream) == need:
+            streams[stream] = loaded.streams[stream]
+        elif need is VERSION and stream in loaded_needs:
+            # A stream that a field names may be discovered again, with the class of its state.
+            streams[stream] = LoadedStream(loaded.streams[stream].version)
+        else:
+            return None
+    return msgspec.structs.replace(loaded, streams=streams)
 
 
 async def _read(
@@ -270,7 +277,7 @@ async def _read(
         elif not all(one.holds(loaded) for one in found.rounds) or not (found.rounds or needs == fields):
             found = _Discovery(fields)
             continue
-        boundary = await found.run(partial(_part, loaded), states, context)
+        boundary = await found.run(partial(_part, loaded=loaded, loaded_needs=needs), states, context)
         loaded_at = loaded_at or perf_counter()
     if not found.wanted:
         raise InvalidCommand(f"{context.plan.name} has no stream: its fields name none, and discover_streams found none")
