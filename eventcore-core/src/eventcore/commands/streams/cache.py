@@ -127,16 +127,18 @@ class _CachedStream(msgspec.Struct, gc=False):
             self.size += size
             return
         blocks: list[_Block] = []
-        block, block_size = list(self.events), self.size
-        for event, event_size in zip(events, sizes, strict=True):
-            if block and (len(block) >= _BLOCK_EVENTS or block_size + event_size > _BLOCK_BYTES):
-                blocks.append(_Block(tuple(block), block_size))
+        block, block_size = self.events, self.size
+        begin = 0
+        while begin < len(events):
+            end, added = _part(sizes, begin, len(block), block_size)
+            if begin == end:
+                blocks.append(_Block(block, block_size))
                 self.blocks_size += block_size
-                block, block_size = [], 0
-            block.append(event)
-            block_size += event_size
+                block, block_size = (), 0
+                continue
+            block, block_size, begin = (*block, *events[begin:end]), block_size + added, end
         self.blocks = (*self.blocks, *blocks)
-        self.events, self.size = tuple(block), block_size
+        self.events, self.size = block, block_size
 
     def drop_blocks(self, count: int) -> None:
         """Drop the oldest events, and the states that can no longer be brought up to date without them."""
@@ -158,6 +160,19 @@ class _CachedStream(msgspec.Struct, gc=False):
     def put_states(self, states: tuple[KeptState, ...]) -> None:
         self.states = states
         self.states_size = sum(state.size + _STATE_BYTES for state in states)
+
+
+def _part(sizes: Sequence[int], begin: int, held: int, size: int) -> tuple[int, int]:
+    """Which events from ``begin`` on fit into a block of ``held`` events and ``size`` bytes: up to which, and their bytes.
+
+    An empty block takes an event of any size.
+    """
+    end = min(len(sizes), begin + max(0, _BLOCK_EVENTS - held))
+    added = sum(sizes[begin:end])
+    while end > begin and size + added > _BLOCK_BYTES and (held or end > begin + 1):
+        end -= 1
+        added -= sizes[end]
+    return end, added
 
 
 @final
