@@ -69,16 +69,17 @@ async def test_callers_that_have_come_apart_are_committed_together_again(telemet
     backend = SteeredBackend()
     async with backend.store(telemetry) as store:
 
-        async def caller(number: int) -> None:
-            for _ in range(10):
+        async def caller(number: int) -> CommandResult:
+            for _ in range(9):
                 await store.execute(Deposit(account=account(number)))
+            return await store.execute(Deposit(account=account(number)))
 
         backend.hold()
-        callers = await waiting(caller(0))
+        first = await waiting(caller(0))
         await until(lambda: bool(backend.appends))
-        callers = [*callers, *await waiting(*(caller(number) for number in range(1, 16)))]
+        others = await waiting(*(caller(number) for number in range(1, 16)))
         backend.let_all()
-        await asyncio.gather(*callers)
+        await asyncio.gather(*first, *others)
     # One caller is answered while the others wait. Going round in turns with them, it would double the number of calls.
     assert sum(backend.appends) == 160
     assert len(backend.appends) <= 12

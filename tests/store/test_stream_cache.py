@@ -94,14 +94,13 @@ def test_the_events_that_a_command_has_written_are_counted_honestly(lengths: tup
         counted, before = cache.held, allocated_here()
         for number in range(40):
             stream = StreamId(f"stream-{number}")
-            written, sizes = [], []
+            written: list[RecordedEvent] = []
+            sizes: list[int] = []
             for index in range(200):
                 [event], [size] = events(stream, 1, Noted(text="x" * lengths[index % len(lengths)]), index)
-                metadata = written[0].metadata if written else event.metadata
-                written.append(msgspec.structs.replace(event, metadata=metadata))
+                written.append(msgspec.structs.replace(event, metadata=written[0].metadata) if written else event)
                 sizes.append(size)
             cache.extend(stream, written, cache.sizes.of_command(written, sizes), 0)
-        del written, event, metadata
         gc.collect()
         used = allocated_here() - before
     finally:

@@ -72,6 +72,9 @@ class Rows:
 
     def add(self, events: Sequence[NewEvent], streams: dict[str, bytearray]) -> None:
         """Add events at the end, and their positions to ``streams``."""
+        if len(events) == 1:
+            self._add_one(events[0], streams)
+            return
         rows = self.rows
         head = position = len(rows)
         begin = head + 1
@@ -103,6 +106,25 @@ class Rows:
         if stream is not None:
             _add_positions(streams, text, begin, position + 1)
             self._note(head, position, largest + largest_metadata)
+
+    def _add_one(self, new: NewEvent, streams: dict[str, bytearray]) -> None:
+        """``add`` one event, which is all that most commands write."""
+        event, rows, largest = new.recorded, self.rows, self._largest
+        head = len(rows)
+        text, data, metadata = str(event.stream_id), new.data.decode(), new.metadata.decode()
+        rows.append(
+            StoredEvent(head + 1, text, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns)
+        )
+        position = (head + 1).to_bytes(_POSITION, byteorder)
+        if (positions := streams.get(text)) is None:
+            streams[text] = bytearray(position)
+        else:
+            positions += position
+        size, number = len(data) + len(metadata), head // _RANGE
+        if number == len(largest):
+            largest.append(size)
+        elif size > largest[number]:
+            largest[number] = size
 
     def _note(self, start: int, end: int, size: int) -> None:
         """Note the size of the largest of the rows from ``start`` to ``end``."""
