@@ -48,6 +48,8 @@ def test_importing_eventcore_loads_nothing_that_no_first_command_needs() -> None
     # Each of them takes a millisecond or more; together, they took as long as asyncio.
     unneeded = {"difflib", "email", "eventcore.serving", "eventcore.health.page", "importlib.metadata", "importlib.resources"}
     unneeded |= {"lzma", "shutil", "sqlite3", "tempfile", "tomllib", "zipfile"}
+    unneeded |= {"dataclasses", "hashlib", "pickle", "eventcore.logs.console", "eventcore.projections.runner"}
+    unneeded |= {"eventcore.exporting.delivery.pipeline", "eventcore.exporting.process", "eventcore.exporting.registration"}
     assert loaded_by("import eventcore").isdisjoint(unneeded)
     assert loaded_by("from eventcore.health import HealthListener, asgi_app") >= {"eventcore.serving", "eventcore.health.asgi"}
     assert "sqlite3" in loaded_by("from eventcore.stores import SqliteBackend")

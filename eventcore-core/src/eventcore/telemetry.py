@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -24,9 +24,8 @@ from eventcore.exporting.configuration import (
     load_configuration,
 )
 from eventcore.exporting.configuration.settings import TelemetrySettings
-from eventcore.exporting.delivery import ExporterManager, ExporterReport, Pipeline, Report
-from eventcore.exporting.registration import check_exporter, older_hooks
-from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger
+from eventcore.exporting.delivery import ExporterManager, ExporterReport, Report
+from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger, when_used
 from eventcore.recording import (
     Collection,
     Collector,
@@ -44,6 +43,9 @@ from eventcore.recording.attributes import freeze_attributes
 from eventcore.recording.names import canonical_name
 from eventcore.version import __version__
 
+if TYPE_CHECKING:
+    from eventcore.exporting.delivery.pipeline import Pipeline
+
 __all__ = ["AbsentExporter", "Collection", "ExporterReport", "FailedExporter", "Pipeline", "Report", "Telemetry"]
 
 _DEFAULT_TIMEOUT: Final = 10.0
@@ -56,6 +58,9 @@ _NO_INSTANCE: Final = (
 _logger: Final = own_logger(__name__)
 
 T = TypeVar("T")
+
+# An application without exporters never imports what runs them.
+__getattr__ = when_used(__name__, Pipeline="eventcore.exporting.delivery.pipeline")
 
 
 class Telemetry(Recorder):
@@ -196,6 +201,8 @@ class Telemetry(Recorder):
             ConfigurationError: the configuration of this exporter has faults (unless ``on_config_error="log"``).
             RuntimeError: after ``shutdown``.
         """
+        from eventcore.exporting.registration import check_exporter
+
         chosen, origin = exporter_name(exporter, self.configuration.plugins, name)
         handle = check_exporter(exporter, origin)
         if self.configuration.exporters_off:
@@ -375,6 +382,8 @@ class Telemetry(Recorder):
 
     def _join(self, ready: ReadyExporter) -> None:
         self._manager.add(ready.name, ready.handle, ready.pipeline, ready.shown_settings)
+        from eventcore.exporting.registration import older_hooks
+
         if outdated := older_hooks(ready.handle):
             _logger.warning("exporter %r: %s", ready.name, outdated)
 

@@ -11,7 +11,7 @@ from eventcore.catalogue.metrics import BackendMetrics
 from eventcore.catalogue.outages import Outages
 from eventcore.errors import StoreUnavailable
 from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn, text_of
-from eventcore.recording import CallbackHandle
+from eventcore.recording import CallbackHandle, HistogramCell
 from eventcore.stores.base import Backend
 from eventcore.stores.sampling import CANCELLED_WAIT, BackendCounters, DatabaseSample, SupportsSampling, Wait
 from eventcore.telemetry import Telemetry
@@ -32,7 +32,8 @@ class BackendInstruments(BackendMetrics):
         self._counters = self._backend.counters if self._backend is not None else BackendCounters()
         self._counters.own_io = telemetry.own_io
         self._system = backend.system
-        self._pool_wait = self.pool_wait.labels(store)
+        # By what was waited for: looking a series up costs more than recording in it.
+        self._waits: dict[tuple[Wait, str], HistogramCell] = {("pool", ""): self.pool_wait.labels(store)}
         self._head: int | None = None
         self._last_append: float | None = None
         self._size: int | None = None
@@ -155,7 +156,6 @@ class BackendInstruments(BackendMetrics):
         return {(store, state): int(state == current) for state in get_args(BreakerState)}
 
     def _waited(self, wait: Wait, lock: str, seconds: float) -> None:
-        if wait == "lock":
-            self.lock_wait.labels(self._store, lock, self._system).record(seconds)
-        else:
-            self._pool_wait.record(seconds)
+        if (cell := self._waits.get((wait, lock))) is None:
+            cell = self._waits[wait, lock] = self.lock_wait.labels(self._store, lock, self._system)
+        cell.record(seconds)

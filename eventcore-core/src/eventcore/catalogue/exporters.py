@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
 from eventcore.catalogue.metrics import ExporterMetrics
-from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterState
 from eventcore.recording import Instrument
 from eventcore.telemetry import AbsentExporter, Telemetry
 
+if TYPE_CHECKING:
+    from eventcore.exporting.delivery.pipeline import Pipeline
+
 _Values: TypeAlias = "Iterator[tuple[tuple[str, ...], Any]]"
-_Exporter: TypeAlias = Pipeline | AbsentExporter
+_Exporter: TypeAlias = "Pipeline | AbsentExporter"
 _STATES: Final[tuple[str, ...]] = get_args(ExporterState)
 
 
@@ -83,7 +85,7 @@ def _cpu_time(pipeline: _Exporter) -> _Values:
 
 
 def _instruments_hidden(pipeline: _Exporter) -> _Values:
-    if isinstance(pipeline, Pipeline):
+    if not isinstance(pipeline, AbsentExporter):
         for reason, count in pipeline.hidden_instruments.counts().items():
             yield (pipeline.name, reason), count
 

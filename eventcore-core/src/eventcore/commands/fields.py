@@ -7,7 +7,6 @@ either understood, whatever alias, union or collection it stands in, or refused.
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import (
@@ -184,7 +183,7 @@ def _hidden(hint: Any, seen: set[Any], where: str) -> str:
         return ""
     cls = cast(type[Any], found_type)
     seen.add(cls)
-    has_fields = dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct) or hasattr(cls, "_fields")
+    has_fields = hasattr(cls, "__dataclass_fields__") or issubclass(cls, msgspec.Struct) or hasattr(cls, "_fields")
     try:
         hints = _hints(cls, f"{where}: {cls.__qualname__}")
     except UnresolvedAnnotation:

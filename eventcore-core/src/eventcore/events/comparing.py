@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import msgspec
+
+from eventcore.ground import dataclass_fields
 
 
 def says_the_same(one: Any, other: Any) -> bool:
@@ -43,8 +44,8 @@ def _field_names(value: Any) -> Iterable[str] | None:
     if isinstance(value, msgspec.Struct):
         return value.__struct_fields__
     cls: Any = value.__class__
-    if dataclasses.is_dataclass(cls):
-        return [field.name for field in dataclasses.fields(cls)]
+    if (fields := dataclass_fields(cls)) is not None:
+        return [field.name for field in fields]
     attributes = getattr(cls, "__attrs_attrs__", None)
     return None if attributes is None else [attribute.name for attribute in attributes]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Final
 
 import msgspec
@@ -33,7 +32,10 @@ def fingerprint(command: msgspec.Struct) -> str:
         raise InvalidCommand(
             f"{cls.__name__}: with an idempotency key, all fields of a command must have a form in JSON: {error}"
         ) from error
-    return hashlib.sha256(text).hexdigest()[:32]
+    # It loads OpenSSL, which only applications with idempotency keys need.
+    from hashlib import sha256
+
+    return sha256(text).hexdigest()[:32]
 
 
 def _is_default(value: Any, field: msgspec.structs.FieldInfo) -> bool:

@@ -5,6 +5,7 @@ from eventcore.ground.breaker import Breaker, BreakerState
 from eventcore.ground.describing import (
     cut,
     describe_error,
+    did_you_mean,
     is_success,
     log_safely,
     name_in_message,
@@ -17,7 +18,7 @@ from eventcore.ground.describing import (
     without_values,
 )
 from eventcore.ground.forking import around_fork, leave_to_parent
-from eventcore.ground.hints import did_you_mean
+from eventcore.ground.importing import dataclass_fields, when_used
 from eventcore.ground.limits import CommonTimeout, Slots
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
@@ -36,6 +37,7 @@ __all__ = [
     "backoff",
     "cancel_and_wait",
     "cut",
+    "dataclass_fields",
     "describe_error",
     "did_you_mean",
     "forget_earlier_raises",
@@ -50,6 +52,7 @@ __all__ = [
     "text_of",
     "traceback_of",
     "type_name",
+    "when_used",
     "without_quoted",
     "without_values",
 ]

@@ -1,4 +1,4 @@
-"""Texts of foreign objects: exceptions and values of an application or a plugin, made into bounded text without raising.
+"""Texts for messages: exceptions and values of an application or a plugin, made into bounded text without raising.
 
 ``str(error)`` runs code of the class's author. It may raise anything, return something other than a text, or return 20 MB.
 The functions here never raise, cut what they return, and return texts that can be written as UTF-8.
@@ -14,7 +14,7 @@ import contextlib
 import logging
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, cast
 
@@ -300,3 +300,15 @@ def is_success(error: SystemExit) -> bool:
         return error.code is None or (type(error.code) is int and error.code == 0)
     except BaseException:  # noqa: BLE001  # an attribute of a foreign class
         return False
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a message: the name that is nearest to a misspelt one, or nothing.
+
+    >>> did_you_mean("prot", ["host", "port"]), did_you_mean("colour", ["host", "port"])
+    ("; did you mean 'port'?", '')
+    """
+    import difflib  # takes a millisecond, and only a mistake needs it
+
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from time import monotonic
-from typing import Final, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import msgspec
 
 from eventcore.catalogue import BackendInstruments
-from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.ground import in_background
 from eventcore.health.bounded import Results
 from eventcore.health.loop_watch import LoopWatch
@@ -19,6 +18,9 @@ from eventcore.health.values import CheckResult, degraded, healthy, unhealthy
 from eventcore.stores.base import Backend
 from eventcore.stores.sampling import BackendCounters, SupportsProbe, SupportsSampling
 from eventcore.telemetry import AbsentExporter, Telemetry
+
+if TYPE_CHECKING:
+    from eventcore.exporting.delivery.pipeline import Pipeline
 
 # A wait that is this many times as long as one that degrades is unhealthy.
 _FAR_TOO_LONG: Final = 5

@@ -14,8 +14,23 @@ The ids are those of the innermost span. Spans of another tracing system that an
 count inside spans of eventcore; with the argument ``telemetry=`` (of all three) they count everywhere.
 """
 
-from eventcore.logs.configuring import configure
-from eventcore.logs.fields import TraceContextFilter, add_trace_context
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventcore.ground import when_used
 from eventcore.logs.masking import MaskFilter, mask_secrets
 
+if TYPE_CHECKING:
+    from eventcore.logs.configuring import configure
+    from eventcore.logs.fields import TraceContextFilter, add_trace_context
+
 __all__ = ["MaskFilter", "TraceContextFilter", "add_trace_context", "configure", "mask_secrets"]
+
+# The store itself needs only the masking.
+__getattr__ = when_used(
+    __name__,
+    configure="eventcore.logs.configuring",
+    TraceContextFilter="eventcore.logs.fields",
+    add_trace_context="eventcore.logs.fields",
+)

@@ -9,11 +9,10 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import fields, is_dataclass
 from typing import Any, Final, cast
 
 from eventcore.exporting import Secret
-from eventcore.ground import traceback_of
+from eventcore.ground import dataclass_fields, traceback_of
 from eventcore.logs.fields import extra_fields, is_empty
 
 MASK: Final = "***"
@@ -141,7 +140,7 @@ class Masker:
         text, other = str(value), repr(value)
         masked = self.text(text)
         is_clean = masked == text and (other == text or self.text(other) == other)
-        return value if is_clean and not is_dataclass(cls) else masked
+        return value if is_clean and dataclass_fields(cls) is None else masked
 
 
 class _Walk:
@@ -168,8 +167,9 @@ def _named_parts(value: Any, cls: Any) -> Iterable[tuple[Any, Any]] | None:
     if names is not None and tuple in cls.__mro__:
         return zip(names, value, strict=False)
     # One with a text of its own shows by that what may be shown.
-    if is_dataclass(cls) and hasattr(cls.__repr__, "__wrapped__"):
-        return [(each.name, getattr(value, each.name, None)) for each in fields(cls) if each.repr]
+    fields = dataclass_fields(cls)
+    if fields is not None and hasattr(cls.__repr__, "__wrapped__"):
+        return [(each.name, getattr(value, each.name, None)) for each in fields if each.repr]
     return None
 
 

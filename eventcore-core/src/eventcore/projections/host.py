@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from eventcore.catalogue import ProjectionInstruments
 from eventcore.errors import ProjectionTimeout, StoreClosed
 from eventcore.events.codec import Codec
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import LocalPositions, RunContext
-from eventcore.projections.dead_letters import RetriedDeadLetters, retry_dead_letters
 from eventcore.projections.definition import projection_key
 from eventcore.projections.projection import Projection
-from eventcore.projections.runner import Runner
 from eventcore.stores.base import Backend
 from eventcore.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from eventcore.projections.dead_letters import RetriedDeadLetters
 
 # Seconds between reads of the checkpoint of a projection that another process runs; doubled after each read.
 _FIRST_POLL: Final = 0.01
@@ -40,6 +41,9 @@ class ProjectionHost:
 
     async def run(self, projection: Projection, lease_seconds: float) -> None:
         """See ``EventStore.run``."""
+        # An application without projections never imports what runs them.
+        from eventcore.projections.runner import Runner
+
         context = self._context(projection)
         if not 0.1 <= lease_seconds <= 3600:
             raise ValueError(f"lease={lease_seconds!r}; expected seconds from 0.1 to 3600")
@@ -91,6 +95,8 @@ class ProjectionHost:
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """See ``EventStore.retry_dead_letters``."""
+        from eventcore.projections.dead_letters import retry_dead_letters
+
         return await retry_dead_letters(self._context(projection))
 
     def _context(self, projection: Projection) -> RunContext:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Final, Literal, final, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, final, overload
 
 from eventcore.catalogue import CATALOGUE, Instruments, ObservedBackend, observe_exporters
 from eventcore.commands import DEFAULT_CACHE_BYTES, Command, CommandExecutor, CommandResult, RetryPolicy
@@ -18,7 +18,7 @@ from eventcore.ground.arguments import LARGEST, at_least_0, check_seconds
 from eventcore.health.methods import HasHealth
 from eventcore.health.monitor import HealthMonitor
 from eventcore.health.settings import HealthSettings
-from eventcore.projections import Projection, ProjectionHost, RetriedDeadLetters, projection_key
+from eventcore.projections import Projection, ProjectionHost, projection_key
 from eventcore.recording import TraceContext
 from eventcore.store.patience import open_patiently
 from eventcore.stores import Backend, DeadLetter, EventFilter, ProjectionRecord, Redaction, StreamPattern
@@ -26,6 +26,9 @@ from eventcore.stores.failures import check_reason
 from eventcore.stores.paging import MAX_PAGE, window
 from eventcore.stores.sampling import LimitsCalls
 from eventcore.telemetry import ExporterReport, Telemetry
+
+if TYPE_CHECKING:
+    from eventcore.projections import RetriedDeadLetters
 
 _CLOSE_TIMEOUT: Final = 10.0
 # Seconds that each step of closing gets, even if the steps before it have used up the timeout.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from datetime import date, datetime
 from decimal import Decimal
-from hashlib import sha256
 from math import isfinite
 from sys import getsizeof
 from types import UnionType
@@ -191,6 +190,9 @@ def _key_of(state_type: type[StreamState]) -> str:
     and its fields belong to the name.
     """
     fields = [(field.name, repr(field.type)) for field in msgspec.structs.fields(state_type)]
+    # It loads OpenSSL, which only applications with states of streams need.
+    from hashlib import sha256
+
     defined = repr((state_type.__module__, state_type.__qualname__, fields))
     return f"{state_type.__name__}-{sha256(defined.encode()).hexdigest()[:12]}"
 

@@ -6,7 +6,6 @@ Walking through an event costs as much as decoding it. So one event of 256 is me
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from sys import getsizeof
@@ -15,6 +14,7 @@ from typing import Any, Final, cast, final
 import msgspec
 
 from eventcore.events import Event, EventMetadata, RecordedEvent
+from eventcore.ground import dataclass_fields
 
 _SAMPLE_EVERY: Final = 256
 # Members of a collection that are measured; the others are taken to be like them.
@@ -113,8 +113,8 @@ def memory_of(value: Any, depth: int = 0) -> int:
             sample += islice(cast(Mapping[Any, Any], value).values(), _MEMBERS)
         members = sum(memory_of(part, depth + 1) for part in sample)
         return size + members * len(collection) // max(1, min(_MEMBERS, len(collection)))
-    elif dataclasses.is_dataclass(value):
-        inside = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    elif (fields := dataclass_fields(value.__class__)) is not None:
+        inside = [getattr(value, field.name) for field in fields]
         size += getsizeof(value.__dict__) if hasattr(value, "__dict__") else 0
     else:
         return size

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 import msgspec
 
@@ -30,9 +30,10 @@ from eventcore.exporting.delivery.report import ExporterReport, PipelineStats
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanCounts
 from eventcore.exporting.logs import bounded_logger
-from eventcore.exporting.process import ChildPlan, ProcessHandle
-from eventcore.exporting.registration import check_exporter
 from eventcore.ground import describe_error, in_background, own_logger
+
+if TYPE_CHECKING:
+    from eventcore.exporting.process import ChildPlan
 
 # However many plugins hang, an application waits no longer than this many times the longest `load_timeout`.
 _LONGEST_WAIT: Final = 3
@@ -360,10 +361,15 @@ def _make_exporter(name: str, plugin: FoundPlugin, factory: Callable[..., Any], 
             return (Fault(next(iter(settings.values())).where, f"exporters.{name}", text.removeprefix("ValueError: ")),)
         ended = "tried to end the process: " if isinstance(error, SystemExit) else ""
         return FailedExporter(name, f"{plugin.origin}: making the exporter {ended or 'raised '}{text}")
+    # Imported when there is an exporter to load, as is what runs it.
+    from eventcore.exporting.registration import check_exporter
+
     handle = check_exporter(exporter, plugin.origin)
     pipeline = configuration.pipeline_for(name, getattr(exporter, "pipeline_defaults", {}))
     faults = configuration.pull_interval_faults(name, handle.interval)
     if pipeline.process:
+        from eventcore.exporting.process import ChildPlan, ProcessHandle
+
         plan = ChildPlan(
             name=name,
             plugin=(plugin.name, plugin.value, plugin.distribution, plugin.version),

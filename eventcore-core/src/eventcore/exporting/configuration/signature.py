@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
 import typing
@@ -17,7 +16,7 @@ from eventcore.exporting.configuration.conversion import convert_fields, describ
 from eventcore.exporting.configuration.sources import Settings, below, names_in, nested, source_of
 from eventcore.exporting.context import Secret
 from eventcore.exporting.delivery.handle import PluginOrigin
-from eventcore.ground import describe_error, text_of
+from eventcore.ground import dataclass_fields, describe_error, text_of
 
 CORE_KEYS: Final = ("plugin", "pipeline")
 """The keys of an exporter's section that belong to core; a plugin cannot have parameters of these names."""
@@ -87,8 +86,8 @@ def without_secrets(text: str, arguments: Mapping[str, Any], settings: Settings)
             pending += value
         elif isinstance(value, msgspec.Struct):
             pending += msgspec.structs.asdict(value).values()
-        elif dataclasses.is_dataclass(value):
-            pending += (getattr(value, field.name, None) for field in dataclasses.fields(value))
+        elif (fields := dataclass_fields(value.__class__)) is not None:
+            pending += (getattr(value, field.name, None) for field in fields)
     # The longest first: one secret may contain another.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, _MASK)

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.span_queue import SpanQueue
 from eventcore.ground import own_logger
 from eventcore.recording.spans import SpanRing
+
+if TYPE_CHECKING:
+    from eventcore.exporting.delivery.pipeline import Pipeline
 
 _PERIOD: Final = 0.1
 _logger: Final = own_logger(__name__)

@@ -6,22 +6,23 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
 from eventcore.errors import InvalidExporter
 from eventcore.exporting.delivery.distributor import Distributor
 from eventcore.exporting.delivery.handle import ExporterHandle
-from eventcore.exporting.delivery.pipeline import Pipeline
 from eventcore.exporting.delivery.report import ExporterReport, Report
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.delivery.span_queue import SpanCounts, SpanQueue
-from eventcore.exporting.delivery.worker import Worker
 from eventcore.ground import LoopSlices, in_background
 from eventcore.recording.collector import Collector
 from eventcore.recording.tracing import Tracer
 from eventcore.recording.values import Resource
+
+if TYPE_CHECKING:
+    from eventcore.exporting.delivery.pipeline import Pipeline
 
 # Seconds of a timeout that are reserved for calling `shutdown()` beside a hanging hook, and for
 # building the report.
@@ -97,6 +98,10 @@ class ExporterManager:
             RuntimeError: after ``shutdown``.
             InvalidExporter: the instance is registered under another name.
         """
+        # An application without exporters never imports what runs them.
+        from eventcore.exporting.delivery.pipeline import Pipeline
+        from eventcore.exporting.delivery.worker import Worker
+
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"exporter {name!r} was not registered: the telemetry is shut down")
@@ -220,6 +225,8 @@ class ExporterManager:
             if self._closed or pipeline.status.stopping.is_set():
                 continue
             if fork.in_hook:
+                from eventcore.exporting.delivery.pipeline import Pipeline
+
                 self._pipelines[pipeline.name] = unstarted = Pipeline(pipeline.name, pipeline.handle, pipeline.settings)
                 unstarted.never_start(_FORKED_BY_A_HOOK)
             else:

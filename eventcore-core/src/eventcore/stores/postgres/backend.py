@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final, final
 
 from eventcore.ground import Breaker, BreakerState
-from eventcore.stores.postgres.connections import Connector, Pool
+from eventcore.stores.postgres.connections import Connections
 from eventcore.stores.postgres.ledger import PostgresLedger
 from eventcore.stores.postgres.log import PostgresLog
 from eventcore.stores.postgres.migrating import prepare
@@ -43,14 +43,14 @@ class PostgresBackend:
         self.counters = BackendCounters(breaker="closed")
         self._migrate = migrate
         self._breaker = Breaker(self._probe, self._breaker_changed)
-        self._connector = Connector(settings, self.counters, self._breaker)
+        self._connections = Connections(settings, self.counters, self._breaker)
         # Several pools, so that appends never wait for reads, reads of commands never for projections, and leases never for
         # the handlers of projections. Their sizes add up to `settings.limit`.
-        self._appending = Pool(self._connector, 1)
-        self._loading = Pool(self._connector, 1)
-        self._reading = Pool(self._connector, settings.pool)
+        self._appending = self._connections.pool(1)
+        self._loading = self._connections.pool(1)
+        self._reading = self._connections.pool(settings.pool)
         # Listens for new events, and serves short calls that must not wait for long ones, such as those for leases.
-        self._listening = Pool(self._connector, 1)
+        self._listening = self._connections.pool(1)
         self._watch = PostgresHeadWatch(self._listening, self._reading)
         self.log = PostgresLog(self._appending, self._loading, self._reading, self._watch)
         self.ledger = PostgresLedger(self._reading, self._listening, settings)
@@ -58,7 +58,7 @@ class PostgresBackend:
     @property
     def call_timeout(self) -> float:
         """Seconds that one call may take."""
-        return self._connector.settings.timeout
+        return self._connections.settings.timeout
 
     async def open(self) -> None:
         """Connect, check the server, and create or check the schema.
@@ -69,12 +69,12 @@ class PostgresBackend:
             IncompatibleStore: the database does not exist, or it or its schema cannot be used.
             InvalidStoreUrl: a setting in the URL is wrong; behind pgbouncer, ``statement_cache=off`` is missing.
         """
-        settings = self._connector.settings
+        settings = self._connections.settings
         deadline = monotonic() + settings.timeout
-        self._connector.open()
+        self._connections.open()
         try:
             # One attempt to connect: an application that starts with a wrong address must hear of it at once.
-            self._appending.add(await self._connector.once(settings.timeout))
+            self._appending.add(await self._connections.once(settings.timeout))
             async with (
                 self._appending.connection(deadline) as connection,
                 asyncio.timeout(max(0.05, deadline - monotonic())),
@@ -89,10 +89,10 @@ class PostgresBackend:
         """Finish the calls that are running, then close all connections."""
         deadline = monotonic() + timeout
         await self._watch.close()
-        await self._connector.close(max(0.05, deadline - monotonic()))
+        await self._connections.close(max(0.05, deadline - monotonic()))
 
     async def _probe(self) -> None:
-        timeout = min(_PROBE_TIMEOUT, self._connector.settings.timeout)
+        timeout = min(_PROBE_TIMEOUT, self._connections.settings.timeout)
         await self._listening.fetch("SELECT 1", timeout=timeout, probing=True)
 
     def _breaker_changed(self, state: BreakerState) -> None:
@@ -105,5 +105,5 @@ class PostgresBackend:
 
     async def sample(self) -> DatabaseSample:
         """The last event, and the size of all tables with their indexes."""
-        [(head, last_append_ns, size)] = await self._reading.fetch(_SAMPLE, self._connector.settings.schema)
+        [(head, last_append_ns, size)] = await self._reading.fetch(_SAMPLE, self._connections.settings.schema)
         return DatabaseSample(head, last_append_ns, size)

@@ -1,0 +1,41 @@
+"""What is imported when it is first used: names of a package, and modules that few processes need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataclasses import Field
+
+
+def when_used(package: str, **modules: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package (PEP 562) that imports some of its names when they are first used.
+
+    Args:
+        package: the ``__name__`` of the package.
+        modules: the module of each name.
+
+    >>> when_used("here", sha256="hashlib")("sha256")(b"").hexdigest()[:8]
+    'e3b0c442'
+    """
+
+    def __getattr__(name: str) -> Any:
+        if (module := modules.get(name)) is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(module), name)
+
+    return __getattr__
+
+
+def dataclass_fields(cls: type[Any]) -> tuple[Field[Any], ...] | None:
+    """The fields of a dataclass; ``None`` for any other class, without importing ``dataclasses``, which takes a millisecond.
+
+    >>> dataclass_fields(int)
+    """
+    if not hasattr(cls, "__dataclass_fields__"):
+        return None
+    from dataclasses import fields
+
+    return fields(cls)
