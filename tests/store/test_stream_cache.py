@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Annotated
 
+import msgspec
 import pytest
 
 from eventcore import Command, Event, RecordedEvent, StreamId, Telemetry, open_store
@@ -88,6 +89,32 @@ def test_the_budget_counts_memory_honestly(data: Event, per_stream: int, streams
         counted, before = cache.held, allocated_here()
         for number in range(streams):
             add(cache, StreamId(f"stream-{number}"), per_stream, data)
+        gc.collect()
+        used = allocated_here() - before
+    finally:
+        tracemalloc.stop()
+    counted = cache.held - counted
+    print(f"counted {counted / used:.2f} of what tracemalloc finds")
+    assert used / 1.5 <= counted <= used * 1.5
+
+
+@pytest.mark.parametrize("lengths", [(30,), (30, 40), (30, 5_000)], ids=["equal", "alike", "of different lengths"])
+def test_the_events_that_a_command_has_written_are_counted_honestly(lengths: tuple[int, ...]) -> None:
+    cache = StreamCache(1 << 40)
+    add(cache, StreamId("warm"), 1, Noted(text=""))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        counted, before = cache.held, allocated_here()
+        for number in range(40):
+            stream = StreamId(f"stream-{number}")
+            written: list[RecordedEvent] = []
+            sizes: list[int] = []
+            for index in range(200):
+                [event], [size] = events(stream, 1, Noted(text="x" * lengths[index % len(lengths)]), index)
+                written.append(msgspec.structs.replace(event, metadata=written[0].metadata) if written else event)
+                sizes.append(size)
+            cache.extend(stream, written, cache.sizes.of_command(written, sizes), 0)
         gc.collect()
         used = allocated_here() - before
     finally:

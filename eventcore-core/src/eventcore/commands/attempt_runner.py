@@ -83,7 +83,10 @@ class Execution(msgspec.Struct, eq=False):
             series.emitted(1)
             series.streams_written(1)
             return CommandResult(self.attempts, (event,), event.position)
-        events = tuple([own_copy(new.recorded, new.data) for new in attempt.events])
+        if self.context.codec.shares_all and not self.context.metadata.headers:
+            events = tuple([new.recorded for new in attempt.events])
+        else:
+            events = tuple([own_copy(new.recorded, new.data) for new in attempt.events])
         if events:
             series.emitted(len(events))
             series.streams_written(len({event.stream_id for event in events}))

@@ -101,16 +101,20 @@ def boundary_at_once(loader: Loader, states: States, context: CommandContext, ne
     """
     begun = perf_counter()
     if not context.plan.folds:
-        if (loaded := loader.from_cache(needs, speculate=context.speculation.active)) is None:
-            return None
+        copies = StreamStates() if context.plan.has_states else None
         try:
-            boundary = _with_states(states, context, needs, loaded)
+            taken = states.at_once(needs, copies, speculate=context.speculation.active)
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException:  # noqa: BLE001  # as below
             return None
-        boundary.load_seconds = perf_counter() - begun
-        return boundary
+        if taken is None:
+            return None
+        versions, count, from_states, head, assumes_empty = taken
+        return BoundaryState(
+            *(copies, versions, count, from_states, head, False, len(versions) == 1 or not head, loader.cache.epoch),
+            *(assumes_empty, None, perf_counter() - begun),
+        )
     if (held := loader.cache.whole_streams(needs, FOLD_AT_ONCE, speculate=context.speculation.active)) is None:
         return None
     versions, events, assumes_empty = held
