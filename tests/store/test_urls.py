@@ -47,6 +47,8 @@ def test_the_memory_url_names_a_new_store_each_time() -> None:
         ("sqlite:///bank.db?busy_timeout=soon", "busy_timeout='soon' in the store URL; expected seconds"),
         ("sqlite:///bank.db?cache=shared", "unknown setting 'cache'"),
         ("postgresql://u:secret@host", "names no database"),
+        ("postgresql://u:se@secret@host/db", "write special characters of user and password as %XX, for example @ as %40"),
+        ("postgresql://u:/secret@host", "write special characters of user and password as %XX"),
         ("mysql://host/db", "cannot begin with 'mysql:'"),
         (Path("bank.db"), 'Path is no store: expected one of "memory:", "sqlite:///relative.db"'),
         (MemoryBackend, "MemoryBackend is a class: open_store takes a backend, which is an instance"),
