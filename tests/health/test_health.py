@@ -235,6 +235,21 @@ async def test_a_full_disk_below_a_sqlite_file_ends_readiness(
         assert not health.ready
 
 
+async def test_a_sqlite_file_that_was_deleted_ends_readiness_and_the_check_says_what_is_lost(
+    tmp_path: Path, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_store("sqlite:///bank.db", telemetry=telemetry, health=QUICK) as store:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        assert (await check(store, "disk")).status == "healthy"
+        (tmp_path / "bank.db").unlink()
+        health = await store.health()
+        assert (health.ready, health.checks["disk"].status) == (False, "unhealthy")
+        reason = "the file of the store is gone: what is written now is lost when the store is closed"
+        assert health.checks["disk"].reason.startswith(reason)
+
+
 async def test_a_callback_that_blocks_the_event_loop_degrades_for_half_a_minute(store: EventStore) -> None:
     await store.health()
     time.sleep(1.0)  # noqa: ASYNC251  # that is the point
