@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Final, NoReturn, final
@@ -244,7 +244,7 @@ class _WaitRecords:
             self._goes_on()
 
     @contextmanager
-    def leading(self) -> Iterator[None]:
+    def leading(self) -> Generator[None]:
         """While the projection leads. It may fail at once again, so what goes on is said a moment later."""
         soon = asyncio.get_running_loop().call_later(_GOES_ON_AFTER, self._goes_on)
         try:
