@@ -199,6 +199,7 @@ class AttemptRunner:
             discover += boundary.discover_seconds
             decide += attempt.decide_seconds
             if answer is Outcome.RELOAD:
+                attempt.sent = False  # nothing of it was stored, whatever ends the command from now on
                 if boundary.assumes_empty:
                     context.speculation.learn(right=False)
                 from_cache, refusal = False, attempt.refusal
@@ -212,6 +213,7 @@ class AttemptRunner:
             if answer is Outcome.COMMITTED:
                 return attempt
             if answer is Outcome.CONFLICT:
+                attempt.sent = False
                 return None
             if answer is Outcome.REPEATED:
                 raise KeyKnown

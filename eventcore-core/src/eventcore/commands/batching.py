@@ -255,6 +255,8 @@ class Batcher:
         Runs before the next batch is formed, so that the next decisions on the same streams see these events. It answers no
         command: answering yields to the event loop, and the next batch is to be sent first.
         """
+        # The streams of requests that were refused since what they knew was not confirmed.
+        guessed: set[StreamId] = set()
         for attempt, request, verdict in zip(self._batch, requests, verdicts, strict=True):
             result: Answer = Outcome.COMMITTED
             if type(verdict) is int and verdict > 0:
@@ -269,8 +271,13 @@ class Batcher:
                 else:
                     for stream in request.base:
                         self._cache.contest(stream)
-                # A state that was not confirmed, and was wrong, is no conflict: no attempt is counted.
-                result = Outcome.CONFLICT if attempt.boundary.read_from_store else Outcome.RELOAD
+                # A state that was not confirmed, and was wrong, is no conflict: no attempt is counted. Nor is it one for those
+                # that have built on its events.
+                if not attempt.boundary.read_from_store or _builds_on(request, guessed):
+                    result = Outcome.RELOAD
+                    guessed.update([new.recorded.stream_id for new in request.events])
+                else:
+                    result = Outcome.CONFLICT
                 # In a trace with two appends, it says what became of the first.
                 attempt.context.span.add_event("append refused", {"reason": "version", "from_cache": result is Outcome.RELOAD})
             elif verdict == KNOWN_KEY:
@@ -329,3 +336,9 @@ class Batcher:
         if self._epoch == cache.epoch:
             for stream, (events, sizes) in by_stream.items():
                 cache.extend(stream, events, sizes, events[0].version - 1)
+
+
+def _builds_on(request: AppendRequest, streams: set[StreamId]) -> bool:
+    """Whether a request has seen uncommitted events of one of the streams."""
+    base = request.base
+    return any(stream in streams and version != base[stream] for stream, version in request.expected.items())
