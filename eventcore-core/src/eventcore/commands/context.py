@@ -106,6 +106,9 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
         """
         new: dict[StreamId, Need] = {}
         found = self.command.discover_streams(state)
+        if not isinstance(cast(object, found), Iterable):
+            expected = "StreamIds, a mapping of them to classes of StreamState, or an empty list"
+            raise self._invalid(f"discover_streams returned {found!r:.80}; expected {expected}")
         state_types = cast(Mapping[object, object], found if isinstance(found, Mapping) else {})
         for stream in found:
             if type(stream) is not StreamId:
