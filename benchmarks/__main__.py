@@ -28,6 +28,7 @@ _PARTS = {
     "conditions": ("benchmarks.conditions", "conditions"),
     "traces": ("benchmarks.every_trace", "every_trace"),
     "years": ("benchmarks.years", "years"),
+    "demo": ("benchmarks.years", "demo"),
     "pages": ("benchmarks.pages", "pages"),
     "volume": ("benchmarks.volume", "volume"),
 }

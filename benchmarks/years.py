@@ -29,13 +29,15 @@ from examples.flights.data import Schedule, find_data
 from examples.flights.replay import Replay
 from examples.flights.timetable import Move, timetable
 
-__all__ = ["NewUrl", "quiet", "stores", "years"]
+__all__ = ["NewUrl", "demo", "quiet", "stores", "years"]
 
 _LENGTHS: Final = (100, 5_000, 100_000)
 _LARGE: Final = 200_000
 _LARGE_EVENTS: Final = 3_000
 _MIB: Final = 1 << 20
 _COMMANDS_AT_ONCE: Final = 20
+# Two weeks of flights: folded anew by each command, the streams have 77 events on average.
+_COMMANDS: Final = 24_588
 
 NewUrl: TypeAlias = Callable[[], str]
 """Makes an empty store, and returns its URL."""
@@ -51,9 +53,15 @@ def years(effort: Effort) -> Iterator[Table]:
     with stores() as new_urls:
         yield _long_streams(new_urls, 50 if effort.quick else 300)
         yield _at_once(new_urls)
-        yield _demo(new_urls, effort)
+        yield _demo(new_urls, effort, 4_000 if effort.quick else _COMMANDS)
         yield _new_streams({"memory": lambda: "memory:", "SQLite": new_urls["SQLite"]})
         yield _memory(new_urls)
+
+
+def demo(effort: Effort) -> Iterator[Table]:
+    """The example ``flights`` alone, also in memory, always in its full length."""
+    with stores() as new_urls:
+        yield _demo({"memory": lambda: "memory:", **new_urls}, effort, _COMMANDS)
 
 
 @contextmanager
@@ -176,8 +184,8 @@ async def _load_once(url: str, command: Callable[[StreamId], Command[Any]]) -> t
 # The example
 
 
-def _demo(stores: dict[str, NewUrl], effort: Effort) -> Table:
-    moves = asyncio.run(_moves(4_000 if effort.quick else 12_000))
+def _demo(stores: dict[str, NewUrl], effort: Effort, commands: int) -> Table:
+    moves = asyncio.run(_moves(commands))
     folding = [Move(move.at, move.rank, move.lane, by_folding(move.command)) for move in moves]
     rows = []
     for name, new_url in stores.items():

@@ -19,7 +19,7 @@ LINES_OF_A_FUNCTION: Final = 50
 ATTRIBUTES_OF_A_CLASS: Final = 15
 ENTRIES_OF_A_FOLDER: Final = 12
 # A change that adds a function may raise this number, and says so; nothing else may.
-LINES_OF_CODE: Final = 21_900
+LINES_OF_CODE: Final = 22_350
 
 ENTRIES_OF_CERTAIN_FOLDERS: Final[Mapping[str, int]] = {
     # Layers that are one module each, and one folder for each other layer.
@@ -31,7 +31,7 @@ ATTRIBUTES_OF_CERTAIN_CLASSES: Final[Mapping[str, int]] = {
     # Public data that every exporter reads: the fields of a span in OpenTelemetry's model, flat as an exporter encodes them.
     "eventcore.recording.values.SpanData": 18,
     # The same fields while the operation runs. An object for some of them would be allocated on the hot path.
-    "eventcore.recording.spans.Span": 18,
+    "eventcore.recording.spans.span.Span": 19,
 }
 
 

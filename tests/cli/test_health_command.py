@@ -32,11 +32,13 @@ Ask = Callable[..., Awaitable[tuple[int, str]]]
 
 @pytest.fixture
 def health(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """A function that runs the command in a thread, and returns its exit code and what it printed."""
+    """A function that runs the command in a thread, and returns its exit code and what it printed; errors have a prefix."""
 
     async def health(*arguments: str) -> tuple[int, str]:
         code = await asyncio.to_thread(main, ["health", *arguments])
-        return code, capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert not (printed.out and printed.err)
+        return code, printed.out or printed.err
 
     return health
 
@@ -65,7 +67,10 @@ async def test_a_service_is_asked_over_http_and_the_code_says_whether_it_is_well
             assert found["checks"]["mail"]["reason"] == "the check returned False"
             # Not the health of a store.
             code, text = await health(f"{listener.url}/data.json")
-            assert (code, text) == (1, f"{listener.url}/data.json answered 200, and not with the health of a store\n")
+            assert (code, text) == (
+                1,
+                f"eventcore: {listener.url}/data.json answered 200, and not with the health of a store\n",
+            )
             await store.drain()
             assert (await health(f"{listener.url}/readyz"))[0] == 1
 
@@ -82,7 +87,7 @@ async def test_the_path_of_a_mounted_application_leads_to_its_health(health: Ask
         server.should_exit = True
         await asyncio.wait_for(serving, 10)
     assert found == [(0, "healthy\n")] * 3
-    assert other == (1, f"http://127.0.0.1:{port}/shop answered 404, and not with the health of a store\n")
+    assert other == (1, f"eventcore: http://127.0.0.1:{port}/shop answered 404, and not with the health of a store\n")
 
 
 async def test_an_access_token_is_sent_from_the_command_line_or_the_environment(
@@ -112,7 +117,7 @@ async def test_who_does_not_answer_is_not_well_and_a_wrong_url_has_a_code_of_its
     assert late[0] == 1
     assert "timed out" in late[1]
     assert (await health("gopher://somewhere"))[0] == 2
-    assert await health("sqlite:////nowhere/shop.db") == (2, "there is no file /nowhere/shop.db\n")
+    assert await health("sqlite:////nowhere/shop.db") == (2, "eventcore: there is no file /nowhere/shop.db\n")
 
 
 async def test_a_package_that_is_missing_is_no_sign_of_an_unhealthy_store(health: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +125,16 @@ async def test_a_package_that_is_missing_is_no_sign_of_an_unhealthy_store(health
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     code, text = await health("postgresql://shop:hunter2@localhost/shop")
     assert code == 2
-    assert text.startswith("a PostgreSQL store needs asyncpg: pip install")
+    assert text.startswith("eventcore: a PostgreSQL store needs asyncpg: pip install")
+
+
+async def test_a_url_without_a_scheme_is_answered_with_that_of_a_service(health: Ask) -> None:
+    for url in ("localhost:8101/health", "8101"):
+        code, text = await health(url)
+        assert code == 2
+        assert text.rstrip().endswith("; or, for a running service, http://HOST:PORT/readyz")
+    code, text = await health("sqlite://shop.db")
+    assert "http" not in text
 
 
 async def test_a_store_is_opened_and_checked_and_a_projection_that_nobody_runs_is_named(health: Ask, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from eventcore.exporting import (
     SpanLink,
     TraceContext,
 )
+from eventcore.testing import LIMITS, ExporterSetup
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "exporters.md"
 BEGIN: Final = "<!-- The reference is generated: python -m tests.docs.reference -->"
@@ -123,6 +124,9 @@ def reference() -> str:
     lines += ["### The context of `start`", ""]
     lines += _named(_code(_summary(ExporterContext)), meanings(ExporterContext) | _methods(ExporterContext))
     lines += ["### Attributes of an exporter", "", *_named("A class may set them; `__init__` may, too.", meanings(Exporter))]
+    lines += ["### The setup of the contract", ""]
+    lines += _named(_code(_summary(ExporterSetup)), meanings(ExporterSetup) | _methods(ExporterSetup))
+    lines += _named("What `cannot` may declare, each with a reason of yours:", dict(LIMITS))
     return "\n".join([*lines, END])
 
 

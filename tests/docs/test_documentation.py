@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from eventcore import open_store
 from eventcore.catalogue import CATALOGUE
 from eventcore.exporting.configuration.settings import TelemetrySettings, load_configuration
 from eventcore.exporting.delivery.settings import PipelineSettings
@@ -182,6 +184,11 @@ def test_the_table_of_metrics_is_the_catalogue() -> None:
         )
     }
     assert listed == {row.name: (row.kind, row.unit, row.labels) for row in CATALOGUE.values()}
+
+
+def test_the_table_of_arguments_of_open_store_names_each_in_order() -> None:
+    section = (ROOT / "docs/configuration.md").read_text().split("## Arguments of `open_store`")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(inspect.signature(open_store).parameters)
 
 
 @pytest.mark.parametrize(

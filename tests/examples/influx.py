@@ -95,6 +95,11 @@ class InfluxSetup(ServerSetup):
         "start_times": "a point has one time",
         "non_finite": "the line protocol has no NaN and no infinity",
         "large_integers": "values are floats, because a field keeps its first type",
+        "rejections": "the server rejects what has another type than before; a test of its own brings that about",
+        "refusals": "the server takes everything of this user; tests of their own have a wrong password and database",
+        "cuts": "the server always answers",
+        "rotations": "the password is fixed when the exporter is made",
+        "lost_secrets": "the exporter reads no secret while it runs",
     }
 
     def __init__(self, server: InfluxServer, database: str) -> None:

@@ -85,7 +85,8 @@ class StatsdSetup(ServerSetup):
         "min_max": "a difference of a histogram has none",
         "non_finite": "the protocol has no NaN and no infinity",
         "large_integers": "the server keeps floats",
-        "waits": "the protocol has no answers",
+        **dict.fromkeys(("waits", "rejections", "refusals", "cuts"), "the protocol has no answers"),
+        **dict.fromkeys(("rotations", "lost_secrets"), "the exporter has no secrets"),
     }
 
     def __init__(self, server: StatsdServer, transport: Literal["udp", "unix"]) -> None:

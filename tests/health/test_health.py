@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from eventcore import EventStore, Telemetry, open_store
-from eventcore.errors import StoreUnavailable
+from eventcore.errors import AccessDenied, IncompatibleStore, StoreError, StoreUnavailable
 from eventcore.exporting import Exporter, SpanData, hookimpl
 from eventcore.health import Health, HealthSettings
 from tests.health.conftest import QUICK, check, deposit, until, when
@@ -167,20 +167,31 @@ async def test_an_append_that_waits_degrades_and_one_that_waits_for_long_ends_re
         assert (await store.health()).ready
 
 
-async def test_an_append_that_failed_degrades_until_one_succeeds_and_does_not_keep_commands_away(telemetry: Telemetry) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreUnavailable("the disk is full"),
+        AccessDenied("permission denied for table events"),
+        IncompatibleStore("a newer release has migrated the schema"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_append_that_failed_degrades_until_one_succeeds_and_does_not_keep_commands_away(
+    telemetry: Telemetry, error: StoreError
+) -> None:
     backend = SteeredBackend()
 
     def fail(_: object) -> None:
-        raise StoreUnavailable("the disk is full")
+        raise error
 
     async with open_store(backend, telemetry=telemetry, health=QUICK) as store:
         backend.before_append = fail
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(type(error)):
             await deposit(store)
         health = await store.health()
         # A process that is not ready gets no command, and so could never show that appends succeed again.
         assert (health.status, health.ready) == ("degraded", True)
-        assert health.checks["append"].reason == "the last append failed 0 s ago: the disk is full"
+        assert health.checks["append"].reason == f"the last append failed 0 s ago: {error}"
         backend.before_append = lambda requests: None
         await deposit(store)
         assert (await store.health()).status == "healthy"
@@ -222,6 +233,21 @@ async def test_a_full_disk_below_a_sqlite_file_ends_readiness(
         health = await store.health()
         assert health.checks["disk"].status == "unhealthy"
         assert not health.ready
+
+
+async def test_a_sqlite_file_that_was_deleted_ends_readiness_and_the_check_says_what_is_lost(
+    tmp_path: Path, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_store("sqlite:///bank.db", telemetry=telemetry, health=QUICK) as store:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        assert (await check(store, "disk")).status == "healthy"
+        (tmp_path / "bank.db").unlink()
+        health = await store.health()
+        assert (health.ready, health.checks["disk"].status) == (False, "unhealthy")
+        reason = "the file of the store is gone: what is written now is lost when the store is closed"
+        assert health.checks["disk"].reason.startswith(reason)
 
 
 async def test_a_callback_that_blocks_the_event_loop_degrades_for_half_a_minute(store: EventStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -49,6 +50,12 @@ def test_json_has_the_message_the_trace_and_the_given_fields(stream: io.StringIO
     assert line["message"] == "shipped 7"
     assert (line["level"], line["logger"], line["order"]) == ("WARNING", "tests.configured", {"id": 17, "lines": [1, 2]})
     assert line.get("trace_id", "") == (f"{span.context.trace_id:032x}" if span.context.trace_id else "")
+
+
+def test_json_says_which_process_has_written_the_line(stream: io.StringIO) -> None:
+    configure("json", stream=stream)
+    LOGGER.warning("low stock")
+    assert only(stream)["process.pid"] == os.getpid()
 
 
 def test_json_keeps_an_exception_in_its_line(stream: io.StringIO) -> None:

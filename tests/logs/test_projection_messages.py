@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from typing import Any
 
 import pytest
 
 from eventcore import OnError, Projection, RecordedEvent, open_store
-from eventcore.errors import ProjectionFailed
+from eventcore.errors import AccessDenied, ProjectionFailed, StoreError, StoreUnavailable
 from eventcore.logs import TraceContextFilter
+from eventcore.stores.memory import MemoryBackend
+from tests.health.conftest import until
 from tests.store.bank import Deposit, account
 
 
@@ -18,6 +22,13 @@ class Failing(Projection):
 
     def handle(self, event: RecordedEvent) -> None:
         raise LookupError("no such account")
+
+
+class Counting(Projection):
+    name = "totals"
+
+    def handle(self, event: RecordedEvent) -> None:
+        pass
 
 
 class Keeping(Failing):
@@ -62,3 +73,48 @@ async def test_a_projection_that_stops_says_so_with_a_traceback(caplog: pytest.L
     [stopped] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert stopped.getMessage().startswith("projection 'totals' has failed and does not run any more: ProjectionFailed: ")
     assert "in handle" in (stopped.exc_text or "")
+
+
+async def test_an_outage_is_one_record_of_each_kind_of_problem_and_one_when_the_projection_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = MemoryBackend()
+    ledger: Any = backend.ledger
+    acquire = ledger.acquire_lease
+    errors: list[StoreError] = []
+    answered: list[str] = []
+
+    async def acquire_lease(*arguments: Any) -> Any:
+        answered.append(type(errors[0]).__name__ if errors else "lease")
+        if errors:
+            raise errors[0]
+        return await acquire(*arguments)
+
+    def tried(kind: str) -> Any:
+        async def three_times() -> bool:
+            return answered.count(kind) >= 3
+
+        return three_times
+
+    async def goes_on() -> bool:
+        return "goes on" in caplog.text
+
+    monkeypatch.setattr(ledger, "acquire_lease", acquire_lease)
+    async with open_store(backend, exporters="none", config={}) as store:
+        errors[:] = [StoreUnavailable("the server is away")]
+        running = asyncio.create_task(store.run(Counting()))
+        await until(tried("StoreUnavailable"))
+        errors[:] = [AccessDenied("the password is wrong")]
+        await until(tried("AccessDenied"))
+        errors.clear()
+        await until(goes_on)
+        running.cancel()
+        await asyncio.wait([running])
+    said = [re.sub(r"[\d.]+ s", "… s", record.getMessage()) for record in caplog.records]
+    assert said == [
+        "projection 'totals' waits: StoreUnavailable: the server is away",
+        "projection 'totals' waits: AccessDenied: the password is wrong",
+        "this process runs projection 'totals' now, from position 0",
+        "projection 'totals' goes on after … s",
+        "this process no longer runs projection 'totals'; it has reached position 0",
+    ]

@@ -14,13 +14,17 @@ from eventcore.testing import ExporterContract
 from eventcore_otel import OpenTelemetryExporter
 from tests.real_parts import Collector
 from tests.real_parts.fixtures import built_program
-from tests.testing.exporters.test_kit_on_otel import TOKEN, OtlpSetup
+from tests.testing.exporters.otlp_setup import TOKEN, OtlpSetup
 
 
 class CollectorSetup(OtlpSetup):
     """Reads back what the Collector wrote to its files."""
 
-    cannot: ClassVar = dict.fromkeys(("outages", "waits"), "rotel is stopped in its place")
+    cannot: ClassVar = {
+        **dict.fromkeys(("outages", "waits"), "rotel is stopped in its place"),
+        **dict.fromkeys(("rejections", "refusals", "cuts"), "the Collector takes everything"),
+        **dict.fromkeys(("rotations", "lost_secrets"), "the Collector asks for no secrets"),
+    }
 
     def __init__(self, collector: Collector, temporality: str) -> None:
         self.collector: Any = collector

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import asyncpg
 import pytest
 
-from eventcore import Telemetry, open_store
+from eventcore import EventStore, Projection, RecordedEvent, Telemetry, open_store
 from eventcore.errors import StoreUnavailable
 from tests.postgres.proxy import Proxy
+from tests.real_parts.postgres import PostgresServer
 from tests.store.bank import Deposit, account
 from tests.store.conftest import Measured, measured, telemetry
 
@@ -58,6 +63,57 @@ async def test_once_the_server_is_known_to_be_away_commands_fail_at_once_until_i
         begun = monotonic()
         await store.execute(Deposit(account=account(4)))
         assert monotonic() - begun < 1
+
+
+def children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+class Quiet(Projection):
+    name = "quiet"
+
+    async def handle(self, event: RecordedEvent, transaction: object) -> None:
+        pass
+
+
+@pytest.mark.once
+async def test_with_the_default_timeout_calls_fail_at_once_as_soon_as_it_is_over(
+    start_postgres: Callable[..., PostgresServer], telemetry: Telemetry
+) -> None:
+    """The ends of connections that the server does not confirm take all places, so that none is left for an attempt."""
+    took: list[tuple[float, float]] = []
+
+    async def deposit(store: EventStore, number: int, silent_since: float) -> None:
+        begun = monotonic()
+        with pytest.raises(StoreUnavailable):
+            await store.execute(Deposit(account=account(number)))
+        took.append((begun - silent_since, monotonic() - begun))
+
+    server = start_postgres()
+    async with open_store(server.url(), telemetry=telemetry) as store:
+        running = asyncio.create_task(store.run(Quiet()))
+        await store.execute(Deposit(account=account(0)))
+        await store.wait_for(Quiet(), 1)
+        postmaster = int((server.data / "postmaster.pid").read_text().split()[0])
+        stopped = [postmaster, *children(postmaster)]
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            since, number = monotonic(), itertools.count(1)
+            async with asyncio.TaskGroup() as commands:
+                while monotonic() < since + 12:
+                    commands.create_task(deposit(store, next(number), since))
+                    await asyncio.sleep(0.5)
+        finally:
+            for process in stopped:
+                os.kill(process, signal.SIGCONT)
+        running.cancel()
+        await asyncio.wait([running])
+    late = [seconds for begun, seconds in took if begun > 10.6]
+    assert late
+    assert max(late) < 0.3
+    assert max(seconds for _, seconds in took) < 11
 
 
 async def test_a_held_lock_is_not_an_outage_and_waits_that_fail_are_counted(

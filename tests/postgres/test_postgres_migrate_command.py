@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from eventcore import open_store
+from eventcore.cli import main
 from eventcore.errors import CommandTimeout, IncompatibleStore
 from eventcore.stores import SCHEMA_VERSION
 from tests.postgres.backends import Server
@@ -49,10 +50,32 @@ async def test_the_command_says_what_is_wrong_without_the_password(server: Serve
     answer = msgspec.json.decode(output)
     assert (answer["ok"], answer["schema_version"]) == (False, None)
     assert "has no such database" in answer["message"]
-    code, output, _ = await run(tmp_path, f"postgresql://u:{PASSWORD}@host")
-    assert code == 2
-    assert "names no database" in output
-    assert PASSWORD not in output
+    code, output, errors = await run(tmp_path, f"postgresql://u:{PASSWORD}@host")
+    assert (code, output) == (2, "")
+    assert errors.startswith("eventcore: the store URL names no database")
+    assert PASSWORD not in errors
+
+
+def test_a_package_that_is_missing_is_code_2_as_in_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What the import system does where the package is not installed: importing it raises ImportError.
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    assert main(["migrate", "postgresql://localhost/shop"]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.partition(":")[0]) == ("", "eventcore")
+    assert "needs asyncpg: pip install" in printed.err
+
+
+async def test_a_command_on_a_database_without_a_store_names_the_command_that_makes_one(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = server.url(server.new_database())
+    for arguments in (["health", url], ["projections", "list", url]):
+        assert await asyncio.to_thread(main, arguments) in (1, 2)
+        said = capsys.readouterr().err
+        assert "run 'eventcore migrate'" in said
+        assert "migrate=False" not in said
 
 
 async def test_the_timeout_of_a_store_holds_for_commands_that_have_none(url: str) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from eventcore.exporting.process.packed_spans import SpanUnpacker
+from eventcore.exporting.process.packing import pack_spans
 from eventcore.recording import IdGenerator, RateSampler, Scope, SilentTracer, TraceContext, Tracer
+from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.values import SpanLink
 from tests.recording.spans import Other, ended
 
@@ -163,20 +166,58 @@ def test_attributes_that_are_given_away_are_those_that_are_set(tracer: Tracer) -
     assert tracer.ring.ignored == 1
 
 
-def test_links_that_are_given_away_are_those_that_are_added_within_the_limit(tracer: Tracer) -> None:
-    links = [SpanLink(TraceContext(5, number, 1)) for number in range(1, 130)]
+def test_links_to_spans_that_are_given_away_are_those_that_are_added_within_the_limit(tracer: Tracer) -> None:
+    spans = [tracer.span("linked") for _ in range(129)]
+    links = [SpanLink(span.context) for span in spans]
     with tracer.span("few") as span:
-        span.take_links(links[:2])
+        span.take_links(spans[:2])
     with tracer.span("many") as span:
-        span.take_links(links)
-    with tracer.span("more") as span:
+        span.take_links(spans)
+    with tracer.span("before") as span:
         span.add_links(links[:1])
-        span.take_links(links[1:3])
-    span.take_links(links)
-    few, many, more = ended(tracer)
+        span.take_links(spans[1:3])
+    with tracer.span("behind") as span:
+        span.take_links(spans[:2])
+        span.add_links(links[2:3])
+    span.take_links(spans)
+    few, many, before, behind = ended(tracer)
     assert few.links == tuple(links[:2])
     assert (many.links, many.dropped_links) == (tuple(links[:128]), 1)
-    assert more.links == tuple(links[:3])
+    assert before.links == behind.links == tuple(links[:3])
+
+
+def test_a_span_that_is_linked_to_and_holds_nonsense_costs_only_its_link(tracer: Tracer) -> None:
+    good, bad = tracer.span("good"), tracer.span("bad")
+    with tracer.span("linking") as span:
+        span.take_links([bad, good])
+    bad.trace_id = "not an id"  # type: ignore[assignment]  # what an application may do
+    [recorded] = tracer.ring.take_all()
+    packed = pack_spans([recorded])
+    assert recorded.data().links == (SpanLink(good.context),)
+    assert SpanUnpacker(SpanLimits()).unpack(packed) == [recorded.data()]
+
+
+def test_plain_attributes_that_are_given_away_are_kept_and_cut_at_the_limits_of_the_span(tracer: Tracer) -> None:
+    given: dict[str, Any] = {"a": "x" * 20, "b": 1, "c": 0.5}
+    with tracer.span("plain") as span:
+        span.take_plain(given.copy())
+    with tracer.span("more") as span:
+        span.take_plain(given.copy())
+        span.set_attribute("b", "y" * 5000)
+        span.set_attribute(7, "a name that is no text")  # type: ignore[arg-type]  # what an application may do
+    with tracer.span("behind") as span:
+        span.set_attribute("z", 1)
+        span.take_plain(given.copy())
+    small = Tracer(RateSampler("all"), IdGenerator(), SpanLimits(attributes=2, text=10))
+    small.wanted = True
+    with small.span("small") as span:
+        span.take_plain(given.copy())
+    plain, more, behind = (dict(each.attributes) for each in ended(tracer))
+    assert plain == given
+    assert more == {"a": "x" * 20, "b": "y" * 4095 + "…", "c": 0.5, "7": "a name that is no text"}
+    assert behind == {"z": 1, **given}
+    [cut] = ended(small)
+    assert (dict(cut.attributes), cut.dropped_attributes) == ({"a": "x" * 9 + "…", "b": 1}, 1)
 
 
 def test_a_frozen_value_is_kept_for_several_exporters_only(tracer: Tracer) -> None:

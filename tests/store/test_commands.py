@@ -72,6 +72,30 @@ async def test_a_decision_that_is_none_is_refused(store: EventStore, what: Any, 
         await store.execute(_Yields(account=account("a"), what=what))
 
 
+class _Discovers(Command[None]):
+    account: StreamId
+    what: Any
+
+    def discover_streams(self, state: Any) -> Any:
+        return self.what
+
+    def handle(self, state: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("what", "problem"),
+    [
+        (None, "_Discovers.discover_streams returned None; expected StreamIds, .* or an empty list"),
+        (7, "_Discovers.discover_streams returned 7; expected StreamIds"),
+        (["account-a"], "_Discovers.discover_streams names 'account-a' of type str"),
+    ],
+)
+async def test_discovered_streams_that_are_none_are_refused(store: EventStore, what: Any, problem: str) -> None:
+    with pytest.raises(InvalidCommand, match=problem):
+        await store.execute(_Discovers(account=account("a"), what=what))
+
+
 async def test_an_event_that_would_not_read_back_is_refused_and_harms_no_other(store: EventStore) -> None:
     good = [store.execute(Deposit(account=account(number))) for number in range(5)]
     bad = store.execute(_Yields(account=account("bad"), what=[(account("bad"), Deposited(amount="5"))]))  # type: ignore[arg-type]  # that is the point

@@ -65,6 +65,26 @@ async def test_many_are_committed_in_halves_and_the_second_is_sent_before_the_fi
     assert answered_before[1:] == [0, 0]
 
 
+async def test_callers_that_have_come_apart_are_committed_together_again(telemetry: Telemetry) -> None:
+    backend = SteeredBackend()
+    async with backend.store(telemetry) as store:
+
+        async def caller(number: int) -> CommandResult:
+            for _ in range(9):
+                await store.execute(Deposit(account=account(number)))
+            return await store.execute(Deposit(account=account(number)))
+
+        backend.hold()
+        first = await waiting(caller(0))
+        await until(lambda: bool(backend.appends))
+        others = await waiting(*(caller(number) for number in range(1, 16)))
+        backend.let_all()
+        await asyncio.gather(*first, *others)
+    # One caller is answered while the others wait. Going round in turns with them, it would double the number of calls.
+    assert sum(backend.appends) == 160
+    assert len(backend.appends) <= 12
+
+
 async def test_a_chain_on_one_stream_needs_one_attempt_each_in_order_of_arrival(
     telemetry: Telemetry, measured: Measured
 ) -> None:

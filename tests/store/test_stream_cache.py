@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Annotated
 
+import msgspec
 import pytest
 
 from eventcore import Command, Event, RecordedEvent, StreamId, Telemetry, open_store
@@ -55,6 +56,20 @@ def add(cache: StreamCache, stream: StreamId, count: int, data: Event) -> None:
     cache.extend(stream, found, [cache.sizes.of(event, length) for event, length in zip(found, lengths, strict=True)], 0)
 
 
+def test_all_events_of_a_stream_share_one_id_whoever_has_made_it() -> None:
+    """The garbage collector visits each id, and counts it when it decides about a full collection."""
+    cache = StreamCache()
+    for first, count in ((1, 2), (3, 100)):
+        # An equal id that is another object.
+        found, lengths = events(StreamId("one"), count, Noted(text="x"), first - 1)
+        cache.extend(StreamId("one"), found, lengths, first - 1)
+    cache.append(events(StreamId("one"), 1, Noted(text="x"), 102)[0][0], 10)
+    held = cache.events(StreamId("one"))
+    assert held is not None
+    assert len(held) == 103
+    assert {id(event.stream_id) for event in held} == {id(held[0].stream_id)}
+
+
 @pytest.mark.parametrize(
     ("data", "per_stream", "streams"),
     [
@@ -74,6 +89,32 @@ def test_the_budget_counts_memory_honestly(data: Event, per_stream: int, streams
         counted, before = cache.held, allocated_here()
         for number in range(streams):
             add(cache, StreamId(f"stream-{number}"), per_stream, data)
+        gc.collect()
+        used = allocated_here() - before
+    finally:
+        tracemalloc.stop()
+    counted = cache.held - counted
+    print(f"counted {counted / used:.2f} of what tracemalloc finds")
+    assert used / 1.5 <= counted <= used * 1.5
+
+
+@pytest.mark.parametrize("lengths", [(30,), (30, 40), (30, 5_000)], ids=["equal", "alike", "of different lengths"])
+def test_the_events_that_a_command_has_written_are_counted_honestly(lengths: tuple[int, ...]) -> None:
+    cache = StreamCache(1 << 40)
+    add(cache, StreamId("warm"), 1, Noted(text=""))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        counted, before = cache.held, allocated_here()
+        for number in range(40):
+            stream = StreamId(f"stream-{number}")
+            written: list[RecordedEvent] = []
+            sizes: list[int] = []
+            for index in range(200):
+                [event], [size] = events(stream, 1, Noted(text="x" * lengths[index % len(lengths)]), index)
+                written.append(msgspec.structs.replace(event, metadata=written[0].metadata) if written else event)
+                sizes.append(size)
+            cache.extend(stream, written, cache.sizes.of_command(written, sizes), 0)
         gc.collect()
         used = allocated_here() - before
     finally:

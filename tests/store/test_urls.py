@@ -47,7 +47,11 @@ def test_the_memory_url_names_a_new_store_each_time() -> None:
         ("sqlite:///bank.db?busy_timeout=soon", "busy_timeout='soon' in the store URL; expected seconds"),
         ("sqlite:///bank.db?cache=shared", "unknown setting 'cache'"),
         ("postgresql://u:secret@host", "names no database"),
+        ("postgresql://u:se@secret@host/db", "write special characters of user and password as %XX, for example @ as %40"),
+        ("postgresql://u:/secret@host", "write special characters of user and password as %XX"),
         ("mysql://host/db", "cannot begin with 'mysql:'"),
+        (7, "a value of type int is no store: "),
+        (None, "a value of type NoneType is no store: "),
         (Path("bank.db"), 'Path is no store: expected one of "memory:", "sqlite:///relative.db"'),
         (MemoryBackend, "MemoryBackend is a class: open_store takes a backend, which is an instance"),
     ],
@@ -89,7 +93,7 @@ def test_a_backend_that_lacks_a_method_is_refused_with_what_it_lacks() -> None:
 
         async def close(self, timeout: float) -> None: ...
 
-    with pytest.raises(InvalidStoreUrl, match=r"a Half is no store: .* would need log, ledger as well"):
+    with pytest.raises(InvalidStoreUrl, match=r"a value of type Half is no store: .* would need log, ledger as well"):
         open_store(Half(), exporters=[])  # type: ignore[arg-type]  # that is what is refused
 
 
@@ -103,7 +107,7 @@ def test_a_backend_whose_parts_lack_a_method_is_refused_with_what_they_lack() ->
         r"log\.append, log\.find_keys, log\.read_streams, .*, log\.follow, log\.wait_beyond, "
         r"ledger\.acquire_lease, ledger\.renew_lease, "
     )
-    with pytest.raises(InvalidStoreUrl, match=f"a Partial is no store: .* would need {missing}"):
+    with pytest.raises(InvalidStoreUrl, match=f"a value of type Partial is no store: .* would need {missing}"):
         open_store(Partial(), exporters=[])
 
 

@@ -137,7 +137,6 @@ def prove(server: str, seconds: float, kill_every: float, program: Path, directo
         with serving(server, directory, port, metrics_port, SERVICE_NAME="proof") as (url, pid):
             wait_until(lambda: prometheus.query(f"sum({_UP}) == {WORKERS}"), 60, "every worker is scraped")
             asyncio.run(_load_and_kill(account, url, metrics_port, pid, seconds, kill_every))
-            # Not by a scrape of its own, which could be the only one that gets the last values of a killed worker.
             wait_until(lambda: prometheus.query(f"sum({_UP}) == {WORKERS}"), 60, "every worker is back")
             ended = time.time()
             wait_until(lambda: prometheus.value("timestamp(up)") > ended + 2, 20, "further scrapes")

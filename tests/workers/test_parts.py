@@ -18,7 +18,7 @@ from eventcore.testing import exporter_context
 from eventcore_prometheus.naming import ExposedName, Kind
 from eventcore_prometheus.page import Family, Page
 from eventcore_prometheus.workers import crew, joining, links, place
-from eventcore_prometheus.workers.board import KEPT, Board, encode_page
+from eventcore_prometheus.workers.board import KEPT, SHOWN, Board, encode_page
 from eventcore_prometheus.workers.links import Ask, Hello, Link, PageSent, decode
 from eventcore_prometheus.workers.place import place_of
 
@@ -52,13 +52,35 @@ def test_a_number_is_given_again_only_when_the_last_page_of_its_worker_is_forgot
     assert board.give(None) == 1
 
 
+def test_the_last_values_of_an_ended_worker_stay_for_a_second_scraper_and_its_end_is_shown_once() -> None:
+    board = Board()
+    for worker in (0, 1):
+        board.put(board.give(None), page(worker, ("counter", "c"), ("gauge", "g")))
+    board.end(1, now=100.0)
+    first = text(board, 0)
+    assert board.not_shown() == [1]
+    board.show(1, now=110.0)
+    board.show(1, now=115.0)
+    second = text(board, 0)
+    assert [line for line in first.splitlines() if 'worker="1"' in line] == [
+        'c{worker="1"} 1',
+        'eventcore_exporters_worker_up{worker="1"} 0',
+    ]
+    assert [line for line in second.splitlines() if 'worker="1"' in line] == ['c{worker="1"} 1']
+    assert board.not_shown() == []
+    assert board.give(None) == 2
+    assert board.next_expiry() == 110.0 + SHOWN
+    assert board.expired(110.0 + SHOWN - 1) == []
+    assert board.expired(110.0 + SHOWN) == [1]
+
+
 def test_a_worker_that_comes_back_to_a_new_holder_keeps_its_number() -> None:
     board = Board()
     for worker in (0, 1, 2):
         board.put(worker, page(worker, ("counter", "c")))
     board.end_all(now=1.0)
     assert [board.give(wanted) for wanted in (2, 1, None)] == [2, 1, 3]
-    assert board.ended_workers() == [0]
+    assert board.not_shown() == [0]
     # Another one that wants a number that is in use gets a new one.
     assert board.give(2) == 4
 

@@ -224,10 +224,12 @@ class Transport:
 
     def _clean(self, signal: Signal, details: str) -> str:
         """The server's text on one line of bounded length, without the values of headers, which the server may repeat."""
-        for _, value in self._metadata[signal]:
-            # A shorter one is no secret, and is found in any text.
-            if len(value) >= _SHORTEST_SECRET:
-                details = details.replace(value, "***")
+        for _, header in self._metadata[signal]:
+            # Of `Bearer TOKEN`, the server may repeat the token alone.
+            for value in (header, header.rpartition(" ")[2]):
+                # A shorter one is no secret, and is found in any text.
+                if len(value) >= _SHORTEST_SECRET:
+                    details = details.replace(value, "***")
         details = " ".join(details.split())
         return details if len(details) <= _MAX_REASON else f"{details[:_MAX_REASON]}…"
 

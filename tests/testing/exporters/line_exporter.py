@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +23,10 @@ from eventcore.exporting import (
     Exporter,
     ExporterContext,
     GaugeData,
+    GiveUp,
     HistogramData,
     MetricData,
+    Rejected,
     RetryLater,
     Scope,
     Secret,
@@ -51,10 +54,14 @@ class LineExporter(Exporter):
     """Sends one line for each cycle, and waits for the answer."""
 
     interval: float | None = 3600.0
+    # Where new tokens are found.
+    token_file: Path | None = None
+    is_lost = False
 
     def __init__(self, port: int, token: Secret) -> None:
         self.port = port
         self.token = token
+        self.heard: set[str] = set()
         self.waiting: dict[Signal, list[Any]] = {"metrics": [], "spans": []}
         self.connection: socket.socket | None = None
 
@@ -86,9 +93,8 @@ class LineExporter(Exporter):
 
     @hookimpl
     def flush(self, signal: Signal, timeout: float) -> Any:
-        if waiting := self.waiting[signal]:
-            self.send({signal: waiting}, timeout)
-        self.waiting[signal] = []
+        waiting, self.waiting[signal] = self.waiting[signal], []
+        return self.send({signal: waiting}, timeout) if waiting else None
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:
@@ -108,26 +114,78 @@ class LineExporter(Exporter):
         fields["name"] = span.name
         return fields
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
-        line = json.dumps({**content, "resource": self.resource}).encode() + b"\n"
-        sent = False
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
+        self.look_for_token()
+        used, answer = self.token, self.ask(content, timeout)
+        if answer == b"denied\n" and self.token == used:
+            # The file may have changed since.
+            self.look_for_token()
+            answer = self.ask(content, timeout) if self.token != used else answer
+        return self.outcome(answer)
+
+    def ask(self, content: Mapping[str, Any], timeout: float) -> bytes:
+        line = self.line_of(content)
+        sent, answer = False, b""
         try:
             connection = self.connect(timeout)
             connection.settimeout(timeout)
             sent = True
             connection.sendall(line)
-            answer = connection.recv(64)
+            while not answer.endswith(b"\n") and (part := connection.recv(4096)):
+                answer += part
         except OSError as error:
             self.disconnect()
             raise RetryLater(reason=f"{type(error).__name__}", outcome_unknown=sent) from error
-        if answer != b"ok\n":
-            self.disconnect()
-            raise self.refusal(answer)
+        return answer
 
-    def refusal(self, answer: bytes) -> RetryLater:
-        if answer.startswith(b"wait "):
-            return RetryLater(float(answer[5:]), "the server is busy")
-        return RetryLater(reason="the connection ended", outcome_unknown=True)
+    def line_of(self, content: Mapping[str, Any]) -> bytes:
+        return f"{self.token.reveal()} {json.dumps({**content, 'resource': self.resource})}\n".encode()
+
+    def outcome(self, answer: bytes) -> Rejected | None:
+        what, _, text = answer.decode().rstrip("\n").partition(" ")
+        if what == "ok":
+            self.hear(text)
+            return None
+        if what == "rejected":
+            count, _, reason = text.partition(" ")
+            return Rejected(int(count), self.clean(reason))
+        self.disconnect()
+        raise self.refusal(answer)
+
+    def refusal(self, answer: bytes) -> RetryLater | GiveUp:
+        what, _, text = answer.decode().rstrip("\n").partition(" ")
+        match what:
+            case "wait":
+                return RetryLater(float(text), "the server is busy")
+            case "later":
+                return RetryLater(reason=self.clean(text))
+            case "never" | "denied":
+                return GiveUp(self.clean(text or what))
+            case _:
+                return RetryLater(reason="the connection ended", outcome_unknown=True)
+
+    def clean(self, text: str) -> str:
+        """What the server says, without the token, which it may repeat."""
+        text = text.replace(self.token.reveal(), "***")
+        return text if len(text) <= 200 else f"{text[:200]}…"
+
+    def hear(self, message: str) -> None:
+        """What the server says although it took everything."""
+        if message and message not in self.heard:
+            self.heard.add(message)
+            self.context.logger.warning("the server says: %s", self.clean(message))
+
+    def look_for_token(self) -> None:
+        if self.token_file is None:
+            return
+        try:
+            self.token = Secret(self.token_file.read_text())
+        except OSError as error:
+            if not self.is_lost:
+                self.context.logger.warning("the file of the token: %s; the one of before is used", error)
+            self.is_lost = True
+        else:
+            self.is_lost = False
 
     def connect(self, timeout: float) -> socket.socket:
         if self.connection is None:
@@ -162,23 +220,23 @@ class AsyncLineExporter(LineExporter):
         self.resource = dict(context.resource.attributes)
 
     @hookimpl
-    async def flush(self, signal: Signal, timeout: float) -> None:
-        if waiting := self.waiting[signal]:
-            line = json.dumps({signal: waiting, "resource": self.resource}).encode() + b"\n"
-            answer = b""
-            try:
-                reader, writer = self.streams = self.streams or await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(line)
-                answer = await reader.readline()
-            except OSError as error:
-                raise RetryLater(reason=type(error).__name__, outcome_unknown=self.streams is not None) from error
-            finally:
-                # Also when the hook is cancelled at its timeout: the answer to this line would be read for the next one.
-                if answer != b"ok\n":
-                    self.leave()
-            if answer != b"ok\n":
-                raise self.refusal(answer)
-        self.waiting[signal] = []
+    async def flush(self, signal: Signal, timeout: float) -> Any:
+        waiting, self.waiting[signal] = self.waiting[signal], []
+        if not waiting:
+            return None
+        self.look_for_token()
+        answer = b""
+        try:
+            reader, writer = self.streams = self.streams or await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(self.line_of({signal: waiting}))
+            answer = await reader.readline()
+        except OSError as error:
+            raise RetryLater(reason=type(error).__name__, outcome_unknown=self.streams is not None) from error
+        finally:
+            # Also when the hook is cancelled at its timeout: the answer to this line would be read for the next one.
+            if not answer.endswith(b"\n"):
+                self.leave()
+        return self.outcome(answer)
 
     @hookimpl
     async def shutdown(self, timeout: float) -> None:  # type: ignore[override]  # a hook may be either
@@ -188,6 +246,39 @@ class AsyncLineExporter(LineExporter):
         streams, self.streams = self.streams, None
         if streams is not None:
             streams[1].transport.abort()
+
+
+class SeveralLinesExporter(LineExporter):
+    """Sends several lines for each cycle. Spans that an earlier attempt has delivered are left out of the next one."""
+
+    most = 20
+
+    def __init__(self, port: int, token: Secret) -> None:
+        super().__init__(port, token)
+        self.taken: set[str] = set()
+
+    @hookimpl
+    def flush(self, signal: Signal, timeout: float) -> Any:
+        waiting, self.waiting[signal] = self.waiting[signal], []
+        deadline = time.monotonic() + timeout
+        answers: list[Rejected | None] = []
+        missing = [each for each in waiting if each.get("span_id") not in self.taken]
+        was_taken = len(missing) < len(waiting)
+        for begin in range(0, len(missing), self.most):
+            part = missing[begin : begin + self.most]
+            try:
+                answers.append(self.send({signal: part}, deadline - time.monotonic()))
+            except GiveUp as error:
+                if not begin and not was_taken:
+                    raise
+                answers.append(Rejected(len(missing) - begin, error.reason))
+                break
+            if signal == "spans":
+                self.taken.update(each["span_id"] for each in part)
+        if signal == "spans":
+            self.taken.clear()
+        rejected = [answer for answer in answers if answer is not None]
+        return Rejected(sum(answer.count for answer in rejected), rejected[0].reason) if rejected else None
 
 
 class DirectLineExporter(Exporter):
@@ -203,35 +294,34 @@ class DirectLineExporter(Exporter):
         self.line.start(context)
 
     @hookimpl
-    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> None:
-        self.metrics(counters, timeout)
+    def export_counters(self, counters: Sequence[CounterData], timeout: float) -> Any:
+        return self.metrics(counters, timeout)
 
     @hookimpl
-    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> None:
-        self.metrics(gauges, timeout)
+    def export_gauges(self, gauges: Sequence[GaugeData], timeout: float) -> Any:
+        return self.metrics(gauges, timeout)
 
     @hookimpl
-    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> None:
-        self.metrics(histograms, timeout)
+    def export_histograms(self, histograms: Sequence[HistogramData], timeout: float) -> Any:
+        return self.metrics(histograms, timeout)
 
     @hookimpl
-    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> None:
-        self.line.send({"spans": [self.line.span(span) for span in spans]}, timeout)
+    def export_spans(self, spans: Sequence[SpanData], timeout: float) -> Any:
+        return self.line.send({"spans": [self.line.span(span) for span in spans]}, timeout)
 
     @hookimpl
     def shutdown(self, timeout: float) -> None:
         self.line.disconnect()
 
-    def metrics(self, metrics: Sequence[MetricData], timeout: float) -> None:
+    def metrics(self, metrics: Sequence[MetricData], timeout: float) -> Any:
         points = [self.line.point(data, point) for data in metrics for point in data.points]
-        if points:
-            self.line.send({"metrics": points}, timeout)
+        return self.line.send({"metrics": points}, timeout) if points else None
 
 
 class LineSetup(ExporterSetup):
     """Runs the line server, and reads its file."""
 
-    secrets: ClassVar[Sequence[str]] = (TOKEN,)
+    secrets: ClassVar[Sequence[str]] = (TOKEN, f"{TOKEN}-2", f"{TOKEN}-3", f"{TOKEN}-4")
 
     def __init__(self, directory: Path, kind: Callable[[int, Secret], Exporter] = LineExporter) -> None:
         self.kind = kind
@@ -239,6 +329,10 @@ class LineSetup(ExporterSetup):
         self.path.touch()
         (self.port,) = free_ports(1)
         self._start()
+
+        self.tokens = [*reversed(self.secrets or (TOKEN,))]
+        self.token_file = directory / "token"
+        self.rotate()
 
     def _start(self) -> None:
         here = Path(__file__).with_name("line_server.py")
@@ -257,7 +351,10 @@ class LineSetup(ExporterSetup):
         self.process.wait(5)
 
     def make(self) -> object:
-        return self.kind(self.port, Secret(TOKEN))
+        made = self.kind(self.port, Secret(TOKEN))
+        if isinstance(made, LineExporter):
+            made.token_file = self.token_file
+        return made
 
     def received(self) -> Received:
         points: list[ReceivedPoint] = []
@@ -286,10 +383,36 @@ class LineSetup(ExporterSetup):
         finally:
             os.kill(self.process.pid, signal.SIGCONT)
 
+    def busy(self, seconds: float) -> AbstractContextManager[None]:
+        return self._told("busy", f"{seconds}")
+
+    def reject(self, count: int, reason: str) -> AbstractContextManager[None]:
+        return self._told("reject", f"{count} {reason}")
+
+    def refuse(self, after: int, reason: str, *, for_good: bool) -> AbstractContextManager[None]:
+        return self._told("refuse", f"{after} {'never' if for_good else 'later'} {reason}")
+
+    def cut(self) -> AbstractContextManager[None]:
+        return self._told("cut", "")
+
+    def rotate(self) -> None:
+        token = self.tokens.pop()
+        for name in ("accepted", "token"):
+            self.path.with_name(name).write_text(token)
+
     @contextmanager
-    def busy(self, seconds: float) -> Iterator[None]:
-        marker = self.path.with_name("busy")
-        marker.write_text(f"{seconds}")
+    def lose_secrets(self) -> Iterator[None]:
+        away = self.token_file.rename(self.token_file.with_name("away"))
+        try:
+            yield
+        finally:
+            away.rename(self.token_file)
+
+    @contextmanager
+    def _told(self, what: str, text: str) -> Iterator[None]:
+        """A file beside the server's, which tells it what to do."""
+        marker = self.path.with_name(what)
+        marker.write_text(text)
         try:
             yield
         finally:

@@ -116,6 +116,15 @@ def test_spans_are_found_by_name_and_attributes(telemetry: RecordingTelemetry) -
     assert message.startswith("2 spans 'ship order'; expected 1. These are the last of 2 spans:\n  ship order {order.items=1}")
 
 
+def test_spans_are_found_after_the_telemetry_was_shut_down() -> None:
+    recorded = RecordingTelemetry()
+    with recorded.span("ship order"):
+        pass
+    assert recorded.shutdown_blocking(10)
+    recorded.assert_span("ship order")
+    assert [span.name for span in recorded.spans()] == ["ship order"]
+
+
 def test_a_recording_exporter_adds_differences_up() -> None:
     for exporter in (RecordingExporter(), RecordingExporter(temporality="delta")):
         telemetry = Telemetry(config=os.devnull, exporters=[], traces_per_second="all")

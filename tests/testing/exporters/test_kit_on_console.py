@@ -41,6 +41,8 @@ class ConsoleSetup(ExporterSetup):
         "span_statuses": "it prints errors only",
         "span_states": _FOR_PEOPLE,
         **dict.fromkeys(("outages", "stalls", "waits"), "a stream of the process is never down"),
+        **dict.fromkeys(("rejections", "refusals", "cuts"), "a stream of the process takes everything"),
+        **dict.fromkeys(("rotations", "lost_secrets"), "the console has no secrets"),
     }
     tolerance = 0.006
     quantiles = (0.5, 0.95, 0.99)
@@ -104,6 +106,10 @@ class PlainTerminalSetup(ConsoleSetup):
     def text(self, text: str) -> str:
         # Lines are broken at spaces, too.
         return super().text(text).replace(" ", "").encode("ascii", "backslashreplace").decode()
+
+    def received(self) -> Received:
+        received = super().received()
+        return Received(received.points, [ReceivedSpan(name=span.name.replace(" ", "")) for span in received.spans])
 
     def lines(self) -> Iterator[str]:
         rows: list[tuple[str, str]] = []

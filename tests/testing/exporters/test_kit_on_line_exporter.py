@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 import pytest
 
 from eventcore.testing import ExporterContract
-from eventcore.testing.exporters.contract import CycleContract, LifecycleContract, OutageContract, SpanContract, ValueContract
+from eventcore.testing.exporters.contract import (
+    CycleContract,
+    LifecycleContract,
+    OutageContract,
+    RefusalContract,
+    SpanContract,
+    ValueContract,
+)
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures
 from tests.testing.exporters.line_exporter import (
     AsyncLineExporter,
@@ -17,6 +24,7 @@ from tests.testing.exporters.line_exporter import (
     DirectLineExporter,
     LineExporter,
     LineSetup,
+    SeveralLinesExporter,
 )
 
 # They test the kit beside a server, not the interpreter.
@@ -45,6 +53,10 @@ class TestDifferences(OnLineServer, ValueContract, CycleContract):
 
 class TestAsync(OnLineServer, LifecycleContract, CycleContract, OutageContract):
     kind = AsyncLineExporter
+
+
+class TestSeveralLines(OnLineServer, RefusalContract):
+    kind = SeveralLinesExporter
 
 
 class TestWithoutFlush(OnLineServer, SpanContract, CycleContract, LifecycleContract):

@@ -1,4 +1,4 @@
-"""The OpenTelemetry exporter passes the contract: what two real receivers got is read back."""
+"""The OpenTelemetry exporter passes the contract: what real receivers got is read back."""
 
 from __future__ import annotations
 
@@ -6,57 +6,47 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, cast
+from pathlib import Path
+from typing import ClassVar
 
 import grpc
 import pytest
 
-from eventcore.exporting import Scope
-from eventcore.testing import (
-    ExporterContract,
-    ExporterSetup,
-    Received,
-    ReceivedEvent,
-    ReceivedExemplar,
-    ReceivedLink,
-    ReceivedPoint,
-    ReceivedSpan,
+from eventcore.testing import ExporterContract
+from eventcore.testing.exporters.contract import (
+    CycleContract,
+    HygieneContract,
+    OutageContract,
+    RefusalContract,
+    RotationContract,
 )
-from eventcore.testing.exporters.contract import CycleContract, OutageContract
 from eventcore_otel import OpenTelemetryExporter
 from tests.otel.receiver import Receiver
 from tests.real_parts import DdapmTestAgent, Rotel
-from tests.real_parts.received import ReceivedPoint as OtlpPoint
-from tests.real_parts.received import ReceivedSpan as OtlpSpan
-
-TOKEN: Final = "0telS3cr3t"
-
-
-class OtlpSetup(ExporterSetup):
-    """Reads back what a collector got."""
-
-    # The mutants need not wait long for what never comes.
-    patience = float(os.environ.get("EVENTCORE_KIT_PATIENCE", "10"))
-    secrets: ClassVar = (TOKEN,)
-
-    def __init__(self, collector: Rotel | DdapmTestAgent) -> None:
-        self.collector = collector
-
-    def make(self) -> object:
-        return OpenTelemetryExporter(
-            endpoint=self.collector.grpc_endpoint, headers={"authorization": f"Bearer {TOKEN}"}, timeout=5.0
-        )
-
-    def received(self) -> Received:
-        points, spans = self.collector.points(), self.collector.spans()
-        resource = points[-1].resource if points else spans[-1].resource if spans else None
-        return Received(list(map(_point, points)), list(map(_span, spans)), resource)
+from tests.testing.exporters.otlp_receiver import ReceiverSetup, SecureSetup
+from tests.testing.exporters.otlp_setup import TOKEN, OtlpSetup
 
 
 class AgentSetup(OtlpSetup):
     """Reads back what the agent got, as JSON."""
 
-    cannot: ClassVar = dict.fromkeys(("outages", "stalls", "waits"), "all tests share the agent; rotel is stopped in its place")
+    cannot: ClassVar = {
+        **dict.fromkeys(("outages", "stalls", "waits"), "all tests share the agent; rotel is stopped in its place"),
+        **dict.fromkeys(
+            ("rejections", "refusals", "cuts"), "the agent takes everything; TestOnAServer has a server that does not"
+        ),
+        **dict.fromkeys(("rotations", "lost_secrets"), "the agent asks for no secrets; TestOverTls has a server that does"),
+    }
+
+
+class MetricsOnlySetup(AgentSetup):
+    """An exporter whose settings leave spans to nobody."""
+
+    cannot: ClassVar = {**AgentSetup.cannot, "spans": "the settings say so"}
+
+    def make(self) -> object:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        return OpenTelemetryExporter(endpoint=self.collector.grpc_endpoint, headers=headers, span_exporter="none")
 
 
 class RotelSetup(OtlpSetup):
@@ -98,54 +88,6 @@ class RotelSetup(OtlpSetup):
                 receiver.stop()
 
 
-def _point(point: OtlpPoint) -> ReceivedPoint:
-    kind = ("counter" if point.monotonic else "gauge") if point.kind == "sum" else point.kind
-    fields: dict[str, Any] = {
-        "name": point.name,
-        "labels": cast(dict[str, str], point.attributes),
-        "kind": kind,
-        "unit": point.unit,
-        "description": point.description,
-        "start_time_ns": point.start_time_ns,
-        "time_ns": point.time_ns,
-        "scope": _scope(point),
-        "exemplars": [
-            ReceivedExemplar(value=each.value, time_ns=each.time_ns, trace_id=each.trace_id, span_id=each.span_id)
-            for each in point.exemplars
-        ],
-    }
-    if kind == "histogram":
-        buckets = dict(zip((*point.bounds, float("inf")), point.buckets, strict=True))
-        fields |= {"count": point.count, "sum": point.sum, "min": point.min, "max": point.max, "buckets": buckets}
-    else:
-        fields["value"] = None if point.value is None else point.value if isinstance(point.value, int) else float(point.value)
-    return ReceivedPoint(**fields)
-
-
-def _span(span: OtlpSpan) -> ReceivedSpan:
-    return ReceivedSpan(
-        name=span.name,
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_id=span.parent_id,
-        kind=cast(Any, span.kind),
-        start_time_ns=span.start_time_ns,
-        end_time_ns=span.end_time_ns,
-        attributes=span.attributes,
-        events=[ReceivedEvent(name=each.name, time_ns=each.time_ns, attributes=each.attributes) for each in span.events],
-        links=[ReceivedLink(trace_id=each.trace_id, span_id=each.span_id, attributes=each.attributes) for each in span.links],
-        status=cast(Any, span.status),
-        status_description=span.status_message,
-        scope=_scope(span),
-        tracestate=span.tracestate,
-    )
-
-
-def _scope(received: OtlpPoint | OtlpSpan) -> Scope:
-    name, _, version = received.scope.partition(" ")
-    return Scope(name, version, received.schema_url)
-
-
 @pytest.mark.once
 class TestOnTheAgent(ExporterContract):
     """Everything but outages: the agent shows each field of each value."""
@@ -162,3 +104,34 @@ class TestOnRotel(CycleContract, OutageContract):
     @pytest.fixture
     def exporter_setup(self, rotel: Rotel) -> RotelSetup:
         return RotelSetup(rotel)
+
+
+@pytest.mark.once
+class TestMetricsOnly(HygieneContract):
+    """One of two signals."""
+
+    @pytest.fixture
+    def exporter_setup(self, ddapm: DdapmTestAgent) -> AgentSetup:
+        return MetricsOnlySetup(ddapm)
+
+
+@pytest.mark.once
+class TestOnAServer(RefusalContract):
+    """A server that refuses, rejects and cuts."""
+
+    @pytest.fixture
+    def exporter_setup(self) -> Iterator[ReceiverSetup]:
+        setup = ReceiverSetup()
+        yield setup
+        setup.close()
+
+
+@pytest.mark.once
+class TestOverTls(RotationContract, HygieneContract):
+    """Certificates and tokens that change."""
+
+    @pytest.fixture
+    def exporter_setup(self, tmp_path: Path) -> Iterator[SecureSetup]:
+        setup = SecureSetup(tmp_path)
+        yield setup
+        setup.close()

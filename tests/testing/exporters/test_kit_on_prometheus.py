@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import threading
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Any, ClassVar, Final
 
 import msgspec
 import pytest
+import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from starlette.applications import Starlette
 
 from eventcore.exporting import CounterData, MetricData, Secret
 from eventcore.testing import ExporterContract, ExporterSetup, Received, ReceivedExemplar, ReceivedPoint
-from eventcore.testing.exporters.contract import ValueContract, WorkerContract
+from eventcore.testing.exporters.contract import HygieneContract, ScrapeContract, ValueContract, WorkerContract
 from eventcore_prometheus import PrometheusExporter
 from tests.real_parts.ports import free_ports
+from tests.real_parts.waiting import wait_until
 
 TOKEN: Final = "pr0metheus-S3cr3t"
 _WORDS: Final = {
@@ -139,6 +143,39 @@ class OpenMetricsWorkersSetup(WorkersSetup):
     parse = PrometheusSetup.parse
 
 
+class MountedSetup(TextSetup):
+    """Scrapes an application, in a server of its own, to which the newest exporter was added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.app: Any = None
+
+        async def newest(scope: Any, receive: Any, send: Any) -> None:
+            await self.app(scope, receive, send)
+
+        [self.port] = free_ports(1)
+        self.server = uvicorn.Server(uvicorn.Config(newest, port=self.port, lifespan="off", log_level="warning"))
+        self.serving = threading.Thread(target=self.server.run)
+        self.serving.start()
+        wait_until(lambda: self.server.started, 10, "uvicorn has started")
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.serving.join(10)
+
+    def make(self) -> object:
+        self.app = Starlette()
+        # By itself: other test runs on this machine are the same service.
+        exporter = PrometheusExporter(port=None, workers="off")
+        exporter.mount(self.app)
+        return exporter
+
+    def received(self) -> Received:
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": self.accept}), timeout=10) as answer:
+            return self.read(answer.read().decode())
+
+
 class RegistrySetup(TextSetup):
     """Asks a registry of ``prometheus_client`` to which the exporter adds its metrics."""
 
@@ -217,3 +254,12 @@ class TestOpenMetrics(ValueContract):
     @pytest.fixture
     def exporter_setup(self) -> PrometheusSetup:
         return PrometheusSetup()
+
+
+@pytest.mark.once
+class TestMounted(ScrapeContract, HygieneContract):
+    @pytest.fixture
+    def exporter_setup(self) -> Iterator[PrometheusSetup]:
+        setup = MountedSetup()
+        yield setup
+        setup.close()

@@ -9,7 +9,7 @@ from typing import Final, final, get_args
 
 from eventcore.catalogue.metrics import BackendMetrics
 from eventcore.catalogue.outages import Outages
-from eventcore.errors import StoreUnavailable
+from eventcore.errors import AccessDenied, IncompatibleStore, StoreUnavailable
 from eventcore.ground import BreakerState, OwnedTask, cancel_and_wait, spawn, text_of
 from eventcore.recording import CallbackHandle, HistogramCell
 from eventcore.stores.base import Backend
@@ -19,6 +19,8 @@ from eventcore.telemetry import Telemetry
 _SAMPLE_INTERVAL: Final = 5.0
 # After a failure: soon, so that the store is shown as up again.
 _RETRY_INTERVAL: Final = 1.0
+# What keeps every append out. Other errors may be the fault of one request.
+_OF_ALL_APPENDS: Final = (StoreUnavailable, AccessDenied, IncompatibleStore)
 
 
 @final
@@ -91,7 +93,7 @@ class BackendInstruments(BackendMetrics):
         del self._appending[key]
         if error is None:
             self.append_failure = None
-        elif isinstance(error, StoreUnavailable):
+        elif isinstance(error, _OF_ALL_APPENDS):
             self.append_failure = (monotonic(), text_of(error))
 
     def command_gave_up(self) -> None:

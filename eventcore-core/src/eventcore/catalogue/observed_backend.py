@@ -15,7 +15,6 @@ from eventcore.errors import StoreError
 from eventcore.events import StreamId
 from eventcore.events.codec import StoredEvent
 from eventcore.recording import Span, SpanKind
-from eventcore.recording.values import SpanLink
 from eventcore.stores.base import Backend, ProjectionLedger, append_hints
 from eventcore.stores.judging import last_appended
 from eventcore.stores.values import (
@@ -173,7 +172,7 @@ class ObservedLog:
         )
         if span.recording:
             if links:
-                span.take_links([SpanLink(origin.context) for origin in links])
+                span.take_links(links)
             span.set_attribute("db.system.name", self._system)
             span.set_attribute("db.operation.name", operation)
         return call

@@ -83,22 +83,27 @@ def _health(output: Output, options: argparse.Namespace) -> int:
       {"version": 1, "ok": bool, "message": str, "status": "healthy" | "degraded" | "unhealthy" | "unknown",
        "checks": {name: {"status", "reason", "since", "figures", "essential"}}}
     """
+    url: str = options.url
     try:
-        url: str = options.url
         if urlsplit(url).scheme in _WEB:
             answer = _of_service(url, options.timeout, options.token or os.environ.get(_TOKEN_VARIABLE, ""))
         else:
             answer = asyncio.run(_of_store(url, options.timeout))
     except (UnusableStore, InvalidInput, MissingDependency, ValueError) as error:
         message = without_secrets(str(error))
-        output.answer(Answer(ok=False, message=message), lambda: output.line(message))
+        if isinstance(error, InvalidStoreUrl) and "://" not in url:
+            message = f"{message}; or, for a running service, http://HOST:PORT/readyz"
+        output.answer(Answer(ok=False, message=message), lambda: output.error(message))
         return 2
     output.answer(answer, lambda: _print(output, answer))
     return int(not answer.ok)
 
 
 def _print(output: Output, answer: Answer) -> None:
-    output.line(answer.message or answer.status)
+    if answer.status == "unknown":
+        output.error(answer.message)
+    else:
+        output.line(answer.message or answer.status)
     for name, check in answer.checks.items():
         if check.status != "healthy":
             output.line(f"  {check.status}: {name}: {check.reason}")

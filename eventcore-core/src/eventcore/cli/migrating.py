@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command, add_timeout
-from eventcore.errors import InvalidStoreUrl, StoreError
+from eventcore.errors import InvalidStoreUrl, MissingDependency, StoreError
 from eventcore.stores import SCHEMA_VERSION, backend_from_url
+
+_EPILOG: Final = """\
+exit codes:
+  0  the schema has the version that this eventcore needs
+  1  the store cannot be migrated, or did not answer in time
+  2  the URL or the command line is wrong, or a package is missing
+"""
 
 
 @final
@@ -27,7 +34,7 @@ class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
 def add_migrate(commands: Any) -> None:
     """Add the command to the parsers of ``eventcore``."""
     summary = "create the schema of a store, or bring it up to date"
-    parser = add_command(commands, "migrate", _migrate, summary)
+    parser = add_command(commands, "migrate", _migrate, summary, _EPILOG)
     parser.add_argument("url", metavar="URL", help="the URL of the store, as for open_store")
     add_timeout(parser)
 
@@ -46,12 +53,14 @@ def _migrate(output: Output, options: argparse.Namespace) -> int:
         asyncio.run(_open_and_close(options.url, options.timeout))
     except TimeoutError:
         result, code = MigrationResult(ok=False, message=f"not done within {options.timeout:g} s"), 1
-    except (InvalidStoreUrl, StoreError) as error:
-        result, code = MigrationResult(ok=False, message=str(error)), 2 if isinstance(error, InvalidStoreUrl) else 1
+    except (InvalidStoreUrl, MissingDependency) as error:
+        result, code = MigrationResult(ok=False, message=str(error)), 2
+    except StoreError as error:
+        result, code = MigrationResult(ok=False, message=str(error)), 1
     else:
         message = f"The schema of the store has version {SCHEMA_VERSION}, which this eventcore needs."
         result = MigrationResult(ok=True, schema_version=SCHEMA_VERSION, message=message)
-    output.answer(result, lambda: output.line(result.message))
+    output.answer(result, lambda: (output.line if result.ok else output.error)(result.message))
     return code
 
 

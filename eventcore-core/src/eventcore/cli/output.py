@@ -40,6 +40,10 @@ class Output:
     def line(self, text: str = "") -> None:
         self._write([text])
 
+    def error(self, text: str) -> None:
+        """Print why the command could not do what it was asked for, on standard error."""
+        sys.stderr.write(f"eventcore: {text}\n")
+
     def faults(self, faults: Sequence[Fault]) -> None:
         """Print every fault of the configuration."""
         if faults:

@@ -19,7 +19,7 @@ then the file (--config, else EVENTCORE_CONFIG, else ./eventcore.toml), then the
 exit codes:
   0  all is well
   1  an exporter that is enabled has failed, or did not deliver; a store cannot be migrated
-  2  the configuration has faults (each is listed), or the command line is wrong
+  2  the configuration has faults (each is listed), the command line is wrong, or a package is missing
 """
 
 

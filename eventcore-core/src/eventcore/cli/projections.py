@@ -81,7 +81,7 @@ def _on_store(
             return asyncio.run(run_on_store(output, options))
         except (UnusableStore, EventCoreError) as error:
             text = str(error)
-        output.answer({"version": 1, "error": text}, lambda: _print_error(text))
+        output.answer({"version": 1, "error": text}, lambda: output.error(text))
         return 2
 
     return run
@@ -180,7 +180,7 @@ async def _reset(store: EventStore, output: Output, options: argparse.Namespace)
         problem = str(error)
     answer = {"version": 1, "projection": options.name, "reset": problem is None, "error": problem}
     done = f"{options.name} begins again at the first event when it is run."
-    output.answer(answer, lambda: output.line(done) if problem is None else _print_error(problem))
+    output.answer(answer, lambda: output.line(done) if problem is None else output.error(problem))
     return int(problem is not None)
 
 
@@ -225,10 +225,6 @@ def _print_letters(output: Output, letters: Sequence[dict[str, Any]], if_empty: 
         for letter in letters
     ]
     output.table(["position", "stream", "event type", "failed at", "attempts", "error"], rows, if_empty)
-
-
-def _print_error(text: str) -> None:
-    sys.stderr.write(f"eventcore: {text}\n")
 
 
 def _time(nanoseconds: int) -> str:

@@ -68,22 +68,31 @@ class Attempt(msgspec.Struct, eq=False):
     def catch_up(self, events: Sequence[RecordedEvent]) -> bool:
         """Apply events that other commands committed, or are about to commit, after the state was read.
 
-        Returns false if the command then needs streams that it has not read.
+        Returns false if the command then has other streams than it has read.
         """
         self.later_events = events
-        context, boundary = self.context, self.boundary
+        context = self.context
         if not events and not context.plan.discovers:
             return True
         # The command's code runs in the batcher's task. Its exceptions are for the caller of this command only, and the other
         # commands of the batch must go on, so every exception is caught, `BaseException` included.
         try:
-            boundary.state = context.surroundings.run(context.apply, boundary.state, events)
-            return not context.plan.discovers or not context.surroundings.run(
-                context.discover, boundary.state, boundary.versions
-            )
+            return context.surroundings.run(self._apply, events)
         except BaseException as error:  # noqa: BLE001  # see above
             self.failure = _as_failure(error)
             return True
+
+    def _apply(self, events: Sequence[RecordedEvent]) -> bool:
+        """Apply events to the state, and check that each round of discovery would find the same streams again."""
+        context, boundary = self.context, self.boundary
+        boundary.state = context.apply(boundary.state, events)
+        if not context.plan.discovers:
+            return True
+        for one in boundary.rounds:
+            one.state = context.apply(one.state, [event for event in events if event.stream_id in one.versions])
+            if context.discover(one.state, one.versions).keys() != one.found:
+                return False
+        return not context.discover(boundary.state, boundary.versions)
 
     def decide(self, now_ns: int) -> Sequence[NewEvent]:
         """Call ``handle``. A failure is kept for the caller and counts as a decision without events."""

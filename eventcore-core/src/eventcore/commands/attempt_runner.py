@@ -35,7 +35,8 @@ _SAVING: Final = 1.0
 
 _Phases: TypeAlias = tuple[float, float, float, float]
 _PHASES: Final = ("load", "discover", "decide", "append", "backoff")
-_PHASE_ATTRIBUTES: Final = tuple([f"eventcore.phase.{phase}" for phase in _PHASES])
+# See `Span.take_plain`.
+_LONGEST_PLAIN: Final = 1024
 
 
 @final
@@ -82,7 +83,10 @@ class Execution(msgspec.Struct, eq=False):
             series.emitted(1)
             series.streams_written(1)
             return CommandResult(self.attempts, (event,), event.position)
-        events = tuple([own_copy(new.recorded, new.data) for new in attempt.events])
+        if self.context.codec.shares_all and not self.context.metadata.headers:
+            events = tuple([new.recorded for new in attempt.events])
+        else:
+            events = tuple([own_copy(new.recorded, new.data) for new in attempt.events])
         if events:
             series.emitted(len(events))
             series.streams_written(len({event.stream_id for event in events}))
@@ -100,16 +104,30 @@ class Execution(msgspec.Struct, eq=False):
     def set_span_attributes(self, outcome: CommandOutcome) -> None:
         """Describe the ended command in its span."""
         attempt = self.attempt
+        name = self.context.plan.name
+        # Written out, because each command does so: a loop over the phases takes three times as long.
         attributes: dict[str, AttributeValue] = {
-            "eventcore.command.type": self.context.plan.name,
+            "eventcore.command.type": name,
             "eventcore.attempts": self.attempts,
             "eventcore.outcome": outcome,
             "eventcore.streams": len(attempt.boundary.versions) if attempt is not None else 0,
             "eventcore.events": len(attempt.events) if attempt is not None and outcome == "committed" else 0,
         }
-        phases = zip(_PHASE_ATTRIBUTES, (*self.phases, self.backoff), strict=True)
-        attributes.update([phase for phase in phases if phase[1]])
-        self.context.span.take_attributes(attributes)
+        load, discover, decide, append = self.phases
+        if load:
+            attributes["eventcore.phase.load"] = load
+        if discover:
+            attributes["eventcore.phase.discover"] = discover
+        if decide:
+            attributes["eventcore.phase.decide"] = decide
+        if append:
+            attributes["eventcore.phase.append"] = append
+        if self.backoff:
+            attributes["eventcore.phase.backoff"] = self.backoff
+        if name.isascii() and len(name) <= _LONGEST_PLAIN:
+            self.context.span.take_plain(attributes)
+        else:
+            self.context.span.take_attributes(attributes)
 
     def answered(self, phases: _Phases, boundary: BoundaryState) -> None:
         """Record an attempt that had an answer, with the seconds of its phases."""
@@ -199,6 +217,7 @@ class AttemptRunner:
             discover += boundary.discover_seconds
             decide += attempt.decide_seconds
             if answer is Outcome.RELOAD:
+                attempt.sent = False  # nothing of it was stored, whatever ends the command from now on
                 if boundary.assumes_empty:
                     context.speculation.learn(right=False)
                 from_cache, refusal = False, attempt.refusal
@@ -212,6 +231,7 @@ class AttemptRunner:
             if answer is Outcome.COMMITTED:
                 return attempt
             if answer is Outcome.CONFLICT:
+                attempt.sent = False
                 return None
             if answer is Outcome.REPEATED:
                 raise KeyKnown

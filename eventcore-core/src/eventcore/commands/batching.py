@@ -35,13 +35,14 @@ from eventcore.events import RecordedEvent, StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.stores.base import EventLog, append_hints
 from eventcore.stores.failures import as_store_error, own_copy
-from eventcore.stores.values import CONFLICT, KNOWN_KEY, AppendRequest, Verdict, Verdicts
+from eventcore.stores.values import CONFLICT, KNOWN_KEY, AppendRequest, NewEvent, Verdict, Verdicts
 
 _MAX_COMMANDS: Final = 512
 _MAX_BYTES: Final = 8 << 20
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
 _UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may be stored")
 _set_position: Final = msgspec.structs.force_setattr
+_stream_of: Final = attrgetter("recorded.stream_id")
 _by_order: Final = itemgetter(0)
 _by_position: Final = attrgetter("position")
 
@@ -120,6 +121,11 @@ class Batcher:
                 if len(self._queue) > 1:
                     await until_settled(self._queue, _MAX_COMMANDS)
                 while self._queue or self._answers:
+                    if self._queue and self._answers and len(self._queue) + len(self._answers) <= self._smallest_half:
+                        # The callers of few commands go round in two groups for ever if one group is appended while the other
+                        # one is answered: that is two commits for each command instead of one.
+                        await answer_all(self._answers)
+                        await until_settled(self._queue, _MAX_COMMANDS)
                     requests = await self._form()
                     if not self._answers:
                         # There is nothing to answer during the append. Awaited here and not in a new task, a lone command is
@@ -184,10 +190,13 @@ class Batcher:
                     attempt.future.set_result(Outcome.COMMITTED)
                     continue
             for new in events:
-                stream = new.recorded.stream_id
+                event = new.recorded
                 order += 1
                 size += len(new.data)
-                chains.setdefault(stream, []).append((order, new.recorded))
+                if (chain := chains.get(event.stream_id)) is None:
+                    chains[event.stream_id] = [(order, event)]
+                else:
+                    chain.append((order, event))
             attempt.sent = True
             self._batch.append(attempt)
             requests.append(AppendRequest(base, expected, events, attempt.context.span, key))
@@ -255,6 +264,8 @@ class Batcher:
         Runs before the next batch is formed, so that the next decisions on the same streams see these events. It answers no
         command: answering yields to the event loop, and the next batch is to be sent first.
         """
+        # The streams of requests that were refused since what they knew was not confirmed.
+        guessed: set[StreamId] = set()
         for attempt, request, verdict in zip(self._batch, requests, verdicts, strict=True):
             result: Answer = Outcome.COMMITTED
             if type(verdict) is int and verdict > 0:
@@ -269,8 +280,13 @@ class Batcher:
                 else:
                     for stream in request.base:
                         self._cache.contest(stream)
-                # A state that was not confirmed, and was wrong, is no conflict: no attempt is counted.
-                result = Outcome.CONFLICT if attempt.boundary.read_from_store else Outcome.RELOAD
+                # A state that was not confirmed, and was wrong, is no conflict: no attempt is counted. Nor is it one for those
+                # that have built on its events.
+                if not attempt.boundary.read_from_store or _builds_on(request, guessed):
+                    result = Outcome.RELOAD
+                    guessed.update([new.recorded.stream_id for new in request.events])
+                else:
+                    result = Outcome.CONFLICT
                 # In a trace with two appends, it says what became of the first.
                 attempt.context.span.add_event("append refused", {"reason": "version", "from_cache": result is Outcome.RELOAD})
             elif verdict == KNOWN_KEY:
@@ -305,27 +321,32 @@ class Batcher:
         """Give committed events their positions, from ``first``, and add them to the cache."""
         # The events are frozen and may be changed here only: until now, only commands of this batch have seen them, and their
         # `apply` must not keep their position, which was 0. Events of an earlier epoch must not come back into the cache.
-        cache = self._cache
-        size_of, metadata = cache.sizes.of, None
-        written = [new.recorded.stream_id for new in request.events]
-        if len(written) == 1 or len(written) == len(set(written)):
-            # Most commands write one event to a stream.
-            is_valid = self._epoch == cache.epoch
-            for position, new in enumerate(request.events, first):
-                event = new.recorded
-                _set_position(event, "position", position)
-                if is_valid:
-                    cache.append(event, size_of(event, len(new.data), metadata))
-                    metadata = event.metadata
+        cache, news = self._cache, request.events
+        for position, new in enumerate(news, first):
+            _set_position(new.recorded, "position", position)
+        if self._epoch != cache.epoch:
             return
-        by_stream: dict[StreamId, tuple[list[RecordedEvent], list[int]]] = {}
-        for position, new in enumerate(request.events, first):
-            event = new.recorded
-            _set_position(event, "position", position)
-            events, sizes = by_stream.setdefault(event.stream_id, ([], []))
-            events.append(event)
-            sizes.append(size_of(event, len(new.data), metadata))
-            metadata = event.metadata
-        if self._epoch == cache.epoch:
-            for stream, (events, sizes) in by_stream.items():
-                cache.extend(stream, events, sizes, events[0].version - 1)
+        if len(news) == 1 or (len(request.base) > 1 and len(news) == len(set(map(_stream_of, news)))):
+            # Most commands write one event to a stream.
+            size_of, metadata = cache.sizes.of, None
+            for new in news:
+                event = new.recorded
+                cache.append(event, size_of(event, len(new.data), metadata))
+                metadata = event.metadata
+            return
+        by_stream: dict[StreamId, list[NewEvent]] = {}
+        if len(request.base) == 1:
+            by_stream[news[0].recorded.stream_id] = list(news)
+        else:
+            for new in news:
+                by_stream.setdefault(new.recorded.stream_id, []).append(new)
+        for stream, of_stream in by_stream.items():
+            events = [new.recorded for new in of_stream]
+            sizes = cache.sizes.of_command(events, [len(new.data) for new in of_stream])
+            cache.extend(stream, events, sizes, events[0].version - 1)
+
+
+def _builds_on(request: AppendRequest, streams: set[StreamId]) -> bool:
+    """Whether a request has seen uncommitted events of one of the streams."""
+    base = request.base
+    return any(stream in streams and version != base[stream] for stream, version in request.expected.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from time import perf_counter
@@ -12,10 +12,10 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 
 from eventcore.commands.context import CommandContext
-from eventcore.commands.fields import Needs
+from eventcore.commands.fields import VERSION, Needs
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States, fold_all
 from eventcore.commands.streams.loading import Loader
-from eventcore.commands.streams.requests import Loaded
+from eventcore.commands.streams.requests import Loaded, LoadedStream
 from eventcore.commands.streams.speculation import Refusal
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
@@ -38,6 +38,26 @@ class StreamStates(dict[StreamId, StreamState]):
 
 
 @final
+class Round(msgspec.Struct, eq=False):
+    """One call of ``discover_streams``, on fewer streams than the command has in the end.
+
+    Attributes:
+        state: the state that the call was made on, which no other call has. ``Attempt.catch_up`` updates it.
+        versions: the version of each stream that the state has seen.
+        found: the streams that the call added.
+    """
+
+    state: Any
+    versions: Mapping[StreamId, int]
+    found: frozenset[StreamId]
+
+    def holds(self, loaded: Loaded) -> bool:
+        """Whether the streams that the call was made on have not changed."""
+        streams = loaded.streams
+        return all(stream in streams and streams[stream].version == version for stream, version in self.versions.items())
+
+
+@final
 class BoundaryState(msgspec.Struct, eq=False):
     """What a command decides on.
 
@@ -55,6 +75,7 @@ class BoundaryState(msgspec.Struct, eq=False):
         were_empty: of a boundary that was read: whether the streams that the cache did not know were empty; ``None`` if it knew
             all of them, or nobody wants to learn it.
         load_seconds: how long the first load took.
+        rounds: how the command's streams were discovered, before the last call of ``discover_streams`` found no more.
         discover_seconds: how long discovery took, with the loads of the discovered streams.
     """
 
@@ -70,6 +91,7 @@ class BoundaryState(msgspec.Struct, eq=False):
     were_empty: bool | None = None
     load_seconds: float = 0.0
     discover_seconds: float = 0.0
+    rounds: Sequence[Round] = ()
 
 
 def boundary_at_once(loader: Loader, states: States, context: CommandContext, needs: Needs) -> BoundaryState | None:
@@ -79,16 +101,20 @@ def boundary_at_once(loader: Loader, states: States, context: CommandContext, ne
     """
     begun = perf_counter()
     if not context.plan.folds:
-        if (loaded := loader.from_cache(needs, speculate=context.speculation.active)) is None:
-            return None
+        copies = StreamStates() if context.plan.has_states else None
         try:
-            boundary = _with_states(states, context, needs, loaded)
+            taken = states.at_once(needs, copies, speculate=context.speculation.active)
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException:  # noqa: BLE001  # as below
             return None
-        boundary.load_seconds = perf_counter() - begun
-        return boundary
+        if taken is None:
+            return None
+        versions, count, from_states, head, assumes_empty = taken
+        return BoundaryState(
+            *(copies, versions, count, from_states, head, False, len(versions) == 1 or not head, loader.cache.epoch),
+            *(assumes_empty, None, perf_counter() - begun),
+        )
     if (held := loader.cache.whole_streams(needs, FOLD_AT_ONCE, speculate=context.speculation.active)) is None:
         return None
     versions, events, assumes_empty = held
@@ -140,68 +166,126 @@ async def load_boundary(
         take = partial(loader.from_refusal, refused=refusal.found, cache_epoch=refusal.cache_epoch)
     elif from_cache and look:
         take = partial(loader.from_cache, speculate=context.speculation.active)
+    first = needs
     if take is not None:
         begun = perf_counter()
-        boundary, needs = await _unread(take, states, context, needs)
+        boundary, first = await _unread(take, states, context, needs)
         if boundary is not None:
             boundary.load_seconds = perf_counter() - begun
             return boundary
-    return await _read(loader, states, context, needs, learn=from_cache and context.speculation.looks())
+    return await _read(loader, states, context, needs, first, learn=from_cache and context.speculation.looks())
 
 
 async def _unread(take: _Take, states: States, context: CommandContext, needs: Needs) -> tuple[BoundaryState | None, Needs]:
-    """A boundary for which nothing is read; ``None``, and what to read, if the command has to read first.
+    """A boundary for which nothing is read; ``None``, and what to read first, if the command has to read.
 
     The state may be one that never existed. So nothing that the command's code raises on it is reported: only what it raises
     on streams that were read counts.
     """
-    wanted, assumes_empty = needs, False
-    loaded = take(needs)
+    found = _Discovery(needs)
     try:
-        for _ in range(_MAX_ROUNDS):
-            if loaded is None:
-                break
-            assumes_empty = loaded.assumes_empty
-            boundary = await _folded(states, context, wanted, loaded)
-            if not context.plan.discovers:
-                return boundary, wanted
-            if not (new := context.discover(boundary.state, boundary.versions)):
-                return (boundary if wanted else None), wanted
-            wanted = {**wanted, **new}
-            loaded = take(wanted)
+        boundary = await found.run(take, states, context)
     except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
         raise
     except BaseException:  # noqa: BLE001  # see above
         return None, needs
-    # Streams that were found on cached ones are read together with them. Those found on a guess may be the wrong ones.
-    return None, needs if assumes_empty else wanted
+    if boundary is not None and found.wanted:
+        return boundary, needs
+    # Streams that were found on cached ones are read together with them. Those found on a guess are rarely the right ones.
+    return None, needs if found.assumes_empty else found.wanted
 
 
-async def _read(loader: Loader, states: States, context: CommandContext, needs: Needs, *, learn: bool) -> BoundaryState:
-    name = context.plan.name
+@final
+class _Discovery:
+    """Finds the streams of a command on one moment of the store: those that its fields name, those that ``discover_streams``
+    names on their state, and so on. Streams that another moment has named are no part of it.
+
+    Attributes:
+        wanted: what the command needs, as far as it is known.
+        rounds: the calls of ``discover_streams`` that have added to it.
+        assumes_empty: whether the last streams that were taken are taken for empty.
+    """
+
+    def __init__(self, fields: Needs) -> None:
+        self.wanted: Needs = fields
+        self.rounds: list[Round] = []
+        self.assumes_empty = False
+
+    async def run(self, take: _Take, states: States, context: CommandContext) -> BoundaryState | None:
+        """The boundary; ``None`` if ``take`` lacks some of ``wanted``."""
+        while (loaded := take(self.wanted)) is not None:
+            self.assumes_empty = loaded.assumes_empty
+            boundary = await _folded(states, context, self.wanted, loaded)
+            if not context.plan.discovers:
+                return boundary
+            if not (new := context.discover(boundary.state, boundary.versions)):
+                # The cache may have learned events while these were folded.
+                if not all(one.holds(loaded) for one in self.rounds):
+                    return None
+                boundary.rounds = self.rounds
+                return boundary
+            if len(self.rounds) == _MAX_ROUNDS:
+                raise InvalidCommand(
+                    f"{context.plan.name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary"
+                )
+            self.rounds.append(Round(boundary.state, boundary.versions, frozenset(new)))
+            self.wanted = {**self.wanted, **new}
+        return None
+
+
+def _part(needs: Needs, *, loaded: Loaded, loaded_needs: Needs) -> Loaded | None:
+    """What is needed of the streams that were loaded; ``None`` if something else was needed of one of them, or nothing."""
+    if loaded.fold is not None:
+        # The events are not there any more, so they cannot be folded without those of some streams.
+        return loaded if needs == loaded_needs else None
+    streams: dict[StreamId, LoadedStream] = {}
+    for stream, need in needs.items():
+        if loaded_needs.get(stream) == need:
+            streams[stream] = loaded.streams[stream]
+        elif need is VERSION and stream in loaded_needs:
+            # A stream that a field names may be discovered again, with the class of its state.
+            streams[stream] = LoadedStream(loaded.streams[stream].version)
+        else:
+            return None
+    return msgspec.structs.replace(loaded, streams=streams)
+
+
+async def _read(
+    loader: Loader, states: States, context: CommandContext, fields: Needs, first: Needs, *, learn: bool
+) -> BoundaryState:
+    """Read the streams of a command: ``fields`` and what it discovers on them. Reading begins with ``first``, which has more
+    than ``fields`` if the cache knew some of that.
+    """
     unknown: set[StreamId] = set()
     were_empty = True
     begun = perf_counter()
-    loaded_at, rounds = 0.0, 0
-    while True:
+    loaded_at, reads = 0.0, 0
+    found, boundary = _Discovery(first), None
+    while boundary is None:
+        needs = found.wanted
         if learn:
             unknown.update(loader.unknown(needs))
         fold = partial(CommandFold, context.command, context.surroundings) if context.plan.folds else None
         loaded = await loader.load(needs, fold, context.span)
-        for stream in unknown:
+        reads += 1
+        if reads > _MAX_ROUNDS:
+            raise InvalidCommand(
+                f"{context.plan.name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary"
+            )
+        for stream in unknown.intersection(needs):
             were_empty = were_empty and not loaded.streams[stream].version
-        boundary = await _folded(states, context, needs, loaded)
+        # This is another moment than that of the reads before. What they have found counts only if it is found again, or if the
+        # streams on which it was found are the same.
+        if loaded.fold is None:
+            found = _Discovery(fields)
+        elif not all(one.holds(loaded) for one in found.rounds) or not (found.rounds or needs == fields):
+            found = _Discovery(fields)
+            continue
+        boundary = await found.run(partial(_part, loaded=loaded, loaded_needs=needs), states, context)
         loaded_at = loaded_at or perf_counter()
-        if not context.plan.discovers or not (new := context.discover(boundary.state, boundary.versions)):
-            break
-        rounds += 1
-        if rounds > _MAX_ROUNDS:
-            raise InvalidCommand(f"{name}.discover_streams names new streams after {_MAX_ROUNDS} rounds; narrow the boundary")
-        # Read all streams again, not only the new ones: the state must be of one snapshot.
-        needs = {**needs, **new}
-    if not needs:
-        raise InvalidCommand(f"{name} has no stream: its fields name none, and discover_streams found none")
-    if rounds:
+    if not found.wanted:
+        raise InvalidCommand(f"{context.plan.name} has no stream: its fields name none, and discover_streams found none")
+    if reads > 1:
         boundary.discover_seconds = perf_counter() - loaded_at
     boundary.load_seconds = loaded_at - begun
     if unknown:

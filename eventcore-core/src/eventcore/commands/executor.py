@@ -35,6 +35,8 @@ _logger: Final = bounded_logger("eventcore.commands")
 # Seconds, and part of the timeout of a call to the store, by which a command may take longer than one call.
 _LATER: Final = 0.5
 _LATER_PART: Final = 0.05
+# Part of a slow command's time that is named though it belongs to no phase.
+_WORTH_SAYING: Final = 0.1
 
 _Run: TypeAlias = Callable[[Execution, RetryPolicy], Awaitable[CommandResult]]
 
@@ -258,8 +260,10 @@ def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> 
     """Log a slow command. Its span is current, so that the record can have its trace."""
     ended = execution.phase_seconds()
     phases = [f"{phase} {took:.3f} s" for phase, took in ended.items()]
-    if outcome in ("error", "cancelled"):
-        phases.append(f"{_unfinished(execution)} for {max(0.0, seconds - sum(ended.values())):.3f} s")
+    in_none = seconds - sum(ended.values())
+    if in_none > _WORTH_SAYING * seconds:
+        unfinished = outcome in ("error", "cancelled") and (not ended or execution.attempts > 1)
+        phases.append(f"{_unfinished(execution)} for {in_none:.3f} s" if unfinished else f"other {in_none:.3f} s")
     _logger.warning(
         "slow command %s: %.3f s, outcome %s, attempts: %d; phases: %s; trace %032x",
         *(execution.context.plan.name, seconds, outcome, execution.attempts),
@@ -269,6 +273,10 @@ def _log_slow(execution: Execution, outcome: CommandOutcome, seconds: float) -> 
 
 def _unfinished(execution: Execution) -> str:
     """What a command without an answer waited for."""
+    if not execution.attempts:
+        if execution.key is None:
+            return "waiting for other commands"
+        return "the look-up of its idempotency key, or the first call with it, without an answer"
     if execution.attempts > 1:
         return "the last attempt without an answer"
     if execution.attempt is None:

@@ -111,9 +111,11 @@ class Codec:
                 f" cannot be read as {event_type}: {said}; the class may have changed since (give new fields a default), or "
                 "the row was changed by hand",
             ) from error
-        return RecordedEvent(
-            stream, row.version, row.position, data, self._metadata(row, stream), row.event_id, event_type, row.recorded_at_ns
-        )
+        try:
+            metadata = self._decode_metadata(row.metadata)
+        except _CODEC_ERRORS as error:
+            raise self._corrupt_metadata(row, stream, error) from error
+        return RecordedEvent(stream, row.version, row.position, data, metadata, row.event_id, event_type, row.recorded_at_ns)
 
     def decode_or_raw(self, row: StoredEvent, stream: StreamId) -> RecordedEvent | RawEvent:
         """Like ``decode``, but an event whose type no class of this process has comes as plain values.
@@ -128,8 +130,16 @@ class Codec:
             data = msgspec.json.decode(row.data)
         except _CODEC_ERRORS as error:
             raise self._corrupt(row, stream, f" is no JSON: {error}; the row was changed by hand") from error
-        metadata = self._metadata(row, stream)
+        try:
+            metadata = self._decode_metadata(row.metadata)
+        except _CODEC_ERRORS as error:
+            raise self._corrupt_metadata(row, stream, error) from error
         return RawEvent(stream, row.version, row.position, data, metadata, row.event_id, row.event_type, row.recorded_at_ns)
+
+    @property
+    def shares_all(self) -> bool:
+        """Whether ``own_copy`` returns the event itself for every class in use, unless the event has headers."""
+        return not self._mutable
 
     def own_copy(self, event: RecordedEvent, data: bytes) -> RecordedEvent:
         """An equal event that shares nothing that can be changed with ``event``, whose JSON is ``data``.
@@ -173,12 +183,6 @@ class Codec:
         """The JSON of metadata whose headers and ids have been checked."""
         return self._encode(metadata)
 
-    def _metadata(self, row: StoredEvent, stream: StreamId) -> EventMetadata:
-        try:
-            return self._decode_metadata(row.metadata)
-        except _CODEC_ERRORS as error:
-            raise self._corrupt(row, stream, f": its metadata cannot be read: {error}; the row was changed by hand") from error
-
     def _use(self, cls: type[Event], event: object = None) -> Decode:
         """Make the decoder of a class that is used for the first time; raises ``InvalidEventType``."""
         if not issubclass(cls, Event) or not cls.event_type:
@@ -214,6 +218,9 @@ class Codec:
     def _corrupt(self, row: StoredEvent, stream: StreamId, problem: str) -> CorruptEvent:
         self._failed("decode", row.event_type)
         return CorruptEvent(f"{_address(row)}{problem}", **_fields(row, stream))
+
+    def _corrupt_metadata(self, row: StoredEvent, stream: StreamId, error: Exception) -> CorruptEvent:
+        return self._corrupt(row, stream, f": its metadata cannot be read: {error}; the row was changed by hand")
 
     def _refuse(self, event: Event, problem: str, cause: Exception | None = None) -> NoReturn:
         self._failed("encode", event.event_type)

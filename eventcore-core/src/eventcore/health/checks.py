@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
@@ -28,6 +29,7 @@ _FAR_TOO_LONG: Final = 5
 _REMEMBERED: Final = 30.0
 # Seconds that an exporter may be loading.
 _LOADING: Final = 30.0
+_FILE_GONE: Final = "the file of the store is gone: what is written now is lost when the store is closed"
 _SEE_STACK: Final = "the log of eventcore.loop shows the code"
 _NO_ANSWER: Final = "the store does not answer, see the check 'store'"
 
@@ -48,7 +50,7 @@ class StoreChecks:
         self._instruments = instruments
         self._settings = settings
         self._counters = backend.counters if isinstance(backend, SupportsSampling) else BackendCounters()
-        self._path = backend.path if isinstance(backend, _InFile) else None
+        self._path = os.path.abspath(backend.path) if isinstance(backend, _InFile) else None
         # The waits without a connection that were counted before, and when their number last grew.
         self._timeouts = 0
         self._timeout_at: float | None = None
@@ -78,7 +80,11 @@ class StoreChecks:
             return {}
         import shutil  # takes three milliseconds, and most stores are on a server
 
-        usage = await asyncio.wrap_future(in_background(lambda: shutil.disk_usage(path), "eventcore-health-disk"))
+        try:
+            usage = await asyncio.wrap_future(in_background(lambda: shutil.disk_usage(path), "eventcore-health-disk"))
+        except FileNotFoundError:
+            # The operating system keeps a deleted file for those that have it open, so commands still succeed.
+            return {"disk": unhealthy(f"{_FILE_GONE}; stop the process, and restore the file from a backup")}
         figures = {"free_bytes": usage.free, "total_bytes": usage.total}
         reason = f"{usage.free / (1 << 20):,.0f} MiB of the disk are free; free some, before writes fail"
         if usage.free >= self._settings.disk_free:

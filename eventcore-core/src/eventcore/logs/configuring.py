@@ -30,8 +30,9 @@ def configure(
     other handlers of the root logger stay.
 
     Args:
-        format: ``"json"``: one JSON object a line, with ``timestamp`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, the
-            fields of ``TraceContextFilter`` and those given by ``extra=``. ``"console"``: for people, coloured on a terminal.
+        format: ``"json"``: one JSON object a line, with ``timestamp`` (UTC, ISO 8601), ``level``, ``logger``, ``message``,
+            ``process.pid``, the fields of ``TraceContextFilter`` and those given by ``extra=``. ``"console"``: for people,
+            coloured on a terminal.
         level: records below this level are left out: a number or a name of ``logging``.
         stream: where to write; standard error by default.
         mask: a regular expression; the values of fields whose name it finds are replaced by ``***``. Case does not count.
@@ -85,6 +86,7 @@ def _json_handler(stream: TextIO) -> logging.Handler:
             log_data["level"] = record.levelname
             log_data["logger"] = record.name
             log_data["message"] = record.getMessage()
+            log_data["process.pid"] = record.process
             log_data.update(extra_fields(record))
             log_data.update({name: value for name, value in message_dict.items() if name != "exc_info"})
             if record.exc_info or record.exc_text:

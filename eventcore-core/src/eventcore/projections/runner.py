@@ -7,7 +7,8 @@ import os
 import random
 import secrets
 import socket
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Final, NoReturn, final
 
@@ -30,6 +31,8 @@ _FIRST_PAUSE: Final = 0.1
 _MAX_PAUSE: Final = 5.0
 # Seconds of leading after which an error counts as the first one again.
 _FORGET_FAILURES_AFTER: Final = 10.0
+# Seconds of leading after which a projection that has waited is said to go on.
+_GOES_ON_AFTER: Final = 1.0
 _STOP_TIMEOUT: Final = 5.0
 _RELEASE_TIMEOUT: Final = 2.0
 _logger: Final = bounded_logger("eventcore.projections")
@@ -64,7 +67,7 @@ class Runner:
         """
         key, progress = self._key, self._progress
         self._instruments.watch(key, progress)
-        failures = 0
+        failures, records = 0, _WaitRecords(key)
         try:
             while True:
                 begun = perf_counter()
@@ -75,10 +78,12 @@ class Runner:
                     if lease is None:
                         progress.stand_by("paused")
                         failures = 0
+                        records.stands_by(self._lease_seconds)
                         await asyncio.sleep(random.uniform(0.5, 1.0) * min(_MAX_STANDBY, self._lease_seconds / 3))
                         continue
                     await self._check_filter(lease)
-                    await self._lead(lease, begun)
+                    with records.leading():
+                        await self._lead(lease, begun)
                 except StoreError as error:
                     if not _passes(error):
                         raise
@@ -87,7 +92,7 @@ class Runner:
                     failures += 1
                     self._context.series.failed(error)
                     progress.problem = describe_error(error)
-                    _logger.warning("projection %r waits: %s", key, progress.problem)
+                    records.waits(error, progress.problem)
                 progress.stand_by("paused")
                 progress.tick()
                 await asyncio.sleep(backoff(failures, _FIRST_PAUSE, _MAX_PAUSE))
@@ -212,6 +217,45 @@ class Runner:
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_RELEASE_TIMEOUT):
                 await self._backend.ledger.release_lease(lease)
+
+
+@final
+class _WaitRecords:
+    """The log records of a projection that waits: one for each kind of problem, and one when it goes on."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._kind: type[StoreError] | None = None
+        # When the first attempt failed, and the last one.
+        self._since = self._last = 0.0
+
+    def waits(self, error: StoreError, problem: str) -> None:
+        """Note that an attempt has failed."""
+        self._last = perf_counter()
+        if self._kind is None:
+            self._since = self._last
+        if type(error) is not self._kind:
+            self._kind = type(error)
+            _logger.warning("projection %r waits: %s", self._key, problem)
+
+    def stands_by(self, lease_seconds: float) -> None:
+        """Note that another runner has the lease. It is alive if the lease is younger than the last failure."""
+        if perf_counter() - self._last > lease_seconds:
+            self._goes_on()
+
+    @contextmanager
+    def leading(self) -> Generator[None]:
+        """While the projection leads. It may fail at once again, so what goes on is said a moment later."""
+        soon = asyncio.get_running_loop().call_later(_GOES_ON_AFTER, self._goes_on)
+        try:
+            yield
+        finally:
+            soon.cancel()
+
+    def _goes_on(self) -> None:
+        if self._kind is not None:
+            self._kind = None
+            _logger.warning("projection %r goes on after %.1f s", self._key, perf_counter() - self._since)
 
 
 def _passes(error: StoreError) -> bool:

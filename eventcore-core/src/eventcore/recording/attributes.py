@@ -70,11 +70,15 @@ class SpanDetails(msgspec.Struct, gc=False):
     """What few spans have while they run, and the frozen value: in an object that most spans do not make on the hot path.
 
     ``gc=False``: what it holds cannot refer to it.
+
+    Attributes:
+        linked: spans that are linked to, before ``links`` are made of them. They began before this one, whose links they are.
     """
 
     parent_is_remote: bool = False
     events: list[SpanEvent] = []
     links: tuple[SpanLink, ...] = ()
+    linked: tuple[Any, ...] = ()
     status: SpanStatus = "unset"
     description: str = ""
     dropped_attributes: int = 0

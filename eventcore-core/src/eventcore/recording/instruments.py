@@ -422,6 +422,7 @@ class Histogram(Instrument[HistogramCell]):
     def __init__(self, name: str, *, boundaries: tuple[float, ...], configured: tuple[float, ...] = (), **common: Any) -> None:
         self.boundaries = configured or boundaries
         self._asked = boundaries
+        self._bounds: tuple[float, ...] = ()
         super().__init__(name, **common)
 
     def _limit_for(self, labels: tuple[str, ...]) -> int:
@@ -452,23 +453,24 @@ class Histogram(Instrument[HistogramCell]):
         return isinstance(value, HistogramCell) and value.boundaries == self.boundaries
 
     def _new_cell(self, values: tuple[str, ...], cell_class: type[Any]) -> Any:
-        return cell_class(self.boundaries, self._zip(values))
+        cell = cell_class(self.boundaries, self._zip(values))
+        # One tuple for the cells of all series.
+        self._bounds = cell._bounds = self._bounds if self._bounds == cell._bounds else cell._bounds
+        return cell
 
     def _points(self, cells: list[Any], now: int) -> list[Any]:
         points: list[HistogramPoint] = []
         for cell in cells:
-            total, low, high, *buckets = cell.current()
-            if not (count := sum(buckets)):
-                total, low, high = 0.0, None, None
-            elif total - total or not type(total) is type(low) is type(high) is float:
-                total, low, high = map(plain_number, (total, low, high))
-                if total is None:
-                    # See `Instrument._points`.
-                    cell.reset()
-                    continue
+            if (found := cell.settle()) is None:
+                # See `Instrument._points`.
+                cell.reset()
+                continue
+            low, high = (found.low, found.high) if found.count else (None, None)
             exemplars = () if cell._exemplars is None else cell.exemplars()
             points.append(
-                HistogramPoint(cell.labels, count, total, low, high, tuple(buckets), cell.start_time_ns, now, exemplars)
+                HistogramPoint(
+                    cell.labels, found.count, found.total, low, high, found.buckets, cell.start_time_ns, now, exemplars
+                )
             )
         return points
 

@@ -203,7 +203,7 @@ class Tracer:
         span.name, span.kind, span._ambient = name, kind, ambient
         span.correlation_id, span.causation_id, span.log_fields = correlation_id, causation_id, log_fields
         span.span_id = (bits := self.ids.bits)(64) or 1
-        span._ring = span._attributes = span._details = span._token = None
+        span._ring = span._attributes = span._is_plain = span._details = span._token = None
         span.end_time_ns = span.start_time_ns = span._counter = 0
         if above is not None:
             span.trace_id, span.parent_span_id, span.tracestate = above.trace_id, above.span_id, above.tracestate
@@ -325,5 +325,5 @@ class SilentTracer(Tracer):
         span.correlation_id, span.causation_id = correlation_id, causation_id
         span.log_fields = None if enclosing is None else enclosing.log_fields
         span.parent_span_id = span.start_time_ns = span.end_time_ns = 0
-        span._ring = span._attributes = span._details = span._token = span._ambient = None
+        span._ring = span._attributes = span._is_plain = span._details = span._token = span._ambient = None
         return span

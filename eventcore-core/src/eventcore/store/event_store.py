@@ -301,12 +301,16 @@ class EventStore(HasHealth):
         positions = window(wanted, MAX_PAGE)
         position, remaining = at_least_0("after", after), at_least_0("limit", LARGEST if limit is None else limit)
         head = await self._backend.log.head_position()
+        stream: StreamId | None = None
         while position < head and remaining > 0:
             end = min(position + positions, head)
             page = min(MAX_PAGE, remaining)
             rows = await self._backend.log.scan(position, end, page, wanted)
             for row in rows:
-                yield decode(row, StreamId(row.stream_id))
+                if stream is None or row.stream_id != stream:
+                    # Events that follow each other are often of one stream.
+                    stream = StreamId(row.stream_id)
+                yield decode(row, stream)
             remaining -= len(rows)
             # There may be more matches behind the last row of a page: it is full, or its events are large.
             position = rows[-1].position if rows else end

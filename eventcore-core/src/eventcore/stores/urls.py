@@ -38,8 +38,8 @@ def as_backend(store: str | Backend, *, migrate: bool = True) -> Backend:
         )
     if missing := _missing_from(store):
         raise InvalidStoreUrl(
-            f"a {type(store).__name__} is no store: expected one of {_FORMS}, or a backend of your own, which would need "
-            f"{', '.join(missing)} as well (eventcore.stores.Backend)"
+            f"a value of type {type(store).__name__} is no store: expected one of {_FORMS}, or a backend of your own, which "
+            f"would need {', '.join(missing)} as well (eventcore.stores.Backend)"
         )
     return store.another() if isinstance(store, MemoryBackend) else store
 

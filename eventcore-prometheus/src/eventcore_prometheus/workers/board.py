@@ -15,6 +15,8 @@ from eventcore_prometheus.rendering import family_header
 
 # Seconds after which the last values of an ended worker are given up, if nobody has scraped them.
 KEPT: Final = 300.0
+# Seconds for which they are shown from the first scrape on: for a second Prometheus, and for one whose scrape has failed.
+SHOWN: Final = 60.0
 # Values that stay true after their process has ended.
 _LASTING: Final = frozenset({"counter", "histogram"})
 _UP: Final = "eventcore_exporters_worker_up"
@@ -36,6 +38,14 @@ def decode_page(data: bytes) -> Page:
 class _Entry:
     page: bytes
     ended_at: float | None = None
+    # When a page of all workers had these values first after their worker had ended.
+    shown_at: float | None = None
+
+    def expires(self) -> float:
+        """When these values are given up; infinity while their worker runs."""
+        if self.ended_at is None:
+            return inf
+        return self.ended_at + KEPT if self.shown_at is None else self.shown_at + SHOWN
 
 
 @final
@@ -53,7 +63,7 @@ class Board:
         if wanted is not None and (wanted not in taken or (wanted not in self._given and self.ended(wanted))):
             number = wanted
             if (entry := self._entries.get(wanted)) is not None:
-                entry.ended_at = None
+                entry.ended_at = entry.shown_at = None
         else:
             number = next(candidate for candidate in range(len(taken) + 1) if candidate not in taken)
         self._given.add(number)
@@ -64,7 +74,7 @@ class Board:
         self._entries[worker] = _Entry(page)
 
     def end(self, worker: int, now: float) -> None:
-        """The worker has ended: its last counters and histograms are kept until they are scraped."""
+        """The worker has ended: its last counters and histograms are kept for a while."""
         self._given.discard(worker)
         entry = self._entries.get(worker)
         if entry is not None and entry.ended_at is None:
@@ -81,6 +91,17 @@ class Board:
         entry = self._entries.get(worker)
         return entry is not None and entry.ended_at is not None
 
+    def show(self, worker: int, now: float) -> None:
+        """The page of a worker that has ended was shown."""
+        entry = self._entries.get(worker)
+        if entry is not None and entry.ended_at is not None and entry.shown_at is None:
+            entry.shown_at = now
+
+    def shown(self, worker: int) -> bool:
+        """Whether the last page of a worker that has ended was shown."""
+        entry = self._entries.get(worker)
+        return entry is not None and entry.shown_at is not None
+
     def forget(self, worker: int) -> None:
         """Free the number of a worker that has ended."""
         self._entries.pop(worker, None)
@@ -96,29 +117,29 @@ class Board:
 
     def expired(self, now: float) -> list[int]:
         """Workers that ended so long ago that their last values are given up."""
-        return [
-            worker for worker, entry in self._entries.items() if entry.ended_at is not None and entry.ended_at + KEPT <= now
-        ]
+        return [worker for worker, entry in self._entries.items() if entry.expires() <= now]
 
     def next_expiry(self) -> float:
         """When ``expired`` will have one more worker; infinity if no worker has ended."""
-        return min((entry.ended_at + KEPT for entry in self._entries.values() if entry.ended_at is not None), default=inf)
+        return min((entry.expires() for entry in self._entries.values()), default=inf)
 
-    def ended_workers(self) -> list[int]:
-        """All workers of which only the last page is left."""
-        return [worker for worker in self._entries if self.ended(worker)]
+    def not_shown(self) -> list[int]:
+        """The workers that have ended and whose last page was not shown."""
+        return [worker for worker in self._entries if self.ended(worker) and not self.shown(worker)]
 
     def whole(self, answered: Collection[int]) -> Page:
         """One page of all workers.
 
         Of a worker that has not answered, only counters and histograms are shown: they are true until the next
-        answer or are the last ones, while a gauge would be taken for the present value.
+        answer or are the last ones, while a gauge would be taken for the present value. That a worker is down is shown once
+        after its end.
         """
         families: list[Family] = []
         up: list[str] = []
         for worker in sorted(self._entries.keys() | self._given):
             answers = worker in answered
-            up.append(f'{_UP}{{worker="{worker}"}} {int(answers)}\n')
+            if not self.shown(worker):
+                up.append(f'{_UP}{{worker="{worker}"}} {int(answers)}\n')
             if (entry := self._entries.get(worker)) is not None:
                 try:
                     # Two programs of one service may use one name for two kinds of instruments: the first one is shown.

@@ -277,7 +277,10 @@ class Holder:
     def _copy(self, worker: int) -> None:
         """Give the successor what is known of a worker; of itself it knows more."""
         if self._heir is not None and self._heir.worker != worker and (page := self._board.page(worker)) is not None:
-            self._crew.send(self._heir, Kind.COPY, Copy(worker, not self._board.ended(worker), page), worker)
+            self._crew.send(self._heir, Kind.COPY, self._copy_of(worker, page), worker)
+
+    def _copy_of(self, worker: int, page: bytes) -> Copy:
+        return Copy(worker, not self._board.ended(worker), page, shown=self._board.shown(worker))
 
     def _forget(self, worker: int) -> None:
         self._board.forget(worker)
@@ -354,9 +357,9 @@ class Holder:
             for link in self._links:
                 link.late = link.worker not in gathering.answered
             page = self._board.whole(gathering.answered)
-            # Shown now: the numbers of these workers may be used again.
-            for worker in self._board.ended_workers():
-                self._forget(worker)
+            for worker in self._board.not_shown():
+                self._board.show(worker, now)
+                self._copy(worker)
             self._end(gathering, page)
         elif now >= gathering.deadline:
             self._end(gathering, TimeoutError("this process has made no page of its own in time"))

@@ -86,16 +86,22 @@ class Whole(msgspec.Struct, frozen=True, array_like=True):
 
 @final
 class Copy(msgspec.Struct, frozen=True, array_like=True):
-    """The holder copies a worker's page to its successor. ``live`` is false for a worker that has ended."""
+    """The holder copies a worker's page to its successor.
+
+    Attributes:
+        live: false for a worker that has ended.
+        shown: whether the page was shown after that.
+    """
 
     worker: int
     live: bool
     page: bytes
+    shown: bool = False
 
 
 @final
 class Forget(msgspec.Struct, frozen=True, array_like=True):
-    """The last page of an ended worker was scraped: its number may be used again."""
+    """The last page of an ended worker is no longer shown: its number may be used again."""
 
     worker: int
 

@@ -136,6 +136,8 @@ class Member:
                 self.copies.put(copy.worker, copy.page)
                 if not copy.live:
                     self.copies.end(copy.worker, time.monotonic())
+                if copy.shown:
+                    self.copies.show(copy.worker, time.monotonic())
             case Kind.FORGET:
                 if self.copies is not None:
                     self.copies.forget(decode(body, Forget).worker)

@@ -4,8 +4,8 @@
 the checks that are meant, and ``python -m tests.testing.exporters.planted`` prints the table.
 """
 
-from tests.testing.exporters.planted import cycles, lifecycle, metrics, outages, spans
+from tests.testing.exporters.planted import cycles, lifecycle, metrics, outages, refusals, spans
 from tests.testing.exporters.planted.running import run
 from tests.testing.exporters.planted.table import PLANTED
 
-__all__ = ["PLANTED", "cycles", "lifecycle", "metrics", "outages", "run", "spans"]
+__all__ = ["PLANTED", "cycles", "lifecycle", "metrics", "outages", "refusals", "run", "spans"]

@@ -54,7 +54,7 @@ class SendsARetryTwice(LineExporter):
         super().begin(signal, attempt)
         self.attempt = attempt
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         super().send(content, timeout)
         if self.attempt > 1:
             super().send(content, timeout)

@@ -63,7 +63,7 @@ class SendsWithTheNextCycle(LineExporter):
         super().__init__(port, token)
         self.held: dict[str, Any] = {}
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         for signal, values in content.items():
             held, self.held[signal] = self.held.get(signal), values
             if held:
@@ -99,7 +99,7 @@ class SaysThatASuccessorHasNothingToDo(LineExporter):
         super().start(context)
         self.is_idle = type(self).gone
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         if not self.is_idle:
             super().send(content, timeout)
 
@@ -115,7 +115,7 @@ class WorksInItsProcessOnly(LineExporter):
         super().__init__(port, token)
         self.process = os.getpid()
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         if os.getpid() != self.process:
             raise RuntimeError("made in another process")
         super().send(content, timeout)
@@ -134,7 +134,7 @@ class EndsAtAFork(LineExporter):
         self.disconnect()
         self.ended = True
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         if self.ended:
             raise RuntimeError("the connection was closed for a fork")
         super().send(content, timeout)
@@ -167,7 +167,7 @@ class LetsTheNewestProcessDeliver(LineExporter):
         super().start(context)
         self.newest.write_text(f"{os.getpid()}")
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         if self.newest.read_text() == f"{os.getpid()}":
             super().send(content, timeout)
 

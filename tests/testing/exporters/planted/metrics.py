@@ -128,7 +128,7 @@ class NeedsSomethingToSend(LineExporter):
 
 @planted("test_thousands_of_series_arrive_to_the_last_one")
 class SendsAThousandPoints(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         super().send({key: values[:1000] for key, values in content.items()}, timeout)
 
 
@@ -195,7 +195,7 @@ class WorksForTheFirstInstance(LineExporter):
         cls = type(self)
         cls.first = cls.first or self
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         if type(self).first is self:
             super().send(content, timeout)
 
@@ -245,7 +245,7 @@ class LosesTheVersionOfTheScope(LineExporter):
 
 @planted("test_the_resource_arrives_with_what_it_sends")
 class SendsTheServiceNameOnly(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         self.resource = {"service.name": self.resource["service.name"]}
         super().send(content, timeout)
 

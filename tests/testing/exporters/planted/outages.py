@@ -16,7 +16,7 @@ from tests.testing.exporters.planted.table import planted
 # Outages
 @planted("test_nothing_is_lost_while_the_backend_is_down")
 class SwallowsErrors(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         try:
             super().send(content, timeout)
         except RetryLater:
@@ -38,13 +38,13 @@ class NeverConnectsAgain(LineExporter):
 
 @planted("test_a_backend_that_never_answers_holds_nobody_up")
 class IgnoresItsTimeout(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         super().send(content, timeout + 2)
 
 
 @planted("test_a_backend_that_never_answers_holds_nobody_up")
 class TakesACutForARefusal(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         try:
             super().send(content, timeout)
         except RetryLater as error:
@@ -53,7 +53,7 @@ class TakesACutForARefusal(LineExporter):
 
 @planted("test_a_slow_backend_gets_everything_once")
 class IsImpatient(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         for limit in (0.1, timeout):
             try:
                 return super().send(content, limit)
@@ -64,7 +64,7 @@ class IsImpatient(LineExporter):
 
 @planted("test_the_account_adds_up_to_the_item_after_everything")
 class RetriesByItself(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         for _ in range(3):
             try:
                 return super().send(content, timeout / 4)
@@ -113,7 +113,7 @@ class LogsItsToken(LineExporter):
 
 @planted("test_a_failure_shows_no_secret")
 class PutsItsTokenIntoTheReason(LineExporter):
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         try:
             super().send(content, timeout)
         except RetryLater as error:
@@ -147,7 +147,7 @@ class ForgetsThePause(LineExporter):
 @planted("test_a_backend_that_asks_for_a_pause_gets_it")
 class TakesSecondsForMilliseconds(LineExporter):
     def refusal(self, answer: bytes) -> RetryLater:
-        asked = super().refusal(answer)
+        asked: Any = super().refusal(answer)
         return RetryLater((asked.after or 0.0) / 1000, asked.reason)
 
 
@@ -155,7 +155,7 @@ class TakesSecondsForMilliseconds(LineExporter):
 class StaysClosedAfterACallWithoutAnswer(LineExporter):
     failed = False
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         if self.failed:
             raise RetryLater(reason="the connection is closed")
         try:

@@ -80,7 +80,7 @@ class SendsSpansAgain(LineExporter):
         super().__init__(port, token)
         self.last: list[Any] = []
 
-    def send(self, content: Mapping[str, Any], timeout: float) -> None:
+    def send(self, content: Mapping[str, Any], timeout: float) -> Any:
         if spans := content.get("spans"):
             content, self.last = {"spans": [*self.last, *spans]}, spans
         super().send(content, timeout)

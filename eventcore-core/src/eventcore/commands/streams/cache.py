@@ -34,6 +34,7 @@ _STATE_BYTES: Final = 320
 # likely be behind, and each decision on it would cost a refused append.
 _CONTESTED: Final = 1.0
 _by_position: Final = attrgetter("position")
+_set_field: Final = msgspec.structs.force_setattr
 
 
 @final
@@ -113,6 +114,7 @@ class _CachedStream(msgspec.Struct, gc=False):
         """Add the event that follows, unless it begins a new block."""
         if len(self.events) >= _BLOCK_EVENTS or self.size + size > _BLOCK_BYTES:
             return False
+        self._share_id((event,))
         self.version += 1
         self.events = (*self.events, event)
         self.size += size
@@ -120,6 +122,7 @@ class _CachedStream(msgspec.Struct, gc=False):
 
     def add(self, events: Sequence[RecordedEvent], sizes: Sequence[int]) -> None:
         """Add the events that follow."""
+        self._share_id(events)
         self.version += len(events)
         size = sum(sizes)
         if len(self.events) + len(events) <= _BLOCK_EVENTS and self.size + size <= _BLOCK_BYTES:
@@ -127,16 +130,28 @@ class _CachedStream(msgspec.Struct, gc=False):
             self.size += size
             return
         blocks: list[_Block] = []
-        block, block_size = list(self.events), self.size
-        for event, event_size in zip(events, sizes, strict=True):
-            if block and (len(block) >= _BLOCK_EVENTS or block_size + event_size > _BLOCK_BYTES):
-                blocks.append(_Block(tuple(block), block_size))
+        block, block_size = self.events, self.size
+        begin = 0
+        while begin < len(events):
+            end, added = _part(sizes, begin, len(block), block_size)
+            if begin == end:
+                blocks.append(_Block(block, block_size))
                 self.blocks_size += block_size
-                block, block_size = [], 0
-            block.append(event)
-            block_size += event_size
+                block, block_size = (), 0
+                continue
+            block, block_size, begin = (*block, *events[begin:end]), block_size + added, end
         self.blocks = (*self.blocks, *blocks)
-        self.events, self.size = tuple(block), block_size
+        self.events, self.size = block, block_size
+
+    def _share_id(self, events: Sequence[RecordedEvent]) -> None:
+        """Let all events of the stream have one object as its id.
+
+        Each command makes an equal one of its own. The garbage collector would visit one for each event, and begin a full
+        collection far more often: it does so when the number of objects has grown by a quarter.
+        """
+        if events and self.events and events[0].stream_id is not (known := self.events[-1].stream_id):
+            for event in events:
+                _set_field(event, "stream_id", known)
 
     def drop_blocks(self, count: int) -> None:
         """Drop the oldest events, and the states that can no longer be brought up to date without them."""
@@ -158,6 +173,19 @@ class _CachedStream(msgspec.Struct, gc=False):
     def put_states(self, states: tuple[KeptState, ...]) -> None:
         self.states = states
         self.states_size = sum(state.size + _STATE_BYTES for state in states)
+
+
+def _part(sizes: Sequence[int], begin: int, held: int, size: int) -> tuple[int, int]:
+    """Which events from ``begin`` on fit into a block of ``held`` events and ``size`` bytes: up to which, and their bytes.
+
+    An empty block takes an event of any size.
+    """
+    end = min(len(sizes), begin + max(0, _BLOCK_EVENTS - held))
+    added = sum(sizes[begin:end])
+    while end > begin and size + added > _BLOCK_BYTES and (held or end > begin + 1):
+        end -= 1
+        added -= sizes[end]
+    return end, added
 
 
 @final
@@ -291,6 +319,25 @@ class StreamCache:
                 return state
         return None
 
+    def state_and_tail(
+        self, stream: StreamId, state_type: type[StreamState]
+    ) -> tuple[KeptState | None, tuple[RecordedEvent, ...]] | None:
+        """The state of a stream that the cache ``knows``, or ``None`` for the one before its first event, and the events that
+        lead from it to the highest known version; ``None`` of any other stream, and if some of the events were evicted."""
+        cached = self._streams.get(stream)
+        if cached is None or (cached.contested_until and cached.contested_until > time.monotonic()):
+            return None
+        self._streams.move_to_end(stream)
+        found = None
+        after = 0
+        for state in cached.states:
+            if state.state_type is state_type:
+                found, after = state, state.version
+                break
+        if cached.version <= after:
+            return found, ()
+        return None if after < cached.start else (found, cached.behind(after))
+
     def begins(self, stream: StreamId) -> bool:
         """Whether the cache holds the stream from its first event."""
         cached = self._streams.get(stream)
@@ -353,21 +400,25 @@ class StreamCache:
 
     def keep(self, stream: StreamId, state: KeptState) -> None:
         """Keep a state. A newer one of the same class, or one that the known events do not lead on from, stays away."""
-        if state.size > self.largest:
+        size = state.whole_size or len(state.data)
+        if size > self._largest:
             return
+        cached = self._streams.get(stream)
+        if cached is not None and cached.version >= state.version and len(cached.states) == 1 and not cached.blocks:
+            (known,) = cached.states
+            if known.state_type is state.state_type:
+                # Nearly all calls.
+                self._streams.move_to_end(stream)
+                if known.version <= state.version and state.version >= cached.start:
+                    grown = size - (known.whole_size or len(known.data))
+                    cached.states = (state,)
+                    cached.states_size += grown
+                    self._held += grown
+                    if self._held > self._budget:
+                        self._evict()
+                return
         cached = self._entry(stream, state.version)
         if state.version < cached.start:
-            return
-        known = cached.states
-        if len(known) == 1 and known[0].state_type is state.state_type and not cached.blocks:
-            # Nearly all calls.
-            if known[0].version <= state.version:
-                grown = state.size - known[0].size
-                cached.states = (state,)
-                cached.states_size += grown
-                self._held += grown
-                if self._held > self._budget:
-                    self._evict()
             return
         held = cached.total
         others = tuple(other for other in cached.states if other.state_type is not state.state_type)

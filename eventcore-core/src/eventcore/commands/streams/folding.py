@@ -17,6 +17,7 @@ import msgspec
 
 from eventcore.catalogue.metrics import SnapshotResult
 from eventcore.commands.command import Command
+from eventcore.commands.fields import Needs
 from eventcore.commands.streams.cache import KeptState, StreamCache
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
@@ -29,6 +30,7 @@ FOLD_AT_ONCE: Final = 500
 # A kept state is replaced by a newer one once so few of its bytes fall to each event in between: encoding a kilobyte takes
 # about as long as applying an event.
 _BYTES_PER_EVENT: Final = 1024
+_NOTHING: Final[tuple[KeptState | None, tuple[RecordedEvent, ...]]] = (None, ())
 
 
 @final
@@ -219,6 +221,8 @@ def _size_of_scalars(state: StreamState, fields: _Scalars) -> int:
         if kind is str:
             if not value.isascii() and not _is_text(value):
                 return 0
+        elif value is None:
+            continue  # shared by all
         elif (kind is int and not -_LARGEST <= value <= _LARGEST) or (kind is float and not isfinite(value)):
             return 0
         size += getsizeof(value)
@@ -296,6 +300,57 @@ class States:
         self._keep(stream, kept, cache_epoch)
         # A state that is not what its fields say is found by the first command that asks.
         return codec.copy(kept) if base is None else state
+
+    def at_once(
+        self, needs: Needs, states: dict[StreamId, StreamState] | None, *, speculate: bool
+    ) -> tuple[dict[StreamId, int], int, bool, int, bool] | None:
+        """All that a command needs that folds nothing itself, if the cache has it: the version of each stream, how many events
+        were folded, whether a fold began at a kept state, the position of the last event, and whether a stream is taken for
+        empty.
+
+        Args:
+            needs: what the command needs of each stream: its version, or its state.
+            states: receives the command's copies of the states; ``None`` if it needs none.
+            speculate: take streams of which the cache holds nothing for empty.
+
+        Returns ``None`` if a stream is incomplete or contested by another writer, or if there are many events to fold.
+        """
+        cache = self._cache
+        versions: dict[StreamId, int] = {}
+        events = head = 0
+        from_states = assumes_empty = False
+        for stream, need in needs.items():
+            if isinstance(need, str) or states is None:
+                if cache.knows(stream):
+                    versions[stream] = cache.version(stream)
+                    continue
+                held = None
+            else:
+                held = cache.state_and_tail(stream, need)
+            if held is None:
+                if not speculate or not cache.is_unknown(stream):
+                    return None
+                assumes_empty = True
+                held = _NOTHING
+            base, tail = held
+            if tail:
+                last = tail[-1]
+                versions[stream], position = last.version, last.position
+            elif base is not None:
+                versions[stream], position = base.version, base.position
+            else:
+                versions[stream] = position = 0
+            if isinstance(need, str) or states is None:
+                continue
+            if len(tail) > FOLD_AT_ONCE:
+                return None
+            if base is not None:
+                from_states = True
+            if position > head:
+                head = position
+            events += len(tail)
+            states[stream] = self.copy(stream, need, base, tail, cache.epoch)
+        return versions, events, from_states, head, assumes_empty
 
     def keep(self, stream: StreamId, fold: StateFold, cache_epoch: int) -> KeptState:
         """Encode the state after a fold, and keep it."""

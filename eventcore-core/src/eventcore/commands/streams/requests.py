@@ -88,11 +88,16 @@ class FirstPage(msgspec.Struct, eq=False):
     folds: dict[tuple[StreamId, Need], StateFold] = {}
 
     def events(self, stream: StreamId, need: Need) -> Sequence[RecordedEvent]:
-        """The events of a stream up to the end of the page."""
+        """The events of a stream up to the end of the page: all of them, or those behind its state in ``bases``."""
         known, decoded = self.known.get((stream, need), ()), self.decoded.get(stream, [])
-        if not known:
-            return decoded
-        return [*known, *decoded[known[-1].version - self.after[stream] :]]
+        if known:
+            seen = known[-1].version
+        else:
+            # The rows begin where the request that knew least of the stream needed them: a state has seen some of them.
+            base = self.bases.get((stream, need))
+            seen = 0 if base is None else base.version
+        unseen = decoded[max(0, seen - self.after[stream]) :]
+        return [*known, *unseen] if known else unseen
 
 
 Answer: TypeAlias = FirstPage | StoreError | None

@@ -1,12 +1,12 @@
 """How much memory events take: estimated from the length of their JSON, by samples of the same class and size.
 
 Walking through an event costs as much as decoding it. So one event of 256 is measured, and the others of its class and size
-(to a power of two) are taken to be like it.
+(to a power of two) are taken to be like it. Events that one command has written together, and that are alike, count as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from sys import getsizeof
 from typing import Any, Final, cast, final
@@ -31,7 +31,7 @@ class _Sample(msgspec.Struct):
         fixed: bytes beside the data.
         metadata: bytes of them for metadata, which events of one command share.
         ratio: bytes of the data in memory for one byte of its JSON.
-        uses: how many events were estimated by it.
+        uses: how often it was used.
     """
 
     fixed: int
@@ -55,16 +55,35 @@ class EventSizes:
             json_length: the length of its data as JSON.
             before: metadata that was counted already; not counted again if the event has the same.
         """
-        key = (type(event.data), json_length.bit_length())
-        sample = self._samples.get(key)
-        if sample is None or sample.uses >= _SAMPLE_EVERY:
-            sample = self._samples[key] = _measured(event, json_length)
+        sample = self._sample(event, json_length)
         sample.uses += 1
         size = sample.fixed + int(sample.ratio * json_length)
         metadata = event.metadata
         if metadata is before:
             return size - sample.metadata
         return size + memory_of(metadata.headers) if metadata.headers else size
+
+    def of_command(self, events: Sequence[RecordedEvent], json_lengths: Sequence[int]) -> Sequence[int]:
+        """Bytes that each of the events of one command takes, as ``of`` says. They share their metadata, which counts once."""
+        count = len(events)
+        kind = type(events[0].data)
+        if max(json_lengths) <= 2 * min(json_lengths) and count == [type(event.data) for event in events].count(kind):
+            # They are alike: the mean of their lengths is as good as the length of each.
+            sample = self._sample(events[0], json_lengths[0])
+            sample.uses += 1
+            size = sample.fixed + int(sample.ratio * sum(json_lengths)) // count - sample.metadata
+            return [self.of(events[0], json_lengths[0]), *[size] * (count - 1)]
+        sizes = [self.of(events[0], json_lengths[0])]
+        for event, length in zip(events[1:], json_lengths[1:], strict=True):
+            sizes.append(self.of(event, length, event.metadata))
+        return sizes
+
+    def _sample(self, event: RecordedEvent, json_length: int) -> _Sample:
+        key = (type(event.data), json_length.bit_length())
+        sample = self._samples.get(key)
+        if sample is None or sample.uses >= _SAMPLE_EVERY:
+            sample = self._samples[key] = _measured(event, json_length)
+        return sample
 
 
 def _measured(event: RecordedEvent, json_length: int) -> _Sample:

@@ -88,6 +88,8 @@ class Channel:
         end = _LENGTH.size + length
         if len(received) < end:
             return None
-        body = bytes(received[_LENGTH.size : end])
-        del received[:end]
-        return self._decoder.decode(body)
+        try:
+            with memoryview(received) as whole, whole[_LENGTH.size : end] as body:
+                return self._decoder.decode(body)
+        finally:
+            del received[:end]

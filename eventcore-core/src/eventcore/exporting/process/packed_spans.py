@@ -80,12 +80,17 @@ def pack_frozen(data: SpanData) -> PackedSpan:
 def _pack_details(details: SpanDetails) -> PackedSpan | None:
     events, links = details.events, details.links
     dropped = details.dropped_attributes or details.dropped_events or details.dropped_links
-    if not (events or links or dropped or details.parent_is_remote) and details.status == "unset":
+    linked = details.linked
+    if not (events or links or linked or dropped or details.parent_is_remote) and details.status == "unset":
         return None
     return (
         details.parent_is_remote,
         [(event.name, event.time_ns, event.attributes, event.dropped_attributes) for event in events],
-        [(*_pack_context(link.context), link.attributes, link.dropped_attributes) for link in links],
+        [(*_pack_context(link.context), link.attributes, link.dropped_attributes) for link in links]
+        + [
+            (span.trace_id.to_bytes(16, "big"), span.span_id, span.trace_flags, span.tracestate, False, (), 0)
+            for span in linked
+        ],
         details.status,
         details.description,
         details.dropped_attributes,
@@ -146,18 +151,28 @@ class SpanUnpacker:
         name, kind, trace, span_id, flags, state, parent, start, end, attributes, correlation, causation, scope, details = (
             fields
         )
+        context = TraceContext(int.from_bytes(trace, "big"), span_id, flags, state)
+        items = tuple(attributes.items()) if attributes else ()
+        if details is None and scope is None:
+            # Most spans.
+            return SpanData(name, kind, context, parent, start, end, items, correlation_id=correlation, causation_id=causation)
         remote, events, links, status, description, dropped, dropped_events, dropped_links = details or _NO_DETAILS
         # In the order of the fields: their names would take half as long again.
         return SpanData(
             name,
             kind,
-            TraceContext(int.from_bytes(trace, "big"), span_id, flags, state),
+            context,
             parent,
             start,
             end,
-            tuple(attributes.items()) if attributes else (),
+            items,
             tuple([SpanEvent(*event) for event in events]),
-            tuple([_made_link(link) for link in links]),
+            tuple(
+                [
+                    SpanLink(TraceContext(int.from_bytes(trace, "big"), span_id, flags, state, is_remote), items, left_out)
+                    for trace, span_id, flags, state, is_remote, items, left_out in links
+                ]
+            ),
             status,
             description,
             correlation,
@@ -180,6 +195,7 @@ class SpanUnpacker:
         span.trace_id = int.from_bytes(trace_id, "big")
         span.parent_span_id, span.start_time_ns, span.end_time_ns, span._attributes = fields[6:10]
         span.correlation_id, span.causation_id = fields[10:12]
+        span._is_plain = None
         span._details = SpanDetails() if fields[13] is None else _unpack_details(*fields[13])
         return span.data()
 
@@ -199,11 +215,6 @@ def _checked_types(limits: SpanLimits) -> Any:
     ids = bytes, int, int, str, int
     fields = name, SpanKind, *ids, int, int, attributes | None, name | None, name | None, scope | None, details | None
     return tuple.__class_getitem__(fields)
-
-
-def _made_link(fields: PackedSpan) -> SpanLink:
-    trace, span_id, flags, state, remote, attributes, dropped = fields
-    return SpanLink(TraceContext(int.from_bytes(trace, "big"), span_id, flags, state, remote), attributes, dropped)
 
 
 def _unpack_details(

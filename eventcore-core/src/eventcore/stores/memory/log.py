@@ -50,53 +50,127 @@ _NO_KEYS: Final[Mapping[StreamId, StateKey]] = {}
 _EVERY_EVENT: Final = EventFilter()
 
 
+_NONE: Final = bytearray()
+_POSITION: Final = 8
+# Rows of which the size of the largest one is known.
+_RANGE: Final = 512
+
+
 @final
 class Rows:
-    """Rows in order of position, and how many bytes of data and metadata the rows up to each of them have."""
+    """Rows in order of position, and for each range of them a size that none of them exceeds.
 
-    __slots__ = ("rows", "sizes")
+    Most pages are known to fit from these sizes alone, so that rows are neither measured when they are added nor when they are
+    read.
+    """
+
+    __slots__ = ("_largest", "rows")
 
     def __init__(self) -> None:
         self.rows: list[StoredEvent] = []
-        self.sizes: list[int] = [0]
+        self._largest: list[int] = []
 
-    def append(self, row: StoredEvent) -> None:
-        """Add a row at the end."""
-        self.rows.append(row)
-        self.sizes.append(self.sizes[-1] + len(row.data) + len(row.metadata))
+    def add(self, events: Sequence[NewEvent], streams: dict[str, bytearray]) -> None:
+        """Add events at the end, and their positions to ``streams``."""
+        if len(events) == 1:
+            self._add_one(events[0], streams)
+            return
+        rows = self.rows
+        head = position = len(rows)
+        begin = head + 1
+        stream: StreamId | None = None
+        encoded: bytes | None = None
+        text = metadata = ""
+        largest = largest_metadata = 0
+        for position, new in enumerate(events, begin):
+            event = new.recorded
+            if event.stream_id is not stream:
+                if stream is not None:
+                    _add_positions(streams, text, begin, position)
+                stream, begin = event.stream_id, position
+                # A text and not a `StreamId`, which the garbage collector tracks.
+                text = str(stream)
+            if new.metadata is not encoded:
+                # All events of a command have the same metadata.
+                encoded = new.metadata
+                metadata = encoded.decode()
+                largest_metadata = max(largest_metadata, len(metadata))
+            data = new.data.decode()
+            if len(data) > largest:
+                largest = len(data)
+            rows.append(
+                StoredEvent(
+                    position, text, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns
+                )
+            )
+        if stream is not None:
+            _add_positions(streams, text, begin, position + 1)
+            self._note(head, position, largest + largest_metadata)
+
+    def _add_one(self, new: NewEvent, streams: dict[str, bytearray]) -> None:
+        """``add`` one event, which is all that most commands write."""
+        event, rows, largest = new.recorded, self.rows, self._largest
+        head = len(rows)
+        text, data, metadata = str(event.stream_id), new.data.decode(), new.metadata.decode()
+        rows.append(
+            StoredEvent(head + 1, text, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns)
+        )
+        position = (head + 1).to_bytes(_POSITION, byteorder)
+        if (positions := streams.get(text)) is None:
+            streams[text] = bytearray(position)
+        else:
+            positions += position
+        size, number = len(data) + len(metadata), head // _RANGE
+        if number == len(largest):
+            largest.append(size)
+        elif size > largest[number]:
+            largest[number] = size
+
+    def _note(self, start: int, end: int, size: int) -> None:
+        """Note the size of the largest of the rows from ``start`` to ``end``."""
+        largest = self._largest
+        for number in range(start // _RANGE, (end - 1) // _RANGE + 1):
+            if number == len(largest):
+                largest.append(size)
+            elif size > largest[number]:
+                largest[number] = size
 
     def replace(self, index: int, row: StoredEvent) -> None:
         """Put a row in the place of another one."""
         self.rows[index] = row
-        for following in range(index, len(self.rows)):
-            one = self.rows[following]
-            self.sizes[following + 1] = self.sizes[following] + len(one.data) + len(one.metadata)
+        self._note(index, index + 1, _size(row))
 
     def page(self, start: int, end: int) -> list[StoredEvent]:
         """The rows from ``start`` to ``end`` that fit into a page."""
-        sizes = self.sizes
-        end = min(end, len(self.rows))
-        if start < end and sizes[end] - sizes[start] > PAGE_BYTES:
-            end = max(start + 1, bisect_right(sizes, sizes[start] + PAGE_BYTES, start, end) - 1)
-        return self.rows[start:end]
+        rows = self.rows[start:end]
+        if not rows or len(rows) * max(self._largest[start // _RANGE : (end - 1) // _RANGE + 1]) <= PAGE_BYTES:
+            return rows
+        return cut(rows, len(rows))[0]
 
     def of_stream(self, positions: Sequence[int], room: int) -> tuple[list[StoredEvent], int]:
         """The rows at some positions that fit into ``room`` bytes, and what remains of it.
 
         A page that is empty so far (``room`` is ``PAGE_BYTES``) takes any first row.
         """
-        sizes, found = self.sizes, list[StoredEvent]()
+        found: list[StoredEvent] = []
         for position in positions:
-            size = sizes[position] - sizes[position - 1]
+            row = self.rows[position - 1]
+            size = _size(row)
             if size > room and (found or room < PAGE_BYTES):
                 break
             room -= size
-            found.append(self.rows[position - 1])
+            found.append(row)
         return found, room
 
 
-_NONE: Final = bytearray()
-_POSITION: Final = 8
+def _add_positions(streams: dict[str, bytearray], stream: str, begin: int, end: int) -> None:
+    if (positions := streams.get(stream)) is None:
+        positions = streams[stream] = bytearray()
+    positions += begin.to_bytes(_POSITION, byteorder) if end == begin + 1 else array("q", range(begin, end)).tobytes()
+
+
+def _size(row: StoredEvent) -> int:
+    return len(row.data) + len(row.metadata)
 
 
 @final
@@ -165,7 +239,7 @@ class MemoryLog:
         refused = None if all(accepted) else self._refused(requests, began)
         for request, is_accepted in zip(requests, accepted, strict=True):
             if is_accepted:
-                self._store(request.events)
+                events.all.add(request.events, events.streams)
         events.watch.advance(len(events.all.rows))
         return Verdicts(verdicts(requests, accepted, head), refused)
 
@@ -177,20 +251,12 @@ class MemoryLog:
         room = REFUSED_BYTES
         for stream, version in after.items():
             positions = array("q", events.streams.get(stream, _NONE))[version:]
-            size = sum(events.all.sizes[position] - events.all.sizes[position - 1] for position in positions)
+            missed = [events.all.rows[position - 1] for position in positions]
+            size = sum(map(_size, missed))
             if size <= room and (version or stream not in with_state):
-                rows[stream] = [events.all.rows[position - 1] for position in positions]
+                rows[stream] = missed
                 room -= size
         return Refused(began, rows, len(events.all.rows), len(events.redactions))
-
-    def _store(self, events: Sequence[NewEvent]) -> None:
-        every, streams = self._events.all, self._events.streams
-        for position, new in enumerate(events, len(every.rows) + 1):
-            row = _row(position, new)
-            every.append(row)
-            if (stream := streams.get(row.stream_id)) is None:
-                stream = streams[row.stream_id] = bytearray()
-            stream += position.to_bytes(_POSITION, byteorder)
 
     async def find_keys(self, keys: Sequence[str]) -> Mapping[str, KeyRecord]:
         """See ``EventLog.find_keys``."""
@@ -308,11 +374,3 @@ class MemoryLog:
     async def wait_beyond(self, position: int, timeout: float) -> int:
         """See ``EventLog.wait_beyond``; the next append wakes the caller."""
         return await self._events.watch.wait_beyond(position, timeout)
-
-
-def _row(position: int, new: NewEvent) -> StoredEvent:
-    event, data, metadata = new.recorded, new.data.decode(), new.metadata.decode()
-    # A text and not a `StreamId`, which the garbage collector tracks.
-    return StoredEvent(
-        position, str(event.stream_id), event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns
-    )

@@ -21,7 +21,8 @@ _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
     "28000": (AccessDenied, "refuses the user: correct the user in the URL, or the server's pg_hba.conf"),
     "42501": (
         AccessDenied,
-        "does not give the user the rights that the store needs: grant them, or let the owner run 'eventcore migrate'",
+        "does not give the user the rights that the store needs: grant them (docs/postgresql.md lists them); only the owner of "
+        "the schema, or of the database, may run 'eventcore migrate'",
     ),
     "3D000": (IncompatibleStore, "has no such database: create it, or correct the URL"),
     "3F000": (IncompatibleStore, "lacks the schema of the store: restore it, or run 'eventcore migrate'"),

@@ -54,7 +54,7 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, migrate
     if version < SCHEMA_VERSION:
         if about["standby"] or not migrate:
             found = f"has version {version}" if version else "does not exist"
-            reason = "migrate=False does not allow to migrate it; run 'eventcore migrate'"
+            reason = "this process may not migrate it; run 'eventcore migrate'"
             if migrate:
                 reason = "a standby cannot be migrated; give the address of the primary"
             raise IncompatibleStore(

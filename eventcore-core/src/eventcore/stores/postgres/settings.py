@@ -92,10 +92,16 @@ class PostgresSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """
         try:
             parts = urlsplit(url)
-            address = parts.netloc.rpartition("@")[2]
+            account, _, address = parts.netloc.rpartition("@")
             given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         except ValueError:
             raise InvalidStoreUrl(f"the store URL cannot be read; expected {_FORM}") from None
+        # A password may hold these characters. What it ends in would be taken for a host or a database, which messages name.
+        if "@" in account or (not account and "@" in parts.path):
+            raise InvalidStoreUrl(
+                "the store URL has an @ that does not stand between password and host: write special characters of user and "
+                "password as %XX, for example @ as %40 and / as %2F"
+            )
         database = parts.path.removeprefix("/")
         if not database or "/" in database or parts.fragment:
             raise InvalidStoreUrl(f"the store URL names no database; expected {_FORM}")

@@ -27,7 +27,7 @@ from eventcore.stores.judging import (
     with_known_keys,
     with_new_keys,
 )
-from eventcore.stores.paging import LAST_POSITION, MAX_PAGE, PAGE_BYTES, REFUSED_BYTES, REFUSED_ROWS, SEARCH_WINDOW, window
+from eventcore.stores.paging import LAST_POSITION, PAGE_BYTES, REFUSED_BYTES, REFUSED_ROWS, SEARCH_WINDOW, window
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
 from eventcore.stores.values import (
     START,
@@ -137,6 +137,8 @@ _FOLLOW: Final = """
         WHERE position > :after AND position <= :up_to ORDER BY position DESC LIMIT 1
     ) AS last
 """
+# So many rows fit into a page if none of them is large.
+_SMALL_ROWS: Final = PAGE_BYTES // 2048
 # Whether some events of a range of positions are large: a page of them must be measured.
 _LARGE: Final = f"""
     EXISTS (
@@ -259,13 +261,23 @@ def _refused(base: Versions, began: Versions, connection: StoreConnection) -> Re
 
 
 def _rows(requests: Sequence[AppendRequest]) -> str:
-    rows = [
-        # msgspec encodes texts whose class is exactly str, not a subclass as StreamId; `_object` does the same for keys.
-        (str(event.stream_id), event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns)
-        for request in requests
-        for new in request.events
-        for event, data, metadata in ((new.recorded, new.data.decode(), new.metadata.decode()),)
-    ]
+    rows: list[tuple[str, int, str, str, str, str, int]] = []
+    stream: StreamId | None = None
+    encoded: bytes | None = None
+    text = metadata = ""
+    for request in requests:
+        for new in request.events:
+            event = new.recorded
+            if event.stream_id is not stream:
+                stream = event.stream_id
+                # msgspec encodes texts whose class is exactly str, not a subclass as StreamId. See `_object` for keys.
+                text = str(stream)
+            if new.metadata is not encoded:
+                # All events of a command have the same metadata.
+                encoded = new.metadata
+                metadata = encoded.decode()
+            data = new.data.decode()
+            rows.append((text, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns))
     return _encode(rows).decode()
 
 
@@ -298,7 +310,7 @@ def scan(after: int, up_to: int, limit: int, wanted: EventFilter, connection: St
     """See ``EventLog.scan``."""
     asked: dict[str, str | int] = {"after": after, "up_to": up_to, "limit": limit, "bytes": PAGE_BYTES}
     matching = _conditions(wanted, asked)
-    expression = _LOG_MEASURED if limit > MAX_PAGE else _LOG
+    expression = _LOG_MEASURED if limit > _SMALL_ROWS else _LOG
     log, is_large = connection.execute(f"SELECT {expression.format(conditions=matching)}", asked).fetchone()
     if is_large:
         log, _ = connection.execute(f"SELECT {_LOG_MEASURED.format(conditions=matching)}", asked).fetchone()
@@ -310,7 +322,7 @@ def follow(after: Checkpoint, limit: int, wanted: EventFilter, connection: Store
     up_to = after.position + window(wanted, limit)
     asked: dict[str, str | int] = {"after": after.position, "up_to": up_to, "limit": limit, "bytes": PAGE_BYTES}
     matching = _conditions(wanted, asked)
-    is_measured = limit > MAX_PAGE
+    is_measured = limit > _SMALL_ROWS
     expression = _LOG_MEASURED if is_measured else _LOG
     found = connection.execute(_FOLLOW.format(log=expression.format(conditions=matching)), asked).fetchone()
     if found[5]:

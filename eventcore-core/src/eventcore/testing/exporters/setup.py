@@ -47,6 +47,11 @@ LIMITS: Final[Mapping[str, str]] = MappingProxyType(
         "forks": "the exporter cannot run in a forked child",
         "workers": "a scrape of one process does not show what its forked workers recorded",
         "waits": "the receiver cannot be made to ask for a pause: `busy` is not overridden, or the protocol has no such answer",
+        "rejections": "the receiver cannot take a part of a request: `reject` is not overridden, or no answer says so",
+        "refusals": "the receiver cannot be made to refuse requests: `refuse` is not overridden, or it never answers",
+        "cuts": "the receiver cannot take a request and end the connection: `cut` is not overridden",
+        "rotations": "the exporter has no secrets, or they are fixed when it is made: `rotate` is not overridden",
+        "lost_secrets": "the exporter reads no secret or certificate while it runs: `lose_secrets` is not overridden",
     }
 )
 """What may be declared in ``ExporterSetup.cannot``, each with what the declaration says."""
@@ -130,6 +135,59 @@ class ExporterSetup(ABC):
         raise NotImplementedError(
             f"{type(self).__name__}.busy: override it so that the receiver refuses everything and asks to wait for {seconds:g} "
             "seconds, until the end of the context; or declare cannot = {'waits': 'why'}"
+        )
+
+    def reject(self, count: int, reason: str) -> AbstractContextManager[object]:
+        """Let the receiver reject the first ``count`` items of each request for good, until the context is left.
+
+        It keeps the others, and its answer says how many it has rejected and ``reason``. With a ``count`` of 0 it takes
+        everything, and says ``reason`` all the same, if the protocol has a place for it. Items are spans or points.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.reject: override it so that the receiver rejects {count} items of each request and takes "
+            "the others, until the end of the context; or declare cannot = {'rejections': 'why'}"
+        )
+
+    def refuse(self, after: int, reason: str, *, for_good: bool) -> AbstractContextManager[object]:
+        """Let the receiver take ``after`` more requests and refuse all that follow, until the context is left.
+
+        Args:
+            after: how many requests are taken first, 0 or more.
+            reason: what the receiver says, if the protocol has a place for it.
+            for_good: whether the answer says that sending it again is useless, such as HTTP 401; otherwise that the receiver
+                is not ready, such as HTTP 503, without a time to wait.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.refuse: override it so that the receiver takes {after} requests and refuses those that "
+            "follow, until the end of the context; or declare cannot = {'refusals': 'why'}"
+        )
+
+    def cut(self) -> AbstractContextManager[object]:
+        """Let the receiver take each request, and end the connection in place of an answer, until the context is left."""
+        raise NotImplementedError(
+            f"{type(self).__name__}.cut: override it so that the receiver takes requests and ends their connections without an "
+            "answer, until the end of the context; or declare cannot = {'cuts': 'why'}"
+        )
+
+    def rotate(self) -> None:
+        """Change what the exporter proves itself with, and what it checks the receiver by: tokens, passwords, certificates.
+
+        Afterwards the receiver accepts the new ones only, and the exporter can find them where it looks: in a file, or from
+        a callable. Each new secret must be in `secrets` from the beginning.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.rotate: override it so that the receiver accepts a new secret only, which the exporter can "
+            "find; or declare cannot = {'rotations': 'why'}"
+        )
+
+    def lose_secrets(self) -> AbstractContextManager[object]:
+        """Let the exporter find no secrets or certificates where it looks for new ones, until the context is left.
+
+        Those that it has stay valid.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.lose_secrets: override it so that the exporter finds no new secrets, until the end of the "
+            "context, while the receiver accepts those it has; or declare cannot = {'lost_secrets': 'why'}"
         )
 
     def metric_name(self, data: MetricData) -> str:

@@ -60,7 +60,14 @@ class Connecting:
         begun = monotonic()
         attempt = 1
         while True:
-            await self._places.take(deadline)
+            try:
+                await self._places.take(deadline)
+            except StoreUnavailable as error:
+                # The places are taken by connections whose end the server does not confirm, so none can be attempted.
+                if silence := self._ending.silence():
+                    self._breaker.trip(silence, begun)
+                    raise StoreUnavailable(silence) from error.__cause__
+                raise
             seconds = max(0.05, min(_CONNECT_TIMEOUT, deadline - monotonic()))
             try:
                 return await self._connect(seconds)

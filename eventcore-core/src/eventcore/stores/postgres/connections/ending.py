@@ -66,6 +66,15 @@ class Ending:
         """Seconds in which a server that is there confirms the end of a connection."""
         return max(0.05, min(_END_TIMEOUT, _END_PART * self._settings.timeout))
 
+    def silence(self) -> str:
+        """What shows that the server does not answer: ends of connections that it has not confirmed; empty for none."""
+        if not self._remaining:
+            return ""
+        return (
+            f"PostgreSQL at {self._settings.address} does not answer: for {self.timeout:g} s or more it has not confirmed "
+            f"the end of {len(self._remaining)} connections"
+        )
+
     def end(self, connection: Connection, began: float) -> None:
         """End a connection. If a statement is running on it, it was sent after ``began`` (of ``time.monotonic``)."""
         if self._is_closed:

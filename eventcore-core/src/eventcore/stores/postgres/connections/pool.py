@@ -155,9 +155,15 @@ class Pool:
         except TimeoutError as error:
             self._places.count_timeout()
             self._observe_wait(begun)
+            if silence := self._ending.silence():
+                self._breaker.trip(silence, begun)
+                raise StoreUnavailable(silence) from error
+            if self._size == 1:
+                which, advice = "the connection", "the server is slow, or another session holds a lock (pg_locks shows which)"
+            else:
+                which, advice = f"all {self._size} connections", "raise pool in the store URL, or look for held locks"
             raise StoreUnavailable(
-                f"all {self._size} connections to PostgreSQL at {self.settings.address} that serve such calls were "
-                "in use until the timeout; raise pool in the store URL, or look for held locks"
+                f"{which} to PostgreSQL at {self.settings.address} for such calls stayed in use until the timeout; {advice}"
             ) from error
         except asyncio.CancelledError:
             self._places.count_cancelled(begun)

@@ -2,8 +2,10 @@
 
 from eventcore.testing.exporters.contract.cycles import CycleContract
 from eventcore.testing.exporters.contract.hygiene import HygieneContract
-from eventcore.testing.exporters.contract.lifecycle import LifecycleContract
+from eventcore.testing.exporters.contract.lifecycle import LifecycleContract, ScrapeContract
 from eventcore.testing.exporters.contract.outages import OutageContract
+from eventcore.testing.exporters.contract.refusals import RefusalContract
+from eventcore.testing.exporters.contract.rotations import RotationContract
 from eventcore.testing.exporters.contract.spans import SpanContract
 from eventcore.testing.exporters.contract.values import ValueContract
 from eventcore.testing.exporters.contract.workers import WorkerContract
@@ -14,6 +16,9 @@ __all__ = [
     "HygieneContract",
     "LifecycleContract",
     "OutageContract",
+    "RefusalContract",
+    "RotationContract",
+    "ScrapeContract",
     "SpanContract",
     "ValueContract",
     "WorkerContract",
@@ -21,7 +26,15 @@ __all__ = [
 
 
 class ExporterContract(
-    ValueContract, SpanContract, CycleContract, LifecycleContract, WorkerContract, OutageContract, HygieneContract
+    ValueContract,
+    SpanContract,
+    CycleContract,
+    LifecycleContract,
+    WorkerContract,
+    OutageContract,
+    RefusalContract,
+    RotationContract,
+    HygieneContract,
 ):
     """Tests of what eventcore expects of an exporter. Inherit it and override the fixture ``exporter_setup``.
 

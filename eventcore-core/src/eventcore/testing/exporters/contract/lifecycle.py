@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +27,56 @@ from eventcore.testing.exporters.setup import LIMITS, ExporterSetup
 _LATE: Final = 0.5
 """Seconds that a busy machine may add to a deadline."""
 
+_SOON: Final = 3.0
+"""Seconds that a scrape may take that cannot succeed, also on a busy machine."""
 
-class LifecycleContract(ContractFixtures):
+
+class ScrapeContract(ContractFixtures):
+    """Tests of exporters that are scraped."""
+
+    def test_several_scrapes_at_the_same_time_all_see_the_values(
+        self, exporter_setup: ExporterSetup, trial: StartTrial
+    ) -> None:
+        tested = trial()
+        if not tested.is_pulled:
+            pytest.skip("the exporter is not scraped")
+        metrics = tuple(sample_collection())
+        tested.record(*metrics)
+        tested.expect(*metrics)
+        with ThreadPoolExecutor(4) as pool:
+            for received in [pool.submit(exporter_setup.received) for _ in range(8)]:
+                problems = tested.differences(received.result(PATIENCE), metrics)
+                assert not problems, problems[0]
+
+    def test_each_scrape_shows_what_was_recorded_before_it(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        tested = trial()
+        if not tested.is_pulled:
+            pytest.skip("the exporter is not scraped")
+        metrics = tuple(sample_collection())
+        tested.record(*metrics)
+        tested.expect(*metrics)
+        for value in range(5, 8):
+            newer = sample_gauge(values={("mail",): value}), sample_counter(values={("FR",): value})
+            tested.record(*newer)
+            problems = tested.differences(exporter_setup.received(), [data for data in newer if data.name in tested.totals])
+            assert not problems, f"a scrape must show new values, not those of an earlier cycle: {problems[0]}"
+
+    def test_a_scrape_after_the_shutdown_ends_soon(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
+        tested = trial()
+        if not tested.is_pulled:
+            pytest.skip("the exporter is not scraped")
+        metrics = tuple(sample_collection())
+        tested.record(*metrics)
+        tested.expect(*metrics)
+        tested.shutdown()
+        begun = time.monotonic()
+        with suppress(Exception):  # refused, or what was shown last
+            exporter_setup.received()
+        took = time.monotonic() - begun
+        assert took < _SOON, f"nobody may wait for an exporter that was shut down: the scrape took {took:.1f} s"
+
+
+class LifecycleContract(ScrapeContract):
     """Tests of start, shutdown, flush, threads and forks."""
 
     def test_core_accepts_the_exporter_and_the_declared_limits_are_true(self, exporter_setup: ExporterSetup) -> None:
@@ -135,33 +184,6 @@ class LifecycleContract(ContractFixtures):
         tested.expect(*tested.totals.values())
         tested.expect_spans(tested.delivery.offered)
         tested.check_account(tested.shutdown())
-
-    def test_several_scrapes_at_the_same_time_all_see_the_values(
-        self, exporter_setup: ExporterSetup, trial: StartTrial
-    ) -> None:
-        tested = trial()
-        if not tested.is_pulled:
-            pytest.skip("the exporter is not scraped")
-        metrics = tuple(sample_collection())
-        tested.record(*metrics)
-        tested.expect(*metrics)
-        with ThreadPoolExecutor(4) as pool:
-            for received in [pool.submit(exporter_setup.received) for _ in range(8)]:
-                problems = tested.differences(received.result(PATIENCE), metrics)
-                assert not problems, problems[0]
-
-    def test_each_scrape_shows_what_was_recorded_before_it(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
-        tested = trial()
-        if not tested.is_pulled:
-            pytest.skip("the exporter is not scraped")
-        metrics = tuple(sample_collection())
-        tested.record(*metrics)
-        tested.expect(*metrics)
-        for value in range(5, 8):
-            newer = sample_gauge(values={("mail",): value}), sample_counter(values={("FR",): value})
-            tested.record(*newer)
-            problems = tested.differences(exporter_setup.received(), [data for data in newer if data.name in tested.totals])
-            assert not problems, f"a scrape must show new values, not those of an earlier cycle: {problems[0]}"
 
     def test_a_successor_goes_on_without_loss(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         tested = trial()

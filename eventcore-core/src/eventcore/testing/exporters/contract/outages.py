@@ -10,6 +10,7 @@ import pytest
 
 from eventcore.exporting import RetryLater
 from eventcore.testing.exporters.contract.fixtures import ContractFixtures, StartTrial, Trial
+from eventcore.testing.exporters.delivery import wait_for
 from eventcore.testing.exporters.samples import sample_collection, sample_counter, sample_spans
 from eventcore.testing.exporters.setup import ExporterSetup
 
@@ -25,8 +26,8 @@ class OutageContract(ContractFixtures):
 
     def test_nothing_is_lost_while_the_backend_is_down(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "outages", "acknowledgements")
-        tested = self._pushed(trial)
-        self._deliver_some(tested, "before")
+        tested = self.pushed(trial)
+        self.deliver_some(tested, "before")
         with exporter_setup.outage():
             tested.record(sample_counter("down.total", {("x",): 3}), *sample_collection())
             tested.end_spans(sample_spans(20, "down"))
@@ -41,9 +42,9 @@ class OutageContract(ContractFixtures):
 
     def test_a_backend_that_was_started_again_gets_everything(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "outages")
-        tested = self._pushed(trial)
+        tested = self.pushed(trial)
         for number in range(2):
-            self._deliver_some(tested, f"life {number}")
+            self.deliver_some(tested, f"life {number}")
             with exporter_setup.outage():
                 pass
         # The connection that the exporter has is dead, which it may learn only by using it.
@@ -59,14 +60,20 @@ class OutageContract(ContractFixtures):
 
     def test_a_backend_that_never_answers_holds_nobody_up(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "stalls")
-        tested = self._pushed(trial, export_timeout=0.6)
-        self._deliver_some(tested, "before")
+        tested = self.pushed(trial, export_timeout=0.6)
+        self.deliver_some(tested, "before")
+        delivers = "flush" if "flush" in tested.hooks.implemented else "export"
         with exporter_setup.stall():
+            ended = len(tested.hooks.calls)
             tested.record(*sample_collection())
             tested.end_spans(sample_spans(20, "stalled"))
             begun = time.monotonic()
             report = tested.flush(0.3)
             assert time.monotonic() - begun < 0.3 + _LATE, f"a flush must return within its timeout: {report}"
+            # Only then the shutdown: it also ends a hook that waits longer than it may.
+            assert wait_for(lambda: any(call.hook.startswith(delivers) for call in tested.hooks.calls[ended:]), 0.6 + _LATE), (
+                f"hook {delivers} must return within its timeout of 0.6 s: pass the timeout on to every call"
+            )
             begun = time.monotonic()
             report = tested.shutdown(1.2)
             took = time.monotonic() - begun
@@ -84,8 +91,8 @@ class OutageContract(ContractFixtures):
         self, exporter_setup: ExporterSetup, trial: StartTrial
     ) -> None:
         self.needs(exporter_setup, "stalls")
-        tested = self._pushed(trial, export_timeout=0.8)
-        self._deliver_some(tested, "before")
+        tested = self.pushed(trial, export_timeout=0.8)
+        self.deliver_some(tested, "before")
         with exporter_setup.stall():
             tested.end_spans(sample_spans(3, "unanswered"))
             tested.record(*sample_collection())
@@ -102,8 +109,8 @@ class OutageContract(ContractFixtures):
 
     def test_a_slow_backend_gets_everything_once(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "stalls")
-        tested = self._pushed(trial)
-        self._deliver_some(tested, "before")
+        tested = self.pushed(trial)
+        self.deliver_some(tested, "before")
         with exporter_setup.stall():
             tested.end_spans(sample_spans(20, "slow"))
             tested.record(*sample_collection())
@@ -117,9 +124,9 @@ class OutageContract(ContractFixtures):
         self._end(tested)
 
     def test_a_backend_that_asks_for_a_pause_gets_it(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
-        tested = self._pushed(trial)
+        tested = self.pushed(trial)
         self.needs(exporter_setup, "waits")
-        self._deliver_some(tested, "before")
+        self.deliver_some(tested, "before")
         spans, metrics = sample_spans(5, "busy"), tuple(sample_collection())
         with exporter_setup.busy(_PAUSE):
             tested.end_spans(spans)
@@ -145,9 +152,9 @@ class OutageContract(ContractFixtures):
     def test_the_account_adds_up_to_the_item_after_everything(self, exporter_setup: ExporterSetup, trial: StartTrial) -> None:
         self.needs(exporter_setup, "outages", "spans")
         can_stall = "stalls" not in exporter_setup.cannot
-        tested = self._pushed(trial, export_timeout=0.5, span_queue=120)
+        tested = self.pushed(trial, export_timeout=0.5, span_queue=120)
         for number in range(2):
-            self._deliver_some(tested, f"round {number}")
+            self.deliver_some(tested, f"round {number}")
             with exporter_setup.outage():
                 # More than the queue holds: some are dropped, and counted.
                 tested.end_spans(sample_spans(80, f"round {number} down"))
@@ -167,28 +174,13 @@ class OutageContract(ContractFixtures):
         self.needs(exporter_setup, "outages")
         if not exporter_setup.secrets:
             pytest.skip("the exporter has no secrets")
-        tested = self._pushed(trial)
-        self._deliver_some(tested, "before")
+        tested = self.pushed(trial)
+        self.deliver_some(tested, "before")
         with exporter_setup.outage():
             tested.end_spans(sample_spans(2, "down"))
             tested.record(*sample_collection())
             tested.flush(0.3)
             assert tested.delivery.pipeline.problem or "acknowledgements" in exporter_setup.cannot
-
-    @staticmethod
-    def _pushed(trial: StartTrial, **settings: float) -> Trial:
-        tested = trial(**settings)
-        if tested.is_pulled:
-            pytest.skip("the exporter is scraped: it has no connection that can fail")
-        return tested
-
-    @staticmethod
-    def _deliver_some(tested: Trial, name: str) -> None:
-        spans = sample_spans(3, name)
-        tested.end_spans(spans)
-        tested.record(sample_counter(f"{name.replace(' ', '.')}.total"))
-        tested.flush()
-        tested.expect_spans(spans, most=2)
 
     @staticmethod
     def _end(tested: Trial) -> None:

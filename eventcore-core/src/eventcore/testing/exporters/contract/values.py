@@ -228,6 +228,40 @@ class ValueContract(ContractFixtures):
         tested.flush()
         tested.expect(*tested.totals.values())
 
+    def test_a_number_that_the_backend_has_no_room_for_is_reported(
+        self, exporter_setup: ExporterSetup, trial: StartTrial
+    ) -> None:
+        self.needs(exporter_setup, "counters")
+        values: dict[tuple[str, ...], float] = {("before",): 1, ("large",): 2**70, ("after",): 2}
+        if "non_finite" not in exporter_setup.cannot:
+            values[("infinite",)] = inf
+        tested = trial()
+        numbers = sample_counter("numbers.total", values)
+        tested.record(numbers)
+        report = tested.flush()
+        fine = [point for point in numbers.points if point.labels[0][1] in ("before", "after")]
+        few = msgspec.structs.replace(numbers, points=tuple(fine))
+
+        def others() -> list[str]:
+            return [each for each in tested.differences(exporter_setup.received(), [few]) if "was never recorded" not in each]
+
+        wait_for(lambda: not others(), exporter_setup.patience)
+        assert not others(), f"the other numbers must arrive: {others()[0]}"
+        differences = tested.differences(exporter_setup.received(), [numbers])
+        missing = [each for each in differences if "is missing" in each]
+        assert len(missing) == len(differences), f"a number may be missing, but not be wrong: {differences}"
+        hidden = tested.delivery.pipeline.hidden
+        assert report.points_rejected >= len(missing) or numbers.name in hidden, (
+            f"return Rejected(count, reason) for what is left out: {len(missing)} points are missing. {report}"
+        )
+        assert report.points_rejected <= len(missing), f"{len(missing)} points are missing: {report}"
+        # What is left out of one signal is not counted in the other.
+        tested.end_spans(spans := sample_spans(3))
+        tested.flush()
+        tested.expect_spans(spans)
+        tested.check_account(report := tested.shutdown())
+        assert not report.spans_dropped.get("rejected"), f"no span was rejected: {report}"
+
     def test_an_instrument_without_points_is_no_fault(self, trial: StartTrial) -> None:
         tested = trial()
         tested.record(sample_counter("empty", {}), sample_gauge("empty.now", {}), sample_histogram("empty.duration", {}))

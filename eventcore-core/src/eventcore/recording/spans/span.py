@@ -7,14 +7,13 @@ frozen value holds plain and bounded values only, so that one span never costs t
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar, Token
+from contextlib import suppress
+from contextvars import Token
 from itertools import islice
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, ClassVar, Final, TypeAlias, cast, final, get_args
+from typing import Any, ClassVar, Final, TypeAlias, cast, get_args
 
 from eventcore.ground import cut, describe_error, is_success, text_of, traceback_of, type_name, without_values
 from eventcore.recording.attributes import (
@@ -28,6 +27,7 @@ from eventcore.recording.attributes import (
     plain_link,
     repair,
 )
+from eventcore.recording.spans.ring import SpanRing, _current
 from eventcore.recording.trace_context import AmbientContext, TraceContext
 from eventcore.recording.values import (
     EVENTCORE,
@@ -40,86 +40,12 @@ from eventcore.recording.values import (
     SpanStatus,
 )
 
-_RING_SIZE: Final = 65_536
 _LONGEST_NAME: Final = 4096
+_SHORT: Final = 1024
 # Of an iterable that never ends, so many items are looked at.
 _MAX_GIVEN: Final = 10_000
 _KINDS: Final[Mapping[str, SpanKind]] = {kind: kind for kind in get_args(SpanKind)}
-_NO_SPAN: Final = TraceContext(0, 0)
-_NO_OWN_IO: Final = nullcontext()
 _STATUSES: Final[Mapping[str, SpanStatus]] = {status: status for status in get_args(SpanStatus)}
-
-# Global, because PEP 567 wants context variables at module level: values of other ones may never be freed.
-_current: Final[ContextVar[Span | None]] = ContextVar("eventcore_current_span", default=None)
-
-
-class SpanRing:
-    """Ended spans that wait to be distributed to the exporters, at most ``capacity``; further ones are dropped and counted.
-
-    Attributes:
-        limits: the most that one span keeps.
-        attached: the tracing systems in which commands and handlers make their span current. The tuple is replaced as a whole,
-            so that reading it needs no lock.
-        only: the one of them when there is just one, and no other system is asked for its span; else ``None``.
-        ignored: how many attributes, events and others came after the end of their span.
-        is_shared: whether several exporters take the spans, so that the frozen value of each is made once for all of them.
-    """
-
-    __slots__ = (
-        "attached",
-        "capacity",
-        "dropped",
-        "ignored",
-        "is_shared",
-        "limits",
-        "max_attributes",
-        "max_text",
-        "only",
-        "spans",
-    )
-
-    def __init__(self, capacity: int = _RING_SIZE, limits: SpanLimits | None = None) -> None:
-        self.capacity = capacity
-        self.spans: deque[Span] = deque()
-        self.dropped = 0
-        self.ignored = 0
-        self.is_shared = False
-        self.limits = limits or SpanLimits()
-        # One look-up instead of two where an attribute is set.
-        self.max_attributes, self.max_text = self.limits.attributes, self.limits.text
-        self.attached: tuple[AmbientContext, ...] = ()
-        self.only: AmbientContext | None = None
-
-    def own_io(self) -> AbstractContextManager[None]:
-        """Around eventcore's own calls to a database that have no span: an instrumented driver need not trace them."""
-        return _OwnIo(self.attached) if self.attached else _NO_OWN_IO
-
-    def take_all(self) -> list[Span]:
-        """Every span that has been appended, oldest first."""
-        spans = self.spans
-        return [spans.popleft() for _ in range(len(spans))]
-
-
-@final
-class _OwnIo:
-    """See ``SpanRing.own_io``. Entered and left in the same task or thread."""
-
-    __slots__ = ("_attached", "_tokens")
-
-    def __init__(self, attached: Sequence[AmbientContext]) -> None:
-        self._attached = attached
-
-    def __enter__(self) -> None:
-        current = _current.get()
-        context = _NO_SPAN if current is None or not current.trace_id else current.context
-        self._tokens = [
-            (each, each.attach(context, True)) for each in self._attached if not each.may_be_unused or each.in_use()
-        ]
-
-    def __exit__(self, *_: object) -> None:
-        for other, token in reversed(self._tokens):
-            other.detach(token)
-
 
 # What undoes that a span is current: when other tracing systems take part, also their tokens. A plain tuple is made fastest.
 _Reset: TypeAlias = "Token[Span | None]"
@@ -146,6 +72,7 @@ class Span:
         "_attributes",
         "_counter",
         "_details",
+        "_is_plain",
         "_ring",
         "_token",
         "causation_id",
@@ -188,6 +115,8 @@ class Span:
     # Where the span goes when it ends; `None` when it is not recorded, and after the end.
     _ring: SpanRing | None
     _attributes: dict[str, AttributeValue] | None
+    # Whether the attributes need no check when they are frozen.
+    _is_plain: bool | None
     _details: SpanDetails | None
     _token: Entered | None
 
@@ -303,6 +232,7 @@ class Span:
                 self._attributes = {name: value}
             elif len(attributes) < ring.max_attributes or name in attributes:
                 attributes[name] = value
+                self._is_plain = None
             else:
                 self._detailed().dropped_attributes += 1
         except BaseException:  # noqa: BLE001  # a name that is no text, and cannot be hashed
@@ -325,6 +255,16 @@ class Span:
         """Set the attributes of a dictionary that the caller gives away: it is not copied, and checked when it is frozen."""
         if self._attributes is None and self._ring is not None:
             self._attributes = attributes
+        else:
+            self.set_attributes(attributes)
+
+    def take_plain(self, attributes: dict[str, AttributeValue]) -> None:
+        """Like ``take_attributes``, without a check: these are texts in ASCII of up to 1,024 characters, and numbers that
+        fit.
+        """
+        if self._attributes is None and (ring := self._ring) is not None:
+            self._attributes = attributes
+            self._is_plain = ring.max_text >= _SHORT and len(attributes) <= ring.max_attributes
         else:
             self.set_attributes(attributes)
 
@@ -352,7 +292,7 @@ class Span:
         if type(links) is list and not links:
             return
         details = self._detailed()
-        kept = list(details.links)
+        kept = list(_links(details))
         try:
             for given in islice(cast(Iterable[object], links), _MAX_GIVEN):
                 link = _checked_link(given, ring.limits) if len(kept) < ring.limits.links else None
@@ -362,15 +302,15 @@ class Span:
                     details.dropped_links += 1
         except BaseException:  # noqa: BLE001  # a foreign iterable must not fail the operation that the span measures
             details.dropped_links += 1
-        details.links = tuple(kept)
+        details.links, details.linked = tuple(kept), ()
 
-    def take_links(self, links: list[SpanLink]) -> None:
-        """Set the first links of a span: to spans of this process, without attributes, so that they need no check."""
-        if self._details is not None or len(links) > self._home.limits.links:
-            self.add_links(links)
+    def take_links(self, spans: list[Span]) -> None:
+        """Set the first links of a span: to spans of this process, which need no check, and are read when it is frozen."""
+        if self._details is not None or len(spans) > self._home.limits.links:
+            self.add_links([span.context for span in spans])
         elif self._ring is not None:
             details = self._detailed()
-            details.links = tuple(links)
+            details.linked = tuple(spans)
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as the event ``exception``, with the attributes of OpenTelemetry's semantic conventions."""
@@ -414,7 +354,10 @@ class Span:
     def _frozen(self, details: SpanDetails, context: TraceContext) -> SpanData:
         limits, name, kind = self._home.limits, self.name, self.kind
         given = self._attributes
-        attributes, dropped = freeze_and_count(given, limits.attributes, limits.text) if given else ((), 0)
+        if self._is_plain:
+            attributes, dropped = tuple(cast("dict[str, AttributeValue]", given).items()), 0
+        else:
+            attributes, dropped = freeze_and_count(given, limits.attributes, limits.text) if given else ((), 0)
         if type(name) is not str or len(name) > _LONGEST_NAME or not name.isascii():
             name = text_of(name, _LONGEST_NAME)
         if type(kind) is not str or kind not in _KINDS:
@@ -429,7 +372,7 @@ class Span:
             self.end_time_ns,
             attributes,
             tuple(details.events),
-            details.links,
+            _links(details) if details.linked else details.links,
             details.status,
             details.description,
             None if self.correlation_id is None else cut(self.correlation_id, _LONGEST_NAME),
@@ -483,6 +426,21 @@ def _disconnect(connected: _Connected) -> None:
         return
     for other, token in reversed(connected[1]):
         other.detach(token)
+
+
+def _links(details: SpanDetails) -> tuple[SpanLink, ...]:
+    """The links of a span. A span that is linked to may have been changed since: then it has no context, and no link."""
+    linked = details.linked
+    try:
+        return details.links + tuple(
+            [SpanLink(TraceContext(span.trace_id, span.span_id, span.trace_flags, span.tracestate)) for span in linked]
+        )
+    except Exception:  # noqa: BLE001  # an attribute of a span was set from outside
+        links = list(details.links)
+        for span in linked:
+            with suppress(Exception):
+                links.append(SpanLink(span.context))
+        return tuple(links)
 
 
 def _checked_link(given: object, limits: SpanLimits) -> SpanLink | None:
