@@ -14,7 +14,7 @@ from eventcore.recording.values import Exemplar, Labels
 if TYPE_CHECKING:
     from eventcore.recording.cells.numbers import CounterCell
 
-_logger: Final = own_logger(__name__)
+_logger: Final = own_logger("eventcore.recording.cells")
 
 
 class Buffer:
