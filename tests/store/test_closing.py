@@ -56,10 +56,10 @@ async def test_closing_a_store_whose_event_loop_is_closed_releases_its_threads_a
         return seconds
 
     assert await asyncio.to_thread(run) < 8
-    for thread in threading.enumerate():
-        if thread.name.startswith("eventcore-sqlite"):
-            thread.join(10)
-    assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("eventcore")]
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("eventcore"):
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive(), thread.name
 
 
 @pytest.mark.parametrize("timeout", [-1, math.nan, "1"])
