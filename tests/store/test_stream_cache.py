@@ -106,7 +106,7 @@ def test_the_events_that_a_command_has_written_are_counted_honestly(lengths: tup
     tracemalloc.start()
     try:
         counted, before = cache.held, allocated_here()
-        for number in range(40):
+        for number in range(8):
             stream = StreamId(f"stream-{number}")
             written: list[RecordedEvent] = []
             sizes: list[int] = []
