@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import pytest
 
 from eventcore import Command, Event, EventStore, RecordedEvent, RetryPolicy, StreamId, StreamState, Telemetry, open_store
 from eventcore.errors import CommandTimeout
+from eventcore.stores import BackendPage, Purpose, StateKey
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Balances, Deposit, Deposited, Linked, Withdrawn, account, balance_after
 from tests.store.conftest import Measured
@@ -286,3 +288,41 @@ async def test_a_command_whose_append_was_refused_has_written_nothing(telemetry:
         assert not timeout.value.may_have_committed
         backend.gate.set()
     assert await first.real.log.head_position() == 2001
+
+
+class ChangedBetweenReads(SteeredBackend):
+    """Another process changes the store before the second read."""
+
+    def __init__(self, change: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._change = change
+        self.reads = 0
+
+    async def read_streams(
+        self,
+        after: Mapping[StreamId, int],
+        *,
+        up_to: int | None = None,
+        origins: Sequence[Any] = (),
+        purpose: Purpose = "command",
+        snapshots: Mapping[StreamId, StateKey] = MappingProxyType({}),
+    ) -> BackendPage:
+        if X in after and not self.reads:
+            self.reads += 1
+            await self._change()
+        return await super().read_streams(after, up_to=up_to, origins=origins, purpose=purpose, snapshots=snapshots)
+
+
+@pytest.mark.parametrize("cache_bytes", [1 << 26, 20_000], ids=["kept whole", "read in pages"])
+async def test_a_link_that_is_removed_while_its_stream_is_read_is_not_followed(telemetry: Telemetry, cache_bytes: int) -> None:
+    first = SteeredBackend()
+    async with first.store(telemetry) as one:
+        await asyncio.gather(*(one.execute(Put(account=A, amount=1)) for _ in range(700)))
+        await one.execute(Deposit(account=X, amount=100))
+        await one.execute(Change(account=A, to=X))
+        backend = ChangedBetweenReads(lambda: one.execute(Change(account=A, to=X, links=False)))
+        backend.real = first.real.another()
+        async with open_store(backend, name="two", telemetry=telemetry, cache_bytes=cache_bytes) as two:
+            swept = await two.execute(Sweep(account=A))
+        assert backend.reads == 1
+        assert [event.data for event in swept.events] == [Swept(taken={})]
