@@ -109,7 +109,7 @@ class Connecting:
     async def _attempt(self, timeout: float) -> Connection:
         """Attempt to connect. If it is given up, it goes on for as long as a server that is there takes to end a connection.
 
-        Until it has succeeded, the number of the server's process is not known. So nobody can end that process before.
+        The number of the server's process is known only after success, and a process can be ended only by its number.
         """
         settings = self._settings
         opening = connect(

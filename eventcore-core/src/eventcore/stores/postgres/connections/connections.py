@@ -15,8 +15,8 @@ from eventcore.stores.postgres.driver import Connection
 from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.sampling import BackendCounters
 
-# Ends a session that has not confirmed its end. By its start, it is told from a later session with the same number. The row is
-# there as long as the session is.
+# Ends a session that has not confirmed its end. A later session may have the same number: it has begun later. The row is there
+# as long as the session is.
 _TERMINATE: Final = """
     SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
     WHERE pid = $1 AND backend_start < clock_timestamp() - make_interval(secs => $2)

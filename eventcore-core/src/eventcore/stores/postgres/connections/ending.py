@@ -48,7 +48,7 @@ class Ending:
         self._is_open, self._is_closed = True, False
 
     def begin_to_close(self) -> None:
-        """From now on, what the server does not confirm is not looked after: nobody will need its place."""
+        """No longer wait for ends that the server does not confirm: the store is closing and needs no more places."""
         self._is_open = False
 
     async def wait(self, deadline: float) -> None:
@@ -78,7 +78,7 @@ class Ending:
     def end(self, connection: Connection, began: float) -> None:
         """End a connection. If a statement is running on it, it was sent after ``began`` (of ``time.monotonic``)."""
         if self._is_closed:
-            # A call that has outlasted the closing of the store: nobody is there who could wait for a task.
+            # The call has ended after the store was closed, so a task would have no owner.
             connection.terminate()
             return
         task = spawn(self._end(connection, began), "eventcore-postgres-end")

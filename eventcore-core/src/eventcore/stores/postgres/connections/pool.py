@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from types import TracebackType
@@ -146,41 +146,47 @@ class Pool:
         begun = monotonic()
         if not probing:
             self._check_breaker()
+        waited = not self._slots.take()
         try:
-            waited = not self._slots.take()
             if waited:
-                with self._places.noted_wait(begun):
-                    async with asyncio.timeout(max(0.0, deadline - begun)):
-                        await self._slots.wait()
-        except TimeoutError as error:
-            self._places.count_timeout()
-            self._observe_wait(begun)
-            if silence := self._ending.silence():
-                self._breaker.trip(silence, begun)
-                raise StoreUnavailable(silence) from error
-            if self._size == 1:
-                which, advice = "the connection", "the server is slow, or another session holds a lock (pg_locks shows which)"
-            else:
-                which, advice = f"all {self._size} connections", "raise pool in the store URL, or look for held locks"
-            raise StoreUnavailable(
-                f"{which} to PostgreSQL at {self.settings.address} for such calls stayed in use until the timeout; {advice}"
-            ) from error
-        except asyncio.CancelledError:
-            self._places.count_cancelled(begun)
-            self._observe_wait(begun)
-            raise
-        self._observe_wait(begun)
+                await self.wait(self._slots, deadline, self._too_busy)
+        finally:
+            if (on_wait := self.counters.on_wait) is not None:
+                on_wait("pool", "", monotonic() - begun)
         if waited and not probing and self._breaker.is_open:
             self._slots.give_back()
             self._check_breaker()
 
+    async def wait(self, slots: Slots, deadline: float, too_busy: Callable[[], str]) -> None:
+        """Wait for a slot until ``deadline``. Health sees the wait, and it counts if it ends without a slot.
+
+        Raises:
+            StoreUnavailable: no slot came free until then: as ``too_busy`` says, or since the server does not answer.
+        """
+        begun = monotonic()
+        try:
+            with self._places.noted_wait(begun):
+                async with asyncio.timeout(max(0.0, deadline - begun)):
+                    await slots.wait()
+        except TimeoutError as error:
+            self._places.count_timeout()
+            if silence := self._ending.silence():
+                self._breaker.trip(silence, begun)
+            raise StoreUnavailable(silence or too_busy()) from error
+        except asyncio.CancelledError:
+            self._places.count_cancelled(begun)
+            raise
+
+    def _too_busy(self) -> str:
+        if self._size == 1:
+            which, advice = "the connection", "the server is slow, or another session holds a lock (pg_locks shows which)"
+        else:
+            which, advice = f"all {self._size} connections", "raise pool in the store URL, or look for held locks"
+        return f"{which} to PostgreSQL at {self.settings.address} for such calls stayed in use until the timeout; {advice}"
+
     def _check_breaker(self) -> None:
         if (reason := self._breaker.open_reason()) is not None:
             raise StoreUnavailable(reason)
-
-    def _observe_wait(self, begun: float) -> None:
-        if (on_wait := self.counters.on_wait) is not None:
-            on_wait("pool", "", monotonic() - begun)
 
     async def _open(self, deadline: float) -> Connection:
         while self._free:

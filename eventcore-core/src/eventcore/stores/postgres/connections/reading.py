@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from time import monotonic
 from typing import Any, Final, final
 
-from eventcore.errors import StoreUnavailable
 from eventcore.ground import Slots
 from eventcore.stores.postgres.connections.pool import Pool
 from eventcore.stores.postgres.driver import Connection
@@ -64,7 +61,7 @@ class ReadingPool:
         """
         deadline = self._pool.deadline()
         if not self._slots.take():
-            await self._wait(deadline)
+            await self._pool.wait(self._slots, deadline, self._too_busy)
         try:
             async with self._pool.connection(deadline) as connection:
                 self._held += 1
@@ -78,17 +75,8 @@ class ReadingPool:
     def _free(self) -> Pool:
         return self._loading if self._held == self._size else self._pool
 
-    async def _wait(self, deadline: float) -> None:
-        begun, waits = monotonic(), self.counters.connection_waits
-        waits[key := object()] = begun
-        try:
-            async with asyncio.timeout(max(0.0, deadline - begun)):
-                await self._slots.wait()
-        except TimeoutError as error:
-            self.counters.connection_timeouts = (self.counters.connection_timeouts or 0) + 1
-            raise StoreUnavailable(
-                f"the transactions of {self._limit} handlers of projections, as many as run at the same time with pool="
-                f"{self._size}, did not end until the timeout; raise pool in the store URL, or look for slow handlers"
-            ) from error
-        finally:
-            del waits[key]
+    def _too_busy(self) -> str:
+        return (
+            f"the transactions of {self._limit} handlers of projections, as many as run at the same time with pool="
+            f"{self._size}, did not end until the timeout; raise pool in the store URL, or look for slow handlers"
+        )
