@@ -172,7 +172,9 @@ def test_two_plugins_of_one_name_are_both_shown(command: Command) -> None:
 def test_check_sends_a_metric_and_a_span_that_really_arrive(command: Command) -> None:
     file = command.directory / "journal"
     command.configure(
-        f'[telemetry]\ntraces_per_second = 0\n[exporters]\nenabled = ["journal"]\n[exporters.journal]\npath = "{file}"'
+        # A cycle of the interval beside the one of the command would send the same total once more.
+        f'[telemetry]\ntraces_per_second = 0\n[exporters]\nenabled = ["journal"]\n[exporters.journal]\npath = "{file}"\n'
+        "[exporters.journal.pipeline]\ninterval = 3600"
     )
     code, answer = command.json("check")
     assert code == 0

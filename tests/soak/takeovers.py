@@ -115,11 +115,15 @@ class _Faults:
 
     async def _leader(self, kind: str, findings: Findings, must_succeed: bool) -> None:
         found = await self._watch.look()
-        led = {} if found is None else self._led(self._choice.choice(self._crew.of("projector")), found)
-        if not led:
+        leading = (
+            []
+            if found is None
+            else [(member, led) for member in self._crew.of("projector") if (led := self._led(member, found))]
+        )
+        if not leading:
             await asyncio.sleep(0.2)
             return
-        member, leaders = led.popitem()
+        member, leaders = self._choice.choice(leading)
         since = monotonic()
         async with self._hit(member, kind):
             if not await self._watch.successor(f"a leader is {kind}", since, leaders):
@@ -131,9 +135,8 @@ class _Faults:
             await asyncio.sleep(self._choice.uniform(0, 1.5))
 
     @staticmethod
-    def _led(member: Member, found: _Look) -> dict[Member, Leaders]:
-        leaders = {name: held for name, held in found.leaders.items() if f":{member.pid}:" in held[0]}
-        return {member: leaders} if leaders else {}
+    def _led(member: Member, found: _Look) -> Leaders:
+        return {name: held for name, held in found.leaders.items() if f":{member.pid}:" in held[0]}
 
     async def _writer(self, kind: str) -> None:
         async with self._hit(self._crew.pick("writer"), kind):

@@ -15,6 +15,7 @@ from eventcore.errors import (
     BusinessRuleViolation,
     CommandTimeout,
     ConcurrencyConflict,
+    HistoryDiverged,
     InvalidInput,
     StoreClosed,
     StoreUnavailable,
@@ -67,8 +68,8 @@ async def _redact(store: EventStore, log: LineLog, result: CommandResult, choice
     for event in result.events:
         if isinstance(event.data, Noted) and event.data.text and choice.random() < 0.5:
             data = msgspec.structs.replace(event.data, text="")
-            # After a failover, the event may be lost.
-            with suppress(StoreUnavailable, CommandTimeout, StoreClosed, InvalidInput):
+            # After a failover, the event may be lost, also while it is looked for.
+            with suppress(StoreUnavailable, CommandTimeout, StoreClosed, InvalidInput, HistoryDiverged):
                 await store.redact(event.event_id, data=data, reason="soak")
                 log.add(Redacted(event.event_id, now()))
 
