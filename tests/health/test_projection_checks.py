@@ -70,6 +70,8 @@ async def test_an_essential_name_that_no_check_has_is_reported_and_ends_readines
 
 
 async def test_essential_names_are_several() -> None:
+    with pytest.raises(ValueError, match=r"projections='seen'; expected several names, such as \('seen',\)"):
+        HealthSettings(projections="seen")  # type: ignore[arg-type]  # that is the point
     with pytest.raises(ValueError, match="essential='exporter:\\*'; expected several names"):
         HealthSettings(essential="exporter:*")  # type: ignore[arg-type]  # what is tested
 

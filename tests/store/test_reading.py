@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from eventcore import Event, EventStore, open_store
-from eventcore.errors import InvalidPattern, InvalidStreamId, ProjectionTimeout
-from tests.store.bank import Deposit, Deposited, account
+from eventcore.errors import InvalidInput, InvalidPattern, InvalidStreamId, ProjectionTimeout
+from tests.projections.models import Seen
+from tests.store.bank import Deposit, Deposited, Withdrawn, account
 
 
 async def test_wrong_arguments_are_refused(store: EventStore) -> None:
@@ -40,12 +41,16 @@ async def test_the_largest_position_is_a_position_on_every_store(store: EventSto
     assert [event async for event in store.read(account("a"), after_version=largest)] == []
     assert len([event async for event in store.read_all(limit=largest)]) == 1
     assert len([event async for event in store.read(account("a"), limit=largest)]) == 1
-    assert list(await store.dead_letters("projection", limit=largest)) == []
+    assert list(await store.dead_letters(Seen(), limit=largest)) == []
     with pytest.raises(ProjectionTimeout):
         await store.wait_for("projection", largest, timeout=0)
 
 
-@pytest.mark.parametrize("kinds", ["bank.Deposited", Deposited, 7, [7], [None], [""], [Event], [int]])
+class NoEvent:
+    event_type = "bank.Deposited"
+
+
+@pytest.mark.parametrize("kinds", ["bank.Deposited", Deposited, 7, [7], [None], [""], [Event], [int], [NoEvent], ["a b"]])
 async def test_event_types_are_a_collection_of_classes_or_texts(store: EventStore, kinds: Any) -> None:
     with pytest.raises(ValueError, match=r"event_types .*; expected .*event classes or stored types"):
         [event async for event in store.read_all(event_types=kinds)]
@@ -53,9 +58,24 @@ async def test_event_types_are_a_collection_of_classes_or_texts(store: EventStor
 
 async def test_event_types_may_be_any_collection(store: EventStore) -> None:
     await store.execute(Deposit(account=account("a")))
-    collections: list[Any] = [{"bank.Deposited"}, (Deposited,), iter(["x", Deposited]), {Deposited: 1}]
+    collections: list[Any] = [{"bank.Deposited"}, (Deposited,), iter([Withdrawn, Deposited]), {Deposited: 1}]
     for kinds in collections:
         assert len([event async for event in store.read_all(event_types=kinds)]) == 1
+
+
+async def test_a_type_that_no_class_has_is_refused_with_the_nearest_one(store: EventStore) -> None:
+    await store.execute(Deposit(account=account("a")))
+    with pytest.raises(InvalidInput, match=r"'bank\.Deposit'.* no event class .*; did you mean 'bank\.Deposited'\?") as caught:
+        [event async for event in store.read_all(event_types=[Deposited, "bank.Deposit"])]
+    assert 'unknown="raw"' in str(caught.value)
+    # Such an event may come: it is given as plain values.
+    assert [event async for event in store.read_all(event_types=["bank.Deposit"], unknown="raw")] == []
+
+
+@pytest.mark.parametrize("pattern", ["account 7", "account-*\n", "a\0", "\ud800*"])
+async def test_a_pattern_with_a_character_that_no_stream_id_has_is_refused(store: EventStore, pattern: str) -> None:
+    with pytest.raises(InvalidPattern, match="no stream id has"):
+        [event async for event in store.read_all(pattern=pattern)]
 
 
 @pytest.mark.parametrize("timeout", [-1, 0, -0.0, float("nan"), float("-inf"), "5"])

@@ -17,7 +17,7 @@ import msgspec
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command
 from eventcore.errors import EventCoreError, InvalidStoreUrl, LeadershipLost
-from eventcore.projections import Projection, projection_key
+from eventcore.projections import Projection, projection_key, unknown_name
 from eventcore.store import EventStore, open_store
 from eventcore.stores import SqliteBackend, backend_from_url
 from eventcore.stores.values import DeadLetter
@@ -72,7 +72,7 @@ def _on_store(
         async with open_store(options.url, exporters="none", config={}, migrate=False) as store:
             names = [record.name for record in await store.projections()]
             if options.action != "list" and options.name not in names:
-                raise UnusableStore(f"the store has no projection {options.name!r}; known are: {', '.join(names) or 'none'}")
+                raise UnusableStore(f"the store has no projection {options.name!r}; {unknown_name(options.name, names)}")
             return await action(store, output, options)
 
     @wraps(action)

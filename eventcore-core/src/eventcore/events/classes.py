@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, Final, TypeAlias, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_origin, get_type_hints
 from weakref import ref
 
 import msgspec
 from msgspec import inspect
 
-from eventcore.errors import InvalidEventType
+from eventcore.errors import InvalidEventType, InvalidInput
 from eventcore.events.stream_id import StreamId
+from eventcore.ground import did_you_mean, in_words
 
 _IMMUTABLE: Final = (
     inspect.NoneType,
@@ -55,6 +57,10 @@ _NO_KEYS: Final = (
 )
 
 Decode: TypeAlias = Callable[[str | bytes], Any]
+Unknown: TypeAlias = Literal["error", "raw"]
+"""What to do with an event whose type no class of this process has: raise ``UnknownEventType``, or give a ``RawEvent``."""
+
+_EVENT_TYPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
 # Every event class by its stored type, oldest first. A class that no longer exists leaves a dead reference.
 _classes: Final[dict[str, list[ref[type[Any]]]]] = {}
@@ -101,26 +107,48 @@ def _existing(event_type: str) -> list[type[Any]]:
     return [cls for reference in _classes.get(event_type, ()) if (cls := reference()) is not None]
 
 
-def stored_types(kinds: Any) -> tuple[str, ...]:
+def is_event_type(text: str) -> bool:
+    """Whether a text can be the stored type of an event."""
+    return _EVENT_TYPE.fullmatch(text) is not None
+
+
+def stored_types(kinds: Any, *, unknown: Unknown) -> tuple[str, ...]:
     """The stored types of a collection of event classes and stored types, in order.
 
+    Args:
+        kinds: the classes and types.
+        unknown: with ``"error"``, an event of a type that no class has could not be given, so such a type is refused. With
+            ``"raw"``, a type need only be one that an event can have.
+
     Raises:
-        ValueError: ``kinds`` is a single one, or holds something else.
+        InvalidInput: ``kinds`` is a single one, or holds something else.
     """
     if not isinstance(kinds, (str, type)):
         with suppress(TypeError):
-            return tuple(map(_stored_type, iter(kinds)))
+            return tuple(_stored_type(kind, unknown) for kind in iter(kinds))
     one = kinds.__name__ if isinstance(kinds, type) else repr(kinds)
-    raise ValueError(
+    raise InvalidInput(
         f"event_types is {kinds!r:.80}; expected a sequence of event classes or stored types, for example ({one:.80},)"
     )
 
 
-def _stored_type(kind: Any) -> str:
-    # An event class has a type; the class `Event` itself has none.
+def _stored_type(kind: Any, unknown: Unknown) -> str:
+    # An event class has a type; the class `Event` itself has none. Another class may have an attribute of this name.
     event_type = getattr(kind, "event_type", "") if isinstance(kind, type) else kind
-    if not isinstance(event_type, str) or not event_type:
-        raise ValueError(f"event_types has {kind!r:.80}; expected event classes or stored types")
+    if not isinstance(event_type, str) or not event_type or (kind is not event_type and kind not in _existing(event_type)):
+        raise InvalidInput(f"event_types has {kind!r:.80}; expected event classes or stored types")
+    if not is_event_type(event_type):
+        raise InvalidInput(
+            f"event_types has {kind!r:.80}, which no event can have; expected event classes or stored types, of 1 to 255 "
+            "characters without white space"
+        )
+    if unknown == "error" and not is_known(event_type):
+        known = known_types()
+        raise InvalidInput(
+            f"event_types has {kind!r:.80}, which is the type of no event class of this process; known are: "
+            f"{in_words(known)}{did_you_mean(event_type, known) or '.'} Import the module that defines the class"
+            ', or read such events as plain values: unknown="raw"'
+        )
     return event_type
 
 

@@ -17,7 +17,7 @@ from eventcore.events.classes import Decode, class_of, decoder, has_mutable_valu
 from eventcore.events.comparing import says_the_same
 from eventcore.events.event import Event, EventMetadata, RawEvent, RecordedEvent
 from eventcore.events.stream_id import StreamId
-from eventcore.ground import without_values
+from eventcore.ground import in_words, without_values
 
 _MAX_HEADERS: Final = 32
 _MAX_KEY: Final = 128
@@ -205,12 +205,9 @@ class Codec:
             self._failed("decode", event_type)
             raise UnknownEventType(f"{_address(row)}: {error}", **_fields(row, stream)) from error
         self._failed("decode", event_type)
-        known = known_types()
-        names = ", ".join(known[:20]) or "none"
-        more = f" and {len(known) - 20} more" if len(known) > 20 else ""
         raise UnknownEventType(
-            f"{_address(row)}: no class of this process has the event type {event_type!r}; known are: {names}{more}. "
-            "Import the module that defines it, or, if the class was renamed, give it "
+            f"{_address(row)}: no class of this process has the event type {event_type!r}; known are: {in_words(known_types())}"
+            ". Import the module that defines it, or, if the class was renamed, give it "
             f'event_type: ClassVar[str] = "{event_type}"; unknown="raw" reads it as plain values',
             **_fields(row, stream),
         )

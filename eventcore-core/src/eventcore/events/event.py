@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, ClassVar, Final, Literal, TypeAlias, dataclass_transform, final
+from typing import Any, ClassVar, dataclass_transform, final
 
 import msgspec
 
 from eventcore.errors import InvalidEventType
-from eventcore.events.classes import add_class, check_fields, class_name
+from eventcore.events.classes import add_class, check_fields, class_name, is_event_type
 from eventcore.events.stream_id import StreamId
-
-Unknown: TypeAlias = Literal["error", "raw"]
-"""What to do with an event whose type no class of this process has: raise ``UnknownEventType``, or give a ``RawEvent``."""
-
-_EVENT_TYPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,255}")
 
 
 # A type checker must know that subclasses are frozen without saying so.
@@ -49,7 +43,7 @@ class Event(msgspec.Struct, frozen=True):
         event_type = cls.__dict__.get("event_type", cls.__name__)
         # Python keeps a refused class alive, at least in the traceback of the error below. Without a type it is no event.
         cls.event_type = ""
-        if not isinstance(event_type, str) or not _EVENT_TYPE.fullmatch(event_type):
+        if not isinstance(event_type, str) or not is_event_type(event_type):
             raise InvalidEventType(
                 f"{class_name(cls)}: event_type is {event_type!r:.300}; expected a text of 1 to 255 characters without white "
                 'space, declared as event_type: ClassVar[str] = "…"'

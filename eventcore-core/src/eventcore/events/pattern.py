@@ -8,6 +8,7 @@ from typing import Final, final
 import msgspec
 
 from eventcore.errors import InvalidPattern
+from eventcore.events.stream_id import NOT_IN_STREAM_IDS
 
 _SYNTAX: Final = "'*' stands for any characters, '?' for one, '[a-z]' for one of a set, '[!a-z]' for one outside it"
 _TOKEN: Final = re.compile(r"\*|\?|\[(!?)([^\[\]!^]+)\]|[^\[\]]", re.DOTALL)
@@ -39,7 +40,8 @@ class StreamPattern(msgspec.Struct, frozen=True):
         """Parse a pattern of 1 to 255 characters.
 
         Raises:
-            InvalidPattern: a bracket is not closed, a set is empty or a range runs backwards.
+            InvalidPattern: a bracket is not closed, a set is empty, a range runs backwards, or there is a character that no
+                stream id has.
         """
         if not isinstance(text, str) or not 0 < len(text) <= 255:
             raise InvalidPattern(f"pattern {text!r:.80}: expected a str of 1 to 255 characters, where {_SYNTAX}")
@@ -52,6 +54,11 @@ class StreamPattern(msgspec.Struct, frozen=True):
                 raise InvalidPattern(f"pattern {text!r}: cannot read {text[at:]!r} at index {at}; {_SYNTAX}")
             at = token.end()
             if token[2] is None:
+                if NOT_IN_STREAM_IDS.match(token.group()) and token.group() not in _WILDCARDS:
+                    raise InvalidPattern(
+                        f"pattern {text!r}: no stream id has {token.group()!r} (at index {token.start()}), so it would match "
+                        f"none; {_SYNTAX}"
+                    )
                 glob.append(token.group())
                 regex.append(_WILDCARDS.get(token.group()) or re.escape(token.group()))
             else:

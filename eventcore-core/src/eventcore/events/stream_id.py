@@ -9,8 +9,8 @@ from eventcore.errors import InvalidStreamId
 
 _MAX_LENGTH: Final = 255
 # White space, control characters and surrogates cannot be stored or shown everywhere; the rest are the wildcards of patterns.
-_FORBIDDEN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff*?\[\]]")
-_search: Final = _FORBIDDEN.search
+NOT_IN_STREAM_IDS: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff*?\[\]]")
+_search: Final = NOT_IN_STREAM_IDS.search
 _new: Final = str.__new__
 
 
@@ -41,7 +41,7 @@ white space, control characters or any of * ? [ ]
             raise InvalidStreamId(f"a stream id is a str, not {type(text).__name__}")
         if not 0 < len(text) <= _MAX_LENGTH:
             raise InvalidStreamId(f"stream id {text[:40]!r}… has {len(text)} characters; allowed are 1 to {_MAX_LENGTH}")
-        if found := _FORBIDDEN.search(text):
+        if found := NOT_IN_STREAM_IDS.search(text):
             raise InvalidStreamId(
                 f"stream id {text!r} has {found.group()!r} at index {found.start()}; allowed are 1 to {_MAX_LENGTH} characters "
                 "without white space, control characters or any of * ? [ ]"

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, cast
 
@@ -23,6 +23,8 @@ _MAX_TRACEBACK: Final = 4096
 _MAX_FRAMES: Final = 16
 # Exceptions that caused one another, exceptions of a group and notes: so many are shown.
 _MAX_CHAIN: Final = 5
+# Names of a list of known ones.
+_MAX_NAMES: Final = 20
 # What databases, drivers and SQLAlchemy put on lines of their own after the message; it reaches to the end of the text.
 _ADDITIONS: Final = re.compile(
     r"\n[ |+]*(?:(?:DETAIL|HINT|CONTEXT|WHERE|QUERY|STATEMENT|PARAMETERS|LINE \d{1,9}):|\[(?:SQL|parameters): )"
@@ -300,6 +302,16 @@ def is_success(error: SystemExit) -> bool:
         return error.code is None or (type(error.code) is int and error.code == 0)
     except BaseException:  # noqa: BLE001  # an attribute of a foreign class
         return False
+
+
+def in_words(names: Sequence[str]) -> str:
+    """The first 20 of several names, for a message.
+
+    >>> in_words(["a", "b"]), in_words([])
+    ('a, b', 'none')
+    """
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"{', '.join(names[:_MAX_NAMES]) or 'none'}{more}"
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

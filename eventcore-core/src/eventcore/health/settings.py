@@ -42,7 +42,7 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
         disk_free: bytes that must be free on the disk of a SQLite file; below a tenth of it the disk is unhealthy.
 
     Raises:
-        ValueError: a number is out of its range, or ``essential`` is one text and not several.
+        ValueError: a number is out of its range, or ``essential`` or ``projections`` is one text and not several.
 
     >>> HealthSettings(essential=("projection:*",)).is_essential("projection:balances")
     True
@@ -64,8 +64,9 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("interval", "limit", "nobody_after", "stalled_after", "blocked_after", "dead_after", "append_after"):
             check_seconds(name, getattr(self, name))
         check_seconds("keep", self.keep, or_0=True)
-        if isinstance(self.essential, str):
-            raise ValueError(f"essential={self.essential!r:.80}; expected several names, such as ({self.essential!r:.80},)")
+        for name in ("essential", "projections"):
+            if isinstance(value := getattr(self, name), str):
+                raise ValueError(f"{name}={value!r:.80}; expected several names, such as ({value!r:.80},)")
         if self.disk_free < 0:
             raise ValueError(f"disk_free={self.disk_free!r}; expected a number of bytes, 0 or more")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, final, get_args
 
 import msgspec
 
-from eventcore.errors import InvalidPattern, InvalidProjection
+from eventcore.errors import InvalidInput, InvalidPattern, InvalidProjection
 from eventcore.events import Unknown
-from eventcore.events.classes import stored_types
+from eventcore.events.classes import class_name, stored_types
+from eventcore.ground import did_you_mean, in_words
 from eventcore.projections.projection import OnError, Projection
 from eventcore.stores import EventFilter, StreamPattern
 
@@ -85,7 +87,7 @@ class Definition(msgspec.Struct, frozen=True):
         return cls(key, event_filter, projection.on_error, unknown, size, call, batched, transactional, fenced, asynchronous)
 
 
-def projection_key(projection: Projection | str) -> str:
+def projection_key(projection: Projection | type[Projection] | str) -> str:
     """The name under which the store keeps the checkpoint of a projection: ``name``, from version 2 on ``name@version``.
 
     Raises:
@@ -95,6 +97,11 @@ def projection_key(projection: Projection | str) -> str:
         if not _KEY.fullmatch(projection):
             raise InvalidProjection(f"{projection!r:.160} is no name of a projection; expected name, or name@version")
         return projection
+    if not (issubclass(projection, Projection) if isinstance(projection, type) else isinstance(projection, Projection)):
+        raise InvalidProjection(
+            f"{projection!r:.80} is no projection; expected the name of a projection, or an instance of a class derived from "
+            "Projection"
+        )
     name, version = getattr(projection, "name", None), projection.version
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidProjection(
@@ -106,8 +113,26 @@ def projection_key(projection: Projection | str) -> str:
     return name if version == 1 else f"{name}@{version}"
 
 
-def _class_name(projection: Projection) -> str:
-    return f"{type(projection).__module__}.{type(projection).__qualname__}"
+def declared_keys() -> set[str]:
+    """The keys of all projections whose class in this process declares a name, whether they have run or not."""
+    keys: set[str] = set()
+    classes = Projection.__subclasses__()
+    while classes:
+        cls = classes.pop()
+        classes += cls.__subclasses__()
+        with suppress(InvalidProjection):
+            keys.add(projection_key(cls))
+    return keys
+
+
+def unknown_name(key: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that no projection has: the names that are known, and the nearest of them."""
+    names = sorted(known)
+    return f"known are: {in_words(names)}{did_you_mean(key, names)}"
+
+
+def _class_name(projection: Projection | type[Projection]) -> str:
+    return class_name(projection if isinstance(projection, type) else type(projection))
 
 
 def _pattern(projection: Projection, where: str) -> StreamPattern | None:
@@ -123,8 +148,8 @@ def _event_types(projection: Projection, where: str) -> tuple[str, ...] | None:
     if (kinds := projection.event_types) is None:
         return None
     try:
-        names = stored_types(kinds)
-    except ValueError as error:
+        names = stored_types(kinds, unknown=projection.unknown)
+    except InvalidInput as error:
         raise InvalidProjection(f"{where}: {error}") from error
     if not names:
         raise InvalidProjection(f"{where}: event_types is empty, so nothing would ever be applied; leave it out for every type")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, final
 
 from eventcore.catalogue import ProjectionInstruments
-from eventcore.errors import ProjectionTimeout, StoreClosed
+from eventcore.errors import InvalidInput, ProjectionTimeout, StoreClosed
 from eventcore.events.codec import Codec
 from eventcore.ground import OwnedTask, cancel_and_wait, spawn
 from eventcore.projections.context import LocalPositions, RunContext
-from eventcore.projections.definition import projection_key
+from eventcore.projections.definition import declared_keys, projection_key, unknown_name
 from eventcore.projections.projection import Projection
 from eventcore.stores.base import Backend
+from eventcore.stores.values import DeadLetter
 from eventcore.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class ProjectionHost:
         self._telemetry = telemetry
         self._positions = LocalPositions()
         self._tasks: set[OwnedTask[Any]] = set()
+        # The names of all projections that this process has been given, also those without a record in the store so far.
+        self._given: set[str] = set()
         self._stopping = False
         self._closing = False
 
@@ -89,9 +93,22 @@ class ProjectionHost:
             if await self._positions.wait(key, position, max(0.0, min(remaining, pause))):
                 return
             if remaining <= 0:
-                where = "it has never run" if reached is None else f"it is at {reached}"
+                where = await self._never_run(projection, key) if reached is None else f"it is at {reached}"
                 raise ProjectionTimeout(f"projection {key!r} has not reached position {position} within {timeout:g} s: {where}")
             pause = min(_LAST_POLL, pause * 2)
+
+    async def dead_letters(self, projection: Projection | str, limit: int) -> Sequence[DeadLetter]:
+        """See ``EventStore.dead_letters``."""
+        key = projection_key(projection)
+        if not (letters := await self._backend.ledger.dead_letters(key, limit)):
+            await self._check_known(projection, key)
+        return letters
+
+    async def reset(self, projection: Projection | str) -> None:
+        """See ``EventStore.reset_projection``."""
+        key = projection_key(projection)
+        await self._check_known(projection, key)
+        await self._backend.ledger.reset_projection(key)
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """See ``EventStore.retry_dead_letters``."""
@@ -100,11 +117,30 @@ class ProjectionHost:
         return await retry_dead_letters(self._context(projection))
 
     def _context(self, projection: Projection) -> RunContext:
-        return RunContext.of(projection, self._backend, self._codec, self._instruments, self._positions, self._telemetry)
+        context = RunContext.of(projection, self._backend, self._codec, self._instruments, self._positions, self._telemetry)
+        self._given.add(context.definition.key)
+        return context
 
     async def _stored_position(self, key: str) -> int | None:
         if self._closing:
             raise StoreClosed("the store was closed while wait_for was waiting for a projection")
-        return next(
-            (record.checkpoint.position for record in await self._backend.ledger.projections() if record.name == key), None
-        )
+        return (await self._stored()).get(key)
+
+    async def _stored(self) -> dict[str, int]:
+        return {record.name: record.checkpoint.position for record in await self._backend.ledger.projections()}
+
+    async def _names_without(self, projection: Projection | str, key: str) -> set[str] | None:
+        """The names that are known, if ``key`` was passed as a text and is none of them."""
+        if not isinstance(projection, str) or key in self._given:
+            return None
+        # Declared names: a process may ask for a projection of its code before that has run anywhere.
+        names = {*self._given, *declared_keys(), *await self._stored()}
+        return None if key in names else names
+
+    async def _check_known(self, projection: Projection | str, key: str) -> None:
+        if (names := await self._names_without(projection, key)) is not None:
+            raise InvalidInput(f"there is no projection {key!r} in the store or in this process; {unknown_name(key, names)}")
+
+    async def _never_run(self, projection: Projection | str, key: str) -> str:
+        names = await self._names_without(projection, key)
+        return "it has never run" if names is None else f"it has never run; {unknown_name(key, names)}"

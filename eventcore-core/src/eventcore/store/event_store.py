@@ -17,7 +17,7 @@ from eventcore.ground.arguments import LARGEST, at_least_0, check_seconds
 from eventcore.health.methods import HasHealth
 from eventcore.health.monitor import HealthMonitor
 from eventcore.health.settings import HealthSettings
-from eventcore.projections import Projection, ProjectionHost, projection_key
+from eventcore.projections import Projection, ProjectionHost
 from eventcore.recording import TraceContext
 from eventcore.store.closing import Closing
 from eventcore.store.patience import open_patiently
@@ -282,20 +282,21 @@ class EventStore(HasHealth):
             after: skip events up to this position, 0 or more.
             pattern: only streams whose whole id matches. ``*`` stands for any characters, ``?`` for one,
                 ``[0-9]`` for one of a set, ``[!0-9]`` for one outside it. Case matters.
-            event_types: only events of these stored types or classes.
+            event_types: only events of these stored types or classes. With ``unknown="error"``, each has a class here.
             limit: the largest number of matching events, 0 or more; ``None`` for all.
             unknown: what to do with an event whose type no class of this process has: ``"error"`` raises
                 ``UnknownEventType``, ``"raw"`` gives it as a ``RawEvent``.
 
         Raises:
-            InvalidPattern: ``pattern`` cannot be read.
+            InvalidPattern: ``pattern`` cannot be read, or matches no stream id.
+            InvalidInput: ``event_types`` has something that no event can have, or a type of which no class is known.
             ValueError: an argument is out of its range.
             UnknownEventType, CorruptEvent: an event cannot be read; ``stream_id``, ``version`` and ``position`` say which one.
         """
         self._check_open()
         wanted = EventFilter(
             None if pattern is None else StreamPattern.parse(pattern),
-            None if event_types is None else stored_types(event_types),
+            None if event_types is None else stored_types(event_types, unknown=unknown),
         )
         decode = self._decoder(unknown)
         positions = window(wanted, MAX_PAGE)
@@ -414,9 +415,13 @@ class EventStore(HasHealth):
         return await self._backend.ledger.projections()
 
     async def dead_letters(self, projection: Projection | str, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The events that a projection could not apply and skipped, in order of position: at most ``limit``."""
+        """The events that a projection could not apply and skipped, in order of position: at most ``limit``.
+
+        Raises:
+            InvalidInput: neither the store nor this process has a projection of this name, or ``limit`` is out of its range.
+        """
         self._check_open()
-        return await self._backend.ledger.dead_letters(projection_key(projection), at_least_0("limit", limit))
+        return await self._projections.dead_letters(projection, at_least_0("limit", limit))
 
     async def retry_dead_letters(self, projection: Projection) -> RetriedDeadLetters:
         """Apply every dead letter of a projection again, and remove those that succeed.
@@ -436,10 +441,11 @@ class EventStore(HasHealth):
         The read model is not touched: empty it yourself.
 
         Raises:
+            InvalidInput: neither the store nor this process has a projection of this name.
             LeadershipLost: the projection is running: stop it first.
         """
         self._check_open()
-        await self._backend.ledger.reset_projection(projection_key(projection))
+        await self._projections.reset(projection)
 
     def register_exporter(self, exporter: object, *, name: str | None = None) -> str:
         """Add an exporter, at any time; see ``Telemetry.register_exporter``."""
