@@ -97,11 +97,11 @@ def test_an_exporter_that_is_not_enabled_is_shown_and_a_disabled_one_is_not_impo
 def test_an_unknown_name_is_code_2_with_the_known_ones(command: Command) -> None:
     done = command.run("plugins", "jurnal")
     assert done.returncode == 2
-    assert "there is no exporter 'jurnal'; did you mean 'journal'?; known are" in done.stdout
+    assert "there is no exporter 'jurnal'; did you mean 'journal'?; known are" in done.stderr
     command.environ["EVENTCORE_EXPORTERS"] = "journal"
     code, answer = command.json("check", "jurnal")
-    assert (code, answer["exporters"][0]["state"]) == (2, "unknown")
-    assert "did you mean 'journal'?" in answer["exporters"][0]["message"]
+    assert (code, answer["ok"]) == (2, False)
+    assert "did you mean 'journal'?" in answer["error"]
 
 
 def test_a_plugin_that_is_broken_says_why_its_settings_are_not_known(command: Command) -> None:

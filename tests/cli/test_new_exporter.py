@@ -31,7 +31,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def new_exporter(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     code = main(["new-exporter", *arguments])
-    return code, capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert not (printed.out and printed.err)
+    return code, printed.out or printed.err
 
 
 def test_a_whole_distribution_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

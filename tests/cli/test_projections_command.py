@@ -83,6 +83,8 @@ def test_projections_are_listed_with_how_far_they_are(shop: Path, url: str) -> N
         0,
         {
             "version": 1,
+            "ok": True,
+            "error": None,
             "head": 5,
             "projections": [
                 {"name": "numbers", "position": 5, "lag": 0, "owner": "", "lease_left": 0.0, "dead_letters": 2},
@@ -118,13 +120,14 @@ def test_dead_letters_that_can_be_applied_now_are_gone_after_a_retry(shop: Path,
     application(shop, set())
     done = eventcore(shop, "retry", "numbers", url, "--import", "shop:numbers")
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 applied, 0 remaining\n", "")
-    assert answer(shop, "dead-letters", "numbers", url) == (0, {"version": 1, "projection": "numbers", "dead_letters": []})
+    nothing: dict[str, Any] = {"version": 1, "ok": True, "error": None, "projection": "numbers", "dead_letters": []}
+    assert answer(shop, "dead-letters", "numbers", url) == (0, nothing)
 
 
 def test_a_projection_that_is_reset_is_at_the_beginning(shop: Path, url: str) -> None:
     assert answer(shop, "reset", "numbers", url) == (
         0,
-        {"version": 1, "projection": "numbers", "reset": True, "error": None},
+        {"version": 1, "ok": True, "error": None, "projection": "numbers", "reset": True},
     )
     _, found = answer(shop, "list", url)
     assert [(one["position"], one["lag"], one["dead_letters"]) for one in found["projections"]] == [(0, 5, 0)]
@@ -141,7 +144,7 @@ async def test_what_runs_is_shown_with_its_owner_and_is_not_reset(shop: Path, ur
         assert 0 < record["lease_left"] <= 30
         assert record["owner"].count(":") == 2
         code, found = await asyncio.to_thread(answer, shop, "reset", "numbers", url)
-        assert (code, found["reset"]) == (1, False)
+        assert (code, found["ok"], list(found)) == (1, False, ["version", "ok", "error"])
         assert "is running: stop it before you reset it" in found["error"]
     await running
 

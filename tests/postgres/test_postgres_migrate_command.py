@@ -48,8 +48,8 @@ async def test_the_command_says_what_is_wrong_without_the_password(server: Serve
     code, output, errors = await run(tmp_path, "--json", server.url("nowhere"))
     assert (code, errors) == (1, "")
     answer = msgspec.json.decode(output)
-    assert (answer["ok"], answer["schema_version"]) == (False, None)
-    assert "has no such database" in answer["message"]
+    assert (answer["ok"], list(answer)) == (False, ["version", "ok", "error"])
+    assert "has no such database" in answer["error"]
     code, output, errors = await run(tmp_path, f"postgresql://u:{PASSWORD}@host")
     assert (code, output) == (2, "")
     assert errors.startswith("eventcore: the store URL names no database")

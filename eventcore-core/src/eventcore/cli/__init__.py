@@ -21,7 +21,7 @@ from eventcore.cli.health import add_health
 from eventcore.cli.listing import add_plugins
 from eventcore.cli.migrating import add_migrate
 from eventcore.cli.output import Output
-from eventcore.cli.parsing import EPILOG
+from eventcore.cli.parsing import EPILOG, JSON, Parser, WrongCommandLine
 from eventcore.cli.projections import add_projections
 from eventcore.cli.scaffolding import add_new_exporter
 from eventcore.version import __version__
@@ -34,17 +34,22 @@ _LAST_THREADS: Final = 3.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process) and return its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="eventcore",
         description="List, check and begin exporters of eventcore, and maintain its stores.",
-        epilog=EPILOG,
+        epilog=f"{EPILOG}{JSON}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"eventcore-core {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add in (add_plugins, add_check, add_health, add_migrate, add_projections, add_new_exporter):
         add(commands)
-    options = parser.parse_args(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except WrongCommandLine as error:
+        sys.stderr.write(error.usage)
+        as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+        return Output(as_json=as_json).fail(2, error.message)
     # The command prints what an exporter logs as its result. Without a handler, Python would print the log records, too.
     logging.getLogger("eventcore").addHandler(logging.NullHandler())
     output = Output(as_json=options.json)

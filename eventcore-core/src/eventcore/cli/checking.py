@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from typing import Any, Final, final
 
 import msgspec
 
-from eventcore.cli.output import Output
+from eventcore.cli.output import Output, count_faults
 from eventcore.cli.parsing import add_command, add_config, add_timeout
 from eventcore.cli.pulling import check_pull
 from eventcore.errors import ConfigurationError, Fault
@@ -22,8 +23,6 @@ from eventcore.telemetry import Telemetry
 METRIC: Final = "eventcore.check"
 SPAN: Final = "eventcore check"
 _SHUTDOWN_TIMEOUT: Final = 2.0
-# The state of a name on the command line that no exporter has.
-_UNKNOWN: Final = "unknown"
 
 
 @final
@@ -44,8 +43,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``eventcore check --json``."""
 
-    version: int = 1
-    ok: bool
     files: tuple[str, ...]
     exporters_off: bool
     faults: tuple[Fault, ...]
@@ -67,7 +64,7 @@ def _check(output: Output, options: argparse.Namespace) -> int:
     the test metric. If another process already serves the address of the page, that page must show metrics of eventcore.
 
     JSON (--json):
-      {"version": 1, "ok": bool, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+      {"version": 1, "ok", "error", "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
        "exporters": [{"name", "plugin", "ok", "state", "sent": [...], "url", "message", "account"}]}
       "sent" holds "metric" and "span", as far as the exporter takes them; "url" may be null. "account" says how many spans and
       points were delivered, dropped and refused, and the last error.
@@ -83,21 +80,23 @@ def _check(output: Output, options: argparse.Namespace) -> int:
         # The timeout is for delivering: importing the plugins does not count.
         results = _results(telemetry, time.monotonic() + options.timeout)
         if options.name is not None and not results:
+            if (problem := _unknown(telemetry, options.name)) is not None:
+                return output.fail(2, problem)
             results = [_not_enabled(telemetry, options.name)]
     except ConfigurationError as error:
         faults = error.faults
     finally:
         telemetry.shutdown_blocking(_SHUTDOWN_TIMEOUT)
     answer = CheckResult(
-        ok=not faults and all(result.ok for result in results),
         files=telemetry.configuration.files,
         exporters_off=telemetry.configuration.exporters_off,
         faults=faults,
         exporters=tuple(results),
     )
-    output.answer(answer, lambda: _print(output, answer, recording=telemetry.enabled, named=options.name is not None))
-    is_unknown = any(result.state == _UNKNOWN for result in results)
-    return 2 if faults or is_unknown else int(not answer.ok)
+    code = 2 if faults else int(not all(result.ok for result in results))
+    named = options.name is not None
+    print_text = partial(_print, output, answer, recording=telemetry.enabled, named=named)
+    return output.answer(code, answer, print_text, count_faults(faults))
 
 
 def _print(output: Output, answer: CheckResult, *, recording: bool, named: bool) -> None:
@@ -120,13 +119,17 @@ def _print(output: Output, answer: CheckResult, *, recording: bool, named: bool)
             output.line(f"Account: {result.account}")
 
 
+def _unknown(telemetry: Telemetry, name: str) -> str | None:
+    """What is wrong with a name that no exporter has; ``None`` if one has it."""
+    known = [plan.name for plan in telemetry.configuration.exporters]
+    if name in known:
+        return None
+    return f"there is no exporter {name!r}{did_you_mean(name, known)}; known are {', '.join(known) or 'none'}"
+
+
 def _not_enabled(telemetry: Telemetry, name: str) -> Result:
-    """The result for a name that no enabled exporter has."""
-    plan = next((plan for plan in telemetry.configuration.exporters if plan.name == name), None)
-    if plan is None:
-        known = [plan.name for plan in telemetry.configuration.exporters]
-        message = f"there is no exporter {name!r}{did_you_mean(name, known)}; known are {', '.join(known) or 'none'}"
-        return Result(name=name, plugin=name, ok=False, state=_UNKNOWN, message=message)
+    """The result for an exporter that is not enabled."""
+    plan = next(plan for plan in telemetry.configuration.exporters if plan.name == name)
     state = plan.action.replace("_", " ")
     return Result(name=name, plugin=plan.plugin, ok=False, state=state, message=f"{state}: {plan.reason}")
 

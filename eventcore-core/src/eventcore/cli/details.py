@@ -12,7 +12,7 @@ import msgspec
 
 from eventcore.cli.listing import Listing, Row, list_exporters
 from eventcore.cli.live import LiveState, find_live_state
-from eventcore.cli.output import Output
+from eventcore.cli.output import Output, count_faults
 from eventcore.errors import Fault
 from eventcore.exporting.configuration import Configuration, LoadedExporters, ReadyExporter, load_exporters
 from eventcore.exporting.configuration.conversion import describe, is_configurable, is_secret
@@ -58,7 +58,6 @@ class SettingRow(msgspec.Struct, frozen=True, kw_only=True):
 class Details(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``eventcore plugins NAME --json``."""
 
-    version: int = 1
     files: tuple[str, ...]
     faults: tuple[Fault, ...]
     exporter: Row
@@ -79,11 +78,10 @@ def show_details(output: Output, configuration: Configuration, name: str) -> int
     if row is None:
         names = [row.name for row in listing.exporters]
         problem = f"there is no exporter {name!r}{did_you_mean(name, names)}; known are {', '.join(names)}"
-        output.answer({"version": 1, "problem": problem}, lambda: output.line(problem))
-        return 2
+        return output.fail(2, problem)
     details = _details(configuration, loaded, listing, row)
-    output.answer(details, lambda: _print(output, details))
-    return 2 if listing.faults else int(row.state in ("failed", "loading"))
+    code = 2 if listing.faults else int(row.state in ("failed", "loading"))
+    return output.answer(code, details, lambda: _print(output, details), count_faults(listing.faults))
 
 
 def _details(configuration: Configuration, loaded: LoadedExporters, listing: Listing, row: Row) -> Details:

@@ -43,10 +43,9 @@ _ONE_LOOK: Final = HealthSettings(keep=0.0, interval=60.0, nobody_after=1.0)
 
 @final
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The output of ``eventcore health --json``."""
+    """The output of ``eventcore health --json``. With the status ``unknown``, it is only why there is no answer."""
 
-    version: int = 1
-    ok: bool
+    ok: bool = False
     message: str = ""
     status: str = "unknown"
     checks: dict[str, CheckResult] = {}
@@ -80,7 +79,7 @@ def _health(output: Output, options: argparse.Namespace) -> int:
     HEALTHCHECK CMD ["eventcore", "health", "http://127.0.0.1:8086/livez", "--timeout", "2"]
 
     JSON (--json):
-      {"version": 1, "ok": bool, "message": str, "status": "healthy" | "degraded" | "unhealthy" | "unknown",
+      {"version": 1, "ok", "error", "message": text, "status": "healthy" | "degraded" | "unhealthy",
        "checks": {name: {"status", "reason", "since", "figures", "essential"}}}
     """
     url: str = options.url
@@ -93,17 +92,14 @@ def _health(output: Output, options: argparse.Namespace) -> int:
         message = without_secrets(str(error))
         if isinstance(error, InvalidStoreUrl) and "://" not in url:
             message = f"{message}; or, for a running service, http://HOST:PORT/readyz"
-        output.answer(Answer(ok=False, message=message), lambda: output.error(message))
-        return 2
-    output.answer(answer, lambda: _print(output, answer))
-    return int(not answer.ok)
+        return output.fail(2, message)
+    if answer.status == "unknown":
+        return output.fail(1, answer.message)
+    return output.answer(int(not answer.ok), answer, lambda: _print(output, answer))
 
 
 def _print(output: Output, answer: Answer) -> None:
-    if answer.status == "unknown":
-        output.error(answer.message)
-    else:
-        output.line(answer.message or answer.status)
+    output.line(answer.message or answer.status)
     for name, check in answer.checks.items():
         if check.status != "healthy":
             output.line(f"  {check.status}: {name}: {check.reason}")
@@ -147,13 +143,13 @@ def _ask(asked: str, headers: Mapping[str, str], timeout: float) -> tuple[Answer
                 status, body = error.code, error.read(_MOST_BYTES)
     except (OSError, URLError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        return Answer(ok=False, message=f"no answer from {asked}: {reason}"), False
+        return Answer(message=f"no answer from {asked}: {reason}"), False
     try:
         found = msgspec.convert(json.loads(body), type=_Body)
     except (ValueError, msgspec.ValidationError):
         wanted = f"; it wants a password in the URL, or a token in {_TOKEN_VARIABLE}" if status == _UNAUTHORIZED else ""
         message = f"{asked} answered {status}, and not with the health of a store{wanted}"
-        return Answer(ok=False, message=message), status != _UNAUTHORIZED
+        return Answer(message=message), status != _UNAUTHORIZED
     return Answer(ok=status == 200, status=found.status, checks=found.checks, message=_message(found, status)), False
 
 
@@ -190,9 +186,9 @@ async def _of_store(url: str, timeout: float) -> Answer:
     except InvalidInput:
         raise
     except TimeoutError:
-        return Answer(ok=False, message=f"no answer within {timeout:g} s")
+        return Answer(message=f"no answer within {timeout:g} s")
     except EventCoreError as error:
-        return Answer(ok=False, message=without_secrets(describe_error(error)))
+        return Answer(message=without_secrets(describe_error(error)))
 
 
 def _from(health: Health) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, final
 import msgspec
 from msgspec.structs import replace
 
-from eventcore.cli.output import Output
+from eventcore.cli.output import Output, count_faults
 from eventcore.cli.parsing import add_command, add_config
 from eventcore.errors import Fault
 from eventcore.exporting.configuration import (
@@ -46,7 +46,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``eventcore plugins --json``."""
 
-    version: int = 1
     files: tuple[str, ...]
     exporters_off: bool
     faults: tuple[Fault, ...]
@@ -80,7 +79,7 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
       not installed  one of eventcore's own; the last column says how to install it
 
     JSON (--json):
-      {"version": 1, "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
+      {"version": 1, "ok", "error", "files": [path], "exporters_off": bool, "faults": [{"where", "key", "problem"}],
        "exporters": [{"name", "plugin", "distribution", "version", "state", "reason", "kinds": [...], "install"}],
        "damages": [{"file", "problem"}]}
       "damages" is metadata of installed distributions that cannot be read. It stops nothing, but may hide a plugin.
@@ -89,7 +88,7 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
     With NAME: show one exporter with each of its settings (type, default, value, where it comes from; secrets as ***), and how
     it does in a running process, if an enabled exporter has an address at which that process shows its metrics. The plugin is
     imported also when the exporter is not enabled, but not when it is disabled.
-      {"version": 1, "files", "faults", "exporter": {...}, "interval": seconds, "temporality",
+      {"version": 1, "ok", "error", "files", "faults", "exporter": {...}, "interval": seconds, "temporality",
        "settings": [{"name", "type", "default", "value", "source", "key"}], "settings_problem", "pipeline": [...],
        "standard_variables": [names of OpenTelemetry's variables that are set, which a plugin may follow],
        "live": {"url", "state", "last_success_ages": {signal: seconds}, "spans": {outcome: n}, "cycles": {...}, "problem"}}
@@ -101,8 +100,7 @@ def _plugins(output: Output, options: argparse.Namespace) -> int:
 
         return show_details(output, configuration, options.name)
     listing = list_exporters(configuration)
-    output.answer(listing, lambda: _print(output, listing))
-    return listing.exit_code
+    return output.answer(listing.exit_code, listing, lambda: _print(output, listing), count_faults(listing.faults))
 
 
 def _print(output: Output, listing: Listing) -> None:

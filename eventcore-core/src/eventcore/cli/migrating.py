@@ -25,9 +25,7 @@ exit codes:
 class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``eventcore migrate --json``."""
 
-    version: int = 1
-    ok: bool
-    schema_version: int | None = None
+    schema_version: int
     message: str
 
 
@@ -45,23 +43,18 @@ def _migrate(output: Output, options: argparse.Namespace) -> int:
     PostgreSQL may be in the variable PGPASSWORD or in the password file instead of the URL.
 
     JSON (--json):
-      {"version": 1, "ok": bool, "schema_version": int, "message": text}
-      "schema_version" is null when the migration failed.
+      {"version": 1, "ok", "error", "schema_version": int, "message": text}
     """
-    code = 0
     try:
         asyncio.run(_open_and_close(options.url, options.timeout))
     except TimeoutError:
-        result, code = MigrationResult(ok=False, message=f"not done within {options.timeout:g} s"), 1
+        return output.fail(1, f"not done within {options.timeout:g} s")
     except (InvalidStoreUrl, MissingDependency) as error:
-        result, code = MigrationResult(ok=False, message=str(error)), 2
+        return output.fail(2, str(error))
     except StoreError as error:
-        result, code = MigrationResult(ok=False, message=str(error)), 1
-    else:
-        message = f"The schema of the store has version {SCHEMA_VERSION}, which this eventcore needs."
-        result = MigrationResult(ok=True, schema_version=SCHEMA_VERSION, message=message)
-    output.answer(result, lambda: (output.line if result.ok else output.error)(result.message))
-    return code
+        return output.fail(1, str(error))
+    message = f"The schema of the store has version {SCHEMA_VERSION}, which this eventcore needs."
+    return output.answer(0, MigrationResult(schema_version=SCHEMA_VERSION, message=message), lambda: output.line(message))
 
 
 async def _open_and_close(url: str, timeout: float) -> None:

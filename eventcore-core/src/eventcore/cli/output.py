@@ -13,6 +13,8 @@ import msgspec
 
 from eventcore.errors import Fault
 
+# The version of the JSON of all commands.
+_VERSION: Final = 1
 _COLOURS: Final = {"ok": "32", "loaded": "32", "loading": "33", "failed": "31"}
 
 # Characters of the last column, however narrow the terminal is.
@@ -30,26 +32,38 @@ class Output:
         self._width = shutil.get_terminal_size().columns if self._stream.isatty() else None
         self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
-    def answer(self, value: Any, print_text: Callable[[], None]) -> None:
-        """Print ``value`` as JSON if JSON was asked for; else call ``print_text``."""
+    def answer(self, code: int, fields: Any, print_text: Callable[[], None], error: str | None = None) -> int:
+        """Print the answer of a command, and return its exit code.
+
+        Args:
+            code: the exit code.
+            fields: a struct or a mapping: in JSON, what follows ``version``, ``ok`` and ``error``.
+            print_text: prints the answer when JSON was not asked for.
+            error: why the command could not do what it was asked for, although there is more to show.
+        """
         if self.as_json:
-            self._write([msgspec.json.format(msgspec.json.encode(value), indent=2).decode()])
+            answer = {"version": _VERSION, "ok": code == 0, "error": error, **msgspec.to_builtins(fields)}
+            self._write([msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()])
         else:
             print_text()
+        return code
+
+    def fail(self, code: int, error: str) -> int:
+        """Print why the command could not do what it was asked for, in one shape for all commands; return its exit code."""
+        return self.answer(code, {}, lambda: self.error(error), error)
 
     def line(self, text: str = "") -> None:
         self._write([text])
 
     def error(self, text: str) -> None:
-        """Print why the command could not do what it was asked for, on standard error."""
+        """Print a text on standard error."""
         sys.stderr.write(f"eventcore: {text}\n")
 
     def faults(self, faults: Sequence[Fault]) -> None:
         """Print every fault of the configuration."""
         if faults:
-            count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
             listed = [line for fault in faults for line in self._broken(f"- {fault}", 2)]
-            self._write([f"The configuration has {count}:", *(f"  {line}" for line in listed), ""])
+            self._write([f"{count_faults(faults)}:", *(f"  {line}" for line in listed), ""])
 
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]], if_empty: str = "") -> None:
         """Print rows under titles, or the line ``if_empty`` when there are no rows.
@@ -98,6 +112,11 @@ class Output:
         for line in lines:
             self._stream.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
         self._stream.flush()
+
+
+def count_faults(faults: Sequence[Fault]) -> str | None:
+    """How many faults the configuration has, as a text; ``None`` when it has none."""
+    return f"The configuration has {len(faults)} fault{'s' if len(faults) > 1 else ''}" if faults else None
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from inspect import getdoc
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from eventcore.cli.output import Output
 
@@ -21,11 +21,39 @@ exit codes:
   1  an exporter that is enabled has failed, or did not deliver; a store cannot be migrated
   2  the configuration has faults (each is listed), the command line is wrong, or a package is missing
 """
+JSON: Final = """
+json:
+  With --json, standard output has one object, which begins with "version", "ok" (whether the exit code is 0) and "error".
+  "error" is null; or the command could not do what it was asked for, and "error" says why. There is nothing else then:
+  {"version": 1, "ok": false, "error": text}. Faults of the configuration are listed behind it, in "faults".
+"""
+
+
+class WrongCommandLine(Exception):
+    """The arguments of the process fit no command.
+
+    Attributes:
+        usage: what was expected.
+        message: what is wrong.
+    """
+
+    def __init__(self, usage: str, message: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+        self.message = message
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that leaves it to ``main`` to print what is wrong: as text or as JSON."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``WrongCommandLine``."""
+        raise WrongCommandLine(self.format_usage(), message)
 
 
 def add_command(
     commands: Any, name: str, run: Callable[[Output, argparse.Namespace], int], summary: str, epilog: str = EPILOG
-) -> argparse.ArgumentParser:
+) -> Parser:
     """Add the parser of a command.
 
     Args:
@@ -36,11 +64,11 @@ def add_command(
         summary: one line for the list of commands.
         epilog: the end of the help text: the exit codes.
     """
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=getdoc(run),
-        epilog=epilog,
+        epilog=f"{epilog}{JSON}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")

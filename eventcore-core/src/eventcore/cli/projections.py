@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -80,9 +80,7 @@ def _on_store(
         try:
             return asyncio.run(run_on_store(output, options))
         except (UnusableStore, EventCoreError) as error:
-            text = str(error)
-        output.answer({"version": 1, "error": text}, lambda: output.error(text))
-        return 2
+            return output.fail(2, str(error))
 
     return run
 
@@ -101,7 +99,8 @@ async def _list(store: EventStore, output: Output, _: argparse.Namespace) -> int
     """List every projection that was ever run on the store.
 
     JSON (--json):
-      {"version": 1, "head": int, "projections": [{"name", "position", "lag", "owner", "lease_left", "dead_letters"}]}
+      {"version": 1, "ok", "error", "head": int, "projections":
+       [{"name", "position", "lag", "owner", "lease_left", "dead_letters"}]}
       "owner" is host:process:run, and "lease_left" is in seconds. When no process runs the projection, they are "" and 0.
     """
     records = await store.projections()
@@ -120,9 +119,8 @@ async def _list(store: EventStore, output: Output, _: argparse.Namespace) -> int
     titles = ["projection", "position", "lag", "dead letters", "run by"]
     columns = ("name", "position", "lag", "dead_letters")
     rows = [[*(str(each[column]) for column in columns), each["owner"] or "nobody"] for each in listed]
-    answer = {"version": 1, "head": head, "projections": listed}
-    output.answer(answer, lambda: output.table(titles, rows, "No projection was ever run on this store."))
-    return 0
+    answer = {"head": head, "projections": listed}
+    return output.answer(0, answer, lambda: output.table(titles, rows, "No projection was ever run on this store."))
 
 
 @_on_store
@@ -130,15 +128,15 @@ async def _dead_letters(store: EventStore, output: Output, options: argparse.Nam
     """List the events that a projection could not apply (its dead letters), in order of position.
 
     JSON (--json):
-      {"version": 1, "projection": text, "dead_letters":
+      {"version": 1, "ok", "error", "projection": text, "dead_letters":
        [{"position", "event_id", "error_type", "error", "attempts", "failed_at", "stream", "event_type"}]}
       "stream" and "event_type" are null if the store no longer holds the event.
     """
     letters = await store.dead_letters(options.name, limit=_MAX_DEAD_LETTERS)
     listed = [_as_json(letter) | await _event_of(store, letter) for letter in letters]
-    answer = {"version": 1, "projection": options.name, "dead_letters": listed}
-    output.answer(answer, lambda: _print_letters(output, listed, f"{options.name} has no dead letters."))
-    return int(bool(letters))
+    answer = {"projection": options.name, "dead_letters": listed}
+    print_text = partial(_print_letters, output, listed, f"{options.name} has no dead letters.")
+    return output.answer(int(bool(letters)), answer, print_text)
 
 
 @_on_store
@@ -148,7 +146,8 @@ async def _retry(store: EventStore, output: Output, options: argparse.Namespace)
     arguments, or an instance.
 
     JSON (--json):
-      {"version": 1, "projection": text, "applied": [position], "remaining": [dead letter, as of dead-letters]}
+      {"version": 1, "ok", "error", "projection": text, "applied": [position],
+       "remaining": [dead letter, as of dead-letters]}
     """
     projection = _imported(options.source)
     if (key := projection_key(projection)) != options.name:
@@ -161,8 +160,8 @@ async def _retry(store: EventStore, output: Output, options: argparse.Namespace)
         _print_letters(output, remaining)
 
     applied = [letter.position for letter in retried.applied]
-    output.answer({"version": 1, "projection": options.name, "applied": applied, "remaining": remaining}, print_text)
-    return int(bool(remaining))
+    answer = {"projection": options.name, "applied": applied, "remaining": remaining}
+    return output.answer(int(bool(remaining)), answer, print_text)
 
 
 @_on_store
@@ -171,17 +170,14 @@ async def _reset(store: EventStore, output: Output, options: argparse.Namespace)
     not change its read model: empty the read model, too.
 
     JSON (--json):
-      {"version": 1, "projection": text, "reset": bool, "error": text or null}
+      {"version": 1, "ok", "error", "projection": text, "reset": true}
     """
-    problem: str | None = None
     try:
         await store.reset_projection(options.name)
     except LeadershipLost as error:
-        problem = str(error)
-    answer = {"version": 1, "projection": options.name, "reset": problem is None, "error": problem}
+        return output.fail(1, str(error))
     done = f"{options.name} begins again at the first event when it is run."
-    output.answer(answer, lambda: output.line(done) if problem is None else output.error(problem))
-    return int(problem is not None)
+    return output.answer(0, {"projection": options.name, "reset": True}, lambda: output.line(done))
 
 
 def _imported(source: str) -> Projection:

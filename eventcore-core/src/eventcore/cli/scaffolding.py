@@ -37,10 +37,8 @@ _FILES: Final = (
 class NewExporter(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``eventcore new-exporter --json``."""
 
-    version: int = 1
-    ok: bool
     directory: str
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...]
     message: str
 
 
@@ -58,23 +56,23 @@ def _new_exporter(output: Output, options: argparse.Namespace) -> int:
     docs/exporters.md shows. Nothing that exists is overwritten.
 
     JSON (--json):
-      {"version": 1, "ok": bool, "directory": path, "files": [path], "message": text}
+      {"version": 1, "ok", "error", "directory": path, "files": [path], "message": text}
     """
     distribution = f"eventcore-{options.name.replace('_', '-')}"
     directory: Path = options.directory if options.directory is not None else Path(distribution)
-    problem = _problem(options.name, directory)
-    if problem:
-        answer = NewExporter(ok=False, directory=str(directory), message=problem)
-    else:
+    try:
+        if problem := _problem(options.name, directory):
+            return output.fail(2, problem)
         names = _write(directory, options.name, distribution)
-        message = (
-            f"{distribution} is in {directory}. Next:\n\n  cd {directory}\n  python -m venv .venv && . .venv/bin/activate\n"
-            f"{_core_first()}  pip install -e '.[test]'\n  pytest && mypy && ruff check\n\n"
-            f"Then change src/{_package(options.name)}/encoding.py; README.md says what is where."
-        )
-        answer = NewExporter(ok=True, directory=str(directory), files=names, message=message)
-    output.answer(answer, lambda: output.line(answer.message))
-    return 0 if answer.ok else 2
+    except OSError as error:
+        return output.fail(2, f"{directory} cannot be written: {error.strerror or error}; name another folder with --directory")
+    message = (
+        f"{distribution} is in {directory}. Next:\n\n  cd {directory}\n  python -m venv .venv && . .venv/bin/activate\n"
+        f"{_core_first()}  pip install -e '.[test]'\n  pytest && mypy && ruff check\n\n"
+        f"Then change src/{_package(options.name)}/encoding.py; README.md says what is where."
+    )
+    answer = NewExporter(directory=str(directory), files=names, message=message)
+    return output.answer(0, answer, lambda: output.line(message))
 
 
 def _core_first() -> str:
