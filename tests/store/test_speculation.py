@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -23,6 +23,7 @@ from eventcore import (
     open_store,
 )
 from eventcore.commands.streams.speculation import Speculation
+from eventcore.errors import CorruptEvent, InvalidEvent
 from eventcore.exporting import HistogramPoint
 from eventcore.stores import Backend, MemoryBackend
 from tests.store.bank import Collect, Deposit, Deposited, Link, Transfer, account
@@ -136,6 +137,40 @@ class Echo(Command[set[StreamId]]):
             yield stream, Deposited(amount=1)
 
 
+class Unfit(Command[list[int]]):
+    """Writes an event that cannot be encoded: always, or only on an empty stream."""
+
+    stream: StreamId
+    always: bool
+
+    def initial_state(self) -> list[int]:
+        return []
+
+    def apply(self, state: list[int], event: RecordedEvent) -> list[int]:
+        return [*state, event.version]
+
+    def handle(self, state: list[int]) -> Iterable[tuple[StreamId, Event]]:
+        unfit: Any = "no number"
+        yield self.stream, Deposited(amount=unfit if self.always or not state else 1)
+
+
+class Moody(Event):
+    """Cannot be made while ``broken`` holds something."""
+
+    broken: ClassVar[list[bool]] = []
+
+    def __post_init__(self) -> None:
+        if self.broken:
+            raise ValueError("not in the mood")
+
+
+class BeMoody(Command[None]):
+    stream: StreamId
+
+    def handle(self, state: None) -> Iterable[tuple[StreamId, Event]]:
+        yield self.stream, Moody()
+
+
 class Total(StreamState, version=1, snapshot_every=2):
     total: int = 0
 
@@ -212,6 +247,28 @@ class TestForcedOn:
             assert (result.attempts, result.events[0].data) == (1, Deposited(amount=1))
             with pytest.raises(SystemExit):
                 await other.execute(Raise(stream=B, where=where))
+
+    async def test_a_failure_of_the_codec_is_counted_once_and_only_if_the_caller_gets_it(
+        self, place: Place, telemetry: Telemetry, measured: Measured
+    ) -> None:
+        async with place.store("one", telemetry) as one, place.store("other", telemetry) as other:
+            await one.execute(Deposit(account=A))
+            await other.execute(Unfit(stream=A, always=False))
+            assert measured("codec.errors") == 0, "only the guess failed"
+            for count, stream in enumerate((A, B), 1):
+                with pytest.raises(InvalidEvent):
+                    await other.execute(Unfit(stream=stream, always=True))
+                assert measured("codec.errors", direction="encode", event_type="bank.Deposited") == count
+
+    async def test_rows_of_a_refusal_that_cannot_be_read_are_counted_when_the_caller_gets_the_error(
+        self, place: Place, telemetry: Telemetry, measured: Measured, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with place.store("one", telemetry) as one, place.store("other", telemetry) as other:
+            await one.execute(BeMoody(stream=A))
+            monkeypatch.setattr(Moody, "broken", [True])
+            with pytest.raises(CorruptEvent, match="not in the mood"):
+                await other.execute(Transfer(source=B, target=A, amount=0))
+            assert measured("codec.errors") == measured("codec.errors", direction="decode", event_type="Moody") == 1
 
     async def test_a_decision_without_events_is_made_on_what_was_read(
         self, place: Place, telemetry: Telemetry, measured: Measured
@@ -302,6 +359,10 @@ class TestForcedOn:
         assert reads(measured, "one") == 1
 
 
+COUNTS = ("attempts", "conflicts", "retries", "streams", "total", "events.emitted", "events.loaded", "active")
+ALSO = ("events.written", "events.size", "streams.created", "streams.active", "codec.errors")
+
+
 async def worked(place: Place, mode: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Mapping[str, Any], list[Any]]:
     """The counts after some random work on two stores, one command after the other, and what the commands answered."""
     monkeypatch.setenv("EVENTCORE_SPECULATION", mode)
@@ -319,16 +380,17 @@ async def worked(place: Place, mode: str, monkeypatch: pytest.MonkeyPatch) -> tu
                         Collect(account=source),
                         Look(stream=source, must_exist=choose.random() < 0.5),
                         Follow(stream=source),
+                        Unfit(stream=source, always=choose.random() < 0.3),
                     ]
                 )
                 try:
                     result = await choose.choice([one, other]).execute(command)
                     answers.append((result.attempts, result.position, len(result.events)))
-                except BusinessRuleViolation as refusal:
+                except (BusinessRuleViolation, InvalidEvent) as refusal:
                     answers.append(str(refusal))
         counts: dict[str, Any] = {}
         for data in telemetry.collect():
-            if data.name.removeprefix("eventcore.commands.") in ("attempts", "conflicts", "retries", "streams"):
+            if data.name.removeprefix("eventcore.commands.") in COUNTS or data.name.removeprefix("eventcore.") in ALSO:
                 for point in data.points:
                     value = (point.count, point.sum) if isinstance(point, HistogramPoint) else point.value
                     counts[f"{data.name} {sorted(dict(point.labels).items())}"] = value

@@ -190,7 +190,15 @@ class InvalidMeasurement(InvalidInput):
 
 
 class InvalidEvent(InvalidInput):
-    """An event cannot be stored: it could not be read back equal, or it is larger than allowed."""
+    """An event cannot be stored: it could not be read back equal, or it is larger than allowed.
+
+    Attributes:
+        event_type: the stored type of the event; ``None`` if it has none.
+    """
+
+    def __init__(self, message: str, *, event_type: str | None = None) -> None:
+        super().__init__(message)
+        self.event_type = event_type
 
 
 class CommandError(EventCoreError):

@@ -73,6 +73,7 @@ class Execution(msgspec.Struct, eq=False):
         if self.attempts > 1:
             series.conflict("absorbed", self.attempts - 1)
         if attempt.failure is not None:
+            self.context.codec.report(attempt.failure)
             raise attempt.failure
         if attempt.later_events:
             series.conflict("chained")

@@ -49,7 +49,8 @@ class Codec:
 
     Args:
         max_event_bytes: the largest event to accept, in bytes of JSON.
-        on_error: called on each failure with the direction (``"encode"`` or ``"decode"``) and the event type.
+        on_error: called with the direction (``"encode"`` or ``"decode"``) and the event type, on each event that cannot be
+            decoded or replaced, and by ``report``.
     """
 
     def __init__(self, max_event_bytes: int = 1 << 20, on_error: Callable[[str, str], None] | None = None) -> None:
@@ -66,6 +67,8 @@ class Codec:
         """Return the JSON of an event, and the event as read back from that JSON.
 
         The twin is equal to the event and shares no object with it, so later changes by the caller cannot reach it.
+
+        A command may be decided several times. So a failure is not counted here: ``report`` the one that the caller gets.
 
         Raises:
             InvalidEvent: the event would not read back equal (a field of another type than declared, NaN, an infinity, NUL, a
@@ -136,6 +139,17 @@ class Codec:
             raise self._corrupt_metadata(row, stream, error) from error
         return RawEvent(stream, row.version, row.position, data, metadata, row.event_id, row.event_type, row.recorded_at_ns)
 
+    def report(self, error: BaseException) -> None:
+        """Count an error that the caller of a command gets, if it is one of ``encode``."""
+        if isinstance(error, InvalidEvent) and error.event_type is not None:
+            self._failed("encode", error.event_type)
+
+    def uncounted(self) -> Codec:
+        """A codec with the same decoders, whose failures are not counted: for events that are read again if they are needed."""
+        twin = Codec()
+        twin.__dict__.update({**self.__dict__, "_failed": _ignore})
+        return twin
+
     @property
     def shares_all(self) -> bool:
         """Whether ``own_copy`` returns the event itself for every class in use, unless the event has headers."""
@@ -164,7 +178,7 @@ class Codec:
             if data.event_type != event_type:
                 problem = f"is of type {event_type}, not {data.event_type}: a redaction keeps the type"
                 raise InvalidEvent(f"{_address(row)} {problem}")
-            return self.encode(data)[0]
+            return self._replaced(data)
         decode = self._by_type.get(event_type) or self._find(row, StreamId(row.stream_id))
         try:
             event = decode(self._encode(dict(data)))
@@ -177,7 +191,14 @@ class Codec:
                 f"{_address(row)}: {event_type} has no fields {sorted(unknown)}; expected some of "
                 f"{list(event.__struct_encode_fields__)}"
             )
-        return self.encode(event)[0]
+        return self._replaced(event)
+
+    def _replaced(self, event: Event) -> bytes:
+        try:
+            return self.encode(event)[0]
+        except InvalidEvent as error:
+            self.report(error)
+            raise
 
     def encode_metadata(self, metadata: EventMetadata) -> bytes:
         """The JSON of metadata whose headers and ids have been checked."""
@@ -219,9 +240,9 @@ class Codec:
     def _corrupt_metadata(self, row: StoredEvent, stream: StreamId, error: Exception) -> CorruptEvent:
         return self._corrupt(row, stream, f": its metadata cannot be read: {error}; the row was changed by hand")
 
-    def _refuse(self, event: Event, problem: str, cause: Exception | None = None) -> NoReturn:
-        self._failed("encode", event.event_type)
-        raise InvalidEvent(f"event {event.event_type}: {problem}") from cause
+    @staticmethod
+    def _refuse(event: Event, problem: str, cause: Exception | None = None) -> NoReturn:
+        raise InvalidEvent(f"event {event.event_type}: {problem}", event_type=event.event_type) from cause
 
 
 def _ignore(direction: str, event_type: str) -> None:

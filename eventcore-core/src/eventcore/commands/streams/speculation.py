@@ -119,7 +119,8 @@ class RefusedStreams:
     """Takes what an append has found in the streams of refused requests into the cache, so that no read is needed."""
 
     def __init__(self, codec: Codec, cache: StreamCache) -> None:
-        self._codec = codec
+        # A command that needs the events reads them if they cannot be decoded, which then counts.
+        self._codec = codec.uncounted()
         self._cache = cache
 
     def learn(self, refused: Refused) -> Refusal:
@@ -139,7 +140,7 @@ class RefusedStreams:
         try:
             events = [self._codec.decode(row, stream) for row in rows]
         except StoreError:
-            # A command that needs these events reads them, and reports the error.
+            # A command that needs these events reads them, and gets the error.
             return
         sizes = [size_of(event, len(row.data)) for event, row in zip(events, rows, strict=True)]
         self._cache.extend(stream, events, sizes, rows[0].version - 1)
