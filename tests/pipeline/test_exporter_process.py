@@ -210,6 +210,41 @@ def test_what_python_ignores_in_its_path_does_not_keep_the_process_from_starting
     assert written(path, "pid")[0] != os.getpid()
 
 
+_WITHOUT_A_DIRECTORY = """
+import asyncio, json, os, sys
+from eventcore import open_store
+
+async def main():
+    async with open_store("memory:", exporters=["console"], config=json.loads(sys.argv[1])) as store:
+        pipeline, = store.telemetry.exporters()
+        report = await store.telemetry.flush(20.0)
+        print(pipeline.state, report["console"].delivered, type(pipeline.handle).__name__, pipeline.problem)
+
+os.rmdir(os.getcwd())
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("process", [True, False])
+def test_a_working_directory_that_was_removed_keeps_no_exporter_from_starting(tmp_path: Path, process: bool) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    tables = {"exporters": {"console": {"pipeline": {"process": process}}}}
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("EVENTCORE_")}
+    done = subprocess.run(
+        # Of a program that is passed with `-c`, the path begins with "": the working directory.
+        [sys.executable, "-c", _WITHOUT_A_DIRECTORY, json.dumps(tables)],
+        cwd=gone,
+        env={**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert not gone.exists()
+    assert done.stdout == f"running True {'ProcessHandle' if process else 'ExporterHandle'} \n", done.stderr
+
+
 def test_the_process_ends_when_the_stores_process_is_killed_and_a_forked_child_has_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.pipeline.probing_parent", str(tmp_path / "probe")]
     parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

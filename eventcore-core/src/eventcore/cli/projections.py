@@ -17,6 +17,7 @@ import msgspec
 from eventcore.cli.output import Output
 from eventcore.cli.parsing import add_command
 from eventcore.errors import EventCoreError, InvalidStoreUrl, LeadershipLost
+from eventcore.ground import absolute_path
 from eventcore.projections import Projection, projection_key, unknown_name
 from eventcore.store import EventStore, open_store
 from eventcore.stores import SqliteBackend, backend_from_url
@@ -185,7 +186,7 @@ def _imported(source: str) -> Projection:
     if not module or not colon or not name:
         raise UnusableStore(f"--import {source!r}: expected MODULE:NAME, such as shop.projections:Balances")
     # As `python -m` does, so that an application that is not installed can be imported.
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, absolute_path() or "")
     try:
         found = getattr(import_module(module), name)
         made = found() if isinstance(found, type) else found

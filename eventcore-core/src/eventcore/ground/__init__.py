@@ -19,7 +19,7 @@ from eventcore.ground.describing import (
     without_values,
 )
 from eventcore.ground.forking import around_fork, leave_to_parent
-from eventcore.ground.importing import dataclass_fields, when_used
+from eventcore.ground.importing import absolute_path, dataclass_fields, when_used
 from eventcore.ground.limits import CommonTimeout, Slots
 from eventcore.ground.tasks import OwnedTask, cancel_and_wait, spawn
 from eventcore.ground.threads import in_background
@@ -34,6 +34,7 @@ __all__ = [
     "LoopYielder",
     "OwnedTask",
     "Slots",
+    "absolute_path",
     "around_fork",
     "backoff",
     "cancel_and_wait",

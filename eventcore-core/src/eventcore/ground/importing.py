@@ -1,7 +1,8 @@
-"""What is imported when it is first used: names of a package, and modules that few processes need."""
+"""What is imported when it is first used (names of a package, modules that few processes need), and where files are found."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,18 @@ def when_used(package: str, **modules: str) -> Callable[[str], Any]:
         return getattr(import_module(module), name)
 
     return __getattr__
+
+
+def absolute_path(path: str = "") -> str | None:
+    """A path as seen from the working directory; ``None`` for a relative one if that directory was removed: nothing is there.
+
+    >>> absolute_path("/srv/shop/../shop.db")
+    '/srv/shop.db'
+    """
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        return None
 
 
 def dataclass_fields(cls: type[Any]) -> tuple[Field[Any], ...] | None:

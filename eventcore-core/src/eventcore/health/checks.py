@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 import msgspec
 
 from eventcore.catalogue import BackendInstruments
-from eventcore.ground import in_background
+from eventcore.ground import absolute_path, in_background
 from eventcore.health.bounded import Results
 from eventcore.health.loop_watch import LoopWatch
 from eventcore.health.settings import HealthSettings
@@ -50,7 +49,7 @@ class StoreChecks:
         self._instruments = instruments
         self._settings = settings
         self._counters = backend.counters if isinstance(backend, SupportsSampling) else BackendCounters()
-        self._path = os.path.abspath(backend.path) if isinstance(backend, _InFile) else None
+        self._path = absolute_path(backend.path) if isinstance(backend, _InFile) else None
         # The waits without a connection that were counted before, and when their number last grew.
         self._timeouts = 0
         self._timeout_at: float | None = None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 
-from eventcore.ground import describe_error, text_of
+from eventcore.ground import absolute_path, describe_error, text_of
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -64,7 +64,7 @@ class InstalledDistribution:
         self._damages = damages
         # `PathDistribution` has no public name for it, and a message must name the file.
         path = getattr(distribution, "_path", None)
-        self.path = os.path.abspath(text_of(path)) if path is not None else type(distribution).__qualname__
+        self.path = absolute_path(text := text_of(path)) or text if path is not None else type(distribution).__qualname__
 
     @property
     def name(self) -> str:
@@ -208,7 +208,11 @@ def _found(damages: list[Damage]) -> Iterator[Distribution]:
     from importlib.metadata import DistributionFinder  # as in `discovery`
 
     # Each entry of the path by itself, and each place once: an environment may name one twice.
-    entries = {os.path.realpath(entry or os.curdir): entry for entry in reversed(sys.path) if isinstance(entry, str)}
+    entries = {
+        os.path.realpath(place): entry
+        for entry in reversed(sys.path)
+        if isinstance(entry, str) and (place := absolute_path(entry)) is not None
+    }
     for finder in sys.meta_path:
         find: Any = getattr(finder, "find_distributions", None)
         if find is None:

@@ -34,7 +34,7 @@ from eventcore.exporting.configuration.sources import (
 )
 from eventcore.exporting.configuration.standard import above_standard_variables
 from eventcore.exporting.delivery.settings import PipelineSettings
-from eventcore.ground import did_you_mean
+from eventcore.ground import absolute_path, did_you_mean
 from eventcore.recording.attributes import SamplerName, SpanLimits
 from eventcore.recording.registry import boundaries_problem
 
@@ -177,7 +177,7 @@ def load_configuration(
     """
     installed, damages = find_plugins() if plugins is None else (tuple(plugins), ())
     exporters_off = environ.get(EXPORTERS_VARIABLE, "").strip() == "none"
-    path = _file_to_read(config, environ, cwd or Path.cwd())
+    path = _file_to_read(config, environ, cwd or Path(absolute_path() or ""))
     # The lowest source first, as `merge` takes them.
     sources: tuple[tuple[Settings | None, list[Fault]], ...] = (
         from_file(path, environ),

@@ -21,7 +21,7 @@ import msgspec
 
 from eventcore.exporting.context import ExporterContext, Secret
 from eventcore.exporting.process.channel import Channel, ChannelClosed
-from eventcore.ground import describe_error, in_background, log_safely
+from eventcore.ground import absolute_path, describe_error, in_background, log_safely
 from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.values import Resource
 
@@ -284,11 +284,7 @@ def _hello(plan: ChildPlan, context: ExporterContext) -> Hello:
 
 def _import_path() -> list[str]:
     """The entries of ``sys.path`` that Python does not ignore, as this process finds them."""
-    try:
-        here = os.getcwd()
-    except FileNotFoundError:
-        here = ""
-    return [found for entry in sys.path if isinstance(entry, str) and (found := entry or here)]
+    return [found for entry in sys.path if isinstance(entry, str) and (found := entry or absolute_path())]
 
 
 def _early_environment() -> dict[str, str]:
