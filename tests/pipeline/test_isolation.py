@@ -373,7 +373,7 @@ def test_after_shutdown_nothing_can_be_registered_and_flush_says_so(bench: Bench
 def test_an_event_loop_keeps_turning_while_ten_thousand_series_are_exported(bench: Bench) -> None:
     histogram = bench.registry.histogram("h", unit="s", description="", labels=("k",), boundaries=(0.1, 1, 10))
     bench.registry.series_limit = 20_000
-    histogram._limit = 20_000
+    histogram._limit.own = 20_000
     for number in range(10_000):
         histogram.labels(str(number)).record(1)
 

@@ -51,6 +51,34 @@ def test_all_instruments_together_have_a_cap(caplog: pytest.LogCaptureFixture) -
     assert len(caplog.records) == 1
 
 
+def test_a_label_with_room_leaves_an_instrument_some_series_when_all_have_reached_their_cap() -> None:
+    registry = InstrumentRegistry(series_limit=8, total_series_limit=8)
+    flood = registry.counter("flood", labels=("k",))
+    kept = registry.counter("kept", labels=(Label("exporter", open=True, room=2), Label("state", ("a", "b"))))
+    mixed = registry.counter("mixed", labels=(Label("exporter", open=True, room=2), "k"))
+    watched = registry.gauge("watched", labels=(Label("exporter", open=True, room=2),))
+    watched.add_callback(lambda: {(str(number),): number for number in range(3)})
+    for number in range(12):
+        flood.labels(str(number)).add(1)
+    for number in range(3):
+        kept.labels(str(number), "a").add(1)
+        mixed.labels("e", str(number)).add(1)
+    collection = collect(registry)
+    shown = {data.name: [point.labels[0][1] for point in data.points] for data in collection.counters}
+    assert shown["kept"] == ["0", "1", "_overflow_"]
+    assert shown["mixed"] == ["_overflow_"]
+    assert [point.value for point in collection.gauges[0].points] == [0, 1]
+    assert registry.overflow() == {"flood": 4, "kept": 1, "mixed": 3, "watched": 1}
+
+
+def test_room_is_no_more_than_an_instrument_may_have() -> None:
+    registry = InstrumentRegistry(series_limit=1, total_series_limit=1)
+    kept = registry.counter("kept", labels=(Label("exporter", open=True, room=2),))
+    for number in range(3):
+        kept.labels(str(number)).add(1)
+    assert registry.overflow() == {"kept": 2}
+
+
 def test_one_warning_names_the_instrument_the_label_with_most_values_and_a_sample(caplog: pytest.LogCaptureFixture) -> None:
     registry = InstrumentRegistry(series_limit=4)
     calls = registry.counter("calls", labels=("method", "customer"))

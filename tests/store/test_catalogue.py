@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from eventcore import BusinessRuleViolation, EventStore, RetryPolicy, Telemetry, open_store
 from eventcore.catalogue import CATALOGUE
+from eventcore.errors import InvalidEvent
 from eventcore.exporting import Exporter, ExporterContext, HistogramData, SpanData, hookimpl
 from eventcore.stores import SCHEMA_VERSION, AppendRequest
+from tests.projections.conftest import Run, run
+from tests.projections.models import Seen
 from tests.store.backends import SteeredBackend
 from tests.store.bank import Collect, Deposit, Link, Transfer, account
 from tests.store.conftest import Measured
+
+__all__ = ["run"]
 
 
 class Keeper(Exporter):
@@ -46,6 +52,30 @@ async def test_every_row_is_declared_as_the_catalogue_says(telemetry: Telemetry)
         await store.execute(Collect(account=a))
         names = {instrument.name.removeprefix("eventcore.") for instrument in telemetry._registry.instruments()}
         assert names == set(CATALOGUE)
+
+
+async def test_an_application_with_too_many_series_leaves_room_for_those_of_eventcore(run: Run) -> None:
+    settings = {"telemetry": {"series_limit": 50, "total_series_limit": 50}}
+    async with Telemetry(exporters=[], config=settings) as telemetry:
+        flood = telemetry.counter("customers.seen", labels=("customer",))
+        for number in range(100):
+            flood.labels(str(number)).add(1)
+        telemetry.register_exporter(Keeper())
+        async with open_store("memory:", telemetry=telemetry) as store:
+            seen = Seen()
+            run(store, seen)
+            await store.wait_for(seen, (await store.execute(Deposit(account=account("a")))).position)
+            unfit: Any = "x"
+            with pytest.raises(InvalidEvent):
+                await store.execute(Deposit(account=account("a"), amount=unfit))
+            assert await telemetry.flush(10.0)
+            await store.health()
+            collection = await asyncio.to_thread(telemetry.collect)
+    own = [data for data in collection if data.name.startswith("eventcore.")]
+    assert {"eventcore.exporters.state", "eventcore.projections.lag", "eventcore.commands.total"} <= {data.name for data in own}
+    assert [data.name for data in own for point in data.points if "_overflow_" in dict(point.labels).values()] == []
+    [overflow] = [data for data in collection.counters if data.name == "eventcore.series.overflow"]
+    assert {dict(point.labels)["instrument"]: point.value for point in overflow.points} == {"customers.seen": 50}
 
 
 async def test_commands_are_counted_by_type_and_outcome(store: EventStore, measured: Measured) -> None:

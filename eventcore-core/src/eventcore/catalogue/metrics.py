@@ -54,17 +54,18 @@ _LOCK: Final = Label("lock")
 _VERSION: Final = Label("version")
 _SCHEMA_VERSION: Final = Label("schema.version")
 
-# Open: the values come from the application.
+# Open: the values come from the application. However many series that makes, each metric has room for some.
+_ROOM: Final = 100
 # A histogram by command type takes 2 kB a series of the page that Prometheus reads. These shares of the cap keep the page below
 # 2 MB however many types there are, and leave room for the outcomes of 100 types; counters of further types remain exact.
-_COMMAND_TYPE: Final = Label("command.type", open=True, histogram_share=0.15)
-_COMMAND_TYPE_ALONE: Final = Label("command.type", open=True, histogram_share=0.05)
-_EVENT_TYPE: Final = Label("event.type", open=True)
-_ERROR_TYPE: Final = Label("error.type", open=True)
-_PROJECTION: Final = Label("projection", open=True)
-_EXPORTER: Final = Label("exporter", open=True)
-_INSTRUMENT: Final = Label("instrument", open=True)
-_CHECK: Final = Label("check", open=True)
+_COMMAND_TYPE: Final = Label("command.type", open=True, histogram_share=0.15, room=_ROOM)
+_COMMAND_TYPE_ALONE: Final = Label("command.type", open=True, histogram_share=0.05, room=_ROOM)
+_EVENT_TYPE: Final = Label("event.type", open=True, room=_ROOM)
+_ERROR_TYPE: Final = Label("error.type", open=True, room=_ROOM)
+_PROJECTION: Final = Label("projection", open=True, room=_ROOM)
+_EXPORTER: Final = Label("exporter", open=True, room=_ROOM)
+_INSTRUMENT: Final = Label("instrument", open=True, room=_ROOM)
+_CHECK: Final = Label("check", open=True, room=_ROOM)
 
 # Fixed.
 _COMMAND_OUTCOME: Final = Label("outcome", get_args(CommandOutcome))

@@ -14,7 +14,7 @@ from eventcore.errors import InvalidMeasurement
 from eventcore.ground import cut, own_logger, shown, type_name
 from eventcore.recording import kinds
 from eventcore.recording.cells import Cell, CounterCell, GaugeCell, HistogramCell, Timing, UpDownCounterCell, plain_number
-from eventcore.recording.kinds import OVERFLOW, SeriesCaps
+from eventcore.recording.kinds import OVERFLOW, SeriesCaps, SeriesLimit
 from eventcore.recording.names import Label
 from eventcore.recording.values import (
     EVENTCORE,
@@ -107,7 +107,7 @@ class Instrument(Generic[CellT]):
         self.scope = scope
         self.created = 0
         self._caps = caps or SeriesCaps()
-        self._limit = self._limit_for(labels)
+        self._limit = SeriesLimit(self._caps, labels, histogram=self.kind == "histogram")
         self._cell_classes = self._classes.choose(enabled=enabled, exemplars=exemplars)
         self._series: dict[tuple[str, ...], Any] = {}
         # Series beyond the cap, by the values of their fixed labels.
@@ -228,9 +228,6 @@ class Instrument(Generic[CellT]):
         """Whether this instrument can show a callback's value."""
         return type(value) in (int, float, bool) and -inf < cast(float, value) < inf
 
-    def _limit_for(self, labels: tuple[str, ...]) -> int:
-        return self._caps.each
-
     def _cells(self) -> list[Any]:
         return [*self._series.copy().values(), *self._overflows.copy().values()]
 
@@ -250,7 +247,7 @@ class Instrument(Generic[CellT]):
         if removed is not None and (watched := removed[0]()) is not None:
             return cast(CellT, watched)
         caps = self._caps
-        if self.open_labels and (len(self._series) >= self._limit or caps.used >= caps.total or OVERFLOW in key):
+        if self.open_labels and (self._limit.left(len(self._series)) <= 0 or OVERFLOW in key):
             shared = tuple(OVERFLOW if label in self.open_labels else value for label, value in self._zip(key))
             if shared != key:
                 caps.reached_by(self, key)
@@ -301,7 +298,7 @@ class Instrument(Generic[CellT]):
 
     def _observed(self, observations: Observations) -> Iterator[tuple[tuple[str, ...], Any]]:
         """Values from callbacks with their labels; those beyond a cap are counted and left out."""
-        limit = min(self._limit, max(0, self._caps.total - self._caps.used)) if self.open_labels else len(observations)
+        limit = max(0, self._limit.left()) if self.open_labels else len(observations)
         if len(observations) > limit:
             self._observed_overflow += len(observations) - limit
             self._caps.reached_by(self, next(islice(observations, limit, None)))
@@ -424,11 +421,6 @@ class Histogram(Instrument[HistogramCell]):
         self._asked = boundaries
         self._bounds: tuple[float, ...] = ()
         super().__init__(name, **common)
-
-    def _limit_for(self, labels: tuple[str, ...]) -> int:
-        # A histogram is as many numbers as it has buckets, so that some labels leave it fewer series.
-        shares = [label.histogram_share for label in labels if isinstance(label, Label)]
-        return max(1, int(self._caps.each * min(shares, default=1.0)))
 
     @property
     def shape(self) -> tuple[object, ...]:

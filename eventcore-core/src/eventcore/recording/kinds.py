@@ -23,6 +23,7 @@ from eventcore.recording.cells import (
     OverflowUpDownCounterCell,
     UpDownCounterCell,
 )
+from eventcore.recording.names import Label
 from eventcore.recording.spans import _current
 
 OVERFLOW: Final = "_overflow_"
@@ -103,7 +104,7 @@ class SeriesCaps:
         keys = [*instrument._series.copy(), values]
         columns = [(len(set(column)), at) for at, column in enumerate(zip(*keys, strict=True))]
         count, at = max((count, at) for count, at in columns if instrument.label_names[at] in instrument.open_labels)
-        limit = f"all instruments together have {self.total} series" if in_all else f"it has {instrument._limit} series"
+        limit = f"all instruments together have {self.total} series" if in_all else f"it has {instrument._limit.own} series"
         _logger.warning(
             "%r takes no further series: %s. Its label %r has %d values here, for example %s; measurements of further ones are "
             "recorded with the value %r. Use a label with fewer values, or raise %s in the table [telemetry]",
@@ -115,3 +116,31 @@ class SeriesCaps:
             OVERFLOW,
             "total_series_limit" if in_all else "series_limit",
         )
+
+
+class SeriesLimit:
+    """How many series one instrument may have.
+
+    Args:
+        caps: those of all instruments.
+        labels: of the instrument.
+        histogram: whether it is one, which is as many numbers as it has buckets: so some labels leave it fewer series.
+
+    Attributes:
+        own: its cap.
+        room: so many fit also when all instruments together have reached their cap.
+    """
+
+    __slots__ = ("_caps", "own", "room")
+
+    def __init__(self, caps: SeriesCaps, labels: tuple[str, ...], *, histogram: bool) -> None:
+        self._caps = caps
+        known = [label for label in labels if isinstance(label, Label)]
+        shares = [label.histogram_share for label in known] if histogram else []
+        self.own = max(1, int(caps.each * min(shares, default=1.0)))
+        # An application's own labels are plain texts.
+        self.room = min((label.room for label in known if label.open), default=0) if len(known) == len(labels) else 0
+
+    def left(self, used: int = 0) -> int:
+        """How many series fit beside the ``used`` ones of the instrument; 0 or less if none does."""
+        return min(self.own - used, max(self.room - used, self._caps.total - self._caps.used))

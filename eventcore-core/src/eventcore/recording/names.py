@@ -26,6 +26,8 @@ class Label(str):
         values: all values, when they are a fixed set.
         open: whether the values come from the application (names of its commands, types of its events), so that there can be
             any number of them. False without ``values`` means one value a store or process, such as the version.
+        histogram_share: the part of its cap on series that a histogram with this label may use.
+        room: so many series of an instrument with this open label fit also when all instruments have reached their cap.
 
     >>> outcome = Label("outcome", ("committed", "conflict"))
     >>> outcome, outcome.values, outcome.open
@@ -35,6 +37,7 @@ class Label(str):
     values: tuple[str, ...]
     open: bool
     histogram_share: float
+    room: int
 
     def __new__(
         cls,
@@ -43,9 +46,10 @@ class Label(str):
         *,
         open: bool = False,  # noqa: A002  # reads best
         histogram_share: float = 1.0,
+        room: int = 0,
     ) -> Label:
         label = super().__new__(cls, name)
-        label.values, label.open, label.histogram_share = values, open, histogram_share
+        label.values, label.open, label.histogram_share, label.room = values, open, histogram_share, room
         return label
 
 
