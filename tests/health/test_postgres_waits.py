@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from eventcore import EventStore, StreamId, Telemetry, open_store
@@ -22,6 +23,8 @@ asyncpg = pytest.importorskip("asyncpg")
 pytestmark = [pytest.mark.once, pytest.mark.timeout(60)]
 
 SETTINGS = HealthSettings(keep=0.0, interval=0.5, append_after=0.2, limit=0.5)
+# Where the server answers: on a busy machine, an answer may take longer than half a second.
+PATIENT = msgspec.structs.replace(SETTINGS, limit=10.0)
 
 
 @asynccontextmanager
@@ -37,12 +40,18 @@ async def held(url: str, statement: str) -> AsyncIterator[None]:
 
 
 async def when(store: EventStore, condition: Callable[[Health], bool]) -> Health:
+    """Poll until one answer fits. On a busy machine, a single one may find a check that was just late: ask for all at once."""
+
     async def met() -> Health | None:
         health = await store.health()
         return health if condition(health) else None
 
     found: Health = await until(met)
     return found
+
+
+def statuses(health: Health, *checks: str) -> list[str]:
+    return [health.checks[check].status for check in checks]
 
 
 async def test_a_held_lock_and_a_full_pool_are_told_from_a_server_that_is_away(
@@ -55,9 +64,8 @@ async def test_a_held_lock_and_a_full_pool_are_told_from_a_server_that_is_away(
         # Commands insert into this table; reading the head does not touch it.
         async with held(url, f"LOCK TABLE {schema}.events IN EXCLUSIVE MODE"):
             waiting = asyncio.create_task(store.execute(Deposit(account=account("a"))))
-            found = await when(store, lambda health: health.checks["append"].status == "unhealthy")
+            found = await when(store, lambda health: statuses(health, "append", "store") == ["unhealthy", "healthy"])
             assert not found.ready
-            assert found.checks["store"].status == "healthy"
             assert "another session may hold" in found.checks["append"].reason
         await waiting
         await when(store, lambda health: health.status == "healthy")
@@ -71,9 +79,8 @@ async def test_a_held_lock_and_a_full_pool_are_told_from_a_server_that_is_away(
                 return [event.position async for event in store.read(StreamId("account-a"))]
 
             reading = asyncio.create_task(read())
-            found = await when(store, lambda health: health.checks["pool"].status == "unhealthy")
+            found = await when(store, lambda health: statuses(health, "pool", "store") == ["unhealthy", "healthy"])
             assert not found.ready
-            assert found.checks["store"].status == "healthy"
             assert found.checks["pool"].figures["limit"] == 4
             assert "a call has been waiting for a connection for" in found.checks["pool"].reason
             assert found.checks["pool"].reason.endswith("all 4 may be in use; raise pool, or look for held locks")
@@ -104,9 +111,9 @@ async def test_a_pool_that_is_full_since_the_server_hangs_is_blamed_on_the_serve
             await asyncio.gather(*reads, return_exceptions=True)
             proxy.deaf = False
             proxy.cut_all()
-            found = await when(store, lambda health: health.checks["store"].status == "healthy")
-            assert found.checks["pool"].status == "degraded"
-            assert found.checks["pool"].reason.endswith("within their timeout while the store did not answer")
+            said = "within their timeout while the store did not answer"
+            found = await when(store, lambda health: health.checks["pool"].reason.endswith(said))
+            assert statuses(found, "pool", "store") == ["degraded", "healthy"]
 
 
 async def test_a_command_that_gives_up_waiting_for_a_connection_before_its_call_would_is_counted(
@@ -114,7 +121,7 @@ async def test_a_command_that_gives_up_waiting_for_a_connection_before_its_call_
 ) -> None:
     schema = f"waits_{uuid4().hex[:12]}"
     url = f"{newest_postgres.url()}?schema={schema}&pool=1&timeout=20"
-    async with open_store(url, telemetry=telemetry, health=SETTINGS) as store:
+    async with open_store(url, telemetry=telemetry, health=PATIENT) as store:
         await store.execute(Deposit(account=account("a")))
         backend = store._monitor._store._backend
         # The connection that reads for commands is taken. They share the call that waits for it, which gets it in the end.
@@ -122,14 +129,14 @@ async def test_a_command_that_gives_up_waiting_for_a_connection_before_its_call_
         async with pool.connection(asyncio.get_running_loop().time() + 20):
             for number in range(2):
                 with pytest.raises(CommandTimeout):
-                    await store.execute(Deposit(account=account(f"b-{number}")), timeout=0.3)
+                    await store.execute(Deposit(account=account(f"b-{number}")), timeout=1.0)
         assert backend.counters.connection_timeouts == 2  # type: ignore[attr-defined]
-        found = await when(store, lambda health: health.checks["pool"].figures["timeouts"] == 2)
-        assert found.checks["pool"].status == "degraded"
-        assert found.checks["pool"].reason == (
-            "calls have got no connection within their timeout; raise pool, or look for held locks"
-        )
-        values = {data.name: data for data in await asyncio.to_thread(telemetry.collect)}
+        said = "calls have got no connection within their timeout; raise pool, or look for held locks"
+        found = await when(store, lambda health: health.checks["pool"].reason == said)
+        assert (found.checks["pool"].status, found.checks["pool"].figures["timeouts"]) == ("degraded", 2)
+        # On the event loop, which the collection blocks: the checks that run twice a second would take connections meanwhile,
+        # and the counters below be those of another moment.
+        values = {data.name: data for data in telemetry.collect()}
         [waited] = values["eventcore.store.pool.timeouts"].points
         assert waited.value == 2  # type: ignore[union-attr]
         states = {dict(point.labels)["state"]: point.value for point in values["eventcore.store.pool.connections"].points}  # type: ignore[union-attr]
