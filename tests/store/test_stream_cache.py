@@ -191,6 +191,17 @@ def test_a_stream_is_held_whole_up_to_a_quarter_of_the_budget_whatever_its_lengt
     assert [event.version for event in tail] == list(range(19_001, 20_001))
 
 
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 500, 501])
+def test_the_events_behind_any_version_are_found_wherever_blocks_begin(count: int) -> None:
+    cache = StreamCache(64 << 20)
+    stream = StreamId("stream")
+    add(cache, stream, count, Noted(text=""))
+    for after in range(count + 1):
+        tail = cache.tail(stream, after)
+        assert tail is not None
+        assert [event.version for event in tail] == list(range(after + 1, count + 1))
+
+
 def test_events_before_a_state_are_let_go_unless_commands_fold_them() -> None:
     cache = StreamCache(64 << 20)
     for stream in (StreamId("states"), StreamId("both")):
@@ -291,6 +302,18 @@ async def test_a_stream_of_any_length_is_right_under_any_budget(cache_bytes: int
     async with open_store(backend.another(), telemetry=telemetry, cache_bytes=cache_bytes) as store:
         results = await asyncio.gather(*(store.execute(Both(first=a, second=b)) for _ in range(5)))
         assert [result.events[0].data.amount for result in results] == [2400 + n for n in range(5)]  # type: ignore[attr-defined]
+
+
+async def test_a_stream_of_any_length_that_is_held_is_not_read_again(telemetry: Telemetry, measured: Measured) -> None:
+    stream = account("a")
+    async with open_store("memory:", telemetry=telemetry) as store:
+        for _ in range(14):
+            await asyncio.gather(*(store.execute(Both(first=stream, second=stream)) for _ in range(50)))
+        before = measured("store.operation.duration", operation="read_streams")
+        [event] = (await store.execute(Both(first=stream, second=stream))).events
+    assert event.version == 701
+    assert event.data == Deposited(amount=700)
+    assert measured("store.operation.duration", operation="read_streams") == before
 
 
 class Both(Command[int]):

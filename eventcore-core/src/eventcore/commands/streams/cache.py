@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from itertools import chain
 from operator import attrgetter
 from typing import Final, final
 
@@ -107,8 +106,17 @@ class _CachedStream(msgspec.Struct, gc=False):
         first = self.version - len(self.events)
         if version >= first:
             return self.events[version - first :] if version > first else self.events
-        events = tuple(chain(chain.from_iterable(block.events for block in self.blocks), self.events))
-        return events[version - self.start :] if version > self.start else events
+        count = 0
+        for block in reversed(self.blocks):
+            count += 1
+            first -= len(block.events)
+            if first <= version:
+                break
+        together: list[RecordedEvent] = []
+        for block in self.blocks[len(self.blocks) - count :]:
+            together += block.events
+        together += self.events
+        return tuple(together[max(0, version - first) :] if version > first else together)
 
     def add_one(self, event: RecordedEvent, size: int) -> bool:
         """Add the event that follows, unless it begins a new block."""
@@ -291,6 +299,8 @@ class StreamCache:
         found: Sequence[RecordedEvent] = ()
         assumes_empty = several = False
         for stream in streams:
+            if (most := most - self.version(stream)) < 0:
+                return None
             events = self.whole(stream)
             if events is None:
                 if not speculate or stream in self._streams:
@@ -304,8 +314,6 @@ class StreamCache:
             elif events:
                 found = (*found, *events)
                 several = True
-        if len(found) > most:
-            return None
         return versions, sorted(found, key=_by_position) if several else found, assumes_empty
 
     def state(self, stream: StreamId, state_type: type[StreamState]) -> KeptState | None:
