@@ -197,12 +197,10 @@ class AttemptRunner:
         needs = context.plan.streams(context.command)
         refusal: Refusal | None = None
         for _ in range(_MAX_LOADS):
-            boundary: BoundaryState | None = None
-            look = True
+            boundary, look = None, True
             if from_cache and not context.plan.discovers:
                 boundary = boundary_at_once(self._loader, self._states, context, needs)
-                # Without a boundary there is too much to fold at once, or something has to be read.
-                look = boundary is None and context.plan.folds and all(map(self._cache.begins, needs))
+                look = boundary is None and context.plan.folds and all(map(self._cache.begins, needs))  # too long for that
             if boundary is None:
                 boundary = await load_boundary(
                     self._loader, self._states, context, needs, from_cache=from_cache, refusal=refusal, look=look
