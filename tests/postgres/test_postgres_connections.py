@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -349,3 +350,58 @@ async def test_the_append_lock_is_free_before_the_answer_of_an_append_arrives(ur
         await other.close()
         proxy.hold_answer = lambda: 0.0
         assert await append == [2]
+
+
+# As a process of its own: connections that are collected after their event loop is closed warn, which tests do not allow.
+_LEFT_OPEN = """
+import asyncio, sys
+from eventcore import open_store
+from tests.store.bank import Deposit, account
+
+async def leave_open():
+    store = await open_store(sys.argv[1], exporters=[]).__aenter__()
+    await store.execute(Deposit(account=account("a")))
+    # A connection that is being made when the loop is closed cannot be reached: wait for those of the first health check.
+    await store.health()
+    while store._monitor._store._backend.counters.connections_used:
+        await asyncio.sleep(0.01)
+    return store
+
+loop = asyncio.new_event_loop()
+store = loop.run_until_complete(leave_open())
+loop.close()
+print("left open", flush=True)
+sys.stdin.readline()
+for _ in range(2):
+    asyncio.run(store.close(5))
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.once
+async def test_closing_a_store_whose_event_loop_is_closed_ends_its_sessions_at_once(
+    server: Server, database: str, sessions: Sessions
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _LEFT_OPEN, server.url(database)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(40):
+            assert await process.stdout.readline() == b"left open\n"
+            assert await sessions() > 0
+            process.stdin.write(b"\n")
+            assert await process.stdout.readline() == b"closed\n"
+        # The process still has the store.
+        async with asyncio.timeout(10):
+            while await sessions():
+                await asyncio.sleep(0.02)
+        assert process.returncode is None
+    finally:
+        process.kill()
+        await process.wait()

@@ -65,7 +65,7 @@ class Closing:
         """End threads and close files within ``timeout`` seconds, on any event loop, since that of the store is closed.
 
         Nothing waits for the commands and projections any more. What belongs to the closed loop, such as a connection to
-        PostgreSQL, cannot be closed in order: it ends when the store is no longer referred to.
+        PostgreSQL, cannot be closed in order: its session is ended, and its file is closed when the store is collected.
         """
         deadline = monotonic() + timeout
         try:

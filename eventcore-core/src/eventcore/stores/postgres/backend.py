@@ -92,9 +92,10 @@ class PostgresBackend:
     async def close(self, timeout: float) -> None:
         """Finish the calls that are running, then close all connections.
 
-        Once the event loop of the connections is closed, they cannot be closed: they end when nothing refers to them any more.
+        Once the event loop of the connections is closed, they cannot be closed: their sessions are ended.
         """
         if self._loop is not None and self._loop.is_closed():
+            self._connections.shut_down()
             return
         deadline = monotonic() + timeout
         await self._watch.close()

@@ -112,11 +112,23 @@ async def connect(
     return connected
 
 
+def shut_down(connection: Connection) -> None:
+    """End the session of a connection that its event loop, which is closed, cannot close. Its file is closed once collected."""
+    # Shut down or closed already. The sockets of uvloop are closed together with it.
+    with suppress(OSError, TypeError):
+        if (found := _socket_of(connection)) is not None and found.fileno() != -1:
+            found.shutdown(socket.SHUT_RDWR)
+
+
+def _socket_of(connection: Connection) -> Any:
+    # asyncpg offers no way to its socket; where a release hides it, only what is done with it is lost.
+    transport: Any = getattr(connection, "_transport", None)
+    return transport.get_extra_info("socket") if transport is not None else None
+
+
 def _keep_alive(connection: Connection, seconds: int) -> None:
     """Find out that the server's machine has vanished, which the operating system does by default after two hours."""
-    # asyncpg offers no way to its socket; where a release hides it, only this setting is lost.
-    transport: Any = getattr(connection, "_transport", None)
-    found = transport.get_extra_info("socket") if transport is not None else None
+    found = _socket_of(connection)
     if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
         return
     found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Final, final
+from typing import Any, Final, final
+from weakref import WeakSet
 
 from eventcore.errors import InvalidStoreUrl, StoreUnavailable
 from eventcore.ground import Breaker, backoff, describe_error, spawn
 from eventcore.stores.postgres.connections.ending import Ending
 from eventcore.stores.postgres.connections.places import Places
-from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect
+from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect, shut_down
 from eventcore.stores.postgres.errors import explained, is_away, refuses_start
 from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.sampling import BackendCounters
@@ -44,6 +45,15 @@ class Connecting:
         self._breaker = breaker
         self._places = places
         self._ending = ending
+        self._made: WeakSet[Connection] = WeakSet()
+
+    def shut_down(self) -> None:
+        """End the sessions of all connections, whoever uses them: their event loop is closed.
+
+        One that was being made at that moment is not reached: it ends when the store is collected.
+        """
+        for connection in list(self._made):
+            shut_down(connection)
 
     async def once(self, timeout: float) -> Connection:
         """A new connection, by one attempt of at most ``timeout`` seconds.
@@ -112,7 +122,7 @@ class Connecting:
         The number of the server's process is known only after success, and a process can be ended only by its number.
         """
         settings = self._settings
-        opening = connect(
+        opening = self._opened(
             settings.dsn,
             timeout + self._ending.timeout,
             statement_cache=settings.statement_cache,
@@ -126,3 +136,8 @@ class Connecting:
         except BaseException:
             self._ending.end_when_made(attempt)
             raise
+
+    async def _opened(self, dsn: str, timeout: float, **options: Any) -> Connection:
+        connection = await connect(dsn, timeout, **options)
+        self._made.add(connection)
+        return connection

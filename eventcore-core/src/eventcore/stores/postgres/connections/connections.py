@@ -73,6 +73,10 @@ class Connections:
         self._places.close()
         await self._ending.close()
 
+    def shut_down(self) -> None:
+        """End the sessions of all connections: their event loop is closed, so they cannot be closed."""
+        self._connecting.shut_down()
+
     async def once(self, timeout: float) -> Connection:
         """A new connection, by one attempt of at most ``timeout`` seconds. It raises as ``Connecting.once`` does."""
         return await self._connecting.once(timeout)
