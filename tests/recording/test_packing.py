@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import msgspec
@@ -60,6 +61,20 @@ def ended(tracer: Tracer, drawn: dict[str, Any]) -> None:
     if drawn["status"]:
         span.set_status(drawn["status"], "because")
     span.end()
+
+
+class Field(str, enum.Enum):  # noqa: UP042  # the text of a member of a `StrEnum` is its value
+    ORDER = "order"
+
+
+def test_a_name_that_is_a_member_of_an_enumeration_has_its_value_in_both_processes() -> None:
+    tracer = Tracer(RateSampler("all"), IdGenerator())
+    tracer.wanted = True
+    with tracer.span("ship", attributes={Field.ORDER: Field.ORDER}) as span:
+        span.add_event("packed", {Field.ORDER: 1})
+    [there] = SpanUnpacker(SpanLimits()).unpack(pack_spans([span]))
+    assert there == span.data()
+    assert (there.attributes, there.events[0].attributes) == ((("order", "order"),), (("order", 1),))
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
