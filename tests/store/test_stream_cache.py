@@ -6,14 +6,16 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 
 from eventcore import Command, Event, RecordedEvent, StreamId, Telemetry, open_store
-from eventcore.commands.streams.cache import KeptState, StreamCache
+from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.cached_stream import KeptState
 from eventcore.commands.streams.folding import StateCodec
 from eventcore.events import EventMetadata, StreamState
 from eventcore.events.codec import Codec, StoredEvent
@@ -27,6 +29,12 @@ class Noted(Event):
     event_type = "cache.Noted"
     text: str
     numbers: list[int] = []
+
+
+class Counted(Event):
+    event_type = "cache.Counted"
+    number: int
+    text: str
 
 
 class Summed(StreamState):
@@ -191,6 +199,17 @@ def test_a_stream_is_held_whole_up_to_a_quarter_of_the_budget_whatever_its_lengt
     assert [event.version for event in tail] == list(range(19_001, 20_001))
 
 
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 500, 501])
+def test_the_events_behind_any_version_are_found_wherever_blocks_begin(count: int) -> None:
+    cache = StreamCache(64 << 20)
+    stream = StreamId("stream")
+    add(cache, stream, count, Noted(text=""))
+    for after in range(count + 1):
+        tail = cache.tail(stream, after)
+        assert tail is not None
+        assert [event.version for event in tail] == list(range(after + 1, count + 1))
+
+
 def test_events_before_a_state_are_let_go_unless_commands_fold_them() -> None:
     cache = StreamCache(64 << 20)
     for stream in (StreamId("states"), StreamId("both")):
@@ -293,6 +312,18 @@ async def test_a_stream_of_any_length_is_right_under_any_budget(cache_bytes: int
         assert [result.events[0].data.amount for result in results] == [2400 + n for n in range(5)]  # type: ignore[attr-defined]
 
 
+async def test_a_stream_of_any_length_that_is_held_is_not_read_again(telemetry: Telemetry, measured: Measured) -> None:
+    stream = account("a")
+    async with open_store("memory:", telemetry=telemetry) as store:
+        for _ in range(14):
+            await asyncio.gather(*(store.execute(Both(first=stream, second=stream)) for _ in range(50)))
+        before = measured("store.operation.duration", operation="read_streams")
+        [event] = (await store.execute(Both(first=stream, second=stream))).events
+    assert event.version == 701
+    assert event.data == Deposited(amount=700)
+    assert measured("store.operation.duration", operation="read_streams") == before
+
+
 class Both(Command[int]):
     first: StreamId
     second: StreamId
@@ -305,6 +336,67 @@ class Both(Command[int]):
 
     def handle(self, state: int) -> Iterable[tuple[StreamId, Event]]:
         yield self.first, Deposited(amount=state)
+
+
+class _Typed(Command[list[type]]):
+    """Looks at the types of ids that its events have."""
+
+    stream: StreamId
+    text: str = ""
+
+    def initial_state(self) -> list[type]:
+        return []
+
+    def apply(self, state: list[type], event: RecordedEvent) -> list[type]:
+        return [*state, type(event.stream_id)]
+
+    def handle(self, state: list[type]) -> Iterable[tuple[StreamId, Event]]:
+        assert set(state) <= {StreamId}
+        yield self.stream, Counted(number=len(state), text=self.text)
+
+
+class _TypedState(StreamState):
+    ids: int = 0
+
+    def apply(self, event: RecordedEvent) -> None:
+        self.ids += type(event.stream_id) is StreamId
+
+
+class _TypedStates(Command[_TypedState]):
+    stream: Annotated[StreamId, _TypedState]
+    text: str = ""
+
+    def handle(self, state: Any) -> Iterable[tuple[StreamId, Event]]:
+        yield self.stream, Counted(number=state[self.stream].ids, text=self.text)
+
+
+async def test_the_garbage_collector_has_nothing_to_visit_of_streams_that_were_only_written(tmp_path: Path) -> None:
+    """It begins a full collection, which stops the loop, whenever the number of what it visits has grown by a quarter."""
+    async with open_store(f"sqlite:///{tmp_path / 'store.db'}", exporters="none") as store:
+
+        async def write(name: str, count: int) -> int:
+            await asyncio.gather(*(store.execute(_Typed(stream=account(f"{name}-{number}"))) for number in range(count)))
+            gc.collect()
+            return len(gc.get_objects())
+
+        # The tasks of the last round may still be there, as many as in the round before.
+        await write("read", 1_000)
+        before = await write("before", 1_000)
+        assert await write("after", 1_000) - before < 200
+
+
+@pytest.mark.parametrize("size", [0, 70_000, 200_000])
+async def test_events_have_the_id_of_their_stream_whichever_way_they_come(size: int) -> None:
+    async with open_store("memory:", exporters="none") as store:
+        for command in (_Typed, _TypedStates):
+            for other in (_Typed, _TypedStates):
+                stream = account(f"{command.__name__}-{other.__name__}")
+                order = (command, other, command, other, command)
+                results = [await store.execute(one(stream=stream, text="x" * size)) for one in order]
+                events = [event for result in results for event in result.events]
+                assert {type(event.stream_id) for event in events} == {StreamId}
+                assert [event.data for event in events] == [Counted(number=number, text="x" * size) for number in range(5)]
+                assert [event async for event in store.read(stream)] == events
 
 
 @pytest.mark.parametrize("cache_bytes", [-1, 1.5, True, None])

@@ -15,7 +15,9 @@ _REGISTERS: Final = 1 << _INDEX_BITS
 _HASH_BITS: Final = 64 - _INDEX_BITS
 _ALPHA: Final = 0.7213 / (1 + 1.079 / _REGISTERS)
 
-_Minute: TypeAlias = "set[str] | bytearray"
+# Hashes of 64 bits stand for the streams: that two of 10,000 have the same one never happens, and Python's garbage collector
+# visits no numbers.
+_Minute: TypeAlias = "set[int] | bytearray"
 
 
 @final
@@ -42,11 +44,11 @@ class ActiveStreams:
             for old in [key for key in self._minutes if key <= now - _MINUTES]:
                 del self._minutes[old]
         if isinstance(minute, set):
-            minute.update(streams)
+            minute.update(map(hash, streams))
             if len(minute) > _EXACT:
                 self._minutes[now] = _sketch(minute)
         else:
-            _note(minute, streams)
+            _note(minute, map(hash, streams))
 
     def count(self) -> int:
         """How many there are."""
@@ -54,22 +56,22 @@ class ActiveStreams:
         minutes = [minute for key, minute in self._minutes.copy().items() if now - _MINUTES < key <= now]
         sets = [minute.copy() for minute in minutes if isinstance(minute, set)]
         if len(sets) == len(minutes):
-            together: set[str] = set[str]().union(*sets)
+            together: set[int] = set[int]().union(*sets)
             if len(together) <= _EXACT:
                 return len(together)
         sketches = [_sketch(minute.copy()) if isinstance(minute, set) else bytes(minute) for minute in minutes]
         return _estimate(bytes(map(max, *sketches)) if len(sketches) > 1 else bytes(sketches[0]))
 
 
-def _sketch(streams: Iterable[str]) -> bytearray:
+def _sketch(hashes: Iterable[int]) -> bytearray:
     registers = bytearray(_REGISTERS)
-    _note(registers, streams)
+    _note(registers, hashes)
     return registers
 
 
-def _note(registers: bytearray, streams: Iterable[str]) -> None:
-    for stream in streams:
-        bits = hash(stream) & 0xFFFF_FFFF_FFFF_FFFF
+def _note(registers: bytearray, hashes: Iterable[int]) -> None:
+    for found in hashes:
+        bits = found & 0xFFFF_FFFF_FFFF_FFFF
         index = bits & (_REGISTERS - 1)
         # The position of the first 1 in the remaining bits, counted from 1.
         rank = _HASH_BITS - (bits >> _INDEX_BITS).bit_length() + 1

@@ -153,7 +153,7 @@ class AttemptRunner:
     """The stream cache, loader and batcher of one store, and the way of an attempt through them."""
 
     def __init__(self, log: EventLog, codec: Codec, instruments: CommandInstruments, cache_bytes: int) -> None:
-        cache = StreamCache(cache_bytes)
+        self._cache = cache = StreamCache(cache_bytes)
         self._snapshots = SnapshotWriter(log, cache, instruments)
         self._states = States(cache, self._snapshots.due, instruments.count_snapshot_read)
         self._loader = Loader(log, codec, cache, self._states)
@@ -197,10 +197,10 @@ class AttemptRunner:
         needs = context.plan.streams(context.command)
         refusal: Refusal | None = None
         for _ in range(_MAX_LOADS):
-            boundary: BoundaryState | None = None
-            look = True
+            boundary, look = None, True
             if from_cache and not context.plan.discovers:
-                boundary, look = boundary_at_once(self._loader, self._states, context, needs), False
+                boundary = boundary_at_once(self._loader, self._states, context, needs)
+                look = boundary is None and context.plan.folds and all(map(self._cache.begins, needs))  # too long for that
             if boundary is None:
                 boundary = await load_boundary(
                     self._loader, self._states, context, needs, from_cache=from_cache, refusal=refusal, look=look

@@ -11,12 +11,10 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
-from itertools import chain
 from operator import attrgetter
 from typing import Final, final
 
-import msgspec
-
+from eventcore.commands.streams.cached_stream import STREAM_BYTES, CachedStream, KeptState, with_text
 from eventcore.commands.streams.sizes import EventSizes
 from eventcore.events import RecordedEvent, StreamId, StreamState
 
@@ -24,168 +22,10 @@ DEFAULT_CACHE_BYTES: Final = 64 << 20
 
 # A stream, or a state, that takes more than this part of the budget is not kept: it would displace too many others.
 _LARGEST_PART: Final = 4
-# Events are held in blocks, so that adding one does not copy all.
-_BLOCK_EVENTS: Final = 64
-_BLOCK_BYTES: Final = 128 << 10
-# Bytes of a stream without events: its id, its struct and its entry in the dictionary. Measured.
-_STREAM_BYTES: Final = 470
-_STATE_BYTES: Final = 320
 # Seconds after an append of another writer was seen during which the cache does not answer for that stream: it would most
 # likely be behind, and each decision on it would cost a refused append.
 _CONTESTED: Final = 1.0
 _by_position: Final = attrgetter("position")
-_set_field: Final = msgspec.structs.force_setattr
-
-
-@final
-class KeptState(msgspec.Struct, frozen=True, gc=False):
-    """The state of one stream at one version: encoded, or as a state that nothing changes any more.
-
-    Attributes:
-        state_type: its class.
-        version: the version of the stream that it has seen; 0 before the first event.
-        event_id: the id of the event at this version.
-        position: the position of this event, or a later one up to which the stream has no further event.
-        data: the encoded state; empty if ``whole`` holds it.
-        stored_version: the version of the newest stored snapshot, as far as this process knows; 0 without one.
-        whole: the state, if all its fields are scalars: then a copy of its fields shares nothing that can be changed.
-        whole_size: the bytes that ``whole`` takes.
-    """
-
-    state_type: type[StreamState]
-    version: int
-    event_id: str
-    position: int
-    data: bytes
-    stored_version: int = 0
-    whole: StreamState | None = None
-    whole_size: int = 0
-
-    @property
-    def size(self) -> int:
-        """The bytes of the state."""
-        return self.whole_size or len(self.data)
-
-
-class _Block(msgspec.Struct, frozen=True, gc=False):
-    events: tuple[RecordedEvent, ...]
-    size: int
-
-
-class _CachedStream(msgspec.Struct, gc=False):
-    """Consecutive events of one stream: versions ``start + 1`` to ``version``; and its states at some of these versions.
-
-    Attributes:
-        blocks: the events that come before ``events``.
-        events, size: the newest events, and their bytes.
-        blocks_size: the bytes of ``blocks``.
-        states: at most one for each class.
-        is_folded_whole: whether commands fold the stream from its first event. If not, events before its states need not be
-            held.
-
-    The events are tuples, and the struct is not tracked by the garbage collector: a full collection would otherwise walk tens
-    of thousands of lists.
-    """
-
-    start: int
-    version: int
-    blocks: tuple[_Block, ...] = ()
-    blocks_size: int = 0
-    events: tuple[RecordedEvent, ...] = ()
-    size: int = 0
-    states: tuple[KeptState, ...] = ()
-    states_size: int = 0
-    contested_until: float = 0.0
-    is_folded_whole: bool = False
-
-    @property
-    def total(self) -> int:
-        return _STREAM_BYTES + self.blocks_size + self.size + self.states_size
-
-    def behind(self, version: int) -> tuple[RecordedEvent, ...]:
-        """The events behind a version, which is not below ``start``."""
-        first = self.version - len(self.events)
-        if version >= first:
-            return self.events[version - first :] if version > first else self.events
-        events = tuple(chain(chain.from_iterable(block.events for block in self.blocks), self.events))
-        return events[version - self.start :] if version > self.start else events
-
-    def add_one(self, event: RecordedEvent, size: int) -> bool:
-        """Add the event that follows, unless it begins a new block."""
-        if len(self.events) >= _BLOCK_EVENTS or self.size + size > _BLOCK_BYTES:
-            return False
-        self._share_id((event,))
-        self.version += 1
-        self.events = (*self.events, event)
-        self.size += size
-        return True
-
-    def add(self, events: Sequence[RecordedEvent], sizes: Sequence[int]) -> None:
-        """Add the events that follow."""
-        self._share_id(events)
-        self.version += len(events)
-        size = sum(sizes)
-        if len(self.events) + len(events) <= _BLOCK_EVENTS and self.size + size <= _BLOCK_BYTES:
-            self.events = (*self.events, *events)
-            self.size += size
-            return
-        blocks: list[_Block] = []
-        block, block_size = self.events, self.size
-        begin = 0
-        while begin < len(events):
-            end, added = _part(sizes, begin, len(block), block_size)
-            if begin == end:
-                blocks.append(_Block(block, block_size))
-                self.blocks_size += block_size
-                block, block_size = (), 0
-                continue
-            block, block_size, begin = (*block, *events[begin:end]), block_size + added, end
-        self.blocks = (*self.blocks, *blocks)
-        self.events, self.size = block, block_size
-
-    def _share_id(self, events: Sequence[RecordedEvent]) -> None:
-        """Let all events of the stream have one object as its id.
-
-        Each command makes an equal one of its own. The garbage collector would visit one for each event, and begin a full
-        collection far more often: it does so when the number of objects has grown by a quarter.
-        """
-        if events and self.events and events[0].stream_id is not (known := self.events[-1].stream_id):
-            for event in events:
-                _set_field(event, "stream_id", known)
-
-    def drop_blocks(self, count: int) -> None:
-        """Drop the oldest events, and the states that can no longer be brought up to date without them."""
-        for block in self.blocks[:count]:
-            self.start += len(block.events)
-            self.blocks_size -= block.size
-        self.blocks = self.blocks[count:]
-        self._drop_early_states()
-
-    def drop_events(self) -> None:
-        """Drop all events."""
-        self.start, self.blocks, self.blocks_size, self.events, self.size = self.version, (), 0, (), 0
-        self._drop_early_states()
-
-    def _drop_early_states(self) -> None:
-        if any(state.version < self.start for state in self.states):
-            self.put_states(tuple(state for state in self.states if state.version >= self.start))
-
-    def put_states(self, states: tuple[KeptState, ...]) -> None:
-        self.states = states
-        self.states_size = sum(state.size + _STATE_BYTES for state in states)
-
-
-def _part(sizes: Sequence[int], begin: int, held: int, size: int) -> tuple[int, int]:
-    """Which events from ``begin`` on fit into a block of ``held`` events and ``size`` bytes: up to which, and their bytes.
-
-    An empty block takes an event of any size.
-    """
-    end = min(len(sizes), begin + max(0, _BLOCK_EVENTS - held))
-    added = sum(sizes[begin:end])
-    while end > begin and size + added > _BLOCK_BYTES and (held or end > begin + 1):
-        end -= 1
-        added -= sizes[end]
-    return end, added
 
 
 @final
@@ -211,7 +51,8 @@ class StreamCache:
         self._budget = budget
         self._largest = budget // _LARGEST_PART
         self._held = 0
-        self._streams: OrderedDict[StreamId, _CachedStream] = OrderedDict()
+        # The keys are plain texts, see `append`.
+        self._streams: OrderedDict[str, CachedStream] = OrderedDict()
         self.sizes: Final = EventSizes()
         self.epoch = 0
         self.redactions = 0
@@ -266,13 +107,13 @@ class StreamCache:
             return None
         return self._used(stream, cached)
 
-    def _used(self, stream: StreamId, cached: _CachedStream) -> tuple[RecordedEvent, ...] | None:
+    def _used(self, stream: StreamId, cached: CachedStream) -> tuple[RecordedEvent, ...] | None:
         """All events of a stream, which was used now; ``None`` if the cache lacks its beginning."""
         cached.is_folded_whole = True
         if cached.start:
             return None
         self._streams.move_to_end(stream)
-        return cached.events if not cached.blocks else cached.behind(0)
+        return cached.shown(0, stream)
 
     def whole_streams(
         self, streams: Iterable[StreamId], most: int, *, speculate: bool
@@ -291,6 +132,8 @@ class StreamCache:
         found: Sequence[RecordedEvent] = ()
         assumes_empty = several = False
         for stream in streams:
+            if (most := most - self.version(stream)) < 0:
+                return None
             events = self.whole(stream)
             if events is None:
                 if not speculate or stream in self._streams:
@@ -304,8 +147,6 @@ class StreamCache:
             elif events:
                 found = (*found, *events)
                 several = True
-        if len(found) > most:
-            return None
         return versions, sorted(found, key=_by_position) if several else found, assumes_empty
 
     def state(self, stream: StreamId, state_type: type[StreamState]) -> KeptState | None:
@@ -336,7 +177,7 @@ class StreamCache:
                 break
         if cached.version <= after:
             return found, ()
-        return None if after < cached.start else (found, cached.behind(after))
+        return None if after < cached.start else (found, cached.shown(after, stream))
 
     def begins(self, stream: StreamId) -> bool:
         """Whether the cache holds the stream from its first event."""
@@ -355,21 +196,29 @@ class StreamCache:
             return ()
         if after < cached.start:
             return None
-        return cached.behind(after)
+        return cached.shown(after, stream)
 
     def append(self, event: RecordedEvent, size: int) -> None:
-        """``extend`` by one event."""
+        """``extend`` by one event.
+
+        Events of a stream are copied, with a plain text as the id of the stream, until a command asks for them: most streams
+        that are written are not read soon. Python's garbage collector visits every ``StreamId``, and no text: with
+        50,000 new streams, its full collections would take 60 ms each, and a tenth of the time of all commands.
+        """
         stream = event.stream_id
         cached = self._streams.get(stream)
         if cached is None:
             if size <= self._largest:
+                text = str(stream)
                 # At the end, so it is the most recently used one.
-                self._streams[stream] = _CachedStream(event.version - 1, event.version, (), 0, (event,), size)
-                self._held += _STREAM_BYTES + size
+                self._streams[text] = CachedStream(event.version - 1, event.version, (), 0, (with_text(event, text),), size)
+                self._held += STREAM_BYTES + size
                 if self._held > self._budget:
                     self._evict()
                 return
-        elif cached.version == event.version - 1 and cached.add_one(event, size):
+        elif cached.version == event.version - 1 and cached.add_one(
+            with_text(event, str(stream)) if cached.has_texts else event, size
+        ):
             self._streams.move_to_end(stream)
             self._held += size
             if self._held > self._budget:
@@ -380,15 +229,19 @@ class StreamCache:
     def extend(self, stream: StreamId, events: Sequence[RecordedEvent], sizes: Sequence[int], after: int) -> None:
         """Add the events behind version ``after``, with their bytes. Events that are already known are not replaced."""
         cached = self._entry(stream, after)
+        if cached.has_texts and events:
+            cached.take_id(stream)
         held = cached.total
         if after == 0 < cached.start <= len(events):
             # The beginning of the stream was dropped, and is back.
             known, states = cached.behind(cached.start), cached.states
-            renewed = _CachedStream(0, 0, contested_until=cached.contested_until, is_folded_whole=cached.is_folded_whole)
+            renewed = CachedStream(
+                0, 0, contested_until=cached.contested_until, is_folded_whole=cached.is_folded_whole, has_texts=False
+            )
             renewed.add(events[: cached.start], sizes[: cached.start])
             renewed.add(known, [(cached.size + cached.blocks_size) // max(1, len(known))] * len(known))
             renewed.put_states(states)
-            self._streams[stream] = cached = renewed
+            self._streams[str(stream)] = cached = renewed
         if skipped := cached.version - after:
             events, sizes = events[skipped:], sizes[skipped:]
         if events:
@@ -437,21 +290,21 @@ class StreamCache:
         self._entry(stream, version)
         self._evict()
 
-    def _entry(self, stream: StreamId, version: int) -> _CachedStream:
+    def _entry(self, stream: StreamId, version: int) -> CachedStream:
         """The entry of a stream, the most recently used now. It begins anew behind a gap, if ``version`` is beyond it."""
         cached = self._streams.get(stream)
         if cached is None or cached.version < version:
             if cached is not None:
                 self._held -= cached.total
-            renewed = _CachedStream(version, version)
+            renewed = CachedStream(version, version)
             if cached is not None:
                 renewed.contested_until, renewed.is_folded_whole = cached.contested_until, cached.is_folded_whole
-            self._streams[stream] = cached = renewed
+            self._streams[str(stream)] = cached = renewed
             self._held += cached.total
         self._streams.move_to_end(stream)
         return cached
 
-    def _shorten(self, cached: _CachedStream) -> None:
+    def _shorten(self, cached: CachedStream) -> None:
         """Drop the oldest events of a large stream."""
         size, count = cached.blocks_size + cached.size, 0
         for block in cached.blocks:

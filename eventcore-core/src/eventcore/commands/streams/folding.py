@@ -18,7 +18,8 @@ import msgspec
 from eventcore.catalogue.metrics import SnapshotResult
 from eventcore.commands.command import Command
 from eventcore.commands.fields import Needs
-from eventcore.commands.streams.cache import KeptState, StreamCache
+from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.cached_stream import KeptState
 from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
 from eventcore.events.classes import read_stream_id

@@ -12,7 +12,8 @@ from typing import Any, Final, final
 import msgspec
 
 from eventcore.commands.fields import EVENTS, VERSION, Need, Needs
-from eventcore.commands.streams.cache import KeptState, StreamCache
+from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.cached_stream import KeptState
 from eventcore.commands.streams.folding import FOLD_AT_ONCE, CommandFold, States
 from eventcore.commands.streams.gathering import answer, answer_all, until_settled
 from eventcore.commands.streams.paged_read import Page, PagedRead
@@ -276,6 +277,7 @@ class Loader:
                     await until_settled(self._queue, _MAX_STREAMS)
                     self._serving = self._take()
                     await self._serve(self._serving)
+                    self._serving = []
         finally:
             # However this task ends, answer every waiting load.
             self._closed = True

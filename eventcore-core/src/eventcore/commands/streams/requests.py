@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, final
 import msgspec
 
 from eventcore.commands.fields import Need, Needs
-from eventcore.commands.streams.cache import KeptState
+from eventcore.commands.streams.cached_stream import KeptState
 from eventcore.commands.streams.folding import CommandFold, StateFold
 from eventcore.commands.streams.paged_read import PagedRead
 from eventcore.errors import StoreError

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Final, final
 
 from eventcore.catalogue.commands import CommandInstruments
-from eventcore.commands.streams.cache import KeptState, StreamCache
+from eventcore.commands.streams.cache import StreamCache
+from eventcore.commands.streams.cached_stream import KeptState
 from eventcore.events import StreamId
 from eventcore.ground import OwnedTask, cancel_and_wait, own_logger, spawn
 from eventcore.stores.base import EventLog
