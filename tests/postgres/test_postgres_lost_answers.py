@@ -71,6 +71,24 @@ async def test_a_redaction_while_the_first_append_of_a_process_is_settled_is_not
                 await store.execute(Transfer(source=a, target=b, amount=5))
 
 
+async def test_a_redaction_before_an_append_comes_through_is_noticed(url: str, backend: Backend) -> None:
+    """The first call never reached the server, so what is repeated must not be stored on the old text."""
+    a, b = account("a"), account("b")
+    async with Proxy.before(url) as proxy, open_store(proxy.url, exporters=[]) as store:
+        [deposited] = (await store.execute(Deposit(account=a, amount=5))).events
+        await store.execute(Deposit(account=b, amount=1))
+        proxy.mark, proxy.deaf = MARK, True
+        transfer = asyncio.ensure_future(store.execute(Transfer(source=a, target=b, amount=5)))
+        while not proxy.unheard:
+            await asyncio.sleep(0.01)
+        await backend.log.redact(deposited.event_id, msgspec.json.encode(Deposited(amount=0)), "asked by the customer")
+        proxy.deaf = False
+        proxy.cut_all()
+        with pytest.raises(BusinessRuleViolation, match="holds 0"):
+            await transfer
+    assert [row.stream_id for row in await everything(backend)] == [a, b]
+
+
 async def test_each_request_of_a_batch_keeps_the_verdict_of_the_lost_call(
     url: str, backend: Backend, open_backend: OpenBackend
 ) -> None:
