@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from eventcore import OnError, Projection, RecordedEvent, open_store
-from eventcore.errors import AccessDenied, ProjectionFailed, StoreError, StoreUnavailable
+from eventcore.errors import AccessDenied, InvalidProjection, ProjectionFailed, StoreError, StoreUnavailable
 from eventcore.logs import TraceContextFilter
 from eventcore.stores.memory import MemoryBackend
 from tests.health.conftest import until
-from tests.store.bank import Deposit, account
+from tests.store.bank import Deposit, Deposited, account
 
 
 class Failing(Projection):
@@ -73,6 +73,53 @@ async def test_a_projection_that_stops_says_so_with_a_traceback(caplog: pytest.L
     [stopped] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert stopped.getMessage().startswith("projection 'totals' has failed and does not run any more: ProjectionFailed: ")
     assert "in handle" in (stopped.exc_text or "")
+
+
+def wrong_types() -> Projection:
+    wrong = Counting()
+    wrong.event_types = Deposited  # type: ignore[assignment]  # the mistake that this test is about
+    return wrong
+
+
+def wrong_name() -> Projection:
+    wrong = Counting()
+    wrong.name = "Totals of all"
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named", "reason"),
+    [
+        (wrong_types(), "'totals'", "expected a sequence of event classes"),
+        (wrong_name(), f"'{__name__}.Counting'", "name is 'Totals of all'"),
+    ],
+    ids=["types", "name"],
+)
+async def test_a_projection_that_is_refused_says_so_once_with_its_name(
+    caplog: pytest.LogCaptureFixture, wrong: Projection, named: str, reason: str
+) -> None:
+    async with open_store("memory:", exporters="none", config={}) as store:
+        with pytest.raises(InvalidProjection, match=reason):
+            await store.run(wrong)
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    message = record.getMessage()
+    assert message.startswith(f"projection {named} has failed and does not run any more: InvalidProjection: ")
+    assert reason in message
+
+
+async def test_a_filter_that_has_changed_is_one_record_with_the_name(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_store("memory:", exporters="none", config={}) as store:
+        await store.execute(Deposit(account=account(1)))
+        before = Counting()
+        before.pattern = "order-*"
+        running = asyncio.create_task(store.run(before))
+        await store.wait_for("totals", 1, timeout=10)
+        running.cancel()
+        await asyncio.wait([running])
+        with pytest.raises(InvalidProjection, match="would now get more"):
+            await store.run(Counting())
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.getMessage().startswith("projection 'totals' has failed and does not run any more: InvalidProjection: ")
 
 
 async def test_an_outage_is_one_record_of_each_kind_of_problem_and_one_when_the_projection_goes_on(

@@ -104,10 +104,8 @@ class Runner:
             # What a handler or the database says may repeat the event or a row: logs and health are no place for these.
             stand_in = without_values(error)
             progress.problem = describe_error(stand_in)
-            if isinstance(error, StoreError):
-                _logger.error(
-                    "projection %r has failed and does not run any more: %s", key, progress.problem, exc_info=stand_in
-                )
+            if isinstance(error, Exception):
+                log_failed(key, stand_in)
             raise
         finally:
             self._instruments.ended(key, progress)
@@ -217,6 +215,11 @@ class Runner:
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_RELEASE_TIMEOUT):
                 await self._backend.ledger.release_lease(lease)
+
+
+def log_failed(projection: str, error: BaseException) -> None:
+    """Log why a projection does not run. ``error`` repeats no value of an event."""
+    _logger.error("projection %r has failed and does not run any more: %s", projection, describe_error(error), exc_info=error)
 
 
 @final
