@@ -26,6 +26,7 @@ from eventcore.exporting.configuration import (
 from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Report
 from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger, when_used
+from eventcore.ground.arguments import one_of
 from eventcore.recording import (
     Collection,
     Collector,
@@ -117,7 +118,7 @@ class Telemetry(Recorder):
             "verbosity": verbosity,
             "series_limit": series_limit,
         }
-        self._on_config_error = on_config_error
+        self._on_config_error = one_of("on_config_error", on_config_error, "raise", "log")
         self._reserved: frozenset[str] = frozenset()
         self._logged: set[Fault] = set()
         arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from eventcore.catalogue import ProjectionInstruments, ProjectionProgress
 from eventcore.errors import ProjectionTimeout, StoreClosed
@@ -46,7 +46,7 @@ class ProjectionHost:
 
         try:
             context = self._context(projection)
-            if not isinstance(cast(object, lease_seconds), (int, float)) or not 0.1 <= lease_seconds <= 3600:
+            if not isinstance(lease_seconds, (int, float)) or not 0.1 <= lease_seconds <= 3600:
                 raise ValueError(f"lease={lease_seconds!r:.80}; expected seconds from 0.1 to 3600")
         except Exception as error:
             self._refused(projection, error)
