@@ -202,7 +202,7 @@ class Telemetry(Recorder):
             ConfigurationError: the configuration of this exporter has faults (unless ``on_config_error="log"``).
             RuntimeError: after ``shutdown``.
         """
-        from eventcore.exporting.registration import check_exporter
+        from eventcore.exporting.registration import check_exporter, log_replaced
 
         chosen, origin = exporter_name(exporter, self.configuration.plugins, name)
         handle = check_exporter(exporter, origin)
@@ -214,8 +214,12 @@ class Telemetry(Recorder):
         process_faults = self.configuration.process_faults(chosen, _NO_INSTANCE if pipeline.process else "")
         own_faults = [*self.configuration.faults_of(chosen), *pull_faults, *process_faults]
         self._report([*own_faults, *self._misspelt(chosen, exporter)])
+        handle.registered = True
         ready = ReadyExporter(chosen, handle, pipeline, {})
+        present = next((each.handle for each in self._manager.pipelines() if each.name == chosen), None)
         self._loader.supersede(chosen, lambda: self._join(ready))
+        if present is not None:
+            log_replaced(chosen, present, handle)
         return chosen
 
     async def unregister_exporter(self, name: str, timeout: float = _DEFAULT_TIMEOUT) -> ExporterReport:
