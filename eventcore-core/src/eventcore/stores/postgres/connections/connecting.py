@@ -11,7 +11,7 @@ from eventcore.ground import Breaker, backoff, describe_error, spawn
 from eventcore.stores.postgres.connections.ending import Ending
 from eventcore.stores.postgres.connections.places import Places
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect
-from eventcore.stores.postgres.errors import explained, is_away, refuses_start
+from eventcore.stores.postgres.errors import SILENT_SERVER, explained, is_away, refuses_start
 from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.sampling import BackendCounters
 
@@ -97,10 +97,7 @@ class Connecting:
                 raise InvalidStoreUrl(f"PostgreSQL at {settings.address} {advice} ({error})") from error
             reason = explained(error, settings.address)
             if isinstance(reason, StoreUnavailable) and reason.may_have_committed:
-                reason = StoreUnavailable(
-                    f"no PostgreSQL server can be reached at {settings.address} ({describe_error(error)}); start it, "
-                    "or correct the address in the store URL"
-                )
+                reason = StoreUnavailable(_not_connected(error, settings.address))
             self._counters.connection_problem = str(reason)
             raise reason from error
         self._counters.connection_problem = None
@@ -126,3 +123,15 @@ class Connecting:
         except BaseException:
             self._ending.end_when_made(attempt)
             raise
+
+
+def _not_connected(error: Exception, address: str) -> str:
+    """Why no connection was made. Where nothing listens, the system says so at once; silence has other causes."""
+    if isinstance(error, TimeoutError):
+        return (
+            f"PostgreSQL at {address} does not answer a new connection: {SILENT_SERVER}, or the store URL has a wrong address"
+        )
+    return (
+        f"no PostgreSQL server can be reached at {address} ({describe_error(error)}); start it, or correct the address in the "
+        "store URL"
+    )
