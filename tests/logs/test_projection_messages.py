@@ -165,3 +165,34 @@ async def test_an_outage_is_one_record_of_each_kind_of_problem_and_one_when_the_
         "projection 'totals' goes on after … s",
         "this process no longer runs projection 'totals'; it has reached position 0",
     ]
+
+
+async def test_a_standby_that_has_waited_does_not_say_that_it_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = MemoryBackend()
+    ledger: Any = backend.ledger
+    away = [True]
+
+    async def acquire_lease(*_: Any) -> None:
+        if away:
+            raise StoreUnavailable("the server is away")
+
+    async def waits() -> bool:
+        return "waits: " in caplog.text
+
+    async def stands_by() -> bool:
+        return "another process" in caplog.text
+
+    monkeypatch.setattr(ledger, "acquire_lease", acquire_lease)
+    async with open_store(backend, exporters="none", config={}) as store:
+        running = asyncio.create_task(store.run(Counting(), lease=0.2))
+        await until(waits)
+        away.clear()
+        await until(stands_by)
+        running.cancel()
+        await asyncio.wait([running])
+    assert [re.sub(r"[\d.]+ s", "… s", record.getMessage()) for record in caplog.records] == [
+        "projection 'totals' waits: StoreUnavailable: the server is away",
+        "projection 'totals' is run by another process; this one, which stands by, has reached the store again after … s",
+    ]

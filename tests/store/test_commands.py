@@ -88,6 +88,14 @@ class _Discovers(Command[None]):
     [
         (None, "_Discovers.discover_streams returned None; expected StreamIds, .* or an empty list"),
         (7, "_Discovers.discover_streams returned 7; expected StreamIds"),
+        (
+            "order-1",
+            "_Discovers.discover_streams returned 'order-1', a text and no list of streams; .*StreamId\\('order-1'\\)",
+        ),
+        (
+            StreamId("order-1"),
+            r"_Discovers.discover_streams returned StreamId\('order-1'\), .* return \[StreamId\('order-1'\)\]",
+        ),
         (["account-a"], "_Discovers.discover_streams names 'account-a' of type str"),
     ],
 )

@@ -108,6 +108,10 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
         """
         new: dict[StreamId, Need] = {}
         found = self.command.discover_streams(state)
+        if isinstance(cast(object, found), str):
+            raise self._invalid(
+                f"discover_streams returned {found!r:.80}, a text and no list of streams; return [StreamId({str(found)!r:.80})]"
+            )
         if not isinstance(cast(object, found), Iterable):
             expected = "StreamIds, a mapping of them to classes of StreamState, or an empty list"
             raise self._invalid(f"discover_streams returned {found!r:.80}; expected {expected}")

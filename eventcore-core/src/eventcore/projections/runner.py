@@ -243,8 +243,13 @@ class _WaitRecords:
 
     def stands_by(self, lease_seconds: float) -> None:
         """Note that another runner has the lease. It is alive if the lease is younger than the last failure."""
-        if perf_counter() - self._last > lease_seconds:
-            self._goes_on()
+        if self._kind is not None and perf_counter() - self._last > lease_seconds:
+            self._kind = None
+            _logger.warning(
+                "projection %r is run by another process; this one, which stands by, has reached the store again after %.1f s",
+                self._key,
+                perf_counter() - self._since,
+            )
 
     @contextmanager
     def leading(self) -> Generator[None]:
