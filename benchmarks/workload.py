@@ -10,19 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
-from typing import Any
+from typing import Annotated, Any
 
-from eventcore import Command, Event, EventStore, StreamId, open_store
+from eventcore import Command, Event, EventStore, RecordedEvent, StreamId, StreamState, open_store
 from eventcore.telemetry import Telemetry
 
 __all__ = [
     "AddItem",
     "AddItems",
+    "AddLine",
     "ItemAdded",
     "ItemRemoved",
+    "Lines",
     "Load",
     "MoveItem",
     "add_item",
+    "add_line",
     "file_store",
     "keep_busy",
     "move_item",
@@ -83,6 +86,26 @@ class MoveItem(Command[int]):
         yield self.target, ItemAdded(number=number, item=self.item, price=self.price)
 
 
+class Lines(StreamState):
+    """How many lines an order has."""
+
+    count: int = 0
+
+    def apply(self, event: RecordedEvent) -> None:
+        self.count += 1
+
+
+class AddLine(Command[None]):
+    """Adds a line to an order, whose state the store keeps."""
+
+    order: Annotated[StreamId, Lines]
+    item: str
+    price: int
+
+    def handle(self, state: Any) -> Iterator[tuple[StreamId, Event]]:
+        yield self.order, ItemAdded(number=state[self.order].count + 1, item=self.item, price=self.price)
+
+
 class AddItems(AddItem):
     """Adds several lines at once."""
 
@@ -96,6 +119,11 @@ class AddItems(AddItem):
 def add_item(order: StreamId) -> AddItem:
     """The command on one stream."""
     return AddItem(order=order, item="lamp", price=4_900)
+
+
+def add_line(order: StreamId) -> AddLine:
+    """The command on one stream, with a state of the stream."""
+    return AddLine(order=order, item="lamp", price=4_900)
 
 
 def move_item(order: StreamId) -> MoveItem:

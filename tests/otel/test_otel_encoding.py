@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from typing import Any, Literal
 
 import pytest
@@ -232,3 +233,22 @@ def test_exemplars_can_be_switched_off() -> None:
         request = encoded.metrics_request([data], encoder=Encoder(exemplars=exemplars_wanted))
         [found] = request.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points
         assert len(found.exemplars) == exemplars_wanted
+
+
+@pytest.mark.timing
+@pytest.mark.once
+def test_an_attribute_takes_no_longer_to_encode_when_the_encoder_has_kept_many() -> None:
+    def seconds(encoder: Encoder, names: range) -> float:
+        spans = [span(attributes=((f"name {number}", "v"),)) for number in names]
+        begun = time.perf_counter()
+        encoder.spans(spans)
+        return time.perf_counter() - begun
+
+    few: list[float] = []
+    many: list[float] = []
+    for _ in range(10):
+        encoder = Encoder()
+        few.append(seconds(encoder, range(200)))
+        seconds(encoder, range(200, 3800))
+        many.append(seconds(encoder, range(3800, 4000)))
+    assert min(many) < 3 * min(few), (min(few), min(many))

@@ -132,3 +132,19 @@ def test_settings_that_only_this_process_has_are_refused_with_advice() -> None:
     telemetry = Telemetry(exporters=["otel"], config={"exporters": {"otel": otel}})
     faults = faults_of(telemetry.start_blocking)
     assert "its settings cannot be given to another process (TypeError: only here)" in faults
+
+
+def test_a_setting_whose_class_is_of_the_main_module_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Local(str):
+        __module__ = "__main__"
+
+    # So that this process can pickle it.
+    Local.__qualname__ = "Local"
+    monkeypatch.setattr(sys.modules["__main__"], "Local", Local, raising=False)
+    otel = {"headers": {"authorization": Local("s3cret")}, "pipeline": {"process": True}}
+    telemetry = Telemetry(exporters=["otel"], config={"exporters": {"otel": otel}})
+    faults = faults_of(telemetry.start_blocking)
+    assert (
+        "its settings cannot be given to another process (TypeError: Local is defined in the program's main module)" in faults
+    )
+    assert "s3cret" not in faults

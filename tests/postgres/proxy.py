@@ -20,6 +20,7 @@ class Proxy:
         hold_answer: asked of each of those how many seconds it comes late.
         silent: while true, answers are swallowed and connections stay open.
         deaf: while true, requests are swallowed and connections stay open.
+        unheard: how many calls that carry ``mark`` were swallowed.
         refusing: while true, new connections are closed at once.
         frozen: how many of the first connections pass nothing any more, not even that their client has closed them.
     """
@@ -38,6 +39,7 @@ class Proxy:
         self.cuts = 0
         self.silent = False
         self.deaf = False
+        self.unheard = 0
         self.refusing = False
         self.frozen = 0
         self._count = 0
@@ -87,6 +89,7 @@ class Proxy:
             nonlocal marked
             while data := await reader.read(1 << 16):
                 if self.deaf or number < self.frozen:
+                    self.unheard += bool(self.mark and self.mark in data)
                     continue
                 now_marked = bool(self.mark and self.mark in data)
                 marked = marked or now_marked

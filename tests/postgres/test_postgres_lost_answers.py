@@ -11,13 +11,13 @@ import asyncpg
 import msgspec
 import pytest
 
-from eventcore import Command, CommandResult, RetryPolicy, open_store
+from eventcore import BusinessRuleViolation, Command, CommandResult, RetryPolicy, open_store
 from eventcore.errors import StoreUnavailable
 from eventcore.stores import CONFLICT, KNOWN_KEY, Backend, CommandKey
 from eventcore.stores.postgres.schema import lock_key
 from tests.postgres.backends import OpenBackend, as_soon_as_it_answers, everything, log, request
 from tests.postgres.proxy import Proxy
-from tests.store.bank import Collect, Deposit, Link, account
+from tests.store.bank import Collect, Deposit, Deposited, Link, Transfer, account
 
 # The name of the event type is in the bytes of each call that appends.
 MARK = b"bank.Deposited"
@@ -43,6 +43,50 @@ async def test_commands_whose_answers_are_lost_are_each_executed_once(url: str, 
     assert len(told) == len(set(told)) == 800
     assert {row.event_id: 1 for row in rows} == dict.fromkeys(told, 1)
     assert [row.position for row in rows] == list(range(1, 801))
+
+
+async def test_a_redaction_while_the_first_append_of_a_process_is_settled_is_noticed(
+    url: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was read before that append, so it alone tells the process how many redactions there are."""
+    monkeypatch.setenv("EVENTCORE_SPECULATION", "on")
+    a, b = account("a"), account("b")
+    async with Proxy.before(url) as proxy:
+
+        def cut() -> bool:
+            proxy.refusing = True
+            return True
+
+        proxy.mark, proxy.cut_answer = MARK, cut
+        async with open_store(proxy.url, exporters=[]) as store:
+            deposit = asyncio.ensure_future(store.execute(Deposit(account=a, amount=5)))
+            while not proxy.cuts:
+                await asyncio.sleep(0.01)
+            [row] = await everything(backend)
+            await backend.log.redact(row.event_id, msgspec.json.encode(Deposited(amount=0)), "asked by the customer")
+            proxy.cut_answer = lambda: False
+            proxy.refusing = False
+            assert (await deposit).events[0].event_id == row.event_id
+            with pytest.raises(BusinessRuleViolation, match="holds 0"):
+                await store.execute(Transfer(source=a, target=b, amount=5))
+
+
+async def test_a_redaction_before_an_append_comes_through_is_noticed(url: str, backend: Backend) -> None:
+    """The first call never reached the server, so what is repeated must not be stored on the old text."""
+    a, b = account("a"), account("b")
+    async with Proxy.before(url) as proxy, open_store(proxy.url, exporters=[]) as store:
+        [deposited] = (await store.execute(Deposit(account=a, amount=5))).events
+        await store.execute(Deposit(account=b, amount=1))
+        proxy.mark, proxy.deaf = MARK, True
+        transfer = asyncio.ensure_future(store.execute(Transfer(source=a, target=b, amount=5)))
+        while not proxy.unheard:
+            await asyncio.sleep(0.01)
+        await backend.log.redact(deposited.event_id, msgspec.json.encode(Deposited(amount=0)), "asked by the customer")
+        proxy.deaf = False
+        proxy.cut_all()
+        with pytest.raises(BusinessRuleViolation, match="holds 0"):
+            await transfer
+    assert [row.stream_id for row in await everything(backend)] == [a, b]
 
 
 async def test_each_request_of_a_batch_keeps_the_verdict_of_the_lost_call(

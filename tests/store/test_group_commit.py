@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import pytest
@@ -49,6 +50,53 @@ async def test_commands_that_wait_at_the_same_time_are_committed_in_one_call(tel
         await asyncio.gather(first, *others)
     assert backend.appends == [1, 50]
     assert measured("store.append.batch") == 2
+
+
+class _Many(Command[None]):
+    stream: StreamId
+    events: int
+
+    def handle(self, state: None) -> Iterable[tuple[StreamId, Event]]:
+        for _ in range(self.events):
+            yield self.stream, Deposited(amount=1)
+
+
+async def test_the_loop_goes_round_while_commands_of_a_batch_apply_the_many_events_of_another(telemetry: Telemetry) -> None:
+    rounds = 0
+    applied: Counter[int] = Counter()
+
+    class Balance(Command[int]):
+        stream: StreamId
+
+        def initial_state(self) -> int:
+            return 0
+
+        def apply(self, state: int, event: RecordedEvent) -> int:
+            applied[rounds] += 1
+            return state + 1
+
+        def handle(self, state: int) -> Iterable[tuple[StreamId, Event]]:
+            yield self.stream, Deposited(amount=state)
+
+    async def go_round() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    backend = SteeredBackend()
+    async with backend.store(telemetry) as store:
+        first = await held_up(backend, store.execute(Deposit(account=B)))
+        others = await waiting(
+            store.execute(_Many(stream=A, events=1000)), *(store.execute(Balance(stream=A)) for _ in range(25))
+        )
+        going = asyncio.ensure_future(go_round())
+        backend.let_all()
+        results = await asyncio.gather(first, *others)
+        going.cancel()
+    assert backend.appends == [1, 26]
+    assert [result.events[0].version for result in results[2:]] == list(range(1001, 1026))
+    assert max(applied.values()) < 3000, "each of the 25 applies more than 1,000 events"
 
 
 async def test_many_are_committed_in_halves_and_the_second_is_sent_before_the_first_is_answered(telemetry: Telemetry) -> None:

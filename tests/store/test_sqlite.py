@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from eventcore import RetryPolicy, Telemetry, open_store
+from eventcore import Command, Event, RetryPolicy, StreamId, Telemetry, open_store
 from eventcore.errors import ConcurrencyConflict, CorruptEvent, IncompatibleStore, StoreUnavailable, UnknownEventType
 from eventcore.stores import SCHEMA_VERSION, SqliteBackend, backend_from_url
 from tests.store.bank import Deposit, Deposited, Transfer, account
@@ -268,3 +269,30 @@ async def test_one_attempt_against_a_busy_other_store_may_conflict_and_then_noth
                 else:
                     wins += 1
         assert await one.head_position() == wins
+
+
+class _Deposits(Command[None]):
+    """Deposits several times, on two accounts in turns."""
+
+    first: StreamId
+    second: StreamId
+    count: int
+
+    def handle(self, state: None) -> Iterator[tuple[StreamId, Event]]:
+        for number in range(self.count):
+            yield (self.second if number % 2 else self.first), Deposited(amount=number)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 1023, 1024, 1025, 2049, 5000])
+async def test_a_command_of_any_size_is_appended_whole_and_densely(sqlite_url: str, count: int) -> None:
+    async with open_store(sqlite_url, exporters="none") as store, open_store(sqlite_url, exporters="none") as other:
+        command = _Deposits(first=account("a"), second=account("b"), count=count)
+        ends = []
+        # The second time each store has to see first what the other one has written.
+        for one in (store, other, store, other):
+            events = (await one.execute(command)).events
+            ends.append((events[0].position, events[-1].position, len(events)))
+        assert ends == [(1 + turn * count, (turn + 1) * count, count) for turn in range(4)]
+        found = [event async for event in store.read_all()]
+    assert [event.position for event in found] == list(range(1, 4 * count + 1))
+    assert [event.data for event in found] == [Deposited(amount=number) for number in range(count)] * 4

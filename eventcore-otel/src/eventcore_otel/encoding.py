@@ -140,6 +140,7 @@ class Encoder:
         # By the type of the value, because True, 1 and 1.0 are equal. Floats are not kept: neither are 0.0 and -0.0 apart.
         self._attributes: dict[type, dict[tuple[str, AttributeValue], bytes]] = {str: {}, int: {}, bool: {}}
         self._kept: Counter[str] = Counter()
+        self._kept_in_all = 0
         self._names: dict[str, bytes] = {}
         self._keys: dict[str, bytes] = {}
         self._floats: dict[str, bytes] = {}
@@ -256,12 +257,14 @@ class Encoder:
         known = self._attributes.get(type(value))
         if known is None or len(encoded) > 2 * _LONGEST_TEXT or self._kept[name] >= _MOST_VALUES:
             return encoded
-        if self._kept.total() >= _MOST_ATTRIBUTES:
+        if self._kept_in_all >= _MOST_ATTRIBUTES:
+            self._kept_in_all = 0
             self._kept.clear()
             for each in self._attributes.values():
                 each.clear()
         known[attribute] = encoded
         self._kept[name] += 1
+        self._kept_in_all += 1
         return encoded
 
     def _attributes_with_tag(self, tag: bytes, attributes: Attributes) -> bytes:

@@ -39,6 +39,8 @@ from eventcore.stores.values import CONFLICT, KNOWN_KEY, AppendRequest, NewEvent
 
 _MAX_COMMANDS: Final = 512
 _MAX_BYTES: Final = 8 << 20
+# Events that a command has missed: applying so many takes about as long as deciding a command.
+_LIKE_A_COMMAND: Final = 16
 _CLOSED: Final = StoreClosed("the store was closed before the command was sent")
 _UNCONFIRMED: Final = StoreError("the store was closed before the commit was confirmed; the command's events may be stored")
 _set_position: Final = msgspec.structs.force_setattr
@@ -155,13 +157,14 @@ class Batcher:
         """Decide waiting commands. Returns the append requests of ``self._batch``, in the same order."""
         requests: list[AppendRequest] = []
         chains: dict[StreamId, _Chain] = {}
-        order = size = 0
+        order = size = work = 0
         now_ns = time.time_ns()
         # Commands that are about to be answered count as waiting: most of their callers submit again at once.
         limit = min(_MAX_COMMANDS, max(self._smallest_half, (len(self._queue) + len(self._answers) + 1) // 2))
         while self._queue and len(requests) < limit and size < _MAX_BYTES:
-            if len(requests) % AT_ONCE == AT_ONCE - 1:
+            if work >= AT_ONCE - 1:
                 await asyncio.sleep(0)
+                work = 0
             # From here to the end of the iteration nothing awaits, so the cache does not change and no caller can withdraw the
             # attempt between its check and its entry into the batch.
             if self._epoch != self._cache.epoch:
@@ -171,6 +174,7 @@ class Batcher:
             if attempt.future.done():
                 continue
             base = self._bring_up_to_date(attempt, chains)
+            work += 1 + len(attempt.later_events) // _LIKE_A_COMMAND
             if base is None:
                 attempt.future.set_result(Outcome.RELOAD)
                 continue
@@ -193,10 +197,7 @@ class Batcher:
                 event = new.recorded
                 order += 1
                 size += len(new.data)
-                if (chain := chains.get(event.stream_id)) is None:
-                    chains[event.stream_id] = [(order, event)]
-                else:
-                    chain.append((order, event))
+                chains.setdefault(event.stream_id, []).append((order, event))
             attempt.sent = True
             self._batch.append(attempt)
             requests.append(AppendRequest(base, expected, events, attempt.context.span, key))

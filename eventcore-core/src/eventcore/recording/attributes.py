@@ -113,7 +113,11 @@ def freeze_and_count(attributes: object, limit: int, text: int) -> tuple[Attribu
         # Two names may have the same text, so that a later one replaces an earlier one.
         frozen: dict[str, AttributeValue] = {}
         for name, value in items[:limit]:
-            key = name if type(name) is str and name.isascii() and len(name) <= text else cut(text_of(name), text)
+            if type(name) is str and name.isascii() and len(name) <= text:
+                key = name
+            else:
+                # Of a member of an enumeration of texts, its value, as of one that is the value of an attribute.
+                key = cut(name if issubclass(type(name), str) else text_of(name), text)
             # Most values are short texts: a call for each would take longer than all the rest.
             is_plain = type(value) is str and len(value) <= text and value.isascii()
             frozen[key] = value if is_plain else freeze(value, text)

@@ -22,7 +22,7 @@ KNOWN_KEY: Final = -2
 """The verdict on a request whose idempotency key the store holds, or an earlier request of the call has. Nothing of it was
 stored."""
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """The version of the stored data, the same for every kind of store.
 
 Version 1 has events; 2 adds projections; 3 what they need to go on after their process has died or stopped; 4 snapshots and

@@ -103,7 +103,7 @@ class CachedStream(msgspec.Struct, gc=False):
         for block in self.blocks[len(self.blocks) - count :]:
             together += block.events
         together += self.events
-        return tuple(together[max(0, version - first) :] if version > first else together)
+        return tuple(together[version - first :] if version > first else together)
 
     def add_one(self, event: RecordedEvent, size: int) -> bool:
         """Add the event that follows, unless it begins a new block."""

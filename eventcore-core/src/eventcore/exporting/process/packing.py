@@ -27,6 +27,10 @@ from eventcore.recording.values import (
 )
 
 Packed: TypeAlias = list[Any] | tuple[Any, ...]
+# The integers of MessagePack. A larger one, which a gauge or the extremes of a histogram may have, is a text in an extension.
+_INTEGERS: Final = range(-(2**63), 2**64)
+_LARGE: Final = 1
+_SEQUENCES: Final = (list, tuple)
 
 
 def pack_spans(spans: Sequence[Span]) -> bytes:
@@ -45,15 +49,32 @@ def pack_metrics(metrics: Sequence[MetricData]) -> bytes:
     """Counters, gauges or histograms as one text of MessagePack.
 
     Raises:
-        Exception: a value cannot be packed, such as an integer of more than 64 bits.
+        Exception: a value cannot be packed, such as a text with a lone surrogate.
     """
-    return msgspec.msgpack.encode([_pack_metric(data) for data in metrics])
+    packed = [_pack_metric(data) for data in metrics]
+    try:
+        return msgspec.msgpack.encode(packed)
+    except OverflowError:
+        return msgspec.msgpack.encode(_with_large_integers(packed))
 
 
 def unpack_metrics(kind: str, packed: bytes) -> list[Any]:
     """The values again; ``kind`` is ``counters``, ``gauges`` or ``histograms``."""
     unpack = _UNPACKING[kind]
-    return [unpack(*fields) for fields in msgspec.msgpack.decode(packed)]
+    return [unpack(*fields) for fields in msgspec.msgpack.decode(packed, ext_hook=_unpack_large)]
+
+
+def _with_large_integers(value: Any) -> Any:
+    """The same fields, which MessagePack can hold whatever the size of their integers."""
+    if type(value) in _SEQUENCES:
+        return [_with_large_integers(each) for each in value]
+    if isinstance(value, int) and value not in _INTEGERS:
+        return msgspec.msgpack.Ext(_LARGE, hex(value).encode())
+    return value
+
+
+def _unpack_large(_: int, data: memoryview) -> int:
+    return int(bytes(data), 16)
 
 
 def _pack_metric(data: MetricData) -> Packed:

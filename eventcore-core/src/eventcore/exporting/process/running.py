@@ -21,7 +21,7 @@ import msgspec
 
 from eventcore.exporting.context import ExporterContext, Secret
 from eventcore.exporting.process.channel import Channel, ChannelClosed
-from eventcore.ground import describe_error, in_background, log_safely
+from eventcore.ground import describe_error, in_background, log_safely, type_name
 from eventcore.recording.attributes import SpanLimits
 from eventcore.recording.values import Resource
 
@@ -97,6 +97,9 @@ class _Pickler(pickle.Pickler):
             return Secret, (obj.reveal(),)
         if type(obj) is MappingProxyType:
             return dict, (dict(cast("Mapping[Any, Any]", obj)),)
+        if getattr(obj, "__module__", "") == "__main__":
+            # Not the value, which may be a secret.
+            raise TypeError(f"{type_name(obj if isinstance(obj, type) else type(obj))} is defined in the program's main module")
         return NotImplemented
 
 

@@ -168,7 +168,8 @@ class PostgresLog:
             # The function returns no verdicts when it has accepted every request.
             found: Sequence[Verdict] = verdicts(requests, [True] * len(requests), head) if judged is None else judged
             refused = None if row[5] is None else self._refused(row, arguments)
-            self._redactions.appended(redactions)
+            # A batch that an earlier call has appended may have been redacted since, so what it has seen is not known.
+            self._redactions.appended(0 if settling else redactions)
             end = last_appended(requests, found)
             self._saw(end)
             self._watch.advance(end.position)

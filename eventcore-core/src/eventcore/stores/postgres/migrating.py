@@ -22,6 +22,7 @@ logger: Final = own_logger("eventcore.stores.postgres")
 _MIGRATIONS: Final = (
     *("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql"),
     "6_refused_rows.sql",
+    "7_repeated_appends.sql",
 )
 _OLDEST_SERVER: Final = 150000
 _ABOUT: Final = """

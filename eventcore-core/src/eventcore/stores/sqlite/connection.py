@@ -1,4 +1,4 @@
-"""A connection to SQLite, the only thread that uses it, and what it counts."""
+"""A connection to SQLite, the only thread that uses it, what it counts, and its errors as errors of eventcore."""
 
 from __future__ import annotations
 
@@ -9,17 +9,30 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar, final
+from typing import Final, TypeVar, final
 from urllib.parse import quote
 
 import msgspec
 
-from eventcore.errors import CorruptEvent, StoreClosed
+from eventcore.errors import CorruptEvent, IncompatibleStore, StoreClosed, StoreError, StoreUnavailable
+from eventcore.ground import describe_error
 from eventcore.stores.sampling import BackendCounters
-from eventcore.stores.sqlite.errors import explained
 from eventcore.stores.sqlite.worker import Worker
 
 T = TypeVar("T")
+
+# Primary result codes: https://www.sqlite.org/rescode.html
+_UNAVAILABLE: Final = {
+    sqlite3.SQLITE_BUSY: "is locked by another process; end its long transaction, or raise busy_timeout in the URL",
+    sqlite3.SQLITE_LOCKED: "is locked by another connection; end its long transaction",
+    sqlite3.SQLITE_FULL: "cannot grow, since the disk is full: free some space",
+    sqlite3.SQLITE_READONLY: "cannot be written: check the permissions of the file and its directory",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that its directory exists and may be written",
+    sqlite3.SQLITE_PERM: "cannot be used: check the permissions of the file",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: check the disk and the file system",
+    sqlite3.SQLITE_NOMEM: "needs more memory than there is",
+    sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup",
+}
 
 
 class StoreConnection(sqlite3.Connection):
@@ -131,3 +144,18 @@ def location(path: str) -> tuple[str, bool]:
 
 def _is_in_use(path: str) -> bool:
     return os.path.exists(f"{path}-wal")
+
+
+def is_unavailable(error: sqlite3.Error) -> bool:
+    """Whether the file cannot be used now, whatever the request."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNAVAILABLE
+
+
+def explained(error: sqlite3.Error, path: str) -> StoreError:
+    """The ``StoreError`` to raise for an error of SQLite on the file at ``path``."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_NOTADB:
+        return IncompatibleStore(f"{path} is not an SQLite database; give the path of an eventcore store or of a new file")
+    if advice := _UNAVAILABLE.get(code):
+        return StoreUnavailable(f"{path} {advice} ({error})")
+    return StoreError(f"{path}: {describe_error(error)}")

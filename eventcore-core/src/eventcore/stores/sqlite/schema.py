@@ -18,6 +18,7 @@ _APPLICATION_ID: Final = 0x65766374  # "evct"
 _MIGRATIONS: Final = (
     *("1_events.sql", "2_projections.sql", "3_projections.sql", "4_snapshots.sql", "5_command_keys.sql"),
     "6_refused_rows.sql",
+    "7_repeated_appends.sql",
 )
 
 # REPLACE removes rows without a trigger for deletes. This trigger changes nothing for processes of earlier versions, so it

@@ -29,6 +29,7 @@ from eventcore.stores.judging import (
 )
 from eventcore.stores.paging import LAST_POSITION, PAGE_BYTES, REFUSED_BYTES, REFUSED_ROWS, SEARCH_WINDOW, window
 from eventcore.stores.sqlite.connection import StoreConnection, write_transaction
+from eventcore.stores.sqlite.inserting import MOST_ROWS, Rows
 from eventcore.stores.values import (
     START,
     AppendRequest,
@@ -46,22 +47,6 @@ from eventcore.stores.watching import redacted
 
 T = TypeVar("T")
 
-# Appends all events of `new`, an array of [stream, version, id, type, data, metadata, time], if every stream has its version in
-# `base`, an object of stream to version, and the store has at most `redactions` redactions; else nothing. The statement is one
-# transaction: SQLite takes the write lock before the snapshot, so no other process can append between the check and the insert.
-# The columns are named: an operator may have added another one.
-_APPEND: Final = """
-    INSERT INTO events (position, stream_id, version, event_id, event_type, data, metadata, recorded_at_ns)
-    SELECT head.position + 1 + new.key,
-        json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'),
-        json_extract(new.value, '$[3]'), json_extract(new.value, '$[4]'), json_extract(new.value, '$[5]'),
-        json_extract(new.value, '$[6]')
-    FROM (SELECT coalesce(max(position), 0) AS position FROM events) AS head, json_each(:new) AS new
-    WHERE NOT EXISTS (
-        SELECT 1 FROM json_each(:base) AS wanted
-        WHERE coalesce((SELECT max(version) FROM events WHERE stream_id = wanted.key), 0) <> wanted.value
-    ) AND coalesce((SELECT max(redaction) FROM redactions), 0) <= :redactions
-"""
 _VERSIONS: Final = """
     SELECT json_group_object(key, coalesce((SELECT max(version) FROM events WHERE stream_id = key), 0)) FROM json_each(:base)
 """
@@ -219,11 +204,10 @@ def append(requests: Sequence[AppendRequest], redactions: int | None, connection
     base = base_versions(requests)
     if redactions is not None and all(judge(requests, base)) and any(request.events for request in requests):
         # The usual case: if no other process has written these streams, every request is accepted and one statement will do.
-        rows = _rows(requests)
-        cursor = connection.execute(_APPEND, {"new": rows, "base": _object(base), "redactions": redactions})
-        if cursor.rowcount:
+        rows = Rows(requests)
+        if rows.count <= MOST_ROWS and (first := rows.insert(_object(base), redactions, connection)):
             _count_written(connection, rows)
-            return Verdicts(verdicts(requests, [True] * len(requests), (cursor.lastrowid or 0) - cursor.rowcount))
+            return Verdicts(verdicts(requests, [True] * len(requests), first - 1))
     # Another process has written one of the streams, or a request contradicts one before it: decide each request by the
     # versions that the streams have under the write lock.
     with write_transaction(connection):
@@ -243,9 +227,8 @@ def append_in_transaction(requests: Sequence[AppendRequest], redactions: int | N
     winners = [request for request, wins in zip(requests, accepted, strict=True) if wins]
     first = head(connection)
     refused = None if all(accepted) else _refused(base, began, connection)
-    rows = _rows(winners) if any(request.events for request in winners) else ""
-    if rows:
-        connection.execute(_APPEND, {"new": rows, "base": "{}", "redactions": found})
+    rows = Rows(winners)
+    rows.insert("{}", found, connection)
     _count_written(connection, rows)
     return Verdicts(verdicts(requests, accepted, first), refused, found)
 
@@ -258,27 +241,6 @@ def _refused(base: Versions, began: Versions, connection: StoreConnection) -> Re
     page = read_streams(after, LAST_POSITION, REFUSED_ROWS, connection, REFUSED_BYTES)
     complete = {stream: rows for stream, rows in page.rows.items() if after[stream] + len(rows) == began[stream]}
     return Refused(began, complete, page.head, page.redactions)
-
-
-def _rows(requests: Sequence[AppendRequest]) -> str:
-    rows: list[tuple[str, int, str, str, str, str, int]] = []
-    stream: StreamId | None = None
-    encoded: bytes | None = None
-    text = metadata = ""
-    for request in requests:
-        for new in request.events:
-            event = new.recorded
-            if event.stream_id is not stream:
-                stream = event.stream_id
-                # msgspec encodes texts whose class is exactly str, not a subclass as StreamId. See `_object` for keys.
-                text = str(stream)
-            if new.metadata is not encoded:
-                # All events of a command have the same metadata.
-                encoded = new.metadata
-                metadata = encoded.decode()
-            data = new.data.decode()
-            rows.append((text, event.version, event.event_id, event.event_type, data, metadata, event.recorded_at_ns))
-    return _encode(rows).decode()
 
 
 def _object(versions: Versions) -> str:
@@ -364,8 +326,8 @@ def _decode_page(decode: Callable[[str | bytes], T], page: bytes, connection: St
         return decode(_NOT_UTF8.sub(r"\\u0000", page.decode(errors="surrogateescape")))
 
 
-def _count_written(connection: StoreConnection, rows: str) -> None:
-    connection.counters.bytes_written = (connection.counters.bytes_written or 0) + len(rows)
+def _count_written(connection: StoreConnection, rows: Rows) -> None:
+    connection.counters.bytes_written = (connection.counters.bytes_written or 0) + rows.size
 
 
 def head(connection: StoreConnection) -> int:

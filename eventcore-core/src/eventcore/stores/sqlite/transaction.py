@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, final
 from weakref import WeakSet
 
 from eventcore.stores.failures import is_caused_by, refusal
-from eventcore.stores.sqlite.errors import explained, is_unavailable
+from eventcore.stores.sqlite.connection import explained, is_unavailable
 
 # PRAGMAs that only describe the database or that end with the transaction. All others would change the connection, which
 # serves every projection of the process.

@@ -1,0 +1,1 @@
+-- Version 7: nothing new in a file. PostgreSQL's function that appends is changed.
