@@ -40,9 +40,10 @@ class Stopping(Failing):
 
 
 @pytest.fixture(autouse=True)
-def fields(caplog: pytest.LogCaptureFixture) -> None:
+def fields(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO, "eventcore.projections")
-    caplog.handler.addFilter(TraceContextFilter())
+    # The handler outlives the test, and the filter must not.
+    monkeypatch.setattr(caplog.handler, "filters", [TraceContextFilter()])
 
 
 async def test_the_first_retry_and_the_end_of_all_are_records_with_the_trace(caplog: pytest.LogCaptureFixture) -> None:
