@@ -19,7 +19,7 @@ LINES_OF_A_FUNCTION: Final = 50
 ATTRIBUTES_OF_A_CLASS: Final = 15
 ENTRIES_OF_A_FOLDER: Final = 12
 # A change that adds a function may raise this number, and says so; nothing else may.
-LINES_OF_CODE: Final = 22_550
+LINES_OF_CODE: Final = 22_700
 
 ENTRIES_OF_CERTAIN_FOLDERS: Final[Mapping[str, int]] = {
     # Layers that are one module each, and one folder for each other layer.

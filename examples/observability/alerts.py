@@ -74,7 +74,8 @@ ALERTS: Final = (
         "EventcoreServiceDown",
         "service-down",
         "page",
-        'up{job="service"} == 0',
+        # Whatever the job is called: the label is what the README asks for.
+        'up{service!=""} == 0',
         MINUTE,
         "Prometheus gets no metrics from {{ $labels.service }}: the service is down or cannot be reached.",
         # A release that takes so long is none.

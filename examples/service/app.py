@@ -50,6 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # One JSON object a line, with the trace, the store and the command that a record belongs to, and without secrets.
     logs.configure(settings.log_format)
     store = open_store(settings.database, name="bank", open_timeout=settings.open_timeout, timeout=5.0)
+    # Once more: where OpenTelemetry instruments the service, records outside of commands have the trace of their request, too.
+    logs.configure(settings.log_format, telemetry=store.telemetry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def test_each_setting_is_shown_with_its_type_default_value_and_origin(command: C
     pipeline = by_key(answer["pipeline"])
     assert (pipeline["interval"]["value"], pipeline["interval"]["key"]) == (5.0, "exporters.journal.pipeline.interval")
     assert pipeline["max_age"]["type"] == "float > 0 and <= 86400"
-    assert (answer["exporter"]["state"], answer["interval"], answer["temporality"]) == ("loaded", 0.05, "cumulative")
+    assert (answer["exporter"]["state"], answer["interval"], answer["temporality"]) == ("loaded", 5.0, "cumulative")
+    assert re.search(r"^cycles +every 5 s$", command.run("plugins", "journal").stdout, re.MULTILINE)
 
 
 def test_the_standard_variables_that_are_set_are_named_without_their_values(command: Command) -> None:

@@ -83,11 +83,16 @@ async def test_the_path_of_a_mounted_application_leads_to_its_health(health: Ask
         serving = asyncio.create_task(server.serve())
         await asyncio.to_thread(wait_until, lambda: server.started)
         found = [await health(f"http://127.0.0.1:{port}{path}") for path in ("/health", "/health/", "/health/readyz")]
-        other = await health(f"http://127.0.0.1:{port}/shop")
+        others = [await health(f"http://127.0.0.1:{port}{path}") for path in ("/shop", "")]
         server.should_exit = True
         await asyncio.wait_for(serving, 10)
     assert found == [(0, "healthy\n")] * 3
-    assert other == (1, f"eventcore: http://127.0.0.1:{port}/shop answered 404, and not with the health of a store\n")
+    for asked, (code, text) in zip(("shop", "healthz"), others, strict=True):
+        assert code == 1
+        assert text == (
+            f"eventcore: http://127.0.0.1:{port}/{asked} answered 404, and not with the health of a store; give the path where "
+            f"the service has mounted its health, such as http://127.0.0.1:{port}/health\n"
+        )
 
 
 async def test_an_access_token_is_sent_from_the_command_line_or_the_environment(

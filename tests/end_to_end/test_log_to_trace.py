@@ -64,9 +64,10 @@ class Shipping(Projection):
 
 @pytest.mark.once
 async def test_a_line_of_a_handler_leads_to_its_trace_its_exemplar_its_event_and_the_command_that_caused_it(
-    ddapm: DdapmTestAgent, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ddapm: DdapmTestAgent, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.handler.addFilter(TraceContextFilter())
+    # The handler outlives the test, and the filter must not.
+    monkeypatch.setattr(caplog.handler, "filters", [TraceContextFilter()])
     async with (
         Telemetry(exporters="none", traces_per_second="all") as telemetry,
         open_store(f"sqlite:///{tmp_path / 'shop.db'}", telemetry=telemetry) as store,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -71,7 +73,7 @@ async def send(url: str) -> None:
 
 @pytest.mark.conforms("Traces", "The current span is propagated through the context, with its sampling decision.")
 def test_one_request_is_one_trace_from_http_over_the_command_to_the_handlers_own_sql(
-    service: str, ddapm: DdapmTestAgent
+    service: str, ddapm: DdapmTestAgent, tmp_path: Path
 ) -> None:
     asyncio.run(send(service))
     spans = wait_until(lambda: complete(ddapm), 20)
@@ -107,6 +109,15 @@ def test_one_request_is_one_trace_from_http_over_the_command_to_the_handlers_own
     linked = {link.trace_id for span in spans if span.name == "project shipped" for link in span.links}
     assert linked == {span.trace_id for span in spans if span.name == "execute ShipOrder"}
     assert {span.resource["service.name"] for span in spans} == {"shop"}
+    # What an endpoint logs outside of eventcore's spans has the trace of its request, too.
+    asked = [line for line in log_lines(tmp_path / "service.log") if line["message"] == "asked to ship"]
+    requests = {span.trace_id: span.span_id for span in spans if span.name == "POST /orders/{number}"}
+    assert {line.get("trace_id"): line.get("span_id") for line in asked} == requests
+
+
+def log_lines(file: Path) -> list[dict[str, Any]]:
+    """The records that the service has written as JSON."""
+    return [json.loads(line) for line in file.read_text().splitlines() if line.startswith("{")]
 
 
 def complete(ddapm: DdapmTestAgent) -> list[ReceivedSpan]:

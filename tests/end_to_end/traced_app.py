@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -12,7 +13,7 @@ import asyncpg
 from fastapi import FastAPI
 from opentelemetry import trace
 
-from eventcore import Command, Event, Projection, RecordedEvent, StreamId, open_store
+from eventcore import Command, Event, Projection, RecordedEvent, StreamId, logs, open_store
 
 URL = os.environ["STORE_URL"]
 tracer = trace.get_tracer("shop")
@@ -39,6 +40,7 @@ class Shipped(Projection):
 
 
 store = open_store(URL)
+logs.configure("json", telemetry=store.telemetry)
 
 
 @asynccontextmanager
@@ -59,6 +61,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/orders/{number}")
 async def ship(number: int) -> dict[str, int]:
+    logging.getLogger("shop").info("asked to ship", extra={"order": number})
     known = await app.state.pool.fetchval("SELECT count(*) FROM shipped")
     result = await store.execute(ShipOrder(order=StreamId(f"order-{number}"), country="FR"))
     await store.wait_for("shipped", result.position)

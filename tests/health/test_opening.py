@@ -68,6 +68,18 @@ async def test_a_server_that_accepts_and_never_answers_does_not_make_opening_lon
         assert time.monotonic() - begun < 5
 
 
+async def test_a_server_that_accepts_and_never_answers_is_not_called_one_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(StoreUnavailable) as refused:
+            async with open_store(f"postgresql://u@127.0.0.1:{port}/d?timeout=0.5", exporters="none"):
+                pass
+    assert str(refused.value).startswith(
+        f"PostgreSQL at 127.0.0.1:{port}/d does not answer a new connection: it is stopped or overloaded, or a machine in "
+    )
+    assert "start it" not in str(refused.value)
+
+
 async def test_what_an_earlier_attempt_found_is_named_when_the_last_one_has_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     """At first nothing listens; then something does, and never answers."""
     [port] = free_ports(1)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from eventcore import EventStore, OnError, Projection, RecordedEvent, Telemetry, open_store
-from eventcore.errors import StoreUnavailable
+from eventcore.errors import InvalidProjection, StoreUnavailable
 from eventcore.health import CheckResult, HealthSettings
 from eventcore.stores import MemoryBackend
 from tests.health.conftest import QUICK, Run, check, deposit, until, when
@@ -41,6 +41,29 @@ async def test_a_projection_that_has_stopped_at_an_event_is_unhealthy_and_says_w
     assert "poison at 1" in found.reason
     health = await store.health()
     assert (health.status, health.ready) == ("degraded", True)
+
+
+async def test_a_projection_that_is_refused_is_unhealthy_and_says_why(store: EventStore) -> None:
+    projection = Seen()
+    projection.batch_size = 0
+    with pytest.raises(InvalidProjection):
+        await store.run(projection)
+    found = await check(store, "projection:seen")
+    assert found.status == "unhealthy"
+    assert found.reason.startswith("it has failed in this process: InvalidProjection: ")
+    assert "batch_size is 0" in found.reason
+    assert (await store.health()).status == "degraded"
+
+
+async def test_a_projection_that_runs_stays_healthy_when_a_second_call_is_refused(store: EventStore, run: Run) -> None:
+    run(Seen())
+    await deposit(store)
+    await store.wait_for("seen", 1)
+    wrong = Seen()
+    wrong.batch_size = 0
+    with pytest.raises(InvalidProjection):
+        await store.run(wrong)
+    assert (await check(store, "projection:seen")).status == "healthy"
 
 
 async def test_a_projection_ends_readiness_when_it_is_configured_as_essential(telemetry: Telemetry) -> None:

@@ -28,8 +28,11 @@ class Dawdle(Command[None]):
         yield self.account, Deposited(amount=1)
 
 
-async def test_a_slow_command_is_a_record_that_says_where_the_time_went(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.handler.addFilter(TraceContextFilter())
+async def test_a_slow_command_is_a_record_that_says_where_the_time_went(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The handler outlives the test, and the filter must not.
+    monkeypatch.setattr(caplog.handler, "filters", [TraceContextFilter()])
     async with open_store("memory:", exporters="none", config={}, slow_command=0.05) as store:
         await store.execute(Deposit(account=account(1)))
         result = await store.execute(Dawdle(account=account(1), seconds=0.06))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from eventcore import Telemetry
 from eventcore.exporting import CounterData, ExporterContext, Rejected, hookimpl
 from eventcore.exporting.delivery import Pipeline
 from tests.pipeline.conftest import FAST, Bench, Collecting, eventually
@@ -48,6 +49,37 @@ class Listening(Collecting):
     def shutdown(self, timeout: float) -> None:
         time.sleep(0.05)
         self.taken.release()
+
+
+class Other(Collecting):
+    pass
+
+
+@pytest.mark.parametrize(("name", "records"), [(None, 1), ("second", 0)])
+async def test_a_second_exporter_of_the_same_name_is_one_record_that_names_both(
+    caplog: pytest.LogCaptureFixture, name: str | None, records: int
+) -> None:
+    async with Telemetry(exporters="none", config={}) as telemetry:
+        first = Collecting()
+        telemetry.register_exporter(first, name="page")
+        telemetry.register_exporter(first, name="page")
+        telemetry.register_exporter(Other(), name=name or "page")
+    replaced = [record for record in caplog.records if "replaces" in record.getMessage()]
+    assert [(record.name, record.levelname) for record in replaced] == [("eventcore.exporters.page", "WARNING")] * records
+    for record in replaced:
+        assert record.getMessage() == (
+            f"{__name__}.Other, registered now, replaces {Collecting.__module__}.Collecting, which is shut down; "
+            "to keep both, give one of them a name="
+        )
+
+
+async def test_replacing_the_exporter_of_the_configuration_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "eventcore.exporters")
+    async with Telemetry(exporters=["console"], config={"exporters": {"console": {"interval": 3600}}}) as telemetry:
+        telemetry.register_exporter(Collecting(), name="console")
+    [record] = [record for record in caplog.records if "replaces" in record.getMessage()]
+    assert record.levelname == "INFO"
+    assert "ConsoleExporter of the configuration" in record.getMessage()
 
 
 @pytest.mark.usefixtures("impatient")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -83,11 +84,13 @@ async def test_with_the_default_timeout_calls_fail_at_once_as_soon_as_it_is_over
 ) -> None:
     """The ends of connections that the server does not confirm take all places, so that none is left for an attempt."""
     took: list[tuple[float, float]] = []
+    said: list[str] = []
 
     async def deposit(store: EventStore, number: int, silent_since: float) -> None:
         begun = monotonic()
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable) as failed:
             await store.execute(Deposit(account=account(number)))
+        said.append(str(failed.value))
         took.append((begun - silent_since, monotonic() - begun))
 
     server = start_postgres()
@@ -113,6 +116,10 @@ async def test_with_the_default_timeout_calls_fail_at_once_as_soon_as_it_is_over
     late = [seconds for begun, seconds in took if begun > 10.6]
     assert late
     assert max(late) < 0.3
+    # First what it means, and then how that was found.
+    assert re.match(r"PostgreSQL at \S+ does not answer.*: it is stopped or overloaded, or a machine in between", said[-1])
+    assert "calls fail at once until the server answers" in said[-1]
+    assert not any("start it, or correct the address" in message for message in said)
     assert max(seconds for _, seconds in took) < 11
 
 

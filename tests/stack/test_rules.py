@@ -41,7 +41,8 @@ _ESCAPED: Final = f'eventcore_commands_conflicts_total{{{_BANK},worker="0",comma
 _DROPPED: Final = f'eventcore_exporters_spans_total{{{_OTEL},worker="0",outcome="dropped",reason="queue_full"}}'
 _OVERFLOW: Final = 'eventcore_series_overflow_total{service="bank",worker="0",instrument="orders.shipped"}'
 CASES: Final[dict[str, list[tuple[str, str, str]]]] = {
-    "EventcoreServiceDown": [('up{job="service",service="bank"}', "0x260", "1x260")],
+    # Whatever its job is called; a target without the label is not eventcore's.
+    "EventcoreServiceDown": [('up{job="shop",service="bank"}', "0x260", "1x260"), ('up{job="node"}', "0x260", "0x260")],
     "EventcoreStoreAway": [
         (f'eventcore_store_up{{{_BANK},worker="{worker}"}}', "0x260", good) for worker, good in ((0, "0x260"), (1, "1x260"))
     ],

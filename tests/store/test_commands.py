@@ -88,6 +88,14 @@ class _Discovers(Command[None]):
     [
         (None, "_Discovers.discover_streams returned None; expected StreamIds, .* or an empty list"),
         (7, "_Discovers.discover_streams returned 7; expected StreamIds"),
+        (
+            "order-1",
+            "_Discovers.discover_streams returned 'order-1', a text and no list of streams; .*StreamId\\('order-1'\\)",
+        ),
+        (
+            StreamId("order-1"),
+            r"_Discovers.discover_streams returned StreamId\('order-1'\), .* return \[StreamId\('order-1'\)\]",
+        ),
         (["account-a"], "_Discovers.discover_streams names 'account-a' of type str"),
     ],
 )
@@ -128,18 +136,6 @@ def _commands_that_cannot_be() -> Iterable[tuple[type[Command[Any]], str]]:
     class NoHandle(Command[None]):
         account: StreamId = account("a")
 
-    class AsyncHandle(Command[None]):
-        account: StreamId = account("a")
-
-        async def handle(self, state: None) -> None:  # type: ignore[override]  # that is the point
-            return None
-
-    class AsyncYields(Command[None]):
-        account: StreamId = account("a")
-
-        async def handle(self, state: None) -> AsyncIterator[Any]:  # type: ignore[override]  # that is the point
-            yield 1
-
     class HalfAState(Command[int]):
         account: StreamId = account("a")
 
@@ -151,8 +147,6 @@ def _commands_that_cannot_be() -> Iterable[tuple[type[Command[Any]], str]]:
 
     yield NoStream, "has no field of type StreamId"
     yield NoHandle, "does not define handle"
-    yield AsyncHandle, "AsyncHandle.handle is async"
-    yield AsyncYields, "AsyncYields.handle is async"
     yield HalfAState, "defines only one of initial_state and apply"
 
 
@@ -161,6 +155,35 @@ async def test_a_command_class_that_cannot_work_is_refused(command: type[Command
     async with open_store("memory:", exporters=[]) as store:
         with pytest.raises(InvalidCommand, match=problem):
             await store.execute(command())
+
+
+def test_a_command_class_with_an_async_method_is_refused_when_it_is_defined() -> None:
+    with pytest.raises(InvalidCommand, match=r"AsyncHandle\.handle is async; expected a plain method"):
+
+        class AsyncHandle(Command[None]):  # pyright: ignore[reportUnusedClass]  # defining it raises
+            account: StreamId
+
+            async def handle(self, state: None) -> None:  # type: ignore[override]  # that is the point
+                return None
+
+    with pytest.raises(InvalidCommand, match=r"AsyncYields\.handle is async"):
+
+        class AsyncYields(Command[None]):  # pyright: ignore[reportUnusedClass]  # defining it raises
+            account: StreamId
+
+            async def handle(self, state: None) -> AsyncIterator[Any]:  # type: ignore[override]  # that is the point
+                yield 1
+
+    with pytest.raises(InvalidCommand, match=r"AsyncApply\.apply is async"):
+
+        class AsyncApply(Command[int]):  # pyright: ignore[reportUnusedClass]  # defining it raises
+            account: StreamId
+
+            def initial_state(self) -> int:
+                return 0
+
+            async def apply(self, state: int, event: RecordedEvent) -> int:  # type: ignore[override]  # that is the point
+                return state
 
 
 async def test_something_else_than_a_command_is_refused(store: EventStore) -> None:

@@ -34,7 +34,13 @@ def test_a_text_is_a_stream_id_exactly_when_its_characters_and_length_fit(text: 
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("", "has 0 characters"), ("a b", "has ' ' at index 1"), ("x" * 256, "256"), (7, "not int")]
+    ("text", "problem"),
+    [
+        ("", "a stream id is empty; expected 1 to 255 characters"),
+        ("a b", "has ' ' at index 1"),
+        ("x" * 256, "256"),
+        (7, "not int"),
+    ],
 )
 def test_the_refusal_says_what_was_wrong(text: Any, problem: str) -> None:
     with pytest.raises(InvalidStreamId, match=problem):

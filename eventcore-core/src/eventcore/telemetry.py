@@ -26,6 +26,7 @@ from eventcore.exporting.configuration import (
 from eventcore.exporting.configuration.settings import TelemetrySettings
 from eventcore.exporting.delivery import ExporterManager, ExporterReport, Report
 from eventcore.ground import LoopYielder, around_fork, did_you_mean, in_background, own_logger, when_used
+from eventcore.ground.arguments import one_of
 from eventcore.recording import (
     Collection,
     Collector,
@@ -117,7 +118,7 @@ class Telemetry(Recorder):
             "verbosity": verbosity,
             "series_limit": series_limit,
         }
-        self._on_config_error = on_config_error
+        self._on_config_error = one_of("on_config_error", on_config_error, "raise", "log")
         self._reserved: frozenset[str] = frozenset()
         self._logged: set[Fault] = set()
         arguments = {"telemetry": {name: value for name, value in given.items() if value is not None}}
@@ -201,7 +202,7 @@ class Telemetry(Recorder):
             ConfigurationError: the configuration of this exporter has faults (unless ``on_config_error="log"``).
             RuntimeError: after ``shutdown``.
         """
-        from eventcore.exporting.registration import check_exporter
+        from eventcore.exporting.registration import check_exporter, log_replaced
 
         chosen, origin = exporter_name(exporter, self.configuration.plugins, name)
         handle = check_exporter(exporter, origin)
@@ -213,8 +214,12 @@ class Telemetry(Recorder):
         process_faults = self.configuration.process_faults(chosen, _NO_INSTANCE if pipeline.process else "")
         own_faults = [*self.configuration.faults_of(chosen), *pull_faults, *process_faults]
         self._report([*own_faults, *self._misspelt(chosen, exporter)])
+        handle.registered = True
         ready = ReadyExporter(chosen, handle, pipeline, {})
+        present = next((each.handle for each in self._manager.pipelines() if each.name == chosen), None)
         self._loader.supersede(chosen, lambda: self._join(ready))
+        if present is not None:
+            log_replaced(chosen, present, handle)
         return chosen
 
     async def unregister_exporter(self, name: str, timeout: float = _DEFAULT_TIMEOUT) -> ExporterReport:

@@ -100,7 +100,7 @@ def _details(configuration: Configuration, loaded: LoadedExporters, listing: Lis
         files=listing.files,
         faults=listing.faults,
         exporter=row,
-        interval=ready.handle.interval if ready is not None else None,
+        interval=_interval(ready) if ready is not None else None,
         temporality=ready.handle.temporality if ready is not None else None,
         settings=settings,
         settings_problem=problem if not settings else "",
@@ -109,6 +109,12 @@ def _details(configuration: Configuration, loaded: LoadedExporters, listing: Lis
         standard_variables=tuple(sorted(name for name, text in os.environ.items() if name.startswith("OTEL_") and text)),
         live=find_live_state(row.name, [one.handle.exporter for one in loaded.ready]),
     )
+
+
+def _interval(ready: ReadyExporter) -> float | None:
+    """Seconds between the cycles as they would run; ``None`` for a pull exporter, which no setting changes."""
+    own = ready.handle.interval
+    return None if own is None else ready.pipeline.interval or own
 
 
 def _factory(plugin: FoundPlugin) -> tuple[Callable[..., Any] | None, str]:

@@ -35,6 +35,7 @@ _TOKEN_VARIABLE: Final = "EVENTCORE_HEALTH_TOKEN"  # noqa: S105  # the name of a
 _ENDPOINTS: Final = ("livez", "readyz", "healthz")
 _WEB: Final = ("http", "https")
 _MOST_BYTES: Final = 1 << 20
+_NOT_FOUND: Final = 404
 _UNAUTHORIZED: Final = 401
 # Seconds between two looks at projections: longer than a runner waits before it takes a free lease.
 _BETWEEN_LOOKS: Final = 1.5
@@ -148,6 +149,9 @@ def _ask(asked: str, headers: Mapping[str, str], timeout: float) -> tuple[Answer
         found = msgspec.convert(json.loads(body), type=_Body)
     except (ValueError, msgspec.ValidationError):
         wanted = f"; it wants a password in the URL, or a token in {_TOKEN_VARIABLE}" if status == _UNAUTHORIZED else ""
+        mounted = urlsplit(asked)._replace(path="/health", query="", fragment="").geturl()
+        if status == _NOT_FOUND and asked != mounted:
+            wanted = f"; give the path where the service has mounted its health, such as {mounted}"
         message = f"{asked} answered {status}, and not with the health of a store{wanted}"
         return Answer(message=message), status != _UNAUTHORIZED
     return Answer(ok=status == 200, status=found.status, checks=found.checks, message=_message(found, status)), False

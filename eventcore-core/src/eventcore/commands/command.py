@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Generic, TypeAlias, TypeVar, cast, dataclass_transform, final
@@ -9,6 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, dataclass_transform, 
 import msgspec
 
 from eventcore.commands.fields import StateType, UnresolvedAnnotation, field_types
+from eventcore.errors import InvalidCommand
 from eventcore.events import Event, RecordedEvent, StreamId
 
 State = TypeVar("State")
@@ -34,8 +36,8 @@ class Command(msgspec.Struct, Generic[State], frozen=True):
     Methods are pure: eventcore may call each of them several times, so they do no I/O.
 
     Raises:
-        InvalidCommand: (when the class is defined, or first used if an annotation cannot be resolved before) a field may hold
-            a stream that would not be part of the boundary.
+        InvalidCommand: (when the class is defined) one of its methods is ``async``; (then, or when it is first used if an
+            annotation cannot be resolved before) a field may hold a stream that would not be part of the boundary.
 
     >>> class SeatReserved(Event):
     ...     seat: str
@@ -53,6 +55,13 @@ class Command(msgspec.Struct, Generic[State], frozen=True):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in ("initial_state", "apply", "handle", "discover_streams"):
+            method = getattr(cls, name)
+            if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+                raise InvalidCommand(
+                    f"{cls.__name__}.{name} is async; expected a plain method: it is called again in every attempt and does no "
+                    "I/O. Read what it needs before, and pass it as a field"
+                )
         with suppress(UnresolvedAnnotation):
             field_types(cls)
 

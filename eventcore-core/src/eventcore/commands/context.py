@@ -17,6 +17,7 @@ from eventcore.commands.streams.speculation import Speculation, SpeculationMode
 from eventcore.errors import InvalidCommand
 from eventcore.events import Event, EventMetadata, RecordedEvent, StreamId, StreamState
 from eventcore.events.codec import Codec
+from eventcore.events.stream_state import returned_a_value
 from eventcore.recording import IdGenerator, Span, traceparent_of
 from eventcore.stores.values import NewEvent
 
@@ -93,8 +94,9 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
                 state = apply(state, event)
         elif self.plan.has_states:
             for event in events:
-                if (stream_state := state.get(event.stream_id)) is not None:
-                    stream_state.apply(event)
+                stream_state = state.get(event.stream_id)
+                if stream_state is not None and stream_state.apply(event) is not None:
+                    raise returned_a_value(stream_state)
         return state
 
     def discover(self, state: Any, versions: Mapping[StreamId, int]) -> Needs:
@@ -106,6 +108,10 @@ class CommandContext(msgspec.Struct, frozen=True, gc=False):
         """
         new: dict[StreamId, Need] = {}
         found = self.command.discover_streams(state)
+        if isinstance(cast(object, found), str):
+            raise self._invalid(
+                f"discover_streams returned {found!r:.80}, a text and no list of streams; return [StreamId({str(found)!r:.80})]"
+            )
         if not isinstance(cast(object, found), Iterable):
             expected = "StreamIds, a mapping of them to classes of StreamState, or an empty list"
             raise self._invalid(f"discover_streams returned {found!r:.80}; expected {expected}")

@@ -23,7 +23,7 @@ from eventcore.events.codec import Codec, check_headers, check_id
 from eventcore.events.fingerprint import fingerprint
 from eventcore.exporting.logs import bounded_logger
 from eventcore.ground import CommonTimeout, Slots
-from eventcore.recording import IdGenerator, TraceContext
+from eventcore.recording import IdGenerator, Span, TraceContext
 from eventcore.stores.base import EventLog, append_hints
 from eventcore.stores.values import CommandKey
 from eventcore.telemetry import Telemetry
@@ -135,7 +135,7 @@ class CommandExecutor:
         raise alarms, so it leaves the block as a value and is raised behind it.
         """
         command_type = self._command_types.get(type(command)) or self._add_type(command)
-        checked_headers = _checked(correlation_id, causation_id, headers)
+        checked_headers = _checked(retry, parent, correlation_id, causation_id, headers)
         key = None if idempotency_key is None else self._key(command, idempotency_key)
         series = command_type.series
         series.active(1)
@@ -284,12 +284,27 @@ def _unfinished(execution: Execution) -> str:
     return "append without an answer" if execution.attempt.sent else "waiting for the batch before it"
 
 
-def _checked(correlation_id: str | None, causation_id: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
-    """The caller's headers, not shared with it, if they and the ids may be stored."""
+def _checked(
+    retry: object, parent: object, correlation_id: str | None, causation_id: str | None, headers: Mapping[str, str] | None
+) -> dict[str, str]:
+    """The caller's headers, not shared with it, if they and the ids may be stored, and the other arguments fit."""
+    if retry is not None or parent is not None:
+        _check_given(retry, parent)
     if correlation_id is not None or causation_id is not None:
         check_id("correlation_id", correlation_id)
         check_id("causation_id", causation_id)
-    return check_headers(headers) if headers else {}
+    return {} if headers is None else check_headers(headers)
+
+
+def _check_given(retry: object, parent: object) -> None:
+    """Refuse at once what would fail at the first conflict only, or be ignored."""
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise ValueError(f"retry={retry!r:.80}; expected a RetryPolicy, such as RetryPolicy(attempts=3)")
+    # Not `isinstance`, which asks the object itself for its `__class__`.
+    if parent is not None and not issubclass(type(parent), (TraceContext, Span)):
+        raise ValueError(
+            f"parent={parent!r:.80}; expected a TraceContext, such as TraceContext.from_traceparent(…) gives, or a span"
+        )
 
 
 def _no_answer(execution: Execution, seconds: float) -> StoreUnavailable:

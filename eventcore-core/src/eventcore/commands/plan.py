@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast, final
 
@@ -24,15 +23,12 @@ class CommandPlan:
             a state.
 
     Raises:
-        InvalidCommand: the class lacks a method, has an ``async`` one, or has a field whose type contains ``StreamId`` in a way
+        InvalidCommand: the class lacks a method, or has a field whose type contains ``StreamId`` in a way
             that is not supported.
     """
 
     def __init__(self, cls: type[Command[Any]]) -> None:
         self.name: Final = cls.__name__
-        self._cls = cls
-        for method in ("initial_state", "apply", "handle", "discover_streams"):
-            self._check_method(method)
         base: type[Command[Any]] = Command
         if cls.handle is base.handle:
             raise InvalidCommand(f"{self.name} does not define handle")
@@ -107,14 +103,6 @@ class CommandPlan:
                     "stream has one class of states in a command"
                 )
             found[stream] = need if isinstance(known, str) else known
-
-    def _check_method(self, name: str) -> None:
-        method = getattr(self._cls, name)
-        if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-            raise InvalidCommand(
-                f"{self.name}.{name} is async; expected a plain method: it is called again in every attempt and does no I/O. "
-                "Read what it needs before, and pass it as a field"
-            )
 
     def _wrong(self, name: str, value: object) -> InvalidCommand:
         hint = f"write StreamId({value!r:.80})" if isinstance(value, str) else f"expected {EXPECTED}"

@@ -7,6 +7,7 @@ from typing import final
 import msgspec
 
 from eventcore.ground import backoff
+from eventcore.ground.arguments import are_delays
 
 
 @final
@@ -35,7 +36,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if type(self.attempts) is not int or not 1 <= self.attempts <= 1000:
             raise ValueError(f"RetryPolicy: attempts={self.attempts!r}; expected an int from 1 to 1000")
-        if not 0 <= self.base_delay <= self.max_delay <= 3600:
+        if not are_delays(self.base_delay, self.max_delay):
             raise ValueError(
                 f"RetryPolicy: base_delay={self.base_delay!r}, max_delay={self.max_delay!r}; "
                 "expected seconds with 0 <= base_delay <= max_delay <= 3600"

@@ -39,7 +39,9 @@ white space, control characters or any of * ? [ ]
             return text
         if not isinstance(text, str):
             raise InvalidStreamId(f"a stream id is a str, not {type(text).__name__}")
-        if not 0 < len(text) <= _MAX_LENGTH:
+        if not text:
+            raise InvalidStreamId(f"a stream id is empty; expected 1 to {_MAX_LENGTH} characters, such as 'account-7'")
+        if len(text) > _MAX_LENGTH:
             raise InvalidStreamId(f"stream id {text[:40]!r}… has {len(text)} characters; allowed are 1 to {_MAX_LENGTH}")
         if found := NOT_IN_STREAM_IDS.search(text):
             raise InvalidStreamId(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar, dataclass_transform
 
 import msgspec
@@ -34,6 +35,9 @@ class _StateMeta(msgspec.StructMeta):
             if type(snapshot_every) is not int or snapshot_every < 1:
                 raise InvalidCommand(f"{name}: snapshot_every={snapshot_every!r}; expected a number of events from 1")
             cls.snapshot_every = snapshot_every
+        apply = namespace.get("apply")
+        if inspect.iscoroutinefunction(apply) or inspect.isasyncgenfunction(apply):
+            raise InvalidCommand(f"{name}.apply is async; expected a plain method: it does no I/O, and nothing awaits it")
         required = [field.name for field in msgspec.structs.fields(cls) if field.required]
         if required:
             raise InvalidCommand(
@@ -59,7 +63,8 @@ class StreamState(msgspec.Struct, metaclass=_StateMeta):
     ``apply`` must not need anything but the state and the event: it knows no command.
 
     Raises:
-        InvalidCommand: (when the class is defined) a field has no default, or a class keyword is out of its range.
+        InvalidCommand: (when the class is defined) a field has no default, ``apply`` is ``async``, or a class keyword is out
+            of its range; (when a command asks for the state) ``apply`` has returned a value.
 
     >>> class Account(StreamState, version=1, snapshot_every=1000):
     ...     balance: int = 0
@@ -73,5 +78,14 @@ class StreamState(msgspec.Struct, metaclass=_StateMeta):
     snapshot_every: ClassVar[int | None] = None
 
     def apply(self, event: RecordedEvent) -> None:
-        """Change the state to what it is after ``event``. Events come in order of version."""
+        """Change the state to what it is after ``event``, and return nothing. Events come in order of version."""
         raise NotImplementedError(f"{type(self).__name__} does not define apply")
+
+
+def returned_a_value(state: StreamState) -> InvalidCommand:
+    """The error of a state whose ``apply`` returns a value, such as a new state, which nobody would read."""
+    name = type(state).__name__
+    return InvalidCommand(
+        f"{name}.apply returned a value, but the state is the object itself, and a new one would be lost: set its fields "
+        "(self.x = …) and return nothing"
+    )

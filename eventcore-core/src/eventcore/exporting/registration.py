@@ -16,6 +16,7 @@ from eventcore.exporting.context import Signal, Temporality
 from eventcore.exporting.delivery.handle import HOOK_ARGUMENTS, KINDS, ExporterHandle, PluginOrigin, implementations_of
 from eventcore.exporting.delivery.settings import PipelineSettings
 from eventcore.exporting.hookspecs import PROJECT, RENAMED_HOOKS, Exporter
+from eventcore.exporting.logs import bounded_logger
 from eventcore.ground import describe_error, did_you_mean, type_name
 
 DEFAULT_INTERVAL: Final = 10.0
@@ -55,6 +56,19 @@ def check_exporter(exporter: object, origin: PluginOrigin | None = None) -> Expo
     raise InvalidExporter(
         f"exporter {type_name(cls, qualified=True)} {source}does not fit the hook specification:{lines}"
     ) from cause
+
+
+def log_replaced(name: str, present: ExporterHandle, new: ExporterHandle) -> None:
+    """Say that an exporter takes the place of another one of its name, which may have been meant to stay."""
+    if present.exporter is new.exporter:
+        return
+    classes = type_name(type(new.exporter), qualified=True), type_name(type(present.exporter), qualified=True)
+    logger = bounded_logger(f"eventcore.exporters.{name}")
+    if present.registered:
+        logger.warning("%s, registered now, replaces %s, which is shut down; to keep both, give one of them a name=", *classes)
+    else:
+        # To replace the exporter of the configuration by one that is made in code is usual.
+        logger.info("%s, registered now, replaces %s of the configuration, which is shut down", *classes)
 
 
 def older_hooks(handle: ExporterHandle) -> str:

@@ -27,3 +27,16 @@ def check_seconds(name: str, value: object, *, or_0: bool = False, at_most: floa
         return
     limit = "" if at_most == inf else f" and at most {at_most:g}"
     raise ValueError(f"{name}={value!r:.80}; expected seconds, {'0 or more' if or_0 else 'more than 0'}{limit}")
+
+
+def are_delays(base: object, largest: object) -> bool:
+    """Whether these are limits of delays in seconds, at most an hour, the first at most the second."""
+    return isinstance(base, (int, float)) and isinstance(largest, (int, float)) and 0 <= base <= largest <= 3600
+
+
+def one_of(name: str, value: object, *allowed: str) -> str:
+    """A choice. Raises ``ValueError`` unless it is one of the allowed ones."""
+    if value not in allowed:
+        expected = " or ".join(f'"{each}"' for each in allowed)
+        raise ValueError(f"{name}={value!r:.80}; expected {expected}")
+    return str(value)

@@ -21,6 +21,7 @@ from eventcore.stores.base import EventLog, ProjectionLedger
 from eventcore.stores.values import ProjectionRecord
 
 _PREFIX: Final = "projection:"
+_FAILED: Final = "it has failed in this process: "
 
 
 @final
@@ -100,7 +101,9 @@ class ProjectionChecks:
         if record is None:
             if local is not None and local.state not in ("failed", "stopped"):
                 return healthy(state=local.state, position=None, lag=None)
-            return unhealthy("it has never run on this store, and no process runs it", position=None, lag=None)
+            failed = local is not None and local.state == "failed" and local.problem
+            reason = _FAILED + failed if failed else "it has never run on this store, and no process runs it"
+            return unhealthy(reason, position=None, lag=None)
         now, settings = self._clock(), self._settings
         position = record.checkpoint.position
         if local is not None and local.leader and local.position is not None:
@@ -121,7 +124,7 @@ class ProjectionChecks:
         }
         figures |= {"dead_letters": record.dead_letters, "runner": record.owner or None}
         if local is not None and local.state == "failed" and record.lease_left <= 0:
-            return unhealthy(f"it has failed in this process: {local.problem or 'see the log'}", **figures)
+            return unhealthy(_FAILED + (local.problem or "see the log"), **figures)
         if (idle := now - watched.run_at) > settings.nobody_after:
             reason = f"no process has run it for {idle:.0f} s" if watched.was_run else "no process runs it"
             return unhealthy(reason, **figures)

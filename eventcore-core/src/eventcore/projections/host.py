@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, final
 
-from eventcore.catalogue import ProjectionInstruments
+from eventcore.catalogue import ProjectionInstruments, ProjectionProgress
 from eventcore.errors import InvalidInput, ProjectionTimeout, StoreClosed
 from eventcore.events.codec import Codec
-from eventcore.ground import OwnedTask, cancel_and_wait, spawn
+from eventcore.ground import OwnedTask, cancel_and_wait, describe_error, spawn, type_name
 from eventcore.projections.context import LocalPositions, RunContext
 from eventcore.projections.definition import declared_keys, projection_key, unknown_name
 from eventcore.projections.projection import Projection
@@ -48,9 +48,13 @@ class ProjectionHost:
         # An application without projections never imports what runs them.
         from eventcore.projections.runner import Runner
 
-        context = self._context(projection)
-        if not 0.1 <= lease_seconds <= 3600:
-            raise ValueError(f"lease={lease_seconds!r}; expected seconds from 0.1 to 3600")
+        try:
+            context = self._context(projection)
+            if not isinstance(lease_seconds, (int, float)) or not 0.1 <= lease_seconds <= 3600:
+                raise ValueError(f"lease={lease_seconds!r:.80}; expected seconds from 0.1 to 3600")
+        except Exception as error:
+            self._refused(projection, error)
+            raise
         runner = Runner(context, self._instruments, lease_seconds)
         task = spawn(runner.run(), f"eventcore-run-{context.definition.key}")
         self._tasks.add(task)
@@ -120,6 +124,23 @@ class ProjectionHost:
         context = RunContext.of(projection, self._backend, self._codec, self._instruments, self._positions, self._telemetry)
         self._given.add(context.definition.key)
         return context
+
+    def _refused(self, projection: Projection, error: Exception) -> None:
+        """Log and show that a projection does not run: the call is often a task whose result nobody reads."""
+        from eventcore.projections.runner import log_failed
+
+        try:
+            key = projection_key(projection)
+        except Exception:  # noqa: BLE001  # the fault may be the name itself, or the object is no projection
+            name = type_name(projection if isinstance(projection, type) else type(projection), qualified=True)
+            log_failed(name, error)
+            return
+        progress = ProjectionProgress()
+        progress.stand_by("failed")
+        progress.problem = describe_error(error)
+        self._instruments.watch(key, progress)
+        self._instruments.ended(key, progress)
+        log_failed(key, error)
 
     async def _stored_position(self, key: str) -> int | None:
         if self._closing:

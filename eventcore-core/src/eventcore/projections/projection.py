@@ -9,6 +9,7 @@ import msgspec
 
 from eventcore.events import Event, Unknown
 from eventcore.ground import backoff
+from eventcore.ground.arguments import are_delays
 
 ThenPolicy: TypeAlias = Literal["stop", "skip", "dead_letter"]
 
@@ -42,7 +43,7 @@ class OnError(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if type(self.retries) is not int or not 0 <= self.retries <= 1_000_000:
             raise ValueError(f"OnError: retries={self.retries!r}; expected an int from 0 to 1000000")
-        if not 0 <= self.base_delay <= self.max_delay <= 3600:
+        if not are_delays(self.base_delay, self.max_delay):
             raise ValueError(
                 f"OnError: base_delay={self.base_delay!r}, max_delay={self.max_delay!r}; "
                 "expected seconds with 0 <= base_delay <= max_delay <= 3600"

@@ -104,10 +104,8 @@ class Runner:
             # What a handler or the database says may repeat the event or a row: logs and health are no place for these.
             stand_in = without_values(error)
             progress.problem = describe_error(stand_in)
-            if isinstance(error, StoreError):
-                _logger.error(
-                    "projection %r has failed and does not run any more: %s", key, progress.problem, exc_info=stand_in
-                )
+            if isinstance(error, Exception):
+                log_failed(key, stand_in)
             raise
         finally:
             self._instruments.ended(key, progress)
@@ -219,6 +217,11 @@ class Runner:
                 await self._backend.ledger.release_lease(lease)
 
 
+def log_failed(projection: str, error: BaseException) -> None:
+    """Log why a projection does not run. ``error`` repeats no value of an event."""
+    _logger.error("projection %r has failed and does not run any more: %s", projection, describe_error(error), exc_info=error)
+
+
 @final
 class _WaitRecords:
     """The log records of a projection that waits: one for each kind of problem, and one when it goes on."""
@@ -240,8 +243,13 @@ class _WaitRecords:
 
     def stands_by(self, lease_seconds: float) -> None:
         """Note that another runner has the lease. It is alive if the lease is younger than the last failure."""
-        if perf_counter() - self._last > lease_seconds:
-            self._goes_on()
+        if self._kind is not None and perf_counter() - self._last > lease_seconds:
+            self._kind = None
+            _logger.warning(
+                "projection %r is run by another process; this one, which stands by, has reached the store again after %.1f s",
+                self._key,
+                perf_counter() - self._since,
+            )
 
     @contextmanager
     def leading(self) -> Generator[None]:

@@ -182,7 +182,7 @@ class EventStore(HasHealth):
             ConcurrencyConflict: other writers changed the streams in every attempt.
             CommandTimeout: no answer in time; ``may_have_committed`` says whether the events may be stored.
             InvalidCommand, InvalidEvent, InvalidMetadata: an argument or the decision is not usable.
-            ValueError: ``timeout`` is not a number of seconds above 0.
+            ValueError: ``retry``, ``timeout`` or ``parent`` is not what it should be.
             UnknownEventType, CorruptEvent: a stream of the command cannot be read.
             StoreUnavailable: the store gave no answer within the timeout of its URL; ``may_have_committed`` says whether the
                 events may be stored.
@@ -357,7 +357,7 @@ class EventStore(HasHealth):
         check_reason(reason)
         log = self._backend.log
         # An id is printable: PostgreSQL could not even look for another text.
-        row = await log.find_event(event_id) if event_id.isprintable() else None
+        row = await log.find_event(event_id) if isinstance(event_id, str) and event_id.isprintable() else None
         if row is None:
             raise InvalidInput(f"no event of the store {self.name!r} has the id {event_id!r:.80}; expected its event_id")
         encoded = self._codec.replacement(row, data)

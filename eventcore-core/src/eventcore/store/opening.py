@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from eventcore.commands import DEFAULT_CACHE_BYTES
-from eventcore.ground.arguments import check_seconds
+from eventcore.ground.arguments import check_seconds, one_of
 from eventcore.health.settings import HealthSettings, configured_health
 from eventcore.store.event_store import KEY_SECONDS, SLOW_COMMAND, EventStore
 from eventcore.stores import Backend
@@ -50,7 +50,7 @@ def open_store(
               are not delivered), ``&application_name=`` and ``&options=`` (for the server's sessions), and the
               settings that asyncpg reads itself, such as ``&sslmode=``.
 
-        name: the value of the label ``store`` on every metric of this store.
+        name: the value of the label ``store`` on every metric of this store; not empty.
         telemetry: the telemetry to record to, which several stores may share. The store does not close it.
             Left out, the store creates telemetry and closes it.
         exporters: names of the exporters to load, ``"all"`` or ``"none"``. Left out, the configuration
@@ -58,7 +58,7 @@ def open_store(
         config: the tables of ``eventcore.toml`` as a mapping, or the path of a file to read instead of the
             default one. Not allowed together with ``telemetry``.
         on_config_error: ``"raise"``, or ``"log"`` to log faults in the configuration and go on without them.
-        max_event_bytes: the largest event to accept, in bytes of JSON.
+        max_event_bytes: the largest event to accept, in bytes of JSON, 1 or more.
         migrate: whether opening the store may create or upgrade the schema on a server. If false, run
             ``eventcore migrate``. A backend of your own decides this itself.
         timeout: seconds for each ``execute`` that names no timeout; ``None`` for no limit but that of the URL.
@@ -77,8 +77,8 @@ def open_store(
     Raises:
         InvalidStoreUrl: the URL names no store.
         MissingDependency: the store needs a package that is not installed.
-        ValueError: ``timeout``, ``cache_bytes``, ``idempotency_ttl``, ``slow_command``, ``open_timeout`` or ``close_timeout``
-            is out of its range, or ``telemetry`` was passed with ``exporters`` or ``config``.
+        ValueError: an argument is out of its range or of another kind, or ``telemetry`` was passed with ``exporters`` or
+            ``config``.
         ConfigurationError: by ``async with``, if the store creates the telemetry: the configuration has faults, all of which
             are listed. At once, if ``telemetry`` has been started: its table ``[health]`` has faults.
         StoreUnavailable, AccessDenied, IncompatibleStore: by ``async with``: the store cannot be reached or used.
@@ -111,6 +111,7 @@ def open_store(
         check_seconds("slow_command", slow_command)
     if type(cache_bytes) is not int or cache_bytes < 0:
         raise ValueError(f"cache_bytes={cache_bytes!r}; expected a number of bytes, 0 or more")
+    _check_kinds(name, telemetry, on_config_error, max_event_bytes, migrate, health)
     backend = as_backend(url, migrate=migrate)
     if telemetry is not None and (exporters is not None or config is not None):
         raise ValueError("exporters and config belong to the telemetry; give them to Telemetry(...), or leave telemetry out")
@@ -133,3 +134,20 @@ def open_store(
         close_timeout=close_timeout,
         health=settings,
     )
+
+
+def _check_kinds(
+    name: object, telemetry: object, on_config_error: object, max_event_bytes: object, migrate: object, health: object
+) -> None:
+    """Refuse at once what would fail later, somewhere else, or be taken for something else."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name={name!r:.80}; expected a text that is not empty: it is the label store of all metrics")
+    if telemetry is not None and not isinstance(telemetry, Telemetry):
+        raise ValueError(f"telemetry={telemetry!r:.80}; expected a Telemetry, or None: the store then makes one")
+    one_of("on_config_error", on_config_error, "raise", "log")
+    if type(max_event_bytes) is not int or max_event_bytes < 1:
+        raise ValueError(f"max_event_bytes={max_event_bytes!r:.80}; expected a number of bytes, 1 or more")
+    if not isinstance(migrate, bool):
+        raise ValueError(f"migrate={migrate!r:.80}; expected True or False")
+    if health is not None and not isinstance(health, HealthSettings):
+        raise ValueError(f"health={health!r:.80}; expected HealthSettings(…) of eventcore.health")

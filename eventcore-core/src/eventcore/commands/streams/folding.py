@@ -24,6 +24,7 @@ from eventcore.errors import InvalidCommand
 from eventcore.events import RecordedEvent, StreamId, StreamState
 from eventcore.events.classes import read_stream_id
 from eventcore.events.codec import write_stream_id
+from eventcore.events.stream_state import returned_a_value
 from eventcore.stores.values import Snapshot, StateKey
 
 # Events to fold before the event loop runs once.
@@ -86,7 +87,8 @@ class StateFold:
             events = events[self.version + 1 - events[0].version :]
         apply = self._state.apply
         for event in events:
-            apply(event)
+            if apply(event) is not None:
+                raise returned_a_value(self._state)
         if events:
             last = self._last = events[-1]
             self.version = last.version
@@ -293,7 +295,8 @@ class States:
             return state
         apply = state.apply
         for event in events:
-            apply(event)
+            if apply(event) is not None:
+                raise returned_a_value(state)
         if base is not None and len(base.data) > _BYTES_PER_EVENT * len(events):
             return state
         last, stored = events[-1], 0 if base is None else base.stored_version

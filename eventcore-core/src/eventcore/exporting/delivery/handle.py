@@ -50,6 +50,7 @@ class ExporterHandle:
     Attributes:
         exporter: the instance itself.
         origin: the plugin that it comes from; ``None`` when it comes from no plugin.
+        registered: whether code has registered it. The configuration has not loaded it then.
         implemented: the names of its hooks.
         async_hooks: the names of those that are ``async def``: ``call`` returns their coroutine.
         kinds: what it exports, of ``KINDS`` and in that order.
@@ -78,6 +79,7 @@ class ExporterHandle:
         "interval",
         "kinds",
         "origin",
+        "registered",
         "signals",
         "slices",
         "temporality",
@@ -95,6 +97,7 @@ class ExporterHandle:
         self._as_made = _copied(_attributes(exporter))
         self.slices = LoopSlices()
         self.origin = origin
+        self.registered = False
         self.interval = interval
         self.implemented = frozenset(functions.keys() & HOOK_ARGUMENTS.keys())
         self.kinds = tuple(kind for kind in KINDS if f"export_{kind}" in self.implemented)

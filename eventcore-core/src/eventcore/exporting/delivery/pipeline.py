@@ -21,11 +21,14 @@ from eventcore.exporting.forking import ForkGuard
 from eventcore.exporting.hidden import HiddenInstruments
 from eventcore.exporting.logs import bounded_logger
 from eventcore.exporting.shaping import Deltas
-from eventcore.ground import leave_to_parent
+from eventcore.ground import leave_to_parent, log_safely
 from eventcore.recording.spans import Span
 
 # A hook that has overrun its time by so many seconds is stalled, and not merely late.
 _STALL_GRACE: Final = 0.5
+WITHOUT_BACKEND: Final = "EVENTCORE_EXPORTERS=none is for a program without a backend"
+"""The end of what is said when not everything was delivered."""
+
 # Seconds between two log records about one pipeline's drops or stalls.
 _LOG_PERIOD: Final = 10.0
 
@@ -206,6 +209,7 @@ class Pipeline:
             problem = self.status.final_error
         else:
             problem = f"not stopped within {timeout:g} s: {self.problem or 'still exporting'}"
+            self._log_hanging()
         # Closing empties the queue. The spans that a hook has count as unknown from now on.
         self.queue.close()
         self.status.answer_all("the pipeline was stopped")
@@ -245,6 +249,18 @@ class Pipeline:
         if self.status.requests:
             self.status.expire(now, f"exporter {self.name!r} had no time for it: {self.problem or 'busy'}")
         self._trouble.log(now, self.queue.counts().dropped, self.problem if self.state == "stalled" else "")
+
+    def _log_hanging(self) -> None:
+        """Say, once, which hook the last call of all waits for. A worker that is in no hook says itself what is missing."""
+        running, status = self.runner.running, self.status
+        if running is None or status.said_hanging:
+            return
+        status.said_hanging = True
+        what = f"hook {running.hook} has not returned for {time.monotonic() - running.since:.1f} s"
+        if running.hook == "shutdown":
+            log_safely(self.logger, logging.WARNING, f"not shut down in time: {what}")
+        else:
+            log_safely(self.logger, logging.WARNING, f"not everything was delivered at shutdown: {what}; {WITHOUT_BACKEND}")
 
     def _stalled_hook(self) -> RunningHook | None:
         # Read once: the worker thread may replace it at any time.

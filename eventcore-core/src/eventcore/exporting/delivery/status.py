@@ -62,6 +62,7 @@ class PipelineStatus:
         start_error: why the exporter has not started yet.
         refusal: why new requests fail at once; empty while they are accepted.
         final_error: why not everything was delivered at the end.
+        said_hanging: whether a record names the hook that was awaited in vain at the end.
     """
 
     def __init__(self, signals: Iterable[Signal]) -> None:
@@ -76,6 +77,7 @@ class PipelineStatus:
         self.start_error = ""
         self.refusal = ""
         self.final_error = ""
+        self.said_hanging = False
 
     def not_taken(self, signal: Signal) -> bool:
         """Whether the backend does not take this signal at all, but may take another one."""

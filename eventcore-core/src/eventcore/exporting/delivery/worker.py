@@ -11,7 +11,7 @@ from typing import Final
 from eventcore.exporting.ambient import GuardedAmbient
 from eventcore.exporting.context import ExporterContext, Signal
 from eventcore.exporting.delivery.cycles import Cycles, Failure
-from eventcore.exporting.delivery.pipeline import Pipeline
+from eventcore.exporting.delivery.pipeline import WITHOUT_BACKEND, Pipeline
 from eventcore.exporting.delivery.status import Request
 from eventcore.ground import describe_error, log_safely, traceback_of
 from eventcore.recording.collector import Collector
@@ -25,7 +25,7 @@ _LONGEST_WAIT: Final = 3600.0
 # Seconds that the shutdown hook and the end of the event loop get at least, also when the deadline
 # has passed.
 _SHORTEST_SHUTDOWN: Final = 0.05
-_UNDELIVERED: Final = "not everything was delivered at shutdown; EVENTCORE_EXPORTERS=none is for a program without a backend"
+_UNDELIVERED: Final = f"not everything was delivered at shutdown; {WITHOUT_BACKEND}"
 
 
 class Worker:
@@ -245,7 +245,7 @@ class Worker:
             # The last second, or a quarter of a shorter time, is reserved for the shutdown hook.
             reserved = min(1.0, max(deadline - time.monotonic(), 0.0) / 4)
             status.final_error = self._cycles.deliver_everything(deadline - reserved, _sleep, last_chance=True)
-            if status.final_error:
+            if status.final_error and not status.said_hanging:
                 self._log(logging.WARNING, _UNDELIVERED)
         status.answer_all(status.final_error)
         self._shut_down(deadline)

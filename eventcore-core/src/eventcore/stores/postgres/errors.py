@@ -15,6 +15,9 @@ _READ_ONLY: Final = "25006"
 # Raised by the store's own functions.
 _DIVERGED: Final = "EC001"
 _REDACTED: Final = "EC002"
+SILENT_SERVER: Final = "it is stopped or overloaded, or a machine in between drops what is sent"
+"""Why a server gives no answer."""
+
 _SWITCH: Final = "add statement_cache=off to the store URL"
 _KNOWN: Final[dict[str, tuple[type[StoreError], str]]] = {
     "28P01": (AccessDenied, "refuses the password: correct it in the URL, in PGPASSWORD or in the password file"),

@@ -12,7 +12,7 @@ from eventcore.ground import Breaker, backoff, describe_error, spawn
 from eventcore.stores.postgres.connections.ending import Ending
 from eventcore.stores.postgres.connections.places import Places
 from eventcore.stores.postgres.driver import FAILURES, Connection, InvalidConfiguration, connect, shut_down
-from eventcore.stores.postgres.errors import explained, is_away, refuses_start
+from eventcore.stores.postgres.errors import SILENT_SERVER, explained, is_away, refuses_start
 from eventcore.stores.postgres.settings import PostgresSettings
 from eventcore.stores.sampling import BackendCounters
 
@@ -107,10 +107,7 @@ class Connecting:
                 raise InvalidStoreUrl(f"PostgreSQL at {settings.address} {advice} ({error})") from error
             reason = explained(error, settings.address)
             if isinstance(reason, StoreUnavailable) and reason.may_have_committed:
-                reason = StoreUnavailable(
-                    f"no PostgreSQL server can be reached at {settings.address} ({describe_error(error)}); start it, "
-                    "or correct the address in the store URL"
-                )
+                reason = StoreUnavailable(_not_connected(error, settings.address))
             self._counters.connection_problem = str(reason)
             raise reason from error
         self._counters.connection_problem = None
@@ -141,3 +138,15 @@ class Connecting:
         connection = await connect(dsn, timeout, **options)
         self._made.add(connection)
         return connection
+
+
+def _not_connected(error: Exception, address: str) -> str:
+    """Why no connection was made. Where nothing listens, the system says so at once; silence has other causes."""
+    if isinstance(error, TimeoutError):
+        return (
+            f"PostgreSQL at {address} does not answer a new connection: {SILENT_SERVER}, or the store URL has a wrong address"
+        )
+    return (
+        f"no PostgreSQL server can be reached at {address} ({describe_error(error)}); start it, or correct the address in the "
+        "store URL"
+    )

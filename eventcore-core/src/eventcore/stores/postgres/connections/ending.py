@@ -11,6 +11,7 @@ from eventcore.errors import StoreError
 from eventcore.ground import OwnedTask, backoff, cancel_and_wait, spawn
 from eventcore.stores.postgres.connections.places import Places
 from eventcore.stores.postgres.driver import FAILURES, Connection
+from eventcore.stores.postgres.errors import SILENT_SERVER
 from eventcore.stores.postgres.settings import PostgresSettings
 
 _FIRST_DELAY: Final = 0.05
@@ -71,8 +72,8 @@ class Ending:
         if not self._remaining:
             return ""
         return (
-            f"PostgreSQL at {self._settings.address} does not answer: for {self.timeout:g} s or more it has not confirmed "
-            f"the end of {len(self._remaining)} connections"
+            f"PostgreSQL at {self._settings.address} does not answer: {SILENT_SERVER}. Calls fail until it answers again (for "
+            f"{self.timeout:g} s or more it has not confirmed the end of {len(self._remaining)} of this store's connections)"
         )
 
     def end(self, connection: Connection, began: float) -> None:
