@@ -197,7 +197,8 @@ class Batcher:
                 event = new.recorded
                 order += 1
                 size += len(new.data)
-                chains.setdefault(event.stream_id, []).append((order, event))
+                chain = chains.get(event.stream_id) or chains.setdefault(event.stream_id, [])
+                chain.append((order, event))
             attempt.sent = True
             self._batch.append(attempt)
             requests.append(AppendRequest(base, expected, events, attempt.context.span, key))
