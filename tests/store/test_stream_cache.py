@@ -385,6 +385,26 @@ async def test_the_garbage_collector_has_nothing_to_visit_of_streams_that_were_o
         assert await write("after", 1_000) - before < 200
 
 
+class _Unread(Command[None]):
+    """Writes without looking at any event."""
+
+    stream: StreamId
+
+    def handle(self, state: None) -> Iterable[tuple[StreamId, Event]]:
+        yield self.stream, Deposited(amount=1)
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 200])
+async def test_events_that_no_command_has_looked_at_have_the_id_of_their_stream_when_one_does(count: int) -> None:
+    stream = account("a")
+    async with open_store("memory:", exporters="none") as store:
+        for _ in range(count):
+            await store.execute(_Unread(stream=stream))
+        # Its `handle` asserts what its `apply` has seen of each event.
+        [event] = (await store.execute(_Typed(stream=stream))).events
+        assert event.data == Counted(number=count, text="")
+
+
 @pytest.mark.parametrize("size", [0, 70_000, 200_000])
 async def test_events_have_the_id_of_their_stream_whichever_way_they_come(size: int) -> None:
     async with open_store("memory:", exporters="none") as store:

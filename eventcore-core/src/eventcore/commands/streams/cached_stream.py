@@ -155,9 +155,9 @@ class CachedStream(msgspec.Struct, gc=False):
         return self.behind(version)
 
     def take_id(self, stream: StreamId) -> None:
-        """Let all events have this id in place of a text."""
+        """Let all events have this id in place of a text. Blocks begin with ``extend``, which calls this first."""
         self.has_texts = False
-        for event in self.behind(self.start):
+        for event in self.events:
             _set_field(event, "stream_id", stream)
 
     def drop_blocks(self, count: int) -> None:
