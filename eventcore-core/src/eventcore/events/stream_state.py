@@ -83,7 +83,7 @@ class StreamState(msgspec.Struct, metaclass=_StateMeta):
 
 
 def returned_a_value(state: StreamState) -> InvalidCommand:
-    """The error of a state whose ``apply`` returns a value, such as a new state, which nobody would read."""
+    """The error of a state whose ``apply`` returns a value. It would be lost: a state changes in place."""
     name = type(state).__name__
     return InvalidCommand(
         f"{name}.apply returned a value, but the state is the object itself, and a new one would be lost: set its fields "

@@ -126,7 +126,7 @@ class ProjectionHost:
         return context
 
     def _refused(self, projection: Projection, error: Exception) -> None:
-        """Log and show that a projection does not run: the call is often a task whose result nobody reads."""
+        """Log that a projection does not run, and show it in health: few applications look at the result of its task."""
         from eventcore.projections.runner import log_failed
 
         try:

@@ -48,7 +48,7 @@ class Connecting:
         self._made: WeakSet[Connection] = WeakSet()
 
     def shut_down(self) -> None:
-        """End the sessions of all connections, whoever uses them: their event loop is closed.
+        """End the sessions of all connections, also of those in use. Their event loop is closed.
 
         One that was being made at that moment is not reached: it ends when the store is collected.
         """
